@@ -1,0 +1,95 @@
+"""The one root error, and the kinds of failure it can be.
+
+A foreign exception is translated into a `SyncError` once, by the adapter that owns the client. Whoever
+catches a `SyncError` decides by its `failure`, never by its text.
+"""
+
+from enum import StrEnum
+
+
+class Failure(StrEnum):
+    """What a failure means for the next attempt. The values are kept in the ledger: never reuse one."""
+
+    #: Nothing was done and a later attempt may succeed: 408, 5xx, no network.
+    TRANSIENT = "transient"
+    #: Nothing was done, the service asks for less: 429, exhausted quota.
+    QUOTA = "quota"
+    #: It may have been done: the answer was lost. Look before trying again.
+    IN_DOUBT = "in_doubt"
+    #: The service knows who we are and says no: 403. One table or object, not everything.
+    PERMISSION = "permission"
+    #: Nobody can be authenticated: missing, expired or revoked credentials. Everything is affected.
+    CREDENTIALS = "credentials"
+    #: Trying again cannot help until somebody changes something.
+    PERMANENT = "permanent"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same attempt may succeed later without anybody's help."""
+        return self in (Failure.TRANSIENT, Failure.QUOTA, Failure.IN_DOUBT)
+
+
+class SyncError(Exception):
+    """An operation on a subject failed.
+
+    Attributes:
+        operation: what was tried, as a verb phrase: ``"upload object"``.
+        subject: what it was tried on: a path, object, table or setting.
+        cause: what went wrong, in one line, without secrets.
+        hint: what to do next, in one line; may be empty.
+        failure: what this means for the next attempt.
+        retry_after_seconds: how long the service asked to wait, if it did.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        subject: str,
+        cause: str,
+        *,
+        hint: str = "",
+        failure: Failure = Failure.PERMANENT,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(operation, subject, cause)
+        self.operation = operation
+        self.subject = subject
+        self.cause = cause
+        self.hint = hint
+        self.failure = failure
+        self.retry_after_seconds = retry_after_seconds
+
+    def __str__(self) -> str:
+        return f"cannot {self.operation} {self.subject}: {self.cause}"
+
+
+class ConfigurationError(SyncError):
+    """Settings, folders, credentials, bucket or dataset are missing or unusable: no work can start."""
+
+
+class NameRefusedError(SyncError):
+    """A project, dataset, run or file has a name that GCS, BigQuery or Pixaris cannot take."""
+
+
+class FolderOwnedError(SyncError):
+    """Another process owns this results folder; the cause says which."""
+
+
+class LedgerError(SyncError):
+    """The ledger cannot be opened, read or written."""
+
+
+class LocalFileError(SyncError):
+    """A local file or folder of a run is missing, damaged, unreadable or leaves the run's folder."""
+
+
+class ObjectConflictError(SyncError):
+    """A generation precondition failed (412): the object is not in the state the caller expected."""
+
+
+class TableNotFoundError(SyncError):
+    """The table does not exist, or not yet everywhere in the service."""
+
+
+class UnknownColumnError(SyncError):
+    """The service does not know a column of a row, or not yet everywhere."""

@@ -1,0 +1,255 @@
+"""The values that every room speaks of: frozen, without I/O, clock or settings.
+
+Names follow Pixaris (project, dataset, run, tracking record) and Google Cloud (object, generation, row).
+Every state enum's values are persisted in the ledger and never reused for another meaning.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+#: What ``json.loads`` can return.
+JsonValue = Any
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DatasetKey:
+    """A dataset of a project: the folder ``<project>/<dataset>`` and one BigQuery table."""
+
+    project: str
+    dataset: str
+
+    def __str__(self) -> str:
+        return f"{self.project}/{self.dataset}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RunKey:
+    """A run: the folder ``<project>/<dataset>/<run>``. `run` is its ``experiment_run_name`` in the cloud."""
+
+    project: str
+    dataset: str
+    run: str
+
+    @property
+    def dataset_key(self) -> DatasetKey:
+        """The dataset that this run belongs to."""
+        return DatasetKey(self.project, self.dataset)
+
+    def __str__(self) -> str:
+        return f"{self.project}/{self.dataset}/{self.run}"
+
+
+class RunState(StrEnum):
+    """Where a run stands. Each run is in exactly one of these."""
+
+    #: Known and not finished; nothing has failed since the last progress.
+    PENDING = "pending"
+    #: The last attempt failed in a way that a later one may mend; it is scheduled.
+    FAILING = "failing"
+    #: Somebody must act; the cause and the remedy are recorded. ``retry`` takes it up again.
+    QUARANTINED = "quarantined"
+    #: A run folder without a tracking line, too old to be still written.
+    INCOMPLETE = "incomplete"
+    #: Every file is in the bucket and every row was read back.
+    SYNCED = "synced"
+
+
+class FileState(StrEnum):
+    """Where a file of a run stands."""
+
+    #: To be uploaded.
+    PENDING = "pending"
+    #: Claimed: an upload may have begun. Found at start, it is in doubt and is looked up.
+    UPLOADING = "uploading"
+    #: In the bucket with the right crc32c.
+    UPLOADED = "uploaded"
+    #: Somebody must act; the cause and the remedy are recorded.
+    QUARANTINED = "quarantined"
+
+
+class RowState(StrEnum):
+    """Where a tracking record's row stands."""
+
+    #: To be sent once its run's files are in the bucket.
+    PENDING = "pending"
+    #: The intent to send it is recorded. Found at start, it is in doubt.
+    SENDING = "sending"
+    #: It may have been sent: to be read back after a settling time before it is sent again.
+    IN_DOUBT = "in_doubt"
+    #: The service took it; not read back yet.
+    ACCEPTED = "accepted"
+    #: Read back from the table.
+    SYNCED = "synced"
+    #: Somebody must act; the cause and the remedy are recorded.
+    QUARANTINED = "quarantined"
+
+
+class Delivery(StrEnum):
+    """How rows reach a table."""
+
+    #: A streaming insert (``tabledata.insertAll``): the steady state.
+    STREAM = "stream"
+    #: A load job: first rows of a new table, rows that need a new column, bulk.
+    LOAD = "load"
+
+
+class ColumnType(StrEnum):
+    """BigQuery column types by their legacy names, which the API answers with. OTHER is any other type."""
+
+    STRING = "STRING"
+    BOOLEAN = "BOOLEAN"
+    INTEGER = "INTEGER"
+    FLOAT = "FLOAT"
+    OTHER = "OTHER"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table."""
+
+    name: str
+    type: ColumnType
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value on its way into a column: `key` as in the record, `type` for a new column, `value` as Python.
+
+    `value` is a ``str``, ``bool``, ``int`` within 64 bits, ``float`` (NaN and infinities included) or
+    ``None``; None comes with type STRING.
+    """
+
+    key: str
+    type: ColumnType
+    value: str | bool | int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingRecord:
+    """One line of a tracking file.
+
+    Attributes:
+        run: the run it tells of, from its ``experiment_run_name``.
+        values: the parsed object, in the order of the line.
+        digest: hex SHA-256 of the canonical JSON of `values`. It is the record's identity, together with
+            how many equal ones stand before it in the file: two runs stored in the same second with the
+            same name and values write equal lines.
+        line: 1-based line number, for messages.
+    """
+
+    run: RunKey
+    values: Mapping[str, JsonValue]
+    digest: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedLine:
+    """A line of a tracking file from which no record could be read, nor recovered.
+
+    `digest` is the hex SHA-256 of its bytes, `line` its 1-based number, `cause` what is wrong with it.
+    """
+
+    digest: str
+    line: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class TailPosition:
+    """How far a tracking file has been read: whole lines only.
+
+    Attributes:
+        device, inode: which file it was.
+        size, mtime_ns: what it looked like then; where nothing differs, nothing needs to be read.
+        offset: bytes consumed.
+        line: lines consumed.
+        digest: hex SHA-256 of the `offset` bytes consumed, to notice a file rewritten in place.
+    """
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    offset: int
+    line: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What one reading of a tracking file brought.
+
+    Attributes:
+        position: where the next reading goes on; commit it together with the records.
+        from_start: the file was read from its first byte (first time, truncated, rotated or rewritten), so
+            records seen before are among these.
+        records: in file order; those recovered from a run's ``args.json`` included.
+        damaged: lines that stay unreadable.
+        torn_bytes: length of an unfinished last line, 0 where the file ends with a newline.
+        more: there is more to read: call again with `position`.
+    """
+
+    position: TailPosition
+    from_start: bool
+    records: tuple[TrackingRecord, ...]
+    damaged: tuple[DamagedLine, ...]
+    torn_bytes: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MappedRecord:
+    """A tracking record as the cloud will hold it.
+
+    Attributes:
+        cells: what the row says, in column order for a new table.
+        saved_files: run-relative names (``<key>.png`` or ``<key>.json``) of args saved as files.
+        inline_files: run-relative name to content, for dict metrics that stand inline in the record.
+    """
+
+    cells: tuple[Cell, ...]
+    saved_files: tuple[str, ...] = ()
+    inline_files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """What tells one version of a local file from another: size in bytes, mtime in ns, inode number."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteObject:
+    """An object as GCS tells of it. `crc32c` is the checksum as an unsigned 32-bit integer."""
+
+    name: str
+    size: int
+    crc32c: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingRow:
+    """A row to send. `row_id` is its insertId; `cells` are JSON values by column name, NULLs left out."""
+
+    row_id: str
+    cells: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class RowRefusal:
+    """Why the service did not take a row of a request that it answered with 200.
+
+    `index` is the row's place in the request. `stopped` rows had nothing wrong: only a neighbour had.
+    """
+
+    index: int
+    cause: str
+    stopped: bool
+    unknown_column: bool = False

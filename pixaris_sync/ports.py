@@ -1,0 +1,178 @@
+"""The outside worlds, as the engine sees them. Adapters implement these; one contract suite holds them to it.
+
+Every method that talks to a service raises `SyncError` with the failure kind set, and nothing else but
+cancellation. Adapters do not retry: one place does (the pipeline, with the next time in the ledger).
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from pixaris_sync.model import Column, JsonValue, OutgoingRow, RemoteObject, RowRefusal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def now(self) -> float:
+        """Seconds since the epoch; may jump."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; a cancellation point even for 0."""
+        ...
+
+
+class ByteSource(Protocol):
+    """A file to upload in pieces."""
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes when the upload was planned."""
+        ...
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Read up to `length` bytes at `offset`; fewer only at the end of the file.
+
+        Raises:
+            LocalFileError: the file is gone, or no longer the version that was planned.
+        """
+        ...
+
+
+class ObjectStore(Protocol):
+    """A bucket."""
+
+    async def check(self) -> None:
+        """Make sure that the bucket is there and may be used.
+
+        Raises:
+            ConfigurationError: it is not there, or credentials are missing or refused.
+            SyncError: it could not be asked (transient).
+        """
+        ...
+
+    async def upload(
+        self, name: str, content: bytes, *, content_type: str, crc32c: int, if_generation: int
+    ) -> RemoteObject:
+        """Create or replace an object in one request; the service checks `crc32c`, the answer's is compared.
+
+        Args:
+            name: the object's name.
+            content: all of it.
+            content_type: its MIME type.
+            crc32c: checksum of `content` as an unsigned 32-bit integer.
+            if_generation: the generation to replace, 0 where no object may exist yet.
+
+        Raises:
+            ObjectConflictError: the object's generation is another (412).
+            SyncError: anything else, with its failure kind.
+        """
+        ...
+
+    async def upload_resumable(
+        self,
+        name: str,
+        source: ByteSource,
+        *,
+        content_type: str,
+        crc32c: int,
+        if_generation: int,
+        session_uri: str | None,
+        on_session: Callable[[str], Awaitable[None]],
+    ) -> RemoteObject:
+        """Create or replace an object through a resumable session, in chunks of bounded memory.
+
+        Args:
+            name: the object's name.
+            source: where the bytes come from.
+            content_type: its MIME type.
+            crc32c: checksum of the whole content, sent when the session begins.
+            if_generation: the generation to replace, 0 where no object may exist yet.
+            session_uri: a session begun earlier for the same content, to go on with; one that has
+                expired is replaced by a new one.
+            on_session: awaited with the URI of a session begun here, before any byte is sent.
+
+        Raises:
+            ObjectConflictError: the object's generation is another (412).
+            SyncError: anything else, with its failure kind.
+        """
+        ...
+
+    async def stat(self, name: str) -> RemoteObject | None:
+        """Look one object up; None when it does not exist."""
+        ...
+
+    def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+        """List all objects whose names start with `prefix`, a page at a time, in name order."""
+        ...
+
+    async def close(self) -> None:
+        """Give connections back. Safe to call twice."""
+        ...
+
+
+class RowSink(Protocol):
+    """A BigQuery dataset. `table` is always a bare table id within it."""
+
+    async def check(self) -> None:
+        """Make sure that the dataset is there and may be used.
+
+        Raises:
+            ConfigurationError: it is not there, or credentials are missing or refused.
+            SyncError: it could not be asked (transient).
+        """
+        ...
+
+    async def columns(self, table: str) -> tuple[Column, ...] | None:
+        """The table's columns in their order; None when there is no such table."""
+        ...
+
+    async def create_table(self, table: str, columns: Sequence[Column]) -> None:
+        """Create the table with NULLABLE columns; do nothing where it exists already."""
+        ...
+
+    async def add_columns(self, table: str, columns: Sequence[Column]) -> None:
+        """Add the columns that are not there yet, in one statement."""
+        ...
+
+    async def widen_columns(self, table: str, columns: Sequence[str]) -> None:
+        """Turn INTEGER columns into FLOAT; one that is FLOAT already stays."""
+        ...
+
+    async def stream(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
+        """Insert rows by streaming, insertId = row_id. Rows without a refusal were accepted.
+
+        Raises:
+            TableNotFoundError: the table is not there, or not there yet.
+            SyncError: the whole request failed; IN_DOUBT where rows may have been taken all the same.
+        """
+        ...
+
+    async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> None:
+        """Append rows by one load job and wait for its end: all rows or none.
+
+        A job of that id which exists already is found again and waited for instead.
+
+        Raises:
+            SyncError: PERMANENT where the job ended with an error (nothing was loaded; the id is used up);
+                IN_DOUBT where its end is not known.
+        """
+        ...
+
+    async def read_rows(self, table: str, runs: Sequence[str]) -> list[Mapping[str, JsonValue]]:
+        """All rows of these experiment_run_names as they can be read now, NULL cells left out.
+
+        An empty list when the table does not exist.
+        """
+        ...
+
+    async def read_table(self, table: str) -> "pd.DataFrame | None":
+        """The whole table as a frame, as Pixaris reads it; None when there is no such table."""
+        ...
+
+    async def close(self) -> None:
+        """Give connections back. Safe to call twice."""
+        ...
