@@ -1,0 +1,166 @@
+"""The commands."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from pixaris_sync import __version__
+from pixaris_sync.cli.endings import ungrouped
+from pixaris_sync.cli.exits import Exit, exit_of
+from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
+from pixaris_sync.errors import SyncError
+
+app = typer.Typer(
+    name="pixaris-sync",
+    help="Carries Pixaris runs from local_results/ to Google Cloud Storage and BigQuery, exactly once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ProjectOption = Annotated[str | None, typer.Option(help="Only this Pixaris project.")]
+DatasetOption = Annotated[str | None, typer.Option(help="Only this Pixaris dataset.")]
+SinceOption = Annotated[str | None, typer.Option(help="Only runs stored on or after this date (YYYY-MM-DD).")]
+UntilOption = Annotated[str | None, typer.Option(help="Only runs stored before this date (YYYY-MM-DD).")]
+FullOption = Annotated[
+    bool, typer.Option("--full", help="Look at every file again, not only at changed folders.")
+]
+
+
+def main() -> NoReturn:
+    """Run the command line; every error ends here, as one line, a hint and an exit code."""
+    try:
+        with ungrouped():
+            app()
+    except SyncError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(exit_of(error))
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+    sys.exit(Exit.OK)
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if value:
+        typer.echo(f"pixaris-sync {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+@with_settings(tuning=True)
+def watch(*, config: ConfigOption = None, flags: dict[str, Any]) -> None:
+    """Catch up with everything, then follow: a run shows in the cloud within a moment of being stored.
+
+    SIGTERM or Ctrl+C finishes what is in flight within --drain-timeout-seconds and exits 0; a second signal
+    ends it at once.
+    """
+    from pixaris_sync.cli.passes import run_watch
+
+    sys.exit(run_watch(flags, config))
+
+
+@app.command()
+@with_settings(tuning=True)
+def sync(
+    *, full: FullOption = False, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]
+) -> None:
+    """Carry everything that is committed so far, then exit."""
+    from pixaris_sync.cli.passes import run_pass
+    from pixaris_sync.pipeline.context import Mode
+
+    sys.exit(run_pass("sync", Mode(full=full), flags, config, as_json=json))
+
+
+@app.command()
+@with_settings(tuning=True)
+def backfill(
+    *,
+    project: ProjectOption = None,
+    dataset: DatasetOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    full: FullOption = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Carry old runs in bulk: rows by load jobs, with progress."""
+    from pixaris_sync.cli.passes import run_dry, run_pass, selection_of
+    from pixaris_sync.pipeline.context import Mode
+
+    mode = Mode(bulk=True, full=full, selection=selection_of(project, dataset, since, until))
+    if dry_run:
+        sys.exit(run_dry(mode, flags, config, as_json=json))
+    sys.exit(run_pass("backfill", mode, flags, config, as_json=json))
+
+
+@app.command()
+@with_settings(tuning=False)
+def status(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
+    """Show where everything stands, by the ledger; also while the daemon runs."""
+    from pixaris_sync.cli.questions import show_status
+
+    sys.exit(show_status(flags, config, as_json=json))
+
+
+@app.command()
+@with_settings(tuning=False)
+def verify(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
+    """Compare the local folder, the ledger and the cloud: = same, - missing remotely, + only remote,
+    * differs, ! error.
+    """
+    from pixaris_sync.cli.questions import run_verify
+
+    sys.exit(run_verify(flags, config, as_json=json))
+
+
+@app.command()
+@with_settings(tuning=False)
+def retry(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Runs, as project/dataset/run or as their run name.")
+    ] = None,
+    *,
+    all_runs: Annotated[bool, typer.Option("--all", help="All quarantined runs.")] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Take quarantined runs up again: named ones, or all."""
+    from pixaris_sync.cli.questions import release_runs
+
+    sys.exit(release_runs(runs or [], flags, config, all_runs=all_runs, as_json=json))
+
+
+@app.command()
+def sandbox(
+    *,
+    data_dir: Annotated[Path | None, typer.Option(help="Keep the data in this folder.")] = None,
+) -> None:
+    """Start local GCS and BigQuery emulators, and print how to point Pixaris and pixaris-sync at them."""
+    from pixaris_sync.cli.trying import run_sandbox
+
+    sys.exit(run_sandbox(data_dir))
+
+
+@app.command()
+def demo(*, runs: Annotated[int, typer.Option(min=1, max=100, help="How many runs to store.")] = 5) -> None:
+    """Show the whole journey on a fresh sandbox: real Pixaris writes runs here and reads them back there."""
+    from pixaris_sync.cli.trying import run_demo_command
+
+    sys.exit(run_demo_command(runs))

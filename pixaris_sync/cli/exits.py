@@ -1,0 +1,42 @@
+"""The one table of exit codes, and which error ends in which."""
+
+from enum import IntEnum
+
+from pixaris_sync.errors import ConfigurationError, Failure, FolderOwnedError, SyncError
+
+
+class Exit(IntEnum):
+    """How a command ended, for scripts and service managers."""
+
+    #: Everything is synced, or what was asked for is done.
+    OK = 0
+    #: It failed in a way that no other code names.
+    FAILED = 1
+    #: The command line is wrong.
+    USAGE = 2
+    #: Done, but some runs are quarantined or incomplete: `pixaris-sync status` lists them.
+    PROBLEMS = 3
+    #: Settings, folders, credentials or permissions: nothing can be done before somebody mends them.
+    CONFIGURATION = 4
+    #: Work is left that a later try may finish: network, quota, files still being written.
+    WORK_LEFT = 5
+    #: Another process owns the results folder.
+    OWNED = 11
+    #: Interrupted by a signal before the end.
+    INTERRUPTED = 130
+
+
+def exit_of(error: SyncError) -> Exit:
+    """The exit code for an error that ends a command."""
+    if isinstance(error, FolderOwnedError):
+        return Exit.OWNED
+    if isinstance(error, ConfigurationError) or error.failure in (Failure.CREDENTIALS, Failure.PERMISSION):
+        return Exit.CONFIGURATION
+    return Exit.WORK_LEFT if error.failure.retryable else Exit.FAILED
+
+
+def exit_of_pass(*, waiting: int, stuck: int) -> Exit:
+    """The exit code of a pass that ran to its end, by how many runs wait and how many are stuck."""
+    if waiting:
+        return Exit.WORK_LEFT
+    return Exit.PROBLEMS if stuck else Exit.OK

@@ -1,0 +1,76 @@
+"""Flags for settings, made from `Settings` itself so that names, help and defaults cannot drift apart."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pixaris_sync.settings import Settings
+
+#: Settings that every command needs to find its ledger; the others tune the engine.
+WHERE = (
+    "gcp_project_id",
+    "gcp_bq_experiment_dataset",
+    "gcp_pixaris_bucket_name",
+    "local_results_folder",
+    "state_dir",
+    "dataset_tracking_file_name",
+    "storage_emulator_host",
+    "bigquery_emulator_host",
+    "log_level",
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(help="Pixaris' config.yaml; our keys may stand in it under pixaris_sync:."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable output on stdout.")]
+
+
+def _flag(key: str) -> inspect.Parameter:
+    field = Settings.model_fields[key]
+    is_switch = field.annotation is bool
+    name = key.replace("_", "-")
+    default = "" if field.is_required() or field.default is None else f" [default: {field.default}]"
+    option = typer.Option(
+        f"--{name}/--no-{name}" if is_switch else f"--{name}",
+        help=f"{field.description}{default}",
+        show_default=False,
+        metavar=None if is_switch else "VALUE",
+        rich_help_panel="Where" if key in WHERE else "Tuning",
+    )
+    # Values stay text here: `Settings` parses them, whatever source they come from.
+    kind = bool | None if is_switch else str | None
+    return inspect.Parameter(
+        key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+    )
+
+
+def with_settings(*, tuning: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command flags for settings; it receives them as ``flags``, a dict of those that were given.
+
+    Args:
+        tuning: also the flags that tune the engine.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        keys = [key for key in Settings.model_fields if tuning or key in WHERE]
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "flags"]
+
+        def wrapper(**given: Any) -> None:  # noqa: ANN401 - whatever typer parsed
+            flags = {key: given.pop(key) for key in keys}
+            command(**given, flags=flags)
+
+        wrapper.__name__ = command.__name__
+        wrapper.__doc__ = command.__doc__
+        parameters = [*own, *(_flag(key) for key in keys)]
+        wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        )
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper
+
+    return decorate

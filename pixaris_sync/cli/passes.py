@@ -1,0 +1,118 @@
+"""``watch``, ``sync`` and ``backfill``: one engine, three stop conditions."""
+
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from pixaris_sync import __version__, report
+from pixaris_sync.cli.exits import Exit, exit_of_pass
+from pixaris_sync.cli.progress import show_progress
+from pixaris_sync.cli.wiring import owned_ledger, run_engine, settings_for
+from pixaris_sync.errors import ConfigurationError
+from pixaris_sync.ledger.overview import overview
+from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.pipeline.context import Mode, Tally
+from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def selection_of(project: str | None, dataset: str | None, since: str | None, until: str | None) -> Selection:
+    """Which runs the flags select.
+
+    Raises:
+        ConfigurationError: a date is none.
+    """
+    return Selection(
+        project=project,
+        dataset=dataset,
+        since=_first_name("--since", since) or "",
+        until=_first_name("--until", until),
+    )
+
+
+def _first_name(flag: str, text: str | None) -> str | None:
+    """The least run name of a day: names begin with the time they were stored at."""
+    if text is None:
+        return None
+    try:
+        return f"{date.fromisoformat(text):%Y%m%d}-000000"
+    except ValueError:
+        raise ConfigurationError(
+            "understand flag", flag, f"{text!r} is no date", hint="write it as YYYY-MM-DD"
+        ) from None
+
+
+def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
+    """Follow the results folder until a signal ends it."""
+    settings = settings_for(flags, config)
+    log.info(
+        "pixaris-sync %s watches %s for bucket %s and dataset %s",
+        __version__,
+        settings.local_results_folder.resolve(),
+        settings.gcp_pixaris_bucket_name,
+        settings.gcp_bq_experiment_dataset,
+    )
+    with owned_ledger(settings, "watch") as ledger:
+        _, interruption = anyio.run(partial(run_engine, settings, Mode(follow=True), ledger))
+    log.info("stopped")
+    return Exit.INTERRUPTED if interruption.forced and interruption.number == signal.SIGINT else Exit.OK
+
+
+def run_pass(
+    command: str, mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_json: bool
+) -> Exit:
+    """Carry everything selected, then say what was done and what is left."""
+    settings = settings_for(flags, config)
+    limited = Selection(
+        project=mode.selection.project,
+        dataset=mode.selection.dataset,
+        since=mode.selection.since,
+        until=mode.selection.until,
+        attempts_limit=settings.sync_attempts_limit,
+    )
+    mode = Mode(bulk=mode.bulk, full=mode.full, selection=limited)
+    begun = time.monotonic()
+    tally = Tally()
+
+    async def watch_progress(engine: Engine) -> None:
+        nonlocal tally
+        tally = engine.context.tally
+        await show_progress(engine, command)
+
+    with owned_ledger(settings, command) as ledger:
+        left, interruption = anyio.run(partial(run_engine, settings, mode, ledger, beside=watch_progress))
+        stands = ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
+    if interruption.number is not None or left is None:
+        ending = Exit.INTERRUPTED
+    else:
+        ending = exit_of_pass(waiting=left.waiting, stuck=left.stuck)
+    document = {
+        "exit_code": int(ending),
+        "seconds": round(time.monotonic() - begun, 3),
+        "files_uploaded": tally.files,
+        "files_found": tally.files_found,
+        "bytes": tally.bytes,
+        "rows_synced": tally.rows,
+        **report.status_document(stands, time.time()),
+    }
+    print(report.as_json(document) if as_json else report.pass_text(document))
+    return ending
+
+
+def run_dry(mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
+    """Say what a backfill would do."""
+    from pixaris_sync.cli.preview import preview
+
+    settings: Settings = settings_for(flags, config)
+    document = anyio.run(partial(preview, settings, mode))
+    print(report.as_json(document) if as_json else report.preview_text(document))
+    return Exit.OK

@@ -1,0 +1,102 @@
+"""``status``, ``verify`` and ``retry``: commands that ask, or change the ledger and nothing else."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
+
+import anyio
+
+from pixaris_sync import report
+from pixaris_sync.cli.exits import Exit
+from pixaris_sync.cli.wiring import open_known_ledger, ports, read_overview, settings_for
+from pixaris_sync.errors import SyncError
+from pixaris_sync.ledger.overview import find_runs, release
+from pixaris_sync.ownership import read_owner
+from pixaris_sync.settings import Settings
+
+
+def show_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
+    """Print where everything stands."""
+    settings = settings_for(flags, config)
+    document = report.status_document(read_overview(settings), time.time())
+    owner = read_owner(settings.ledger_path.with_suffix(".owner"))
+    document["owner"] = None if owner is None else str(owner)
+    document["ledger"] = str(settings.ledger_path)
+    print(report.as_json(document) if as_json else report.status_text(document))
+    return Exit.OK
+
+
+def release_runs(
+    names: Sequence[str], flags: Mapping[str, Any], config: Path | None, *, all_runs: bool, as_json: bool
+) -> Exit:
+    """Take quarantined runs up again."""
+    if bool(names) == all_runs:
+        print("error: name the runs to take up again, or give --all", file=sys.stderr)
+        print("hint: `pixaris-sync status` lists quarantined runs", file=sys.stderr)
+        return Exit.USAGE
+    settings = settings_for(flags, config)
+    ledger = open_known_ledger(settings)
+    try:
+        released: int = ledger.write(partial(_release, names=names, now=time.time()))
+    finally:
+        ledger.close()
+    owner = read_owner(settings.ledger_path.with_suffix(".owner"))
+    document = {"released": released, "owner": None if owner is None else str(owner)}
+    if as_json:
+        print(report.as_json(document))
+        return Exit.OK
+    print(f"{released} taken up again")
+    if released:
+        print(f"next: {owner} goes on with them" if owner else "next: run `pixaris-sync sync`")
+    return Exit.OK
+
+
+def _release(db: Connection, *, names: Sequence[str], now: float) -> int:
+    if not names:
+        return release(db, now, None)
+    run_ids: list[int] = []
+    for name in names:
+        found = find_runs(db, name)
+        if not found:
+            raise SyncError(
+                "take up run",
+                name,
+                "the ledger knows no run of this name",
+                hint="name it as project/dataset/run, as `pixaris-sync status` does",
+            )
+        run_ids.extend(found)
+    return release(db, now, run_ids)
+
+
+def run_verify(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
+    """Compare the local folder, the ledger and the cloud."""
+    settings = settings_for(flags, config)
+    return anyio.run(partial(_verify, settings, as_json=as_json))
+
+
+async def _verify(settings: Settings, *, as_json: bool) -> Exit:
+    from pixaris_sync.verify import Sign, verify
+
+    ledger = open_known_ledger(settings)
+    counts = dict.fromkeys(Sign, 0)
+    try:
+        async with ports(settings) as (store, sink):
+            async for finding in verify(settings, ledger, store, sink):
+                counts[finding.sign] += 1
+                if as_json:
+                    print(report.as_json(finding.document))
+                elif finding.sign is not Sign.SAME:
+                    print(f"{finding.sign} {finding.subject}: {finding.detail}")
+    finally:
+        ledger.close()
+    differing = sum(count for sign, count in counts.items() if sign is not Sign.SAME)
+    summary = {sign.name.lower(): count for sign, count in counts.items()}
+    if as_json:
+        print(report.as_json({"summary": summary}))
+    else:
+        print(", ".join(f"{count} {name}" for name, count in summary.items()))
+    return Exit.FAILED if differing else Exit.OK

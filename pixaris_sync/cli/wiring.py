@@ -1,0 +1,195 @@
+"""Puts concrete adapters together for a command, and takes them apart again."""
+
+import logging
+import random
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from pixaris_sync.clock import SystemClock
+from pixaris_sync.daemon import Interruption, Notifier, drain_on_signal, tell_status
+from pixaris_sync.errors import LedgerError
+from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
+from pixaris_sync.ownership import Ownership
+from pixaris_sync.pipeline.context import Mode
+from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.pipeline.follower import follow
+from pixaris_sync.ports import ObjectStore, RowSink
+from pixaris_sync.settings import Settings, load_settings
+from pixaris_sync.storage import GcsObjectStore
+from pixaris_sync.warehouse import BigQueryRowSink
+from pixaris_sync.watch import changes
+
+log = logging.getLogger(__name__)
+
+Beside = Callable[[Engine], Coroutine[Any, Any, None]]
+
+
+def settings_for(flags: Mapping[str, Any], config: Path | None) -> Settings:
+    """Settings from all sources, and logging as they say.
+
+    Raises:
+        ConfigurationError: a setting is missing or unusable.
+    """
+    settings = load_settings(flags, config=config)
+    set_up_logging(settings.log_level)
+    return settings
+
+
+def set_up_logging(level: str) -> None:
+    """Messages go to stderr; a terminal gets colours and keeps its progress bar."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
+        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("pixaris_sync").setLevel(level.upper())
+
+
+@asynccontextmanager
+async def ports(settings: Settings) -> AsyncIterator[tuple[ObjectStore, RowSink]]:
+    """The bucket and the BigQuery dataset that the settings name."""
+    store = GcsObjectStore(
+        settings.gcp_pixaris_bucket_name,
+        emulator_host=settings.storage_emulator_host,
+        connections_limit=settings.upload_concurrency_limit,
+        timeout_seconds=settings.request_timeout_seconds,
+        chunk_bytes=settings.chunk_bytes,
+    )
+    sink = BigQueryRowSink(
+        settings.gcp_bq_experiment_dataset,
+        settings.gcp_project_id,
+        emulator_host=settings.bigquery_emulator_host,
+        timeout_seconds=settings.request_timeout_seconds,
+        threads_limit=settings.warehouse_threads_limit,
+    )
+    try:
+        yield store, sink
+    finally:
+        with anyio.CancelScope(shield=True):
+            await store.close()
+            await sink.close()
+
+
+@contextmanager
+def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
+    """The ledger, with the results folder locked for this process.
+
+    Raises:
+        ConfigurationError: there is no results folder that can be read.
+        FolderOwnedError: another process owns the folder.
+        LedgerError: the ledger cannot be opened.
+    """
+    from pixaris_sync.scan import LocalResults
+
+    LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name).check()
+    path = settings.ledger_path
+    ledger = Ledger.open(path)
+    try:
+        with Ownership(settings.local_results_folder, path.with_suffix(".owner"), command):
+            yield ledger
+    finally:
+        ledger.close()
+
+
+def open_known_ledger(settings: Settings, *, read_only: bool = False) -> Ledger:
+    """The ledger of work that was begun before.
+
+    Raises:
+        LedgerError: there is none yet, or it cannot be opened.
+    """
+    path = settings.ledger_path
+    if not path.exists():
+        raise LedgerError(
+            "read ledger",
+            str(path),
+            "nothing was ever synced from this folder to this destination",
+            hint="run `pixaris-sync sync` first, or check the folder, the destination and --state-dir",
+        )
+    return Ledger.open(path, read_only=read_only)
+
+
+def read_overview(settings: Settings) -> Overview:
+    """Where everything stands, also while another process works.
+
+    Raises:
+        LedgerError: there is no ledger yet, or it cannot be read.
+    """
+    ledger = open_known_ledger(settings, read_only=True)
+    try:
+        found: Overview = ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
+        return found
+    finally:
+        ledger.close()
+
+
+async def run_engine(
+    settings: Settings, mode: Mode, ledger: Ledger, *, beside: Beside | None = None
+) -> tuple[WorkLeft | None, Interruption]:
+    """Run the engine until it is done, or until a signal ends it.
+
+    Args:
+        settings: where, and how much at once.
+        mode: which kind of pass.
+        ledger: an open ledger of an owned folder.
+        beside: runs beside the engine and is cancelled at its end (progress).
+
+    Returns:
+        What is left (None where it was abandoned), and whether it was interrupted.
+    """
+    clock, notifier, interruption = SystemClock(), Notifier(), Interruption()
+    left: WorkLeft | None = None
+    async with ports(settings) as (store, sink), anyio.create_task_group() as tasks:
+        engine = Engine(
+            settings=settings,
+            mode=mode,
+            ledger=ledger,
+            store=store,
+            sink=sink,
+            clock=clock,
+            jitter=random.Random(),  # noqa: S311 - jitter needs no secrecy
+        )
+        with anyio.CancelScope() as scope:
+            await tasks.start(
+                partial(
+                    drain_on_signal,
+                    engine.drain,
+                    scope,
+                    interruption,
+                    drain_timeout_seconds=settings.drain_timeout_seconds,
+                    clock=clock,
+                    notifier=notifier,
+                )
+            )
+            if mode.follow:
+                tasks.start_soon(_keep_following, engine, settings, clock, notifier)
+            if beside is not None:
+                tasks.start_soon(beside, engine)
+            left = await engine.run()
+        tasks.cancel_scope.cancel()
+    return left, interruption
+
+
+async def _keep_following(engine: Engine, settings: Settings, clock: SystemClock, notifier: Notifier) -> None:
+    await engine.started()
+    notifier.tell(READY="1", STATUS="catching up")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tell_status, notifier, clock, engine.describe)
+        await follow(
+            engine,
+            partial(changes, settings.local_results_folder, anyio.Event()),
+            clock=clock,
+            rescan_interval_seconds=settings.rescan_interval_seconds,
+        )

@@ -1,0 +1,104 @@
+"""A process around the engine: signals, draining within a time limit, and what systemd wants to hear.
+
+SIGTERM or SIGINT drains: no new work, what is in flight may end within the limit, the rest is abandoned
+safely (the ledger knows it is in doubt). A second signal abandons at once.
+"""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskStatus
+
+from pixaris_sync.ports import Clock
+
+log = logging.getLogger(__name__)
+
+STATUS_INTERVAL_SECONDS = 2.0
+
+
+class Notifier:
+    """Tells systemd how the service is (the protocol of sd_notify(3)); silent where nobody listens."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET") if address is None else address
+
+    @property
+    def watchdog_seconds(self) -> float | None:
+        """How often a sign of life must be given at least, half of what systemd allows; None: never."""
+        allowed_us = os.environ.get("WATCHDOG_USEC", "")
+        return int(allowed_us) / 2_000_000 if allowed_us.isdigit() and int(allowed_us) else None
+
+    def tell(self, **state: str) -> None:
+        """Send ``NAME=value`` pairs: READY, STATUS, STOPPING, WATCHDOG."""
+        if not self._address:
+            return
+        # An address in the abstract namespace is written with an @ in front.
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        message = "\n".join(f"{name}={value}" for name, value in state.items())
+        with (
+            suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link,
+        ):
+            link.sendto(message.encode(), address)
+
+
+@dataclass(slots=True)
+class Interruption:
+    """How a process was told to stop: the first signal (None: it was not), and whether a second forced it."""
+
+    number: int | None = None
+    forced: bool = False
+
+
+async def drain_on_signal(
+    drain: Callable[[], None],
+    scope: anyio.CancelScope,
+    interruption: Interruption,
+    *,
+    drain_timeout_seconds: float,
+    clock: Clock,
+    notifier: Notifier,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Wait for SIGTERM or SIGINT, drain, and cancel `scope` when that takes too long or at a second signal."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
+        async for number in received:
+            interruption.number = number
+            log.info("stopping: finishing what is in flight (up to %g s)", drain_timeout_seconds)
+            notifier.tell(STOPPING="1", STATUS="finishing what is in flight")
+            drain()
+            break
+        async with anyio.create_task_group() as race:
+            race.start_soon(_cancel_after, scope, drain_timeout_seconds, clock)
+            async for _ in received:
+                log.warning("stopping at once; what was in flight is looked up at the next start")
+                interruption.forced = True
+                scope.cancel()
+                race.cancel_scope.cancel()
+
+
+async def _cancel_after(scope: anyio.CancelScope, seconds: float, clock: Clock) -> None:
+    await clock.sleep(seconds)
+    log.warning("abandoning what is in flight after %g s; it is looked up at the next start", seconds)
+    scope.cancel()
+
+
+async def tell_status(notifier: Notifier, clock: Clock, describe: Callable[[], Awaitable[str]]) -> None:
+    """Keep systemd's status line and watchdog fed until cancelled.
+
+    `describe` must go through the parts that have to be alive, so that a stuck one starves the watchdog.
+    """
+    interval = min(STATUS_INTERVAL_SECONDS, notifier.watchdog_seconds or STATUS_INTERVAL_SECONDS)
+    told = ""
+    while True:
+        status = await describe()
+        notifier.tell(WATCHDOG="1", **({"STATUS": status} if status != told else {}))
+        told = status
+        await clock.sleep(interval)

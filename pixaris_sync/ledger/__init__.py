@@ -1,0 +1,14 @@
+"""The ledger: a SQLite database that remembers where every run, file and row stands.
+
+It is a cache of the truth, which is the local folder and the cloud: a lost ledger costs listings and reads,
+never a second row.
+
+* `database` opens it, migrates it, and runs transactions.
+* `journal` lets many tasks write at once: what arrives together is committed together, and a caller goes on
+  only when its change is durable. That is how an intent is on disk before it is tried.
+* `intake`, `uploads` and `rows` are the transitions, each a plain function over an open transaction, named
+  by the verb that changes the state. `overview` reads what ``status`` tells.
+
+Invariants kept here: a run's state is always what its folder, files and records make it (`standing.settle_runs`
+ends every transition); the position in a tracking file moves in the transaction that keeps its records.
+"""

@@ -1,0 +1,368 @@
+"""Transitions that take in what a scan found."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from sqlite3 import Connection
+
+from pixaris_sync.ledger.standing import Problem, settle_runs
+from pixaris_sync.model import (
+    DamagedLine,
+    DatasetKey,
+    FileState,
+    FileVersion,
+    RowState,
+    RunState,
+    Tail,
+    TailPosition,
+    TrackingRecord,
+)
+
+DAMAGED_HINT = (
+    "repair or remove the line; where the run's args.json is whole, put its content in the line's place"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDataset:
+    """What the ledger knows of a dataset before a scan."""
+
+    id: int
+    key: DatasetKey
+    position: TailPosition | None
+    read_whole: bool
+    adopted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file to upload: a local one by its version, or one whose `content` stood inline in the record.
+
+    The version of inline content is its size, no mtime, and its crc32c in the inode's place.
+    """
+
+    path: str
+    version: FileVersion
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRecord:
+    """A tracking record, and the files whose content stood inline in it."""
+
+    record: TrackingRecord
+    inline: tuple[FoundFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRun:
+    """A run that a tracking record names, as its folder looks now.
+
+    `problem` stands for everything wrong with the folder; then no files of the run are taken in.
+    """
+
+    name: str
+    signature: str
+    files: tuple[FoundFile, ...] = ()
+    records: tuple[FoundRecord, ...] = ()
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about a folder or file that is no run. `left_out`: nothing of it is synced."""
+
+    subject: str
+    problem: Problem
+    left_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A run folder that no tracking record names. `young`: it may still be written."""
+
+    name: str
+    young: bool
+    problem: Problem
+
+
+def open_dataset(db: Connection, now: float, key: DatasetKey, table_id: str) -> KnownDataset:
+    """Find a dataset, or take it in."""
+    db.execute(
+        "INSERT INTO datasets (project, dataset, table_id, since) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (key.project, key.dataset, table_id, now),
+    )
+    row = db.execute(
+        "SELECT * FROM datasets WHERE project = ? AND dataset = ?", (key.project, key.dataset)
+    ).fetchone()
+    return KnownDataset(
+        id=row["id"],
+        key=key,
+        position=TailPosition(**json.loads(row["tail"])) if row["tail"] else None,
+        read_whole=bool(row["read_whole"]),
+        adopted=row["adopted_at"] is not None,
+    )
+
+
+def refuse_dataset(db: Connection, now: float, dataset_id: int, problem: Problem | None) -> None:
+    """Say why nothing of a dataset can be synced; None lifts that."""
+    cause, hint = (problem.cause, problem.hint) if problem else (None, None)
+    changed = db.execute(
+        "UPDATE datasets SET cause = ?, hint = ?, since = ? WHERE id = ? AND cause IS NOT ?",
+        (cause, hint, now, dataset_id, cause),
+    ).rowcount
+    if changed:
+        runs = db.execute("SELECT id FROM runs WHERE dataset_id = ?", (dataset_id,)).fetchall()
+        settle_runs(db, now, [row["id"] for row in runs])
+
+
+def take_in_runs(db: Connection, now: float, dataset_id: int, runs: Sequence[FoundRun]) -> None:
+    """Take in known runs whose folders were looked at again."""
+    settle_runs(db, now, [_take_in_run(db, now, dataset_id, run) for run in runs])
+
+
+def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Sequence[FoundRun]) -> int:
+    """Take in one reading of a tracking file: its records, their runs and files, and the new position.
+
+    A record seen before is not a new record: it is known by its digest and by how many equal ones stand
+    before it in the same reading of the file.
+
+    Returns:
+        How many records are new.
+    """
+    if tail.from_start:
+        db.execute("UPDATE datasets SET reading = reading + 1 WHERE id = ?", (dataset_id,))
+    reading = db.execute("SELECT reading FROM datasets WHERE id = ?", (dataset_id,)).fetchone()[0]
+    new = 0
+    touched: list[int] = []
+    for run in runs:
+        run_id = _take_in_run(db, now, dataset_id, run)
+        for found in run.records:
+            new += _take_in_record(db, now, dataset_id, run_id, found, reading)
+        touched.append(run_id)
+    for damaged in tail.damaged:
+        _take_in_damaged(db, now, dataset_id, damaged, reading)
+    if not tail.more:
+        # A damaged line that this reading did not see any more was repaired or removed.
+        db.execute(
+            "DELETE FROM records WHERE dataset_id = ? AND run_id IS NULL AND reading < ?",
+            (dataset_id, reading),
+        )
+    db.execute(
+        "UPDATE datasets SET tail = ?, torn_bytes = ?, read_whole = max(read_whole, ?) WHERE id = ?",
+        (
+            json.dumps(asdict(tail.position)),
+            tail.torn_bytes,
+            not tail.more,
+            dataset_id,
+        ),
+    )
+    settle_runs(db, now, touched)
+    return new
+
+
+def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> int:
+    db.execute(
+        "INSERT INTO runs (dataset_id, name, state, since) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (dataset_id, run.name, RunState.PENDING, now),
+    )
+    run_id: int = db.execute(
+        "SELECT id FROM runs WHERE dataset_id = ? AND name = ?", (dataset_id, run.name)
+    ).fetchone()[0]
+    problem = run.problem
+    if problem is not None and _all_uploaded(db, run_id):
+        # What the folder has lost since is in the bucket already.
+        problem = None
+    db.execute(
+        "UPDATE runs SET committed = 1, signature = ?, folder_cause = ?, folder_hint = ? WHERE id = ?",
+        (run.signature, problem.cause if problem else None, problem.hint if problem else None, run_id),
+    )
+    if run.problem is None:
+        for file in run.files:
+            _take_in_file(db, now, run_id, run.name, file)
+    return run_id
+
+
+def _all_uploaded(db: Connection, run_id: int) -> bool:
+    total, uploaded = db.execute(
+        "SELECT count(*), coalesce(sum(state = ?), 0) FROM files WHERE run_id = ?",
+        (FileState.UPLOADED, run_id),
+    ).fetchone()
+    return bool(total and total == uploaded)
+
+
+def _take_in_file(db: Connection, now: float, run_id: int, rank: str, file: FoundFile) -> None:
+    version = file.version
+    known = db.execute("SELECT * FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)).fetchone()
+    if known is None:
+        db.execute(
+            "INSERT INTO files (run_id, path, rank, content, size, mtime_ns, inode, state, since)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (run_id, file.path, rank, file.content, *_stamp(version), FileState.PENDING, now),
+        )
+        return
+    if (known["size"], known["mtime_ns"], known["inode"]) == _stamp(version):
+        return
+    # A newer version of the same file; whether its content differs too shows when it is read.
+    db.execute(
+        "UPDATE files SET size = ?, mtime_ns = ?, inode = ?, content = ?, session_uri = NULL WHERE id = ?",
+        (*_stamp(version), file.content, known["id"]),
+    )
+    if known["state"] != FileState.UPLOADING:
+        db.execute(
+            "UPDATE files SET state = ?, since = ?, attempts = 0, next_attempt_at = 0, cause = NULL,"
+            " hint = NULL WHERE id = ?",
+            (FileState.PENDING, now, known["id"]),
+        )
+
+
+def _stamp(version: FileVersion) -> tuple[int, int, int]:
+    return (version.size, version.mtime_ns, version.inode)
+
+
+def _ordinal(db: Connection, dataset_id: int, digest: str, reading: int) -> int:
+    count: int = db.execute(
+        "SELECT count(*) FROM records WHERE dataset_id = ? AND digest = ? AND reading = ?",
+        (dataset_id, digest, reading),
+    ).fetchone()[0]
+    return count
+
+
+def _take_in_record(
+    db: Connection, now: float, dataset_id: int, run_id: int, found: FoundRecord, reading: int
+) -> int:
+    record = found.record
+    ordinal = _ordinal(db, dataset_id, record.digest, reading)
+    known = db.execute(
+        "UPDATE records SET reading = ?, line = ? WHERE dataset_id = ? AND digest = ? AND ordinal = ?",
+        (reading, record.line, dataset_id, record.digest, ordinal),
+    ).rowcount
+    if known:
+        return 0
+    clash = _clash(db, run_id, found.inline)
+    if clash is None:
+        for file in found.inline:
+            _take_in_file(db, now, run_id, record.run.run, file)
+    db.execute(
+        "INSERT INTO records (dataset_id, run_id, digest, ordinal, line, reading, payload, state, since,"
+        " cause, hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            dataset_id,
+            run_id,
+            record.digest,
+            ordinal,
+            record.line,
+            reading,
+            json.dumps(record.values),
+            RowState.QUARANTINED if clash else RowState.PENDING,
+            now,
+            clash.cause if clash else None,
+            clash.hint if clash else None,
+        ),
+    )
+    return 1
+
+
+def _clash(db: Connection, run_id: int, inline: Sequence[FoundFile]) -> Problem | None:
+    """Whether another record of the same run holds another dict under the same name."""
+    for file in inline:
+        known = db.execute(
+            "SELECT size, mtime_ns, inode FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)
+        ).fetchone()
+        if known is not None and tuple(known) != _stamp(file.version):
+            return Problem(
+                f"another record of the same run has another {file.path}: one object cannot hold both",
+                "two runs were stored under one name in the same second; store one of them again",
+            )
+    return None
+
+
+def _take_in_damaged(db: Connection, now: float, dataset_id: int, damaged: DamagedLine, reading: int) -> None:
+    ordinal = _ordinal(db, dataset_id, damaged.digest, reading)
+    db.execute(
+        "INSERT INTO records (dataset_id, digest, ordinal, line, reading, state, since, cause, hint)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET line = excluded.line, reading = excluded.reading, cause = excluded.cause",
+        (
+            dataset_id,
+            damaged.digest,
+            ordinal,
+            damaged.line,
+            reading,
+            RowState.QUARANTINED,
+            now,
+            damaged.cause,
+            DAMAGED_HINT,
+        ),
+    )
+
+
+def take_in_orphans(db: Connection, now: float, dataset_id: int, orphans: Sequence[Orphan]) -> None:
+    """Take in all run folders of a dataset that no record names; those that are gone are forgotten."""
+    kept = set()
+    for orphan in orphans:
+        state = RunState.PENDING if orphan.young else RunState.INCOMPLETE
+        db.execute(
+            "INSERT INTO runs (dataset_id, name, state, since, cause, hint) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET cause = excluded.cause, hint = excluded.hint,"
+            " since = iif(state = excluded.state, since, excluded.since), state = excluded.state"
+            " WHERE NOT committed",
+            (dataset_id, orphan.name, state, now, orphan.problem.cause, orphan.problem.hint),
+        )
+        kept.add(orphan.name)
+    known = db.execute("SELECT id, name FROM runs WHERE dataset_id = ? AND NOT committed", (dataset_id,))
+    gone = [(row["id"],) for row in known.fetchall() if row["name"] not in kept]
+    db.executemany("DELETE FROM runs WHERE id = ?", gone)
+
+
+def take_in_notices(db: Connection, now: float, scope: str, notices: Sequence[Notice]) -> None:
+    """Make these all that there is to say about a dataset, or (scope ``""``) about the results folder."""
+    kept = {(notice.subject, notice.problem.cause) for notice in notices}
+    known = db.execute("SELECT subject, cause FROM notices WHERE scope = ?", (scope,)).fetchall()
+    db.executemany(
+        "DELETE FROM notices WHERE scope = ? AND subject = ? AND cause = ?",
+        [(scope, *row) for row in known if tuple(row) not in kept],
+    )
+    db.executemany(
+        "INSERT INTO notices (scope, subject, state, since, cause, hint) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        [
+            (
+                scope,
+                notice.subject,
+                RunState.QUARANTINED if notice.left_out else "notice",
+                now,
+                notice.problem.cause,
+                notice.problem.hint,
+            )
+            for notice in notices
+        ],
+    )
+
+
+def folders_to_inspect(db: Connection, dataset_id: int) -> list[tuple[str, str, RunState]]:
+    """Every run that a record names: name, signature when last inspected, state."""
+    rows = db.execute(
+        "SELECT name, signature, state FROM runs WHERE dataset_id = ? AND committed", (dataset_id,)
+    )
+    return [(row["name"], row["signature"] or "", RunState(row["state"])) for row in rows]
+
+
+def payloads(db: Connection, dataset_id: int, run: str) -> list[tuple[int, str]]:
+    """Line and JSON of the records of a run that are not synced."""
+    rows = db.execute(
+        "SELECT c.line, c.payload FROM records c JOIN runs r ON r.id = c.run_id"
+        " WHERE r.dataset_id = ? AND r.name = ? AND c.payload IS NOT NULL ORDER BY c.line",
+        (dataset_id, run),
+    )
+    return [(row["line"], row["payload"]) for row in rows]
+
+
+def local_paths(db: Connection, dataset_id: int, run: str) -> list[str]:
+    """Run-relative paths of the local files of a run that were taken in."""
+    rows = db.execute(
+        "SELECT f.path FROM files f JOIN runs r ON r.id = f.run_id"
+        " WHERE r.dataset_id = ? AND r.name = ? AND f.mtime_ns > 0",
+        (dataset_id, run),
+    )
+    return [row["path"] for row in rows]

@@ -1,0 +1,95 @@
+"""Group commit: many tasks write to the ledger at once, and what arrives together is committed together.
+
+`Journal.write` returns when the change is durable. While one transaction is being committed the next
+operations gather, so that their number per transaction grows with the load and a commit costs the same for
+one as for a hundred. Waiting callers are the only queue, so it is bounded by the tasks that exist.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import anyio
+from anyio import to_thread
+
+from pixaris_sync.errors import LedgerError
+from pixaris_sync.ledger.database import Ledger
+
+T = TypeVar("T")
+
+
+class _Entry:
+    """An operation on its way, and what became of it."""
+
+    __slots__ = ("done", "operation", "outcome")
+
+    def __init__(self, operation: Callable[[sqlite3.Connection], Any]) -> None:
+        self.operation = operation
+        self.done = anyio.Event()
+        self.outcome: Any = None
+
+
+class Journal:
+    """Serves a ledger to many tasks. `run` must be running for `write` to return."""
+
+    def __init__(self, ledger: Ledger, *, threaded: bool = True) -> None:
+        self._ledger = ledger
+        self._threaded = threaded
+        self._queue: list[_Entry] = []
+        self._arrived = anyio.Event()
+        self._closed = False
+        # One thread at a time touches the connection.
+        self._limiter = anyio.CapacityLimiter(1)
+
+    async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """Apply an operation and wait until it is durable.
+
+        A cancelled caller does not take its operation back: it may still be applied.
+
+        Raises:
+            LedgerError: the ledger cannot be written; the operation was not applied.
+        """
+        entry = _Entry(operation)
+        self._queue.append(entry)
+        self._arrived.set()
+        await entry.done.wait()
+        if isinstance(entry.outcome, BaseException):
+            raise entry.outcome
+        return cast("T", entry.outcome)
+
+    async def run(self) -> None:
+        """Commit what arrives until `close`; what arrived before that is committed."""
+        while True:
+            if not self._queue:
+                if self._closed:
+                    return
+                self._arrived = anyio.Event()
+                await self._arrived.wait()
+                continue
+            batch, self._queue = self._queue, []
+            with anyio.CancelScope(shield=True):
+                await self._commit(batch)
+
+    async def _commit(self, batch: list[_Entry]) -> None:
+        operations = [entry.operation for entry in batch]
+        try:
+            if self._threaded:
+                outcomes = await to_thread.run_sync(self._ledger.apply, operations, limiter=self._limiter)
+            else:
+                outcomes = self._ledger.apply(operations)
+        except LedgerError as error:
+            outcomes = [error] * len(batch)
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            entry.outcome = outcome
+            entry.done.set()
+
+    async def changes_of_others(self) -> int:
+        """A number that changes when another process has written to the ledger."""
+        if self._threaded:
+            return await to_thread.run_sync(self._ledger.changes_of_others, limiter=self._limiter)
+        return self._ledger.changes_of_others()
+
+    def close(self) -> None:
+        """Let `run` end once everything that arrived is committed."""
+        self._closed = True
+        self._arrived.set()

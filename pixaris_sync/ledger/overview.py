@@ -1,0 +1,218 @@
+"""What the ledger tells of everything: the numbers and problems of ``status``, and what is left to do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+from pixaris_sync.ledger.selection import SELECTED, Selection
+from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
+
+LAST_SYNCED = "last_synced_at"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemRun:
+    """A run, line, file or folder that is not going on by itself, or a notice about one.
+
+    `run` is ``project/dataset/run``, or ``project/dataset/<tracking file>:<line>`` for a damaged line, or
+    a path. `state` is a `RunState`, or ``notice``. `since` is in seconds since the epoch.
+    """
+
+    run: str
+    state: str
+    since: float
+    cause: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Where everything stands.
+
+    Attributes:
+        runs, files, rows: how many are in each state; every state is there.
+        pending_bytes: size of the files that are not in the bucket.
+        oldest_pending_at: since when the run that waits longest has been waiting; None: none waits.
+        last_synced_at: when a row was last read back; None: never.
+        torn_lines: tracking files whose last line is unfinished.
+        problems: quarantined and incomplete runs, damaged lines, and what is left out or worth to know.
+    """
+
+    runs: dict[str, int]
+    files: dict[str, int]
+    rows: dict[str, int]
+    pending_bytes: int
+    oldest_pending_at: float | None
+    last_synced_at: float | None
+    torn_lines: int
+    problems: tuple[ProblemRun, ...]
+
+
+def _count(db: Connection, sql: str, states: Sequence[str]) -> dict[str, int]:
+    found = {row[0]: row[1] for row in db.execute(sql)}
+    return {str(state): found.get(state, 0) for state in states}
+
+
+def overview(db: Connection, tracking_file: str) -> Overview:
+    """Read where everything stands; `tracking_file` is the name for messages about damaged lines."""
+    runs = _count(db, "SELECT state, count(*) FROM runs GROUP BY state", list(RunState))
+    damaged = db.execute("SELECT count(*) FROM records WHERE run_id IS NULL").fetchone()[0]
+    # A damaged line is a run that nobody can name.
+    runs[RunState.QUARANTINED] += damaged
+    last = get_fact(db, LAST_SYNCED)
+    return Overview(
+        runs=runs,
+        files=_count(db, "SELECT state, count(*) FROM files GROUP BY state", list(FileState)),
+        rows=_count(db, "SELECT state, count(*) FROM records GROUP BY state", list(RowState)),
+        pending_bytes=db.execute(
+            "SELECT coalesce(sum(size), 0) FROM files WHERE state <> 'uploaded'"
+        ).fetchone()[0],
+        oldest_pending_at=db.execute(
+            "SELECT min(c.since) FROM runs r JOIN records c ON c.run_id = r.id"
+            " WHERE r.state IN ('pending', 'failing') AND c.state <> 'synced'"
+        ).fetchone()[0],
+        last_synced_at=float(last) if last else None,
+        torn_lines=db.execute("SELECT count(*) FROM datasets WHERE torn_bytes > 0").fetchone()[0],
+        problems=tuple(_problems(db, tracking_file)),
+    )
+
+
+def _problems(db: Connection, tracking_file: str) -> list[ProblemRun]:
+    runs = db.execute(
+        "SELECT d.project || '/' || d.dataset || '/' || r.name AS run, r.state, r.since, r.cause, r.hint"
+        " FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.state IN (?, ?)",
+        (RunState.QUARANTINED, RunState.INCOMPLETE),
+    ).fetchall()
+    lines = db.execute(
+        "SELECT d.project || '/' || d.dataset || '/' || ? || ':' || c.line AS run, c.state, c.since,"
+        " c.cause, c.hint FROM records c JOIN datasets d ON d.id = c.dataset_id WHERE c.run_id IS NULL",
+        (tracking_file,),
+    ).fetchall()
+    notices = db.execute("SELECT subject AS run, state, since, cause, hint FROM notices").fetchall()
+    found = [
+        ProblemRun(row["run"], row["state"], row["since"], row["cause"] or "", row["hint"] or "")
+        for row in [*runs, *lines, *notices]
+    ]
+    return sorted(found, key=lambda problem: (problem.run, problem.since))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkLeft:
+    """What a pass leaves behind: committed runs that wait, and runs that somebody must look at."""
+
+    waiting: int
+    stuck: int
+
+
+def work_left(db: Connection, selection: Selection) -> WorkLeft:
+    """Count what is not synced among the selected. A run folder still being written is not work yet."""
+    count = f"SELECT count(*) FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE {SELECTED}"
+    waiting = db.execute(
+        f"{count} AND r.state IN ('pending', 'failing') AND r.committed", selection.parameters
+    ).fetchone()[0]
+    stuck = db.execute(
+        f"{count} AND r.state IN ('quarantined', 'incomplete')", selection.parameters
+    ).fetchone()[0]
+    damaged = db.execute(
+        "SELECT count(*) FROM records c JOIN datasets d ON d.id = c.dataset_id WHERE c.run_id IS NULL"
+        " AND (:project IS NULL OR d.project = :project) AND (:dataset IS NULL OR d.dataset = :dataset)",
+        selection.parameters,
+    ).fetchone()[0]
+    left_out = db.execute("SELECT count(*) FROM notices WHERE state = 'quarantined'").fetchone()[0]
+    return WorkLeft(waiting=waiting, stuck=stuck + damaged + left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is still to be carried: files, their size, rows."""
+
+    files: int
+    bytes: int
+    rows: int
+
+
+def backlog(db: Connection, selection: Selection) -> Backlog:
+    """Count what of the selected runs is still to be carried."""
+    files, size = db.execute(
+        "SELECT count(*), coalesce(sum(f.size), 0) FROM files f JOIN runs r ON r.id = f.run_id"
+        f" JOIN datasets d ON d.id = r.dataset_id WHERE f.state IN ('pending', 'uploading') AND {SELECTED}",
+        selection.parameters,
+    ).fetchone()
+    rows = db.execute(
+        "SELECT count(*) FROM records c JOIN runs r ON r.id = c.run_id JOIN datasets d ON d.id = c.dataset_id"
+        f" WHERE c.state NOT IN ('synced', 'quarantined') AND {SELECTED}",
+        selection.parameters,
+    ).fetchone()[0]
+    return Backlog(files=files, bytes=size, rows=rows)
+
+
+def release(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
+    """Take quarantined runs up again: all of them, or those given.
+
+    What stopped them is looked at anew: files are sent again, folders inspected, damaged lines read again.
+
+    Returns:
+        How many runs and damaged lines were taken up.
+    """
+    if run_ids is None:
+        rows = db.execute("SELECT id FROM runs WHERE state = 'quarantined'").fetchall()
+        run_ids = [row["id"] for row in rows]
+        damaged = db.execute("SELECT DISTINCT dataset_id FROM records WHERE run_id IS NULL").fetchall()
+        lines = db.execute("SELECT count(*) FROM records WHERE run_id IS NULL").fetchone()[0]
+        db.executemany("UPDATE datasets SET tail = NULL WHERE id = ?", [tuple(row) for row in damaged])
+    else:
+        lines = 0
+    for run_id in run_ids:
+        for table, waiting in (("files", FileState.QUARANTINED), ("records", RowState.QUARANTINED)):
+            db.execute(
+                f"UPDATE {table} SET state = 'pending', since = ?, attempts = 0, next_attempt_at = 0,"
+                " cause = NULL, hint = NULL WHERE run_id = ? AND state = ?",
+                (now, run_id, waiting),
+            )
+        db.execute(
+            "UPDATE records SET state = ? WHERE run_id = ? AND state = ? AND taken",
+            (RowState.IN_DOUBT, run_id, RowState.PENDING),
+        )
+        # Whatever was in the way of a file may have gone: expect no object that is not our own. An unknown
+        # signature makes the next scan inspect the folder.
+        db.execute(
+            "UPDATE files SET generation = 0, crc32c = NULL"
+            " WHERE run_id = ? AND state = 'pending' AND NOT ours",
+            (run_id,),
+        )
+        db.execute(
+            "UPDATE runs SET state = 'pending', since = ?, cause = NULL, hint = NULL, signature = NULL,"
+            " folder_cause = NULL, folder_hint = NULL WHERE id = ?",
+            (now, run_id),
+        )
+    return len(run_ids) + int(lines)
+
+
+def find_runs(db: Connection, name: str) -> list[int]:
+    """Runs by ``project/dataset/run``, or by their run name alone where that is unambiguous or not."""
+    rows = db.execute(
+        "SELECT r.id FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        " WHERE d.project || '/' || d.dataset || '/' || r.name = ? OR r.name = ?",
+        (name, name),
+    ).fetchall()
+    return [row["id"] for row in rows]
+
+
+def known_datasets(db: Connection) -> list[DatasetKey]:
+    """Every dataset that was ever seen."""
+    rows = db.execute("SELECT project, dataset FROM datasets ORDER BY project, dataset")
+    return [DatasetKey(row["project"], row["dataset"]) for row in rows]
+
+
+def get_fact(db: Connection, name: str) -> str | None:
+    """What was written down under a name."""
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row else None
+
+
+def set_fact(db: Connection, name: str, value: str) -> None:
+    """Write something down under a name."""
+    db.execute(
+        "INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        (name, value),
+    )

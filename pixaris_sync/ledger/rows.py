@@ -1,0 +1,291 @@
+"""Transitions of rows: sending, accepted, synced, in doubt, put off, quarantined; and what is due."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from sqlite3 import Connection, Row
+
+from pixaris_sync.ledger.selection import SELECTED, Selection
+from pixaris_sync.ledger.standing import Problem, settle_runs
+from pixaris_sync.model import Delivery, RowState, RunKey
+from pixaris_sync.planner import TableStand
+
+DAY_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRow:
+    """A tracking record whose row is not synced.
+
+    Attributes:
+        id: its row in the ledger.
+        run, digest, ordinal: which record it is.
+        payload: the record as JSON.
+        state, since: where it stands.
+        attempts: how many deliveries have failed.
+    """
+
+    id: int
+    run: RunKey
+    digest: str
+    ordinal: int
+    line: int
+    payload: str
+    state: RowState
+    since: float
+    attempts: int
+
+
+def _pending(row: Row) -> PendingRow:
+    return PendingRow(
+        id=row["id"],
+        run=RunKey(row["project"], row["dataset"], row["name"]),
+        digest=row["digest"],
+        ordinal=row["ordinal"],
+        line=row["line"],
+        payload=row["payload"],
+        state=RowState(row["state"]),
+        since=row["since"],
+        attempts=row["attempts"],
+    )
+
+
+_SELECT = """
+SELECT c.*, r.name, d.project, d.dataset FROM records c
+JOIN runs r ON r.id = c.run_id JOIN datasets d ON d.id = c.dataset_id
+"""
+#: Rows that may be sent or looked for: their files are in the bucket, and nothing speaks against them.
+_SENDABLE = f"""
+c.ready AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND {SELECTED}
+AND (c.state <> 'pending' OR c.attempts < :attempts_limit)
+"""
+_STANDS = f"""
+SELECT d.table_id,
+       sum(c.state = 'pending' AND c.next_attempt_at <= :now) AS ready,
+       max(c.state = 'pending' AND c.next_attempt_at <= :now AND c.by_load) AS by_load,
+       sum(c.state IN ('accepted', 'in_doubt') AND c.next_attempt_at <= :now) AS look,
+       min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at,
+       max(iif(c.state = 'sending', c.delivery_id, NULL)) AS unfinished_load
+FROM records c JOIN runs r ON r.id = c.run_id JOIN datasets d ON d.id = c.dataset_id
+WHERE c.state IN ('pending', 'accepted', 'in_doubt', 'sending') AND {_SENDABLE}
+GROUP BY d.table_id
+"""
+
+
+def stands(db: Connection, now: float, selection: Selection) -> list[TableStand]:
+    """What every table has waiting; tables with nothing waiting are left out."""
+    found = []
+    for row in db.execute(_STANDS, {**selection.parameters, "now": now}).fetchall():
+        table_id = row["table_id"]
+        changed = db.execute("SELECT changed_at FROM tables WHERE table_id = ?", (table_id,)).fetchone()
+        loads = db.execute(
+            "SELECT count(*) FROM deliveries WHERE table_id = ? AND method = ? AND started_at > ?",
+            (table_id, Delivery.LOAD, now - DAY_SECONDS),
+        ).fetchone()[0]
+        found.append(
+            TableStand(
+                table_id=table_id,
+                ready=row["ready"],
+                by_load=bool(row["by_load"]),
+                look=row["look"],
+                unfinished_load=row["unfinished_load"],
+                changed_at=changed[0] if changed else None,
+                loads_today=loads,
+                next_at=row["next_at"],
+            )
+        )
+    return found
+
+
+def ready_rows(
+    db: Connection, now: float, selection: Selection, table_id: str, count: int
+) -> list[PendingRow]:
+    """Up to `count` rows of a table that may be sent now, newest runs first.
+
+    While the bad row of a refused batch is looked for, the batch is no larger than the rows in it allow.
+    """
+    rows = db.execute(
+        f"{_SELECT} WHERE c.state = 'pending' AND {_SENDABLE} AND c.next_attempt_at <= :now"
+        " AND d.table_id = :table_id"
+        " ORDER BY coalesce(c.batch_limit, 1000000), r.name DESC, c.line LIMIT :count",
+        {**selection.parameters, "now": now, "table_id": table_id, "count": count},
+    ).fetchall()
+    limit = rows[0]["batch_limit"] if rows and rows[0]["batch_limit"] else count
+    return [_pending(row) for row in rows[:limit]]
+
+
+def rows_to_look_for(
+    db: Connection, now: float, selection: Selection, table_id: str, count: int
+) -> list[PendingRow]:
+    """Up to `count` rows of a table that are due to be read back."""
+    rows = db.execute(
+        f"{_SELECT} WHERE c.state IN ('accepted', 'in_doubt') AND {_SENDABLE} AND c.next_attempt_at <= :now"
+        " AND d.table_id = :table_id ORDER BY c.next_attempt_at, c.id LIMIT :count",
+        {**selection.parameters, "now": now, "table_id": table_id, "count": count},
+    ).fetchall()
+    return [_pending(row) for row in rows]
+
+
+def synced_twins(db: Connection, row: PendingRow) -> int:
+    """How many records equal to this one are synced: so many equal rows in the table are taken."""
+    count: int = db.execute(
+        "SELECT count(*) FROM records WHERE digest = ? AND state = ? AND dataset_id ="
+        " (SELECT dataset_id FROM records WHERE id = ?)",
+        (row.digest, RowState.SYNCED, row.id),
+    ).fetchone()[0]
+    return count
+
+
+def delivered_by(db: Connection, delivery_id: int) -> tuple[str, str | None, list[PendingRow]]:
+    """Method, job id and rows of a delivery whose end is not known."""
+    delivery = db.execute("SELECT method, job_id FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()
+    rows = db.execute(
+        f"{_SELECT} WHERE c.delivery_id = ? AND c.state = ? ORDER BY c.id", (delivery_id, RowState.SENDING)
+    ).fetchall()
+    return delivery["method"], delivery["job_id"], [_pending(row) for row in rows]
+
+
+def start_delivery(
+    db: Connection,
+    now: float,
+    table_id: str,
+    rows: Sequence[PendingRow],
+    method: Delivery,
+    job_id: str | None,
+) -> int:
+    """Write down the intent to send rows, before they are sent."""
+    cursor = db.execute(
+        "INSERT INTO deliveries (table_id, method, job_id, started_at) VALUES (?, ?, ?, ?)",
+        (table_id, method, job_id, now),
+    )
+    delivery_id = cursor.lastrowid
+    assert delivery_id is not None  # noqa: S101 - an INSERT always has one
+    db.executemany(
+        "UPDATE records SET state = ?, since = ?, delivery_id = ? WHERE id = ?",
+        [(RowState.SENDING, now, delivery_id, row.id) for row in rows],
+    )
+    return delivery_id
+
+
+def end_delivery(db: Connection, now: float, delivery_id: int) -> None:
+    """The outcome of a delivery is recorded with its rows; those of long ago are forgotten."""
+    db.execute("UPDATE deliveries SET ended_at = ? WHERE id = ?", (now, delivery_id))
+    db.execute(
+        "DELETE FROM deliveries WHERE ended_at < ? AND NOT EXISTS"
+        " (SELECT 1 FROM records c WHERE c.delivery_id = deliveries.id)",
+        (now - 2 * DAY_SECONDS,),
+    )
+
+
+def table_changed(db: Connection, now: float, table_id: str) -> None:
+    """Note that a table was created or altered: for a while streaming may not know it."""
+    db.execute(
+        "INSERT INTO tables (table_id, changed_at) VALUES (?, ?)"
+        " ON CONFLICT DO UPDATE SET changed_at = excluded.changed_at",
+        (table_id, now),
+    )
+
+
+def accept_rows(db: Connection, now: float, rows: Sequence[PendingRow]) -> None:
+    """The service took these rows; they are not synced until they were read back."""
+    db.executemany(
+        "UPDATE records SET state = ?, since = ?, next_attempt_at = 0, taken = 1, delivery_id = NULL,"
+        " cause = NULL, hint = NULL WHERE id = ?",
+        [(RowState.ACCEPTED, now, row.id) for row in rows],
+    )
+    _settle(db, now, rows)
+
+
+def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow]) -> None:
+    """These rows were read back: they are synced."""
+    db.executemany(
+        "UPDATE records SET state = ?, since = ?, payload = NULL, attempts = 0, batch_limit = NULL,"
+        " by_load = 0, delivery_id = NULL, cause = NULL, hint = NULL WHERE id = ?",
+        [(RowState.SYNCED, now, row.id) for row in rows],
+    )
+    _settle(db, now, rows)
+    if rows:
+        db.execute(
+            "INSERT INTO facts (name, value) VALUES ('last_synced_at', ?)"
+            " ON CONFLICT DO UPDATE SET value = excluded.value",
+            (repr(now),),
+        )
+
+
+def look_again(db: Connection, rows: Sequence[PendingRow], *, next_attempt_at: float) -> None:
+    """These rows cannot be seen yet: look again later."""
+    db.executemany(
+        "UPDATE records SET next_attempt_at = ? WHERE id = ?", [(next_attempt_at, row.id) for row in rows]
+    )
+
+
+def doubt_rows(
+    db: Connection, now: float, rows: Sequence[PendingRow], problem: Problem, *, next_attempt_at: float
+) -> None:
+    """These rows may have been taken: look for them before they are sent again."""
+    db.executemany(
+        "UPDATE records SET state = ?, since = ?, next_attempt_at = ?, attempts = attempts + 1, taken = 1,"
+        " delivery_id = NULL, cause = ?, hint = ? WHERE id = ?",
+        [(RowState.IN_DOUBT, now, next_attempt_at, problem.cause, problem.hint, row.id) for row in rows],
+    )
+    _settle(db, now, rows)
+
+
+def put_off_rows(
+    db: Connection,
+    now: float,
+    rows: Sequence[PendingRow],
+    problem: Problem | None = None,
+    *,
+    next_attempt_at: float = 0.0,
+    by_load: bool = False,
+    batch_limit: int | None = None,
+) -> None:
+    """These rows were not taken: send them again, with what was learnt. No problem: nothing was tried."""
+    db.executemany(
+        "UPDATE records SET state = ?, since = ?, next_attempt_at = ?, attempts = attempts + ?, taken = 0,"
+        " by_load = max(by_load, ?), batch_limit = coalesce(?, batch_limit), delivery_id = NULL,"
+        " cause = ?, hint = ? WHERE id = ?",
+        [
+            (
+                RowState.PENDING,
+                now,
+                next_attempt_at,
+                problem is not None,
+                by_load,
+                batch_limit,
+                problem.cause if problem else None,
+                problem.hint if problem else None,
+                row.id,
+            )
+            for row in rows
+        ],
+    )
+    _settle(db, now, rows)
+
+
+def give_up_rows(db: Connection, now: float, rows: Sequence[PendingRow], problem: Problem) -> None:
+    """Quarantine rows: somebody must act."""
+    db.executemany(
+        "UPDATE records SET state = ?, since = ?, attempts = attempts + 1, delivery_id = NULL, cause = ?,"
+        " hint = ? WHERE id = ?",
+        [(RowState.QUARANTINED, now, problem.cause, problem.hint, row.id) for row in rows],
+    )
+    _settle(db, now, rows)
+
+
+def _settle(db: Connection, now: float, rows: Sequence[PendingRow]) -> None:
+    run_ids = [db.execute("SELECT run_id FROM records WHERE id = ?", (row.id,)).fetchone()[0] for row in rows]
+    settle_runs(db, now, run_ids)
+
+
+def recover_deliveries(db: Connection, now: float) -> int:
+    """At start: streaming inserts that a crash cut off are in doubt. Load jobs are found by their id.
+
+    What was put off is due at once: whoever starts the program wants it tried.
+    """
+    db.execute("UPDATE records SET attempts = 0, next_attempt_at = 0 WHERE state = ?", (RowState.PENDING,))
+    return db.execute(
+        "UPDATE records SET state = ?, since = ?, next_attempt_at = 0, taken = 1, delivery_id = NULL"
+        " WHERE state = ? AND (SELECT method FROM deliveries WHERE id = delivery_id) = ?",
+        (RowState.IN_DOUBT, now, RowState.SENDING, Delivery.STREAM),
+    ).rowcount

@@ -1,0 +1,67 @@
+"""Where a run stands: the one rule, applied at the end of every transition."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+from pixaris_sync.model import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something cannot go on, and what to do about it."""
+
+    cause: str
+    hint: str
+
+
+_RUN_FACTS = """
+SELECT r.id, r.state, r.cause, r.hint, r.folder_cause, r.folder_hint, r.committed,
+       d.cause AS dataset_cause, d.hint AS dataset_hint,
+       EXISTS (SELECT 1 FROM files f WHERE f.run_id = r.id AND f.state <> 'uploaded') AS open_files,
+       EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.state <> 'synced') AS open_records
+FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = ?
+"""
+_WORST = """
+SELECT state = 'quarantined' AS stuck, cause, hint FROM (
+    SELECT state, cause, hint FROM files WHERE run_id = :run AND state <> 'uploaded' AND cause IS NOT NULL
+    UNION ALL
+    SELECT state, cause, hint FROM records WHERE run_id = :run AND state <> 'synced' AND cause IS NOT NULL
+) ORDER BY stuck DESC LIMIT 1
+"""
+
+
+def settle_runs(db: Connection, now: float, run_ids: Iterable[int]) -> None:
+    """Make each run's state what its folder, files and records say, and its records ready or not.
+
+    Every transition ends here, so that no run can be in two states, nor in none.
+    """
+    for run_id in dict.fromkeys(run_ids):
+        run = db.execute(_RUN_FACTS, (run_id,)).fetchone()
+        if not run["committed"]:
+            continue
+        ready = not run["open_files"] and run["folder_cause"] is None
+        db.execute(
+            "UPDATE records SET ready = ? WHERE run_id = ? AND state <> 'synced' AND ready <> ?",
+            (ready, run_id, ready),
+        )
+        cause, hint = None, None
+        worst = db.execute(_WORST, {"run": run_id}).fetchone()
+        if run["dataset_cause"] and (run["open_files"] or run["open_records"]):
+            state, cause, hint = RunState.QUARANTINED, run["dataset_cause"], run["dataset_hint"]
+        elif run["folder_cause"]:
+            state, cause, hint = RunState.QUARANTINED, run["folder_cause"], run["folder_hint"]
+        elif worst is not None:
+            state = RunState.QUARANTINED if worst["stuck"] else RunState.FAILING
+            cause, hint = worst["cause"], worst["hint"]
+        elif run["open_files"] or run["open_records"]:
+            state = RunState.PENDING
+        else:
+            state = RunState.SYNCED
+        if (run["state"], run["cause"], run["hint"]) == (state, cause, hint):
+            continue
+        since = "since" if run["state"] == state else ":now"
+        db.execute(
+            f"UPDATE runs SET state = :state, cause = :cause, hint = :hint, since = {since} WHERE id = :id",
+            {"state": state, "cause": cause, "hint": hint, "now": now, "id": run_id},
+        )

@@ -1,0 +1,203 @@
+"""Transitions of files: claimed, uploaded, put off, quarantined; and what adoption finds in the bucket."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from sqlite3 import Connection, Row
+
+from pixaris_sync.ledger.selection import SELECTED, Selection
+from pixaris_sync.ledger.standing import Problem, settle_runs
+from pixaris_sync.model import FileState, FileVersion, RemoteObject, RowState, RunKey
+
+#: Files that may be sent: their dataset was compared with the bucket, and nothing speaks against them.
+_SENDABLE = f"""
+FROM files f JOIN runs r ON r.id = f.run_id JOIN datasets d ON d.id = r.dataset_id
+WHERE f.state = 'pending' AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND r.folder_cause IS NULL
+  AND f.attempts < :attempts_limit AND {SELECTED}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTask:
+    """A file claimed for upload.
+
+    Attributes:
+        id: the file's row in the ledger.
+        run, path: which file of which run.
+        version: what the local file looked like when it was taken in.
+        content: its bytes where it has no local file (a dict metric).
+        generation: the object's generation that it may replace; 0 where none may exist.
+        crc32c: the checksum of that object, if known.
+        ours: that object holds an earlier version of this file, so a newer one may replace it.
+        looked: False where an upload may have happened already: look before sending.
+        session_uri: a resumable session begun earlier for this version.
+        attempts: how many attempts have failed.
+    """
+
+    id: int
+    run: RunKey
+    path: str
+    version: FileVersion
+    content: bytes | None
+    generation: int
+    crc32c: int | None
+    ours: bool
+    looked: bool
+    session_uri: str | None
+    attempts: int
+
+
+def _task(row: Row) -> UploadTask:
+    return UploadTask(
+        id=row["id"],
+        run=RunKey(row["project"], row["dataset"], row["name"]),
+        path=row["path"],
+        version=FileVersion(row["size"], row["mtime_ns"], row["inode"]),
+        content=row["content"],
+        generation=row["generation"],
+        crc32c=row["crc32c"],
+        ours=bool(row["ours"]),
+        looked=bool(row["looked"]),
+        session_uri=row["session_uri"],
+        attempts=row["attempts"],
+    )
+
+
+def claim(db: Connection, now: float, selection: Selection, count: int) -> list[UploadTask]:
+    """Claim up to `count` files for upload: newest runs first, small before large within a run."""
+    rows = db.execute(
+        f"SELECT f.*, r.name, d.project, d.dataset {_SENDABLE} AND f.next_attempt_at <= :now"
+        " ORDER BY f.rank DESC, f.size LIMIT :count",
+        {**selection.parameters, "now": now, "count": count},
+    ).fetchall()
+    db.executemany(
+        "UPDATE files SET state = ?, since = ? WHERE id = ?",
+        [(FileState.UPLOADING, now, row["id"]) for row in rows],
+    )
+    return [_task(row) for row in rows]
+
+
+def next_upload_at(db: Connection, selection: Selection) -> float | None:
+    """When the next file that waits for another attempt is due; None when none waits."""
+    value: float | None = db.execute(
+        f"SELECT min(f.next_attempt_at) {_SENDABLE}", selection.parameters
+    ).fetchone()[0]
+    return value
+
+
+def _unchanged(task: UploadTask) -> tuple[int, int, int, int]:
+    return (task.id, task.version.size, task.version.mtime_ns, task.version.inode)
+
+
+def confirm_upload(
+    db: Connection, now: float, task: UploadTask, remote: RemoteObject, *, was_there: bool
+) -> None:
+    """Record that the object holds the file's content.
+
+    `was_there`: somebody had put it there before (this ledger's predecessor, another machine), so the run's
+    rows may be there as well: they are in doubt and looked for before they are sent.
+    """
+    confirmed = db.execute(
+        "UPDATE files SET state = ?, since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,"
+        " session_uri = NULL, content = NULL, attempts = 0, next_attempt_at = 0, cause = NULL, hint = NULL"
+        " WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+        (FileState.UPLOADED, now, remote.crc32c, remote.generation, *_unchanged(task)),
+    ).rowcount
+    if not confirmed:
+        # The local file changed on the way: the object is a version behind, and this is what it may replace.
+        db.execute(
+            "UPDATE files SET state = ?, since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1"
+            " WHERE id = ?",
+            (FileState.PENDING, now, remote.crc32c, remote.generation, task.id),
+        )
+    run_id = _run_of(db, task)
+    if was_there:
+        db.execute(
+            "UPDATE records SET state = ?, since = ?, next_attempt_at = 0, taken = 1"
+            " WHERE run_id = ? AND state = ?",
+            (RowState.IN_DOUBT, now, run_id, RowState.PENDING),
+        )
+    still_open = db.execute(
+        "SELECT 1 FROM files WHERE run_id = ? AND state <> 'uploaded' LIMIT 1", (run_id,)
+    ).fetchone()
+    if task.attempts or not still_open or not confirmed:
+        settle_runs(db, now, [run_id])
+
+
+def _run_of(db: Connection, task: UploadTask) -> int:
+    run_id: int = db.execute("SELECT run_id FROM files WHERE id = ?", (task.id,)).fetchone()[0]
+    return run_id
+
+
+def keep_session(db: Connection, task: UploadTask, session_uri: str) -> None:
+    """Remember a resumable session before its first byte is sent."""
+    db.execute("UPDATE files SET session_uri = ? WHERE id = ?", (session_uri, task.id))
+
+
+def put_off_upload(
+    db: Connection, now: float, task: UploadTask, problem: Problem, *, next_attempt_at: float, in_doubt: bool
+) -> None:
+    """An attempt failed and a later one may succeed. `in_doubt`: it may have succeeded all the same."""
+    db.execute(
+        "UPDATE files SET state = ?, since = ?, attempts = attempts + 1, next_attempt_at = ?,"
+        " looked = iif(?, 0, looked), cause = ?, hint = ? WHERE id = ?",
+        (FileState.PENDING, now, next_attempt_at, in_doubt, problem.cause, problem.hint, task.id),
+    )
+    settle_runs(db, now, [_run_of(db, task)])
+
+
+def give_up_upload(db: Connection, now: float, task: UploadTask, problem: Problem) -> None:
+    """Quarantine a file: somebody must act."""
+    db.execute(
+        "UPDATE files SET state = ?, since = ?, attempts = attempts + 1, cause = ?, hint = ? WHERE id = ?",
+        (FileState.QUARANTINED, now, problem.cause, problem.hint, task.id),
+    )
+    settle_runs(db, now, [_run_of(db, task)])
+
+
+def unclaim(db: Connection, now: float, task: UploadTask, *, in_doubt: bool) -> None:
+    """Give back a file whose upload was not finished because the process is stopping."""
+    db.execute(
+        "UPDATE files SET state = ?, since = ?, looked = iif(?, 0, looked) WHERE id = ? AND state = ?",
+        (FileState.PENDING, now, in_doubt, task.id, FileState.UPLOADING),
+    )
+
+
+def adopt_objects(db: Connection, dataset_id: int, objects: Mapping[tuple[str, str], RemoteObject]) -> int:
+    """Note the objects of one listing page that are files of this dataset; keys are (run, path).
+
+    Returns:
+        How many were known files.
+    """
+    found = 0
+    for (run, path), remote in objects.items():
+        found += db.execute(
+            "UPDATE files SET crc32c = ?, generation = ?, ours = 0 WHERE path = ? AND state <> 'uploaded'"
+            " AND run_id = (SELECT id FROM runs WHERE dataset_id = ? AND name = ?)",
+            (remote.crc32c, remote.generation, path, dataset_id, run),
+        ).rowcount
+    return found
+
+
+def adopted(db: Connection, now: float, dataset_id: int) -> None:
+    """The bucket was compared with the ledger: from here on, files and rows of the dataset may be sent.
+
+    Runs without files have nothing in the bucket that would tell whether their row was sent: look for it.
+    """
+    db.execute("UPDATE datasets SET adopted_at = ? WHERE id = ?", (now, dataset_id))
+    db.execute(
+        "UPDATE records SET state = ?, since = ?, taken = 1 WHERE dataset_id = ? AND state = ?"
+        " AND NOT EXISTS (SELECT 1 FROM files f WHERE f.run_id = records.run_id)",
+        (RowState.IN_DOUBT, now, dataset_id, RowState.PENDING),
+    )
+
+
+def recover_uploads(db: Connection, now: float) -> int:
+    """At start: uploads that a crash left unfinished are in doubt; look before sending again.
+
+    What was put off is due at once: whoever starts the program wants it tried.
+    """
+    db.execute("UPDATE files SET attempts = 0, next_attempt_at = 0 WHERE state = ?", (FileState.PENDING,))
+    return db.execute(
+        "UPDATE files SET state = ?, since = ?, looked = 0 WHERE state = ?",
+        (FileState.PENDING, now, FileState.UPLOADING),
+    ).rowcount

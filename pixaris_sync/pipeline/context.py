@@ -1,0 +1,128 @@
+"""What the parts of the engine share."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from sqlite3 import Connection
+from typing import TypeVar
+
+from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.files import RunFiles
+from pixaris_sync.ledger.journal import Journal
+from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.ledger.standing import Problem
+from pixaris_sync.limits import ByteBudget, Gate
+from pixaris_sync.model import DatasetKey
+from pixaris_sync.ports import Clock, ObjectStore, RowSink
+from pixaris_sync.retry import Backoff
+from pixaris_sync.scan import LocalResults
+from pixaris_sync.settings import Settings
+
+T = TypeVar("T")
+BUCKET = "the bucket"
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How the engine works.
+
+    Attributes:
+        follow: go on until told to stop, instead of ending when nothing is left to do.
+        bulk: rows by load jobs, in large batches.
+        full: look at every file again, not only at changed folders.
+        selection: which runs it is about.
+    """
+
+    follow: bool = False
+    bulk: bool = False
+    full: bool = False
+    selection: Selection = field(default_factory=Selection)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this process has done so far, for progress and messages."""
+
+    files: int = 0
+    files_found: int = 0
+    bytes: int = 0
+    rows: int = 0
+    records: int = 0
+
+
+class Context:
+    """Settings, ports, journal, clock and gates, in one place.
+
+    Attributes:
+        degraded: why everything rests (credentials, settings), until an attempt succeeds again.
+        look_at: asks the engine to scan a dataset again.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        mode: Mode,
+        journal: Journal,
+        store: ObjectStore,
+        sink: RowSink,
+        clock: Clock,
+        jitter: random.Random,
+    ) -> None:
+        self.settings = settings
+        self.mode = mode
+        self.journal = journal
+        self.store = store
+        self.sink = sink
+        self.clock = clock
+        self.destination = settings.destination
+        self.results = LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name)
+        self.files = RunFiles(settings.local_results_folder)
+        self.budget = ByteBudget(settings.inflight_bytes_limit)
+        self.tally = Tally()
+        self.degraded: SyncError | None = None
+        self.look_at: Callable[[DatasetKey], None] = _nobody_looks
+        self._jitter = jitter
+        self._backoff = Backoff(settings.retry_delay_seconds_min, settings.retry_delay_seconds_max)
+        self._gates: dict[str, Gate] = {}
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self.clock.now()
+
+    def gate(self, destination: str) -> Gate:
+        """The gate of the bucket (`BUCKET`) or of a table."""
+        if destination not in self._gates:
+            self._gates[destination] = Gate(self._backoff, self._jitter)
+        return self._gates[destination]
+
+    def next_attempt_at(self, attempts: int, error: SyncError) -> float:
+        """When an item that has failed `attempts` times before may be tried again."""
+        return self.now() + self._backoff.delay_seconds(attempts + 1, self._jitter, error)
+
+    def succeeded(self, destination: str) -> None:
+        """Note that a destination works, and that credentials and settings do."""
+        self.gate(destination).succeeded()
+        self.degraded = None
+
+    async def apply(self, transition: Callable[..., T], *args: object, **kwargs: object) -> T:
+        """Run a transition of the ledger durably: ``transition(db, *args, **kwargs)``."""
+
+        def operation(db: Connection) -> T:
+            return transition(db, *args, **kwargs)
+
+        return await self.journal.write(operation)
+
+
+def _nobody_looks(key: DatasetKey) -> None:
+    raise RuntimeError(f"no engine is running that could scan {key}")
+
+
+def problem_of(error: SyncError) -> Problem:
+    """What the ledger keeps of an error."""
+    return Problem(cause=str(error), hint=error.hint)
+
+
+def stops_everything(error: SyncError) -> bool:
+    """Whether an error is about all of the work and not about one file or table."""
+    return error.failure is Failure.CREDENTIALS

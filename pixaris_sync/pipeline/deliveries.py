@@ -1,0 +1,344 @@
+"""Carries one table's rows: plan them, write the intent down, send, and read back before they count.
+
+Every call ends as done, not done or in doubt. Rows in doubt are looked for before they are sent again, load
+jobs are found again by their id, and a row that was accepted but stays invisible is delivered again by a
+load job.
+"""
+
+import hashlib
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pixaris_sync.contract import map_record, table_id
+from pixaris_sync.errors import ConfigurationError, Failure, SyncError, TableNotFoundError, UnknownColumnError
+from pixaris_sync.ledger.rows import (
+    PendingRow,
+    accept_rows,
+    confirm_rows,
+    delivered_by,
+    doubt_rows,
+    end_delivery,
+    give_up_rows,
+    look_again,
+    put_off_rows,
+    ready_rows,
+    rows_to_look_for,
+    start_delivery,
+    synced_twins,
+    table_changed,
+)
+from pixaris_sync.ledger.standing import Problem
+from pixaris_sync.model import Cell, Column, Delivery, OutgoingRow, RowRefusal, RowState, TrackingRecord
+from pixaris_sync.pipeline.context import Context, problem_of, stops_everything
+from pixaris_sync.planner import FinishLoad, LookForRows, SendRows, Step
+from pixaris_sync.readback import same_record
+from pixaris_sync.schema import BatchPlan, plan_batch
+
+log = logging.getLogger(__name__)
+
+#: insertAll takes 10 MB; JSON escapes and the envelope want room.
+STREAM_BYTES_LIMIT = 8_000_000
+#: A load job may be much larger; this bounds the memory that one takes.
+LOAD_BYTES_LIMIT = 32_000_000
+#: A row is first looked for at once, then after growing parts of the time that it has been waited for.
+LOOK_SECONDS_MIN = 0.05
+LOOK_SECONDS_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """A row to deliver and what it says."""
+
+    row: PendingRow
+    cells: tuple[Cell, ...]
+
+    @property
+    def row_id(self) -> str:
+        """The same for the same record, whoever sends it: insertId, and part of a load job's id."""
+        identity = f"{table_id(self.row.run.dataset_key)}\0{self.row.digest}\0{self.row.ordinal}"
+        return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def job_id(table: str, row_ids: Sequence[str], attempts: int) -> str:
+    """A load job's id: the same rows in the same attempt are the same job, whoever begins it."""
+    identity = "\0".join([table, str(attempts), *sorted(row_ids)])
+    return f"pixaris-sync-{hashlib.sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+
+
+class Deliveries:
+    """Performs the planner's steps; remembers tables' columns so that the steady state asks for nothing."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._columns: dict[str, tuple[Column, ...]] = {}
+
+    async def perform(self, step: Step) -> SyncError | None:
+        """Perform one step; what became of its rows is in the ledger when this returns.
+
+        Returns:
+            An error that stops everything (credentials, dataset).
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        match step:
+            case SendRows():
+                return await self._send(step)
+            case FinishLoad():
+                return await self._finish(step)
+            case LookForRows():
+                return await self._look(step)
+
+    async def _send(self, step: SendRows) -> SyncError | None:
+        context, table = self._context, step.table_id
+        rows = await context.apply(ready_rows, context.now(), context.mode.selection, table, step.count)
+        batch = await self._mapped(rows)
+        if not batch:
+            return None
+        try:
+            method, batch, outgoing = await self._prepare(table, batch, step.method)
+        except SyncError as error:
+            return await self._not_sent(table, [mapped.row for mapped in batch], error)
+        attempts = max(mapped.row.attempts for mapped in batch)
+        identity = (
+            job_id(table, [row.row_id for row in outgoing], attempts) if method is Delivery.LOAD else None
+        )
+        sent = [mapped.row for mapped in batch]
+        delivery = await context.apply(start_delivery, context.now(), table, sent, method, identity)
+        return await self._deliver(table, delivery, sent, outgoing, identity)
+
+    async def _finish(self, step: FinishLoad) -> SyncError | None:
+        context, table = self._context, step.table_id
+        _, identity, rows = await context.apply(delivered_by, step.delivery_id)
+        batch = await self._mapped(rows)
+        if not batch:
+            return None
+        try:
+            columns = await self._known_columns(table) or ()
+            # The job is found again by its id; these rows count only where it never began.
+            plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
+        except SyncError as error:
+            return await self._rest(table, error)
+        sent = [mapped.row for mapped in batch]
+        return await self._deliver(table, step.delivery_id, sent, plan.rows, identity)
+
+    async def _mapped(self, rows: Sequence[PendingRow]) -> list[_Mapped]:
+        context = self._context
+        batch = []
+        for row in rows:
+            try:
+                batch.append(_Mapped(row, _cells(context, row)))
+            except SyncError as error:
+                log.warning("%s", error)
+                await context.apply(give_up_rows, context.now(), [row], problem_of(error))
+        return batch
+
+    async def _known_columns(self, table: str) -> tuple[Column, ...] | None:
+        if table not in self._columns:
+            columns = await self._context.sink.columns(table)
+            if columns is None:
+                return None
+            self._columns[table] = columns
+        return self._columns[table]
+
+    async def _prepare(
+        self, table: str, batch: list[_Mapped], method: Delivery
+    ) -> tuple[Delivery, list[_Mapped], tuple[OutgoingRow, ...]]:
+        """Make the table fit for the rows, and the batch small enough for the method."""
+        context, sink = self._context, self._context.sink
+        columns = await self._known_columns(table)
+        plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
+        if columns is None or plan.add or plan.widen:
+            # Noted first: if we die between the change and the note, rows would be streamed too early.
+            await context.apply(table_changed, context.now(), table)
+            self._columns.pop(table, None)
+            method = Delivery.LOAD
+            if columns is None:
+                log.info("table %s is created", table)
+                await sink.create_table(table, plan.add)
+            else:
+                await self._alter(table, plan)
+            # What another writer changed meanwhile counts too.
+            columns = await self._known_columns(table)
+            plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
+        count = _fitting(plan.rows, STREAM_BYTES_LIMIT if method is Delivery.STREAM else LOAD_BYTES_LIMIT)
+        if count == 0:
+            method, count = Delivery.LOAD, 1
+        return method, batch[:count], plan.rows[:count]
+
+    async def _alter(self, table: str, plan: BatchPlan) -> None:
+        sink = self._context.sink
+        if plan.add:
+            log.info("table %s gets columns: %s", table, ", ".join(column.name for column in plan.add))
+            await sink.add_columns(table, plan.add)
+        if plan.widen:
+            log.info("table %s gets wider columns: %s", table, ", ".join(plan.widen))
+            await sink.widen_columns(table, plan.widen)
+
+    async def _deliver(
+        self,
+        table: str,
+        delivery: int,
+        rows: Sequence[PendingRow],
+        outgoing: Sequence[OutgoingRow],
+        identity: str | None,
+    ) -> SyncError | None:
+        context = self._context
+        refusals: tuple[RowRefusal, ...] = ()
+        stopping: SyncError | None = None
+        try:
+            if identity is None:
+                refusals = await context.sink.stream(table, outgoing)
+            else:
+                await context.sink.load(table, outgoing, job_id=identity)
+        except SyncError as error:
+            if error.failure is Failure.IN_DOUBT and identity is not None:
+                # The rows stay with their delivery: the job is found again by its id.
+                return await self._rest(table, error)
+            stopping = await self._not_sent(table, rows, error)
+        else:
+            context.succeeded(table)
+            await self._sort_out(table, rows, refusals)
+        await context.apply(end_delivery, context.now(), delivery)
+        return stopping
+
+    async def _sort_out(self, table: str, rows: Sequence[PendingRow], refusals: Sequence[RowRefusal]) -> None:
+        context, now = self._context, self._context.now()
+        refused = {refusal.index: refusal for refusal in refusals}
+        # Without skipInvalidRows one bad row stops its request; what is not named was taken.
+        taken = [row for index, row in enumerate(rows) if index not in refused]
+        stopped = [rows[index] for index, refusal in refused.items() if refusal.stopped]
+        unknown = [rows[index] for index, refusal in refused.items() if refusal.unknown_column]
+        await context.apply(accept_rows, now, taken)
+        await context.apply(put_off_rows, now, stopped)
+        if unknown:
+            # The column was added a moment ago, or taken away: look again, and go by load job.
+            self._columns.pop(table, None)
+            await context.apply(table_changed, now, table)
+            await context.apply(put_off_rows, now, unknown, by_load=True)
+        for index, refusal in refused.items():
+            if not refusal.stopped and not refusal.unknown_column:
+                problem = Problem(
+                    f"BigQuery refuses the row in table {table}: {refusal.cause}",
+                    "correct the table's column or the record, then run `pixaris-sync retry`",
+                )
+                log.warning("%s: %s", rows[index].run, problem.cause)
+                await context.apply(give_up_rows, now, [rows[index]], problem)
+
+    async def _not_sent(self, table: str, rows: Sequence[PendingRow], error: SyncError) -> SyncError | None:
+        """Nothing was taken, or it is not known: decide by the kind of failure."""
+        context, now = self._context, self._context.now()
+        attempts = max(row.attempts for row in rows)
+        problem = problem_of(error)
+        if stops_everything(error) or isinstance(error, ConfigurationError):
+            await context.apply(put_off_rows, now, rows)
+            return error
+        if isinstance(error, TableNotFoundError | UnknownColumnError):
+            self._columns.pop(table, None)
+            await context.apply(table_changed, now, table)
+            next_at = context.next_attempt_at(attempts, error)
+            await context.apply(put_off_rows, now, rows, problem, next_attempt_at=next_at, by_load=True)
+            return None
+        if error.failure is Failure.IN_DOUBT:
+            context.gate(table).failed(now, error)
+            next_at = now + LOOK_SECONDS_MAX
+            await context.apply(doubt_rows, now, rows, problem, next_attempt_at=next_at)
+        elif error.failure.retryable:
+            opens_at = context.gate(table).failed(now, error)
+            next_at = max(opens_at, context.next_attempt_at(attempts, error))
+            await context.apply(put_off_rows, now, rows, problem, next_attempt_at=next_at)
+        elif len(rows) > 1 and error.failure is Failure.PERMANENT:
+            # All or none: halve until the bad row stands alone.
+            await context.apply(put_off_rows, now, rows, problem, batch_limit=len(rows) // 2)
+        else:
+            log.warning("%s", error)
+            await context.apply(give_up_rows, now, rows, problem)
+        return None
+
+    async def _rest(self, table: str, error: SyncError) -> SyncError | None:
+        """A question to the service failed; nothing changed for the rows."""
+        if stops_everything(error) or isinstance(error, ConfigurationError):
+            return error
+        self._context.gate(table).failed(self._context.now(), error)
+        return None
+
+    async def _look(self, step: LookForRows) -> SyncError | None:
+        context, table = self._context, step.table_id
+        rows = await context.apply(rows_to_look_for, context.now(), context.mode.selection, table, step.count)
+        batch = await self._mapped(rows)
+        if not batch:
+            return None
+        try:
+            read = await context.sink.read_rows(table, sorted({mapped.row.run.run for mapped in batch}))
+        except SyncError as error:
+            if error.failure.retryable or stops_everything(error) or isinstance(error, ConfigurationError):
+                return await self._rest(table, error)
+            log.warning("%s", error)
+            await context.apply(give_up_rows, context.now(), rows, problem_of(error))
+            return None
+        context.succeeded(table)
+        found, missing = await self._match(batch, read)
+        context.tally.rows += len(found)
+        await context.apply(confirm_rows, context.now(), found)
+        for row in missing:
+            await self._still_missing(table, row)
+        return None
+
+    async def _match(
+        self, batch: Sequence[_Mapped], read: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[PendingRow], list[PendingRow]]:
+        """Sort rows into found and missing; one row in the table answers for one record."""
+        by_run: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+        for there in read:
+            by_run[there.get("experiment_run_name")].append(there)
+        found: list[PendingRow] = []
+        missing: list[PendingRow] = []
+        claimed: dict[str, int] = {}
+        for mapped in batch:
+            row = mapped.row
+            if row.digest not in claimed:
+                claimed[row.digest] = await self._context.apply(synced_twins, row)
+            equal = sum(same_record(mapped.cells, other) for other in by_run[row.run.run])
+            if equal > claimed[row.digest]:
+                claimed[row.digest] += 1
+                found.append(row)
+            else:
+                missing.append(row)
+        return found, missing
+
+    async def _still_missing(self, table: str, row: PendingRow) -> None:
+        context, now, settings = self._context, self._context.now(), self._context.settings
+        waited = max(0.0, now - row.since)
+        accepted = row.state is RowState.ACCEPTED
+        patience = settings.visibility_timeout_seconds if accepted else settings.doubt_settle_seconds
+        if waited < patience:
+            pause = min(max(waited / 2, LOOK_SECONDS_MIN), LOOK_SECONDS_MAX, max(patience - waited, 0.001))
+            await context.apply(look_again, [row], next_attempt_at=now + pause)
+            return
+        problem = None
+        if accepted:
+            problem = Problem(
+                f"table {table} accepted the row {waited:.0f} s ago and does not show it",
+                "nothing to do: it is delivered again by a load job",
+            )
+            log.warning("%s: %s", row.run, problem.cause)
+        await context.apply(put_off_rows, now, [row], problem, by_load=True)
+
+
+def _cells(context: Context, row: PendingRow) -> tuple[Cell, ...]:
+    record = TrackingRecord(row.run, json.loads(row.payload), row.digest, row.line)
+    return map_record(record, context.destination).cells
+
+
+def _fitting(rows: Sequence[OutgoingRow], bytes_limit: int) -> int:
+    """How many rows from the first on fit into a request."""
+    total = 0
+    for count, row in enumerate(rows):
+        total += len(json.dumps(row.cells)) + 100
+        if total > bytes_limit:
+            return count
+    return len(rows)

@@ -1,0 +1,279 @@
+"""Takes what is on disk into the ledger: records, runs, files, and what is wrong with them.
+
+One dataset at a time: read on in its tracking file, inspect the runs that new records name, look again at
+runs whose folders changed, and list run folders that no record names. What is unchanged costs two looks at
+a run's folder and nothing else.
+"""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from anyio import CapacityLimiter, to_thread
+
+from pixaris_sync.contract import (
+    check_dataset_names,
+    listing_hazard,
+    map_record,
+    object_prefix,
+    table_collisions,
+    table_id,
+)
+from pixaris_sync.errors import Failure, LocalFileError, NameRefusedError, SyncError
+from pixaris_sync.files import extend_crc32c
+from pixaris_sync.ledger.intake import (
+    FoundFile,
+    FoundRecord,
+    FoundRun,
+    KnownDataset,
+    Notice,
+    Orphan,
+    folders_to_inspect,
+    local_paths,
+    open_dataset,
+    payloads,
+    refuse_dataset,
+    take_in,
+    take_in_notices,
+    take_in_orphans,
+    take_in_runs,
+)
+from pixaris_sync.ledger.standing import Problem
+from pixaris_sync.ledger.uploads import adopt_objects, adopted
+from pixaris_sync.model import DatasetKey, FileVersion, RemoteObject, RunKey, RunState, Tail, TrackingRecord
+from pixaris_sync.pipeline.context import Context, problem_of
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: How much of a tracking file is taken in per transaction: some thousand records.
+TAIL_BYTES_LIMIT = 2 * 1024 * 1024
+#: Runs inspected between two transactions.
+INSPECT_RUNS_LIMIT = 500
+
+
+class Discovery:
+    """Scans datasets, one at a time, in a thread of its own."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._limiter = CapacityLimiter(1)
+
+    async def list_datasets(self) -> tuple[DatasetKey, ...]:
+        """List the datasets of the results folder, and note what is wrong with it."""
+        context = self._context
+        found = await self._blocking(context.results.datasets)
+        notices = [Notice(problem.subject, problem_of(problem), left_out=True) for problem in found.problems]
+        for shared, keys in table_collisions(found.keys).items():
+            together = ", ".join(str(key) for key in keys)
+            notices.append(
+                Notice(
+                    together,
+                    Problem(
+                        f"they share the table {shared}: Pixaris will show the rows of all of them in each",
+                        "rename one of the projects or datasets, if that is not wanted",
+                    ),
+                    left_out=False,
+                )
+            )
+        await context.apply(take_in_notices, context.now(), "", notices)
+        return found.keys
+
+    async def scan(self, key: DatasetKey) -> KnownDataset:
+        """Take in everything that is new or changed in a dataset.
+
+        Returns:
+            The dataset as it is known now.
+        """
+        context = self._context
+        known = await context.apply(open_dataset, context.now(), key, table_id(key))
+        notices = await self._check_names(known)
+        inspected: set[str] = set()
+        try:
+            known = await self._read_on(known, inspected)
+            await self._look_at_folders(known, inspected)
+        except LocalFileError as error:
+            notices.append(Notice(error.subject, problem_of(error), left_out=True))
+        await context.apply(take_in_notices, context.now(), str(key), notices)
+        return known
+
+    async def adopt(self, known: KnownDataset) -> None:
+        """Compare a dataset that is new to this ledger with the bucket, so that nothing is sent twice.
+
+        An account that may write but not list goes on without: then the generation precondition of each
+        upload tells what is there already.
+
+        Raises:
+            SyncError: the bucket cannot be listed now.
+        """
+        context, prefix = self._context, object_prefix(known.key)
+        try:
+            async for page in context.store.list(prefix):
+                objects = dict(_by_run_and_path(prefix, page))
+                await context.apply(adopt_objects, known.id, objects)
+        except SyncError as error:
+            if error.failure is not Failure.PERMISSION:
+                raise
+            log.info("objects of %s cannot be listed; uploads tell what is there already", known.key)
+        await context.apply(adopted, context.now(), known.id)
+
+    async def _check_names(self, known: KnownDataset) -> list[Notice]:
+        context, problem = self._context, None
+        try:
+            check_dataset_names(known.key)
+        except NameRefusedError as error:
+            problem = problem_of(error)
+        await context.apply(refuse_dataset, context.now(), known.id, problem)
+        hazard = listing_hazard(known.key)
+        if hazard is None or problem is not None:
+            return []
+        return [Notice(str(known.key), Problem(hazard, "rename it, if that is not wanted"), left_out=False)]
+
+    async def _read_on(self, known: KnownDataset, inspected: set[str]) -> KnownDataset:
+        context, position = self._context, known.position
+
+        def read() -> tuple[Tail | None, list[FoundRun]]:
+            tail = context.results.tail(known.key, position, bytes_limit=TAIL_BYTES_LIMIT)
+            return tail, self._find_runs(known, tail.records) if tail else []
+
+        while True:
+            tail, runs = await self._blocking(read)
+            if tail is None:
+                break
+            if tail.position != position or tail.records or tail.damaged or not known.read_whole:
+                new = await context.apply(take_in, context.now(), known.id, tail, runs)
+                context.tally.records += new
+                inspected.update(run.name for run in runs)
+            position = tail.position
+            if not tail.more:
+                break
+        return await context.apply(open_dataset, context.now(), known.key, table_id(known.key))
+
+    def _find_runs(self, known: KnownDataset, records: Iterable[TrackingRecord]) -> list[FoundRun]:
+        """Inspect the folders of the runs that these records name. Blocks."""
+        by_run: dict[str, list[TrackingRecord]] = defaultdict(list)
+        for record in records:
+            by_run[record.run.run].append(record)
+        return [self._find_run(known.key, name, records) for name, records in by_run.items()]
+
+    def _find_run(self, key: DatasetKey, name: str, records: Sequence[TrackingRecord]) -> FoundRun:
+        run = RunKey(key.project, key.dataset, name)
+        found: list[FoundRecord] = []
+        saved: list[str] = []
+        problem: Problem | None = None
+        for record in records:
+            try:
+                mapped = map_record(record, self._context.destination)
+            except SyncError as error:
+                problem = problem_of(error)
+                found.append(FoundRecord(record))
+                continue
+            saved.extend(mapped.saved_files)
+            inline = tuple(_inline_file(path, content) for path, content in mapped.inline_files.items())
+            found.append(FoundRecord(record, inline))
+        return self._inspect(run, saved, records=tuple(found), problem=problem)
+
+    def _inspect(
+        self,
+        run: RunKey,
+        saved: Iterable[str],
+        *,
+        records: tuple[FoundRecord, ...] = (),
+        problem: Problem | None = None,
+    ) -> FoundRun:
+        inspection = self._context.results.inspect(
+            run,
+            tuple(dict.fromkeys(saved)),
+            accept_without_images=self._context.settings.accept_runs_without_images,
+        )
+        if inspection.problems and problem is None:
+            first, *others = inspection.problems
+            more = f" (and {len(others)} more like it)" if others else ""
+            problem = Problem(f"{first}{more}", first.hint)
+        files = tuple(FoundFile(file.path, file.version) for file in inspection.files)
+        return FoundRun(run.run, inspection.signature, files, records, problem)
+
+    async def _look_at_folders(self, known: KnownDataset, inspected: set[str]) -> None:
+        """Look again at runs whose folders changed or were in trouble, and at those that no record names."""
+        context = self._context
+        runs = await context.apply(folders_to_inspect, known.id)
+        changed = await self._blocking(lambda: list(self._changed(known.key, runs, inspected)))
+        for start in range(0, len(changed), INSPECT_RUNS_LIMIT):
+            found = []
+            for name in changed[start : start + INSPECT_RUNS_LIMIT]:
+                saved = await self._saved_files(known, name)
+                run = RunKey(known.key.project, known.key.dataset, name)
+                found.append(await self._blocking(partial(self._inspect, run, saved)))
+            await context.apply(take_in_runs, context.now(), known.id, found)
+        named = {name for name, _, _ in runs}
+        orphans = await self._blocking(lambda: self._orphans(known.key, named))
+        await context.apply(take_in_orphans, context.now(), known.id, orphans)
+
+    def _changed(
+        self, key: DatasetKey, runs: Sequence[tuple[str, str, RunState]], inspected: set[str]
+    ) -> Iterable[str]:
+        full = self._context.mode.full
+        for name, signature, state in runs:
+            if name in inspected:
+                continue
+            # A file that is mended in place leaves its folder as it was.
+            troubled = state in (RunState.QUARANTINED, RunState.FAILING)
+            run = RunKey(key.project, key.dataset, name)
+            if full or troubled or (self._context.results.signature(run) or "") != signature:
+                yield name
+
+    async def _saved_files(self, known: KnownDataset, run: str) -> list[str]:
+        """Names of args saved as files: from what was taken in, and from records that are not synced."""
+        context = self._context
+        key = RunKey(known.key.project, known.key.dataset, run)
+        saved = [path for path in await context.apply(local_paths, known.id, run) if "/" not in path]
+        for line, payload in await context.apply(payloads, known.id, run):
+            record = TrackingRecord(key, json.loads(payload), "", line)
+            try:
+                saved.extend(map_record(record, context.destination).saved_files)
+            except LocalFileError as error:
+                # It was refused when it was taken in, and still is.
+                log.debug("%s", error)
+        return saved
+
+    def _orphans(self, key: DatasetKey, named: set[str]) -> list[Orphan]:
+        context, now = self._context, self._context.now()
+        found = []
+        for folder in context.results.run_folders(key):
+            if folder.name in named:
+                continue
+            run = RunKey(key.project, key.dataset, folder.name)
+            try:
+                age_seconds = now - context.results.changed_ns(run) / 1e9
+            except LocalFileError:
+                age_seconds = now - folder.mtime_ns / 1e9
+            if 0 <= age_seconds < context.settings.incomplete_after_seconds:
+                problem = Problem("its folder has no tracking line yet: it is being stored", "")
+                found.append(Orphan(folder.name, young=True, problem=problem))
+                continue
+            reason = context.results.incomplete_reason(run)
+            hint = (
+                "store the run again; where args.json is whole, append its content as a line to the "
+                "tracking file to sync the run as it is"
+            )
+            found.append(Orphan(folder.name, young=False, problem=Problem(reason, hint)))
+        return found
+
+    async def _blocking(self, function: Callable[[], T]) -> T:
+        return await to_thread.run_sync(function, limiter=self._limiter)
+
+
+def _inline_file(path: str, content: bytes) -> FoundFile:
+    return FoundFile(path, FileVersion(len(content), 0, extend_crc32c(0, content)), content)
+
+
+def _by_run_and_path(
+    prefix: str, objects: Sequence[RemoteObject]
+) -> Iterable[tuple[tuple[str, str], RemoteObject]]:
+    for remote in objects:
+        run, slash, path = remote.name.removeprefix(prefix).partition("/")
+        if slash:
+            yield (run, path), remote

@@ -1,0 +1,347 @@
+"""Runs the parts: who may start what, and when the pass is over.
+
+One loop decides (`_coordinate`): it claims files for free upload slots, asks the planner what each table
+needs, starts both as tasks, and waits until something ended or is due. Scans run beside it, one dataset at a
+time. What is in flight is bounded by `upload_concurrency_limit` files, `inflight_bytes_limit` bytes and one
+step per table; everything else waits in the ledger, not in memory.
+"""
+
+import logging
+import random
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+import anyio
+from anyio.abc import TaskGroup
+
+from pixaris_sync.errors import ConfigurationError, SyncError
+from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.intake import KnownDataset
+from pixaris_sync.ledger.journal import Journal
+from pixaris_sync.ledger.overview import WorkLeft, get_fact, set_fact, work_left
+from pixaris_sync.ledger.rows import recover_deliveries, stands
+from pixaris_sync.ledger.uploads import UploadTask, claim, next_upload_at, recover_uploads
+from pixaris_sync.model import DatasetKey
+from pixaris_sync.pipeline.context import BUCKET, Context, Mode, stops_everything
+from pixaris_sync.pipeline.deliveries import Deliveries
+from pixaris_sync.pipeline.discovery import Discovery
+from pixaris_sync.pipeline.signals import Signal, wait_until
+from pixaris_sync.pipeline.uploads import upload_file
+from pixaris_sync.planner import RowLimits, SendRows, Step, TableStand, plan_rows
+from pixaris_sync.ports import Clock, ObjectStore, RowSink
+from pixaris_sync.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: Ends that arrive together are answered together.
+COORDINATE_PAUSE_SECONDS = 0.002
+ADOPTIONS_LIMIT = 8
+CHECKED = "destination_checked_at"
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What the coordinator sees of the ledger, and what it has just claimed there."""
+
+    claimed: list[UploadTask]
+    next_upload_at: float | None
+    tables: list[TableStand]
+
+
+class Engine:
+    """Carries runs from a results folder to the cloud. Use once.
+
+    Memory: see `settings`. The ledger must not be used by others in this process while the engine runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        mode: Mode,
+        ledger: Ledger,
+        store: ObjectStore,
+        sink: RowSink,
+        clock: Clock,
+        jitter: random.Random,
+        threaded_ledger: bool = True,
+    ) -> None:
+        self._journal = Journal(ledger, threaded=threaded_ledger)
+        self.context = Context(
+            settings=settings,
+            mode=mode,
+            journal=self._journal,
+            store=store,
+            sink=sink,
+            clock=clock,
+            jitter=jitter,
+        )
+        self.context.look_at = self.look_at
+        self._discovery = Discovery(self.context)
+        self._deliveries = Deliveries(self.context)
+        self._limits = _row_limits(settings, mode)
+        self._progress = Signal()
+        self._work_found = Signal()
+        self._dirty: dict[DatasetKey, None] = {}
+        self._scanning = True
+        self._adopting: set[DatasetKey] = set()
+        self._adoptions = anyio.CapacityLimiter(ADOPTIONS_LIMIT)
+        self._checking = anyio.Lock()
+        self._checked = False
+        self._uploading = 0
+        self._busy_tables: set[str] = set()
+        self._sent_at: dict[str, float] = {}
+        self._draining = False
+        self._fatal: SyncError | None = None
+        self._started = anyio.Event()
+
+    async def started(self) -> None:
+        """Wait until the engine works: everything is listed, and (new ledger) the destination was checked."""
+        await self._started.wait()
+
+    async def describe(self) -> str:
+        """How it is, in one line; goes through the ledger, so it answers only while that works."""
+        left = await self.context.apply(work_left, self.context.mode.selection)
+        if self.context.degraded is not None:
+            return f"degraded: {self.context.degraded}"
+        if not left.waiting:
+            return "everything is synced" + (f"; {left.stuck} need attention" if left.stuck else "")
+        return f"{left.waiting} runs waiting, {self.in_flight} transfers under way, {left.stuck} need attention"
+
+    async def run(self) -> WorkLeft:
+        """Carry what is there; with `Mode.follow`, go on until `drain`.
+
+        Returns:
+            What is left, by the ledger.
+
+        Raises:
+            ConfigurationError: folder, bucket, dataset or credentials are unusable.
+            LedgerError: the ledger cannot be written.
+            SyncError: anything else that stops everything.
+        """
+        self.context.results.check()
+        async with anyio.create_task_group() as writers:
+            writers.start_soon(self._journal.run)
+            try:
+                await self.context.apply(recover_uploads, self.context.now())
+                await self.context.apply(recover_deliveries, self.context.now())
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._scan, tasks)
+                    await self._coordinate(tasks)
+                    tasks.cancel_scope.cancel()
+                left = await self.context.apply(work_left, self.context.mode.selection)
+            finally:
+                self._journal.close()
+        if self._fatal is not None:
+            raise self._fatal
+        return left
+
+    def look_at(self, key: DatasetKey) -> None:
+        """Scan a dataset soon."""
+        self._dirty[key] = None
+        self._work_found.notify()
+
+    async def look_at_everything(self) -> None:
+        """Scan all datasets soon."""
+        selection = self.context.mode.selection
+        for key in await self._discovery.list_datasets():
+            if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
+                self._dirty[key] = None
+        self._work_found.notify()
+
+    async def ledger_changes(self) -> int:
+        """A number that changes when another process has changed the ledger."""
+        return await self._journal.changes_of_others()
+
+    def drain(self) -> None:
+        """Take no new work; `run` ends when what is in flight has ended."""
+        self._draining = True
+        self._progress.notify()
+
+    @property
+    def in_flight(self) -> int:
+        """For how many files, tables and datasets something is under way."""
+        return self._uploading + len(self._busy_tables) + len(self._adopting)
+
+    # -- scanning ----------------------------------------------------------------------------------------
+
+    async def _scan(self, tasks: TaskGroup) -> None:
+        """Scan dirty datasets one after another, for ever; begins with all of them."""
+        await self.look_at_everything()
+        if self.context.mode.follow and not await self._checked_at_start():
+            return
+        self._started.set()
+        while True:
+            found = self._work_found.listen()
+            if not self._dirty:
+                self._scanning = False
+                self._progress.notify()
+                await found.wait()
+                continue
+            self._scanning = True
+            key = next(iter(self._dirty))
+            del self._dirty[key]
+            known = await self._discovery.scan(key)
+            if not known.adopted and known.read_whole and key not in self._adopting:
+                self._adopting.add(key)
+                tasks.start_soon(self._adopt, known)
+            self._progress.notify()
+
+    async def _adopt(self, known: KnownDataset) -> None:
+        context, gate, attempts = self.context, self.context.gate(BUCKET), 0
+        try:
+            while not self._draining:
+                if not gate.is_open(context.now()):
+                    await context.clock.sleep(gate.opens_at - context.now())
+                    continue
+                try:
+                    async with self._adoptions:
+                        await self._check_destination()
+                        await self._discovery.adopt(known)
+                except SyncError as error:
+                    attempts += 1
+                    gate.failed(context.now(), error)
+                    if self._stops(error) or attempts >= context.mode.selection.attempts_limit:
+                        log.warning("%s", error)
+                        return
+                else:
+                    context.succeeded(BUCKET)
+                    return
+        finally:
+            self._adopting.discard(known.key)
+            self._progress.notify()
+
+    async def _checked_at_start(self) -> bool:
+        """A service with a wrong destination fails when it is started, not at its first run."""
+        try:
+            await self._check_destination()
+        except SyncError as error:
+            if self._stops(error):
+                return False
+            log.warning("%s; trying again when there is work", error)
+        return True
+
+    async def _check_destination(self) -> None:
+        """Before the first work of a new ledger: bucket and dataset are there. Later, failures tell."""
+        async with self._checking:
+            if self._checked:
+                return
+            checked_at = await self.context.apply(get_fact, CHECKED)
+            if checked_at is None:
+                await self.context.store.check()
+                await self.context.sink.check()
+                await self.context.apply(set_fact, CHECKED, repr(self.context.now()))
+            self._checked = True
+
+    def _stops(self, error: SyncError) -> bool:
+        """Whether a pass ends because of this error; when following, everything rests and is tried again."""
+        if not stops_everything(error) and not isinstance(error, ConfigurationError):
+            return False
+        if self.context.mode.follow and self._checked:
+            if self.context.degraded is None:
+                log.error("%s; everything rests until this is mended", error)
+            self.context.degraded = error
+            return False
+        self._fatal = self._fatal or error
+        self.drain()
+        return True
+
+    # -- deciding ----------------------------------------------------------------------------------------
+
+    async def _coordinate(self, tasks: TaskGroup) -> None:
+        context = self.context
+        while True:
+            progress = self._progress.listen()
+            if self._draining:
+                if not self.in_flight:
+                    return
+                await progress.wait()
+                continue
+            snapshot = await context.apply(self._take_snapshot)
+            for task in snapshot.claimed:
+                self._uploading += 1
+                tasks.start_soon(self._upload, task)
+            now = context.now()
+            plan = plan_rows(
+                snapshot.tables,
+                now=now,
+                busy=self._busy_tables,
+                sent_at=self._sent_at,
+                uploads_idle=not self._uploading and not self._scanning,
+                limits=self._limits,
+            )
+            for step in plan.steps:
+                self._busy_tables.add(step.table_id)
+                if isinstance(step, SendRows):
+                    self._sent_at[step.table_id] = now
+                tasks.start_soon(self._step, step)
+            wakes = [at for at in (snapshot.next_upload_at, plan.wake_at) if at is not None]
+            if not self.in_flight and not self._scanning and not wakes and not context.mode.follow:
+                return
+            await wait_until(progress, context.clock, min(wakes, default=None))
+            await context.clock.sleep(COORDINATE_PAUSE_SECONDS)
+
+    def _take_snapshot(self, db: Connection) -> _Snapshot:
+        """Claim files for free slots, and see what the tables need. Runs in the ledger's transaction."""
+        context, now = self.context, self.context.now()
+        selection = context.mode.selection
+        free = context.settings.upload_concurrency_limit - self._uploading
+        gate = context.gate(BUCKET)
+        claimed: list[UploadTask] = []
+        next_at: float | None = None
+        if gate.failures < selection.attempts_limit:
+            # While the bucket rests, one file at a time finds out whether it is well again.
+            count = free if not gate.failures else min(free, 1 - self._uploading)
+            if gate.is_open(now) and count > 0:
+                claimed = claim(db, now, selection, count)
+            if not self._uploading and not claimed:
+                next_at = next_upload_at(db, selection)
+                if next_at is not None:
+                    next_at = max(next_at, gate.opens_at)
+        tables = [self._rested(stand, now) for stand in stands(db, now, selection)]
+        return _Snapshot(claimed, next_at, [stand for stand in tables if stand is not None])
+
+    def _rested(self, stand: TableStand, now: float) -> TableStand | None:
+        """A table as the planner may see it: nothing is due while its gate is closed."""
+        gate = self.context.gate(stand.table_id)
+        if gate.failures >= self.context.mode.selection.attempts_limit:
+            return None
+        if gate.is_open(now):
+            return stand
+        return TableStand(stand.table_id, next_at=gate.opens_at)
+
+    # -- doing -------------------------------------------------------------------------------------------
+
+    async def _upload(self, task: UploadTask) -> None:
+        error = await upload_file(self.context, task)
+        if error is not None:
+            self.context.gate(BUCKET).failed(self.context.now(), error)
+            self._stops(error)
+        self._uploading -= 1
+        self._progress.notify()
+
+    async def _step(self, step: Step) -> None:
+        error = await self._deliveries.perform(step)
+        if error is not None:
+            self.context.gate(step.table_id).failed(self.context.now(), error)
+            self._stops(error)
+        self._busy_tables.discard(step.table_id)
+        self._progress.notify()
+
+
+def _row_limits(settings: Settings, mode: Mode) -> RowLimits:
+    if mode.bulk:
+        stream_spacing, load_spacing = settings.bulk_spacing_seconds, settings.bulk_spacing_seconds
+    elif mode.follow:
+        stream_spacing, load_spacing = 0.0, settings.load_spacing_seconds
+    else:
+        stream_spacing, load_spacing = settings.load_spacing_seconds, settings.load_spacing_seconds
+    return RowLimits(
+        stream_rows_limit=settings.stream_rows_limit,
+        load_rows_limit=settings.load_rows_limit,
+        loads_per_day_limit=settings.loads_per_day_limit,
+        table_settle_seconds=settings.table_settle_seconds,
+        stream_spacing_seconds=stream_spacing,
+        load_spacing_seconds=load_spacing,
+        bulk=mode.bulk,
+    )

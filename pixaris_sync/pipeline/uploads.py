@@ -1,0 +1,199 @@
+"""Carries one file of a run into the bucket, and knows what to do when that fails.
+
+A file is sent once: the request carries the generation that it may replace (none, for a new file) and its
+crc32c. Where an upload may have happened already (a crash, a lost answer) the object is looked up before
+anything is sent. An object that somebody else put there is taken as it is when it has the same crc32c, and
+never overwritten when it has not.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from pixaris_sync.contract import IMAGE_SUFFIXES, check_object_name, content_type, object_name
+from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, ObjectConflictError, SyncError
+from pixaris_sync.files import extend_crc32c
+from pixaris_sync.ledger.standing import Problem
+from pixaris_sync.ledger.uploads import (
+    UploadTask,
+    confirm_upload,
+    give_up_upload,
+    keep_session,
+    put_off_upload,
+    unclaim,
+)
+from pixaris_sync.model import RemoteObject
+from pixaris_sync.pipeline.context import BUCKET, Context, problem_of, stops_everything
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What is to be sent: `content` whole, or None where it is streamed from disk."""
+
+    crc32c: int
+    content: bytes | None
+
+
+async def upload_file(context: Context, task: UploadTask) -> SyncError | None:
+    """Carry one claimed file; its next state is in the ledger when this returns.
+
+    Returns:
+        An error that stops everything (credentials, bucket); the file is given back then.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    try:
+        held = await context.budget.acquire(_memory_bytes(context, task))
+        try:
+            remote, was_there = await _carry(context, task)
+        finally:
+            context.budget.release(held)
+    except LocalFileError as error:
+        await _local_failure(context, task, error)
+    except SyncError as error:
+        return await _remote_failure(context, task, error)
+    else:
+        context.succeeded(BUCKET)
+        await context.apply(confirm_upload, context.now(), task, remote, was_there=was_there)
+        context.tally.files += not was_there
+        context.tally.files_found += was_there
+        context.tally.bytes += task.version.size
+    return None
+
+
+def _memory_bytes(context: Context, task: UploadTask) -> int:
+    if _is_large(context, task):
+        return context.settings.chunk_bytes
+    return task.version.size
+
+
+def _is_large(context: Context, task: UploadTask) -> bool:
+    return task.content is None and task.version.size > context.settings.resumable_threshold_bytes
+
+
+async def _carry(context: Context, task: UploadTask) -> tuple[RemoteObject, bool]:
+    """Bring the object into being; the second part tells whether somebody else had done so before."""
+    name = object_name(task.run, task.path)
+    check_object_name(name)
+    body = await _read(context, task)
+    generation, known_crc32c, ours, foreign = task.generation, task.crc32c, task.ours, task.looked
+    if not task.looked:
+        found = await context.store.stat(name)
+        generation, known_crc32c = (found.generation, found.crc32c) if found else (0, None)
+        ours = ours and generation == task.generation
+    if generation and known_crc32c == body.crc32c:
+        known = RemoteObject(name, task.version.size, body.crc32c, generation)
+        # Our own interrupted upload is no sign that anybody else delivered this run.
+        return known, foreign and not ours
+    if generation and not ours:
+        raise _conflict(name)
+    try:
+        return await _send(context, task, name, body, generation), False
+    except ObjectConflictError:
+        found = await context.store.stat(name)
+        if found is None or found.crc32c != body.crc32c:
+            raise _conflict(name) from None
+        return found, True
+
+
+def _conflict(name: str) -> ObjectConflictError:
+    return ObjectConflictError(
+        "upload object",
+        name,
+        "the bucket holds another content under this name, which did not come from this file",
+        hint="compare both; remove the one that is wrong, then run `pixaris-sync retry`",
+    )
+
+
+async def _read(context: Context, task: UploadTask) -> _Body:
+    is_image = task.path.lower().endswith(IMAGE_SUFFIXES)
+    if task.content is not None:
+        return _Body(extend_crc32c(0, task.content), task.content)
+    if _is_large(context, task):
+        if is_image:
+            await context.files.verify_large_image(task.run, task.path, task.version)
+        crc32c = await context.files.checksum(
+            task.run, task.path, task.version, chunk_bytes=context.settings.chunk_bytes
+        )
+        return _Body(crc32c, None)
+    whole = await context.files.read_whole(task.run, task.path, task.version)
+    if is_image:
+        await context.files.verify_image(task.run, task.path, whole.data)
+    return _Body(whole.crc32c, whole.data)
+
+
+async def _send(context: Context, task: UploadTask, name: str, body: _Body, generation: int) -> RemoteObject:
+    if body.content is not None:
+        return await context.store.upload(
+            name,
+            body.content,
+            content_type=content_type(task.path),
+            crc32c=body.crc32c,
+            if_generation=generation,
+        )
+
+    async def keep(session_uri: str) -> None:
+        await context.apply(keep_session, task, session_uri)
+
+    return await context.store.upload_resumable(
+        name,
+        context.files.source(task.run, task.path, task.version),
+        content_type=content_type(task.path),
+        crc32c=body.crc32c,
+        if_generation=generation,
+        session_uri=task.session_uri,
+        on_session=keep,
+    )
+
+
+async def _local_failure(context: Context, task: UploadTask, error: LocalFileError) -> None:
+    now = context.now()
+    age_seconds = now - task.version.mtime_ns / 1e9
+    young_seconds = context.settings.young_file_seconds
+    if error.failure.retryable:
+        # The file changed under us: what it is now must be taken in before it is sent.
+        await context.apply(
+            put_off_upload,
+            now,
+            task,
+            problem_of(error),
+            next_attempt_at=context.next_attempt_at(task.attempts, error),
+            in_doubt=False,
+        )
+        context.look_at(task.run.dataset_key)
+    elif 0 <= age_seconds < young_seconds:
+        waiting = Problem(f"{error}; it is young and may still be written", "nothing to do but to wait")
+        await context.apply(
+            put_off_upload,
+            now,
+            task,
+            waiting,
+            next_attempt_at=now + young_seconds - age_seconds,
+            in_doubt=False,
+        )
+    else:
+        log.warning("%s", error)
+        await context.apply(give_up_upload, now, task, problem_of(error))
+
+
+async def _remote_failure(context: Context, task: UploadTask, error: SyncError) -> SyncError | None:
+    now = context.now()
+    if stops_everything(error) or isinstance(error, ConfigurationError):
+        await context.apply(unclaim, now, task, in_doubt=False)
+        return error
+    if error.failure.retryable:
+        opens_at = context.gate(BUCKET).failed(now, error)
+        await context.apply(
+            put_off_upload,
+            now,
+            task,
+            problem_of(error),
+            next_attempt_at=max(opens_at, context.next_attempt_at(task.attempts, error)),
+            in_doubt=error.failure is Failure.IN_DOUBT,
+        )
+    else:
+        log.warning("%s", error)
+        await context.apply(give_up_upload, now, task, problem_of(error))
+    return None

@@ -1,0 +1,164 @@
+"""What to do next with rows: plain values in, plain values out.
+
+Files need no plan beyond their order (`ledger.uploads.claim`). Rows do: which table, by stream or by load
+job, now or in a larger batch a little later. The rules, and where they come from:
+
+* The first rows of a table, and rows right after a column was added, go by load job, because streaming may
+  not know the table or column yet and may even lose rows silently (DESIGN, "The cloud's small print").
+* BigQuery allows 1,500 load jobs per table and day, so they are spaced out and counted.
+* One delivery per table at a time: what becomes ready meanwhile is the next batch.
+* A row in doubt is looked for before anything else is sent to its table.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from pixaris_sync.model import Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class TableStand:
+    """What one table has waiting; times in seconds since the epoch.
+
+    Attributes:
+        table_id: the table.
+        ready: how many rows may be sent now.
+        by_load: whether one of them must go by a load job.
+        look: how many rows are due to be read back.
+        unfinished_load: a delivery by load job whose end is not known.
+        changed_at: when we last created or altered the table; None: never.
+        loads_today: how many load jobs were begun in the last 24 hours.
+        next_at: when the next row of it is due, if none is due now.
+    """
+
+    table_id: str
+    ready: int = 0
+    by_load: bool = False
+    look: int = 0
+    unfinished_load: int | None = None
+    changed_at: float | None = None
+    loads_today: int = 0
+    next_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowLimits:
+    """Bounds on deliveries.
+
+    Attributes:
+        stream_rows_limit, load_rows_limit: rows in one streaming insert, in one load job.
+        loads_per_day_limit: load jobs per table in 24 hours.
+        table_settle_seconds: how long after a change of the table rows go by load job.
+        stream_spacing_seconds, load_spacing_seconds: while files are still being uploaded, the least time
+            between two deliveries to a table, so that rows gather into batches.
+        bulk: all rows go by load job.
+    """
+
+    stream_rows_limit: int
+    load_rows_limit: int
+    loads_per_day_limit: int
+    table_settle_seconds: float
+    stream_spacing_seconds: float
+    load_spacing_seconds: float
+    bulk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendRows:
+    """Send up to `count` ready rows to a table."""
+
+    table_id: str
+    method: Delivery
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishLoad:
+    """Find a load job again whose end is not known."""
+
+    table_id: str
+    delivery_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookForRows:
+    """Read up to `count` rows back."""
+
+    table_id: str
+    count: int
+
+
+Step = SendRows | FinishLoad | LookForRows
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps to begin now, at most one per table, and when to plan again at the latest."""
+
+    steps: tuple[Step, ...]
+    wake_at: float | None
+
+
+def plan_rows(
+    stands: Iterable[TableStand],
+    *,
+    now: float,
+    busy: Collection[str],
+    sent_at: Mapping[str, float],
+    uploads_idle: bool,
+    limits: RowLimits,
+) -> Plan:
+    """Decide what each table's next step is.
+
+    Args:
+        stands: what each table has waiting.
+        now: seconds since the epoch.
+        busy: tables with a step under way; their end wakes the planner.
+        sent_at: when this process last began a delivery to a table.
+        uploads_idle: nothing is being uploaded, so that waiting brings no larger batches.
+        limits: bounds on deliveries.
+    """
+    steps: list[Step] = []
+    wakes: list[float] = []
+    for stand in stands:
+        if stand.table_id in busy:
+            continue
+        step, wake_at = _next_step(
+            stand, now=now, sent_at=sent_at.get(stand.table_id), uploads_idle=uploads_idle, limits=limits
+        )
+        if step is not None:
+            steps.append(step)
+        elif wake_at is not None:
+            wakes.append(wake_at)
+    return Plan(steps=tuple(steps), wake_at=min(wakes, default=None))
+
+
+def _next_step(
+    stand: TableStand, *, now: float, sent_at: float | None, uploads_idle: bool, limits: RowLimits
+) -> tuple[Step | None, float | None]:
+    if stand.unfinished_load is not None:
+        return FinishLoad(stand.table_id, stand.unfinished_load), None
+    if stand.look:
+        return LookForRows(stand.table_id, limits.stream_rows_limit), None
+    if not stand.ready:
+        return None, stand.next_at
+    method = delivery_method(stand, now=now, limits=limits)
+    if method is Delivery.LOAD:
+        count, spacing = limits.load_rows_limit, limits.load_spacing_seconds
+        if stand.loads_today >= limits.loads_per_day_limit:
+            # The quota frees up evenly over the day; an hour is soon enough.
+            return None, min(now + 3600.0, stand.next_at or now + 3600.0)
+    else:
+        count, spacing = limits.stream_rows_limit, limits.stream_spacing_seconds
+    due_at = 0.0 if sent_at is None else sent_at + spacing
+    if uploads_idle or stand.ready >= count or now >= due_at:
+        return SendRows(stand.table_id, method, count), None
+    return None, min(due_at, stand.next_at or due_at)
+
+
+def delivery_method(stand: TableStand, *, now: float, limits: RowLimits) -> Delivery:
+    """Whether rows go by stream or by load job."""
+    changed = stand.changed_at
+    # A clock set back must not keep a table in load jobs for ever.
+    unsettled = changed is not None and 0 <= now - changed < limits.table_settle_seconds
+    return Delivery.LOAD if limits.bulk or stand.by_load or unsettled else Delivery.STREAM

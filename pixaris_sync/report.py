@@ -1,0 +1,98 @@
+"""Findings as text for people and as JSON for machines. It knows neither ledger nor cloud."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from pixaris_sync.model import JsonValue
+
+
+def as_json(document: Mapping[str, JsonValue]) -> str:
+    """One JSON document on one line."""
+    return json.dumps(document, ensure_ascii=True, default=str)
+
+
+def when(at: float | None) -> str | None:
+    """Seconds since the epoch as an ISO timestamp in UTC; None stays None."""
+    return None if at is None else datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")
+
+
+def bytes_text(count: float) -> str:
+    """A number of bytes for people: ``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":  # noqa: PLR2004 - the step of the units
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def span_text(seconds: float) -> str:
+    """A time span for people, by its two largest units: ``2 h 5 min``."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left = int(seconds)
+    parts: list[str] = []
+    for name, size in units:
+        count, left = divmod(left, size)
+        if count or (name == "s" and not parts):
+            parts.append(f"{count} {name}")
+    return " ".join(parts[:2])
+
+
+def status_document(overview: Any, now: float) -> dict[str, JsonValue]:  # noqa: ANN401 - see the docstring
+    """What ``status --json`` prints, of an overview of the ledger (`ledger.overview.Overview`).
+
+    Ages are in seconds before `now`, times are ISO timestamps in UTC.
+    """
+    oldest = overview.oldest_pending_at
+    return {
+        "runs": overview.runs,
+        "files": overview.files,
+        "rows": overview.rows,
+        "pending_bytes": overview.pending_bytes,
+        "oldest_pending_seconds": None if oldest is None else max(0.0, now - oldest),
+        "last_synced_at": when(overview.last_synced_at),
+        "torn_lines": overview.torn_lines,
+        "problems": [{**asdict(problem), "since": when(problem.since)} for problem in overview.problems],
+    }
+
+
+def status_text(document: Mapping[str, Any]) -> str:
+    """What ``status`` prints, of `status_document`."""
+    lines = [f"{name:<5} {_counts(document[name])}" for name in ("runs", "files", "rows")]
+    waiting = f"{bytes_text(document['pending_bytes'])} to upload"
+    if document["oldest_pending_seconds"] is not None:
+        waiting += f", oldest run waiting for {span_text(document['oldest_pending_seconds'])}"
+    lines.append(f"wait  {waiting}")
+    lines.append(f"last  {document['last_synced_at'] or 'nothing synced yet'}")
+    if document["torn_lines"]:
+        lines.append(f"torn  {document['torn_lines']} tracking file(s) end in an unfinished line")
+    for problem in document["problems"]:
+        lines += ["", f"{problem['state']}: {problem['run']} (since {problem['since']})"]
+        lines.append(f"  cause: {problem['cause']}")
+        if problem["hint"]:
+            lines.append(f"  hint: {problem['hint']}")
+    return "\n".join(lines)
+
+
+def pass_text(document: Mapping[str, Any]) -> str:
+    """What ``sync`` and ``backfill`` print at their end, of what they did and `status_document`."""
+    done = (
+        f"{document['files_uploaded']} files uploaded ({bytes_text(document['bytes'])}), "
+        f"{document['files_found']} found there, {document['rows_synced']} rows synced "
+        f"in {document['seconds']:.1f} s"
+    )
+    return f"{done}\n{status_text(document)}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    shown = [f"{count} {state.replace('_', ' ')}" for state, count in counts.items() if count]
+    return ", ".join(shown) or "none"
+
+
+def table_text(rows: Iterable[tuple[str, str]]) -> str:
+    """Two columns, the first as wide as its longest entry."""
+    pairs = list(rows)
+    width = max((len(name) for name, _ in pairs), default=0)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in pairs)

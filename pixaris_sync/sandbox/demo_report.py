@@ -1,0 +1,130 @@
+"""What the demonstration found, as data and on a terminal."""
+
+import io
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pixaris_sync.sandbox.pictures import thumbnail
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+_SHOWN = ("prompt", "seed", "guidance", "upscaled", "similarity", "generated_images")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRun:
+    """A run as it was read back.
+
+    Attributes:
+        name: its experiment_run_name.
+        seconds: from the return of ``store_results``, which writes the tracking line last, to the row being
+            visible through the GCPExperimentHandler.
+        values: the row's cells that are no links.
+        links: the row's links, by column.
+        images: the downloaded images by name, as PNG.
+    """
+
+    name: str
+    seconds: float
+    values: Mapping[str, Any] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoReport:
+    """Everything that the demonstration wrote and found again.
+
+    Attributes:
+        project: the Pixaris project.
+        dataset: the Pixaris dataset.
+        runs: in the order they were written.
+    """
+
+    project: str
+    dataset: str
+    runs: list[DemoRun]
+
+    @property
+    def median_seconds(self) -> float:
+        """Half of the rows were visible within this time; 0 without runs."""
+        return statistics.median(run.seconds for run in self.runs) if self.runs else 0.0
+
+    @property
+    def max_seconds(self) -> float:
+        """The longest time until a row was visible; 0 without runs."""
+        return max((run.seconds for run in self.runs), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report for machines: times in seconds, images by name and size in bytes."""
+        return {
+            "project": self.project,
+            "dataset": self.dataset,
+            "runs": [
+                {
+                    "run": run.name,
+                    "row_visible_seconds": round(run.seconds, 4),
+                    "values": dict(run.values),
+                    "links": dict(run.links),
+                    "images": {name: len(content) for name, content in run.images.items()},
+                }
+                for run in self.runs
+            ],
+            "row_visible_seconds_median": round(self.median_seconds, 4),
+            "row_visible_seconds_max": round(self.max_seconds, 4),
+        }
+
+
+def print_report(report: DemoReport, console_out: "Console") -> None:
+    """Show rows, images, links and times."""
+    from rich.table import Table  # noqa: PLC0415 - keeps --help fast
+
+    table = Table(title=f"{report.project}/{report.dataset}, read back by GCPExperimentHandler")
+    table.add_column("experiment_run_name", no_wrap=True)
+    for name in _SHOWN:
+        table.add_column(name, justify="left" if name == "prompt" else "right")
+    table.add_column("row visible after", justify="right")
+    for run in report.runs:
+        cells = [str(run.values.get(name, "")) for name in _SHOWN]
+        table.add_row(run.name, *cells, f"{run.seconds * 1000:.0f} ms")
+    console_out.print(table)
+    for run in report.runs:
+        _print_run(run, console_out)
+    console_out.print(
+        f"\nFrom tracking line to visible row: median {report.median_seconds * 1000:.0f} ms, "
+        f"max {report.max_seconds * 1000:.0f} ms over {len(report.runs)} runs."
+    )
+
+
+def _print_run(run: DemoRun, console_out: "Console") -> None:
+    from rich.columns import Columns  # noqa: PLC0415 - keeps --help fast
+
+    console_out.print(f"\n[bold]{run.name}[/bold]")
+    shown: list[RenderableType] = [
+        _picture(name, content, colour=console_out.color_system is not None)
+        for name, content in run.images.items()
+    ]
+    console_out.print(Columns(shown, padding=(0, 2)))
+    for key, link in run.links.items():
+        # Not wrapped, so that it can be copied.
+        console_out.print(f"{key}: {link}", soft_wrap=True, highlight=False)
+
+
+def _picture(name: str, content: bytes, *, colour: bool) -> "Text":
+    """The image's name and size, above it a thumbnail where there are colours to draw it with."""
+    from PIL import Image  # noqa: PLC0415 - heavy
+    from rich.text import Text  # noqa: PLC0415 - keeps --help fast
+
+    with Image.open(io.BytesIO(content)) as image:
+        caption = f"{name} {image.width}x{image.height}"
+        lines = thumbnail(image) if colour else []
+    picture = Text()
+    for line in lines:
+        for upper, lower in line:
+            picture.append("\N{UPPER HALF BLOCK}", style=f"{upper} on {lower}")
+        picture.append("\n")
+    return picture.append(caption)

@@ -1,0 +1,247 @@
+"""Both emulators as child processes with a bucket and a dataset, and the environment that points at them."""
+
+import contextlib
+import http.client
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+from pixaris_sync.errors import ConfigurationError, SyncError
+from pixaris_sync.sandbox.stand_in_credentials import write_stand_in_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+INSTALL_HINT = "pip install 'pixaris-sync[sandbox]'"
+READY_SECONDS = 60.0
+STOP_SECONDS = 10.0
+
+#: Packages that the children import, as the ``sandbox`` extra installs them.
+_PACKAGES = (
+    "bqemulator",
+    "duckdb",
+    "duckdb_extension_spatial",
+    "duckdb_extensions",
+    "gcp_storage_emulator",
+)
+_LOG_LINES = 20
+
+
+class Sandbox:
+    """Google Cloud Storage and BigQuery on this machine, for as long as the context is open.
+
+    The emulators are child processes that end with this one, however it ends. They listen on free ports of
+    the loopback interface, unless told otherwise.
+
+    Args:
+        project: Google Cloud project id to use.
+        dataset: BigQuery dataset to create.
+        bucket: bucket to create.
+        data_dir: where to keep buckets and tables; in memory when None.
+        storage_port: port of the storage emulator; 0 takes a free one.
+        bigquery_port: port of the BigQuery emulator; 0 takes a free one.
+
+    Attributes:
+        environment: what to set so that Google's clients, Pixaris and pixaris-sync use the emulators.
+            Complete once the sandbox has started.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str = "pixaris-sandbox",
+        dataset: str = "pixaris",
+        bucket: str = "pixaris-sandbox-bucket",
+        data_dir: Path | None = None,
+        storage_port: int = 0,
+        bigquery_port: int = 0,
+    ) -> None:
+        self.project = project
+        self.dataset = dataset
+        self.bucket = bucket
+        self.environment: Mapping[str, str] = {}
+        self._data_dir = data_dir
+        self._ports = {"storage": storage_port, "bigquery": bigquery_port}
+        self._children: list[_Emulator] = []
+        self._scratch: Path | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start both emulators and wait until they answer; create bucket and dataset where missing.
+
+        Raises:
+            ConfigurationError: a package of the ``sandbox`` extra is not installed, or the data folder
+                cannot be used.
+            SyncError: an emulator did not start; the cause ends with its last words.
+        """
+        _require_packages()
+        if self._data_dir is not None:
+            _make_data_dir(self._data_dir)
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        scratch = self._scratch = Path(tempfile.mkdtemp(prefix="pixaris-sync-sandbox-"))
+        # Both start at the same time; each takes about a second.
+        storage = self._launch("storage", "--bucket", self.bucket)
+        bigquery = self._launch("bigquery", "--project", self.project)
+        storage_host = f"http://{storage.wait_until_ready()}"
+        bigquery_address = bigquery.wait_until_ready()
+        _create_dataset(bigquery_address, self.project, self.dataset)
+        credentials = scratch / "stand-in-credentials.json"
+        write_stand_in_credentials(credentials)
+        self.environment = {
+            "STORAGE_EMULATOR_HOST": storage_host,
+            "BIGQUERY_EMULATOR_HOST": f"http://{bigquery_address}",
+            "GOOGLE_CLOUD_PROJECT": self.project,
+            "GOOGLE_APPLICATION_CREDENTIALS": str(credentials),
+            "PIXARIS_SYNC_GCP_PROJECT_ID": self.project,
+            "PIXARIS_SYNC_GCP_BQ_EXPERIMENT_DATASET": f"{self.project}.{self.dataset}",
+            "PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME": self.bucket,
+        }
+
+    def _launch(self, name: str, *arguments: str) -> "_Emulator":
+        assert self._scratch is not None  # noqa: S101 - made before the first launch
+        command = [*arguments, "--port", str(self._ports[name])]
+        if self._data_dir is not None:
+            command += ["--data-dir", str(self._data_dir.resolve() / name)]
+        child = _Emulator(name, command, log=self._scratch / f"{name}.log")
+        self._children.append(child)
+        return child
+
+    def export_lines(self) -> str:
+        """Shell commands that set `environment`, one a line."""
+        return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in self.environment.items())
+
+    def dead(self) -> str | None:
+        """The name of an emulator that ended by itself, or None while both run."""
+        return next((child.name for child in self._children if child.poll() is not None), None)
+
+    def stop(self) -> None:
+        """End both emulators and forget their logs. Safe to call twice."""
+        for child in self._children:
+            child.terminate()
+        for child in self._children:
+            child.wait()
+        self._children.clear()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+
+class _Emulator:
+    """One child process. The pipe to its standard input is what it lives by: see `child.stop_with_parent`."""
+
+    def __init__(self, name: str, arguments: list[str], *, log: Path) -> None:
+        self.name = name
+        self._log = log
+        with log.open("wb") as log_file:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module under our own interpreter
+                [sys.executable, "-m", f"pixaris_sync.sandbox.{name}", *arguments, "--stop-with-stdin"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                # A Ctrl+C is for the parent, which then ends its children in order.
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+
+    def wait_until_ready(self) -> str:
+        """The ``host:port`` it answers at.
+
+        Raises:
+            SyncError: it ended, or said nothing in time.
+        """
+        assert self._process.stdout is not None  # noqa: S101 - opened as a pipe
+        line = _read_line(self._process.stdout, timeout_seconds=READY_SECONDS)
+        if not line:
+            code = self._process.poll()
+            fate = "did not answer in time" if code is None else f"ended with exit code {code}"
+            raise SyncError(
+                "start", f"the {self.name} emulator", f"it {fate}\n{self._last_words()}", hint=INSTALL_HINT
+            )
+        announced = json.loads(line)
+        return f"{announced['host']}:{announced['port']}"
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_LINES:])
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def wait(self) -> None:
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def _read_line(stream: IO[bytes], *, timeout_seconds: float) -> bytes:
+    """One line, or nothing when the stream ends or the time is up."""
+    lines: list[bytes] = []
+    reader = threading.Thread(target=lambda: lines.append(stream.readline()), daemon=True)
+    reader.start()
+    reader.join(timeout_seconds)
+    return lines[0] if lines else b""
+
+
+def _require_packages() -> None:
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            "start", "the sandbox", f"not installed: {', '.join(missing)}", hint=INSTALL_HINT
+        )
+
+
+def _make_data_dir(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            "use data folder", str(path), str(error), hint="name a folder that can be written to"
+        ) from error
+
+
+def _create_dataset(address: str, project: str, dataset: str) -> None:
+    """Create the dataset by the REST API; one that is there already stays.
+
+    Raises:
+        SyncError: the emulator refused.
+    """
+    connection = http.client.HTTPConnection(address, timeout=READY_SECONDS)
+    try:
+        body = json.dumps({"datasetReference": {"projectId": project, "datasetId": dataset}})
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", f"/bigquery/v2/projects/{project}/datasets", body, headers)
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    if status not in (HTTPStatus.OK, HTTPStatus.CONFLICT):
+        raise SyncError("create dataset", f"{project}.{dataset}", f"the emulator answered {status}")

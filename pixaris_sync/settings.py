@@ -1,0 +1,259 @@
+"""One frozen `Settings`: where each value may come from, its unit, its bounds.
+
+Precedence: flags, then environment, then the config file, then the defaults below. The config file is
+Pixaris' own ``config.yaml``, taken as it is; our keys may stand in it under ``pixaris_sync:``. Every key may
+be set in the environment as ``PIXARIS_SYNC_<KEY>``.
+
+Memory, while files are uploaded: about ``inflight_bytes_limit`` for their content, the same again for the
+request bodies made from it, and a base of some 150 MB for Python and Google's clients.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from platformdirs import user_state_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from pixaris_sync.contract import DEFAULT_TRACKING_FILE, Destination
+from pixaris_sync.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "PIXARIS_SYNC_"
+#: The keys that Pixaris' own config.yaml holds and that mean the same to us.
+PIXARIS_KEYS = ("gcp_project_id", "gcp_bq_experiment_dataset", "gcp_pixaris_bucket_name")
+SECTION = "pixaris_sync"
+MEBIBYTE = 1024 * 1024
+
+Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]
+PatienceSeconds = Annotated[float, Field(ge=0, le=30 * 24 * 3600)]
+
+
+class Settings(BaseModel):
+    """Everything that can be set, validated. Units come last in the names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gcp_project_id: str = Field(min_length=1, description="Google Cloud project")
+    gcp_bq_experiment_dataset: str = Field(
+        min_length=1, description="BigQuery dataset, as project.dataset or dataset"
+    )
+    gcp_pixaris_bucket_name: str = Field(min_length=1, description="Google Cloud Storage bucket")
+    local_results_folder: Path = Field(
+        default=Path("local_results"), description="folder that LocalExperimentHandler writes to"
+    )
+    state_dir: Path | None = Field(
+        default=None, description="folder for the ledger; else $STATE_DIRECTORY, else the user's state folder"
+    )
+    dataset_tracking_file_name: str = Field(
+        default=DEFAULT_TRACKING_FILE, min_length=1, description="name of the tracking files"
+    )
+    storage_emulator_host: str | None = Field(default=None, description="address of a GCS emulator")
+    bigquery_emulator_host: str | None = Field(default=None, description="address of a BigQuery emulator")
+    accept_runs_without_images: bool = Field(
+        default=False, description="sync runs whose generated_images is absent or empty, not quarantine them"
+    )
+
+    upload_concurrency_limit: int = Field(default=32, ge=1, le=1024, description="uploads at the same time")
+    inflight_bytes_limit: int = Field(
+        default=128 * MEBIBYTE, ge=MEBIBYTE, description="bytes of files held in memory at the same time"
+    )
+    resumable_threshold_bytes: int = Field(
+        default=8 * MEBIBYTE, ge=256 * 1024, description="larger files go through resumable sessions"
+    )
+    chunk_bytes: int = Field(
+        default=4 * MEBIBYTE,
+        ge=256 * 1024,
+        multiple_of=256 * 1024,
+        description="size of a piece of a resumable upload",
+    )
+    stream_rows_limit: int = Field(default=500, ge=1, le=50_000, description="rows in a streaming insert")
+    load_rows_limit: int = Field(default=10_000, ge=1, le=1_000_000, description="rows in a load job")
+    loads_per_day_limit: int = Field(
+        default=1_000, ge=1, le=1_500, description="load jobs per table in 24 hours (BigQuery allows 1,500)"
+    )
+    load_spacing_seconds: PatienceSeconds = Field(
+        default=5.0, description="while files are uploaded, least time between two load jobs for a table"
+    )
+    bulk_spacing_seconds: PatienceSeconds = Field(
+        default=60.0, description="the same during a backfill, for every kind of delivery"
+    )
+    warehouse_threads_limit: int = Field(
+        default=4, ge=1, le=64, description="BigQuery requests at the same time"
+    )
+
+    request_timeout_seconds: Seconds = Field(default=60.0, description="limit of one request to the cloud")
+    job_timeout_seconds: Seconds = Field(default=600.0, description="how long to wait for a load job")
+    retry_delay_seconds_min: Seconds = Field(default=1.0, description="wait after the first failure")
+    retry_delay_seconds_max: Seconds = Field(default=300.0, description="wait after many failures")
+    sync_attempts_limit: int = Field(
+        default=5, ge=1, le=100, description="failures in a row after which sync leaves work for a later try"
+    )
+    doubt_settle_seconds: PatienceSeconds = Field(
+        default=30.0, description="how long a row in doubt is looked for before it is sent again"
+    )
+    table_settle_seconds: PatienceSeconds = Field(
+        default=300.0, description="how long rows go by load jobs after a table or a column was added"
+    )
+    visibility_timeout_seconds: Seconds = Field(
+        default=120.0, description="an accepted row unseen for this long is delivered again by a load job"
+    )
+    young_file_seconds: PatienceSeconds = Field(
+        default=60.0, description="a damaged image younger than this may still be written: wait"
+    )
+    incomplete_after_seconds: PatienceSeconds = Field(
+        default=600.0, description="a run folder without tracking line is incomplete after this time"
+    )
+    rescan_interval_seconds: Seconds = Field(
+        default=60.0, description="how often watch looks at everything, events or not"
+    )
+    drain_timeout_seconds: PatienceSeconds = Field(
+        default=30.0, description="how long watch finishes what is in flight when it is told to stop"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe message to print"
+    )
+
+    @field_validator("dataset_tracking_file_name")
+    @classmethod
+    def _is_bare_name(cls, value: str) -> str:
+        if "/" in value or "\\" in value or value in (".", ".."):
+            raise ValueError("must be a bare file name")
+        return value
+
+    @property
+    def destination(self) -> Destination:
+        """Where runs go."""
+        return Destination(
+            gcp_project=self.gcp_project_id,
+            bucket=self.gcp_pixaris_bucket_name,
+            bq_dataset=self.gcp_bq_experiment_dataset,
+        )
+
+    @property
+    def state_folder(self) -> Path:
+        """The folder for ledgers: setting, else systemd's, else the platform's; not made here."""
+        if self.state_dir is not None:
+            return self.state_dir
+        # systemd separates several folders by colons; ours is the first.
+        if given := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
+            return Path(given)
+        return user_state_path("pixaris-sync", appauthor=False)
+
+    @property
+    def ledger_path(self) -> Path:
+        """The ledger of this results folder and this destination.
+
+        An emulator is a destination of its own, so that trying things out never touches a real ledger.
+        """
+        folder = self.local_results_folder.resolve()
+        identity = "\0".join(
+            [
+                str(folder),
+                self.gcp_project_id,
+                self.gcp_bq_experiment_dataset,
+                self.gcp_pixaris_bucket_name,
+                self.storage_emulator_host or "",
+                self.bigquery_emulator_host or "",
+            ]
+        )
+        digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        name = "".join(c if c.isalnum() and c.isascii() else "-" for c in folder.name)[:40]
+        return self.state_folder / f"{name}-{digest}.sqlite3"
+
+
+def load_settings(
+    flags: Mapping[str, Any], *, config: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Merge flags, environment, file and defaults into validated settings.
+
+    Args:
+        flags: values given on the command line; None means not given.
+        config: Pixaris' ``config.yaml`` or a file like it.
+        environ: the environment; that of the process unless given.
+
+    Raises:
+        ConfigurationError: the file cannot be read or understood, a value is missing or out of bounds, or
+            the state folder lies inside the results folder.
+    """
+    environ = os.environ if environ is None else environ
+    origin: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for source, found in (
+        (str(config), _from_file(config) if config else {}),
+        ("environment", _from_environment(environ)),
+        ("command line", {key: value for key, value in flags.items() if value is not None}),
+    ):
+        values.update(found)
+        origin.update(dict.fromkeys(found, source))
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise _explain(error, origin) from None
+    results = settings.local_results_folder.resolve()
+    if settings.state_folder.resolve().is_relative_to(results):
+        raise ConfigurationError(
+            "use state folder",
+            str(settings.state_folder),
+            f"it lies inside the results folder {results}, where Pixaris would show it as a project",
+            hint="choose another folder with --state-dir or PIXARIS_SYNC_STATE_DIR",
+        )
+    return settings
+
+
+def environment_variable(key: str) -> str:
+    """The environment variable that sets this key; emulators keep the names that Google's clients know."""
+    return key.upper() if key.endswith("_emulator_host") else ENVIRONMENT_PREFIX + key.upper()
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    operation, hint = "read config", "give Pixaris' config.yaml, or a file like it, with --config"
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(operation, str(path), error.strerror or str(error), hint=hint) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        cause = " ".join(str(error).split())
+        raise ConfigurationError(operation, str(path), f"not valid YAML: {cause}", hint=hint) from None
+    if document is None:
+        return {}
+    section = document.get(SECTION) if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(section, dict | None):
+        raise ConfigurationError(operation, str(path), "not a mapping of keys to values", hint=hint)
+    found = {key: document[key] for key in PIXARIS_KEYS if document.get(key) is not None}
+    for key, value in (section or {}).items():
+        if key not in Settings.model_fields:
+            raise ConfigurationError(
+                operation,
+                str(path),
+                f"unknown key {key!r} under {SECTION}:",
+                hint="the README's settings table lists the keys",
+            )
+        found[key] = value
+    return found
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    found = {key: environ.get(environment_variable(key), "") for key in Settings.model_fields}
+    return {key: value for key, value in found.items() if value}
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> ConfigurationError:
+    first = error.errors()[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "missing":
+        return ConfigurationError(
+            "start without setting",
+            key,
+            "it is not set",
+            hint=f"set {environment_variable(key)}, or give --{key.replace('_', '-')}, "
+            "or name Pixaris' config.yaml with --config",
+        )
+    return ConfigurationError(
+        "use setting",
+        key,
+        f"{first['msg']} (got {first['input']!r} from {origin.get(key, 'the defaults')})",
+        hint="the README's settings table lists keys, units and bounds",
+    )

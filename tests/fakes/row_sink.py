@@ -1,0 +1,301 @@
+"""A strict BigQuery dataset in memory, with the real one's delays and with faults on demand."""
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import anyio.lowlevel
+import pandas as pd
+
+from pixaris_sync.errors import (
+    ConfigurationError,
+    Failure,
+    NameRefusedError,
+    SyncError,
+    TableNotFoundError,
+    UnknownColumnError,
+)
+from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal
+from pixaris_sync.names import table_id_fault
+from pixaris_sync.ports import Clock
+from tests.fakes.row_table import StoredRow, Table, check_columns, fits
+
+Method = Literal[
+    "check",
+    "columns",
+    "create_table",
+    "add_columns",
+    "widen_columns",
+    "stream",
+    "load",
+    "read_rows",
+    "read_table",
+]
+
+_INSERT_ROWS_MAX = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as it came in. `rows` is how many rows, columns or runs it was about."""
+
+    method: str
+    table: str | None
+    rows: int
+    job_id: str | None = None
+
+
+class FakeRowSink:
+    """Implements `pixaris_sync.ports.RowSink`.
+
+    Streaming into a table younger than `new_table_missing_seconds` raises TableNotFoundError; into one
+    younger than `new_table_swallows_seconds` rows are accepted and lost. A column younger than
+    `new_column_unknown_seconds` is unknown to streaming. The same insertId within `dedup_seconds` is dropped.
+    Streamed rows can be read after `visible_after_seconds`. Load jobs know none of these delays.
+
+    A delay may be set to another value at any time; so may `dataset_exists`.
+
+    Attributes:
+        calls: every call, in order, failed ones included.
+        counts: the calls by method.
+        faults_fired: how many programmed faults have struck, by method.
+        swallowed: insertIds of rows accepted and lost.
+        jobs: how each load job ended by its id: None is well.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        new_table_missing_seconds: float = 0.0,
+        new_table_swallows_seconds: float = 0.0,
+        new_column_unknown_seconds: float = 0.0,
+        dedup_seconds: float = 60.0,
+        visible_after_seconds: float = 0.0,
+    ) -> None:
+        self.clock = clock
+        self.new_table_missing_seconds = new_table_missing_seconds
+        self.new_table_swallows_seconds = new_table_swallows_seconds
+        self.new_column_unknown_seconds = new_column_unknown_seconds
+        self.dedup_seconds = dedup_seconds
+        self.visible_after_seconds = visible_after_seconds
+        self.dataset_exists = True
+        self.calls: list[Call] = []
+        self.counts: Counter[str] = Counter()
+        self.faults_fired: Counter[str] = Counter()
+        self.swallowed: list[str] = []
+        self.jobs: dict[str, SyncError | None] = {}
+        self._job_tables: dict[str, str] = {}
+        self._tables: dict[str, Table] = {}
+        self._faults: dict[str, deque[SyncError]] = {}
+        self._job_faults: deque[SyncError] = deque()
+        self._lost_answers: Counter[str] = Counter()
+
+    # What a test programs and looks at.
+
+    def fail_next(self, method: Method, error: SyncError, *, times: int = 1) -> None:
+        """Let the next calls of `method` that are not already to fail raise `error` and do nothing."""
+        self._faults.setdefault(method, deque()).extend([error] * times)
+
+    def fail_next_job(self, error: SyncError) -> None:
+        """Let the next new load job end with `error`: nothing is loaded, and the id is used up."""
+        self._job_faults.append(error)
+
+    def lose_answer(self, method: Method, *, times: int = 1) -> None:
+        """Let the next calls of `method` do their work, whatever comes of it, and then raise IN_DOUBT."""
+        self._lost_answers[method] += times
+
+    def put_table(
+        self, table: str, columns: Sequence[Column], rows: Iterable[Mapping[str, JsonValue]] = ()
+    ) -> None:
+        """Make a table as if it had always been there, with rows from elsewhere."""
+        made = Table(-math.inf)
+        self._tables[table] = made
+        made.add(columns, -math.inf)
+        for number, cells in enumerate(rows):
+            made.rows.append(StoredRow(dict(cells), f"elsewhere-{number}", "load", -math.inf))
+
+    def stored(self, table: str) -> list[StoredRow]:
+        """Every row of the table, those not visible yet included."""
+        return list(self._tables[table].rows) if table in self._tables else []
+
+    @property
+    def tables(self) -> list[str]:
+        """The ids of all tables."""
+        return list(self._tables)
+
+    @property
+    def faults_left(self) -> int:
+        """How many programmed faults have not struck yet."""
+        queued = sum(map(len, self._faults.values())) + len(self._job_faults)
+        return queued + self._lost_answers.total()
+
+    # The port.
+
+    async def check(self) -> None:
+        await self._begin(Call("check", None, 0))
+        self._dataset()
+        self._answer("check", None)
+
+    async def columns(self, table: str) -> tuple[Column, ...] | None:
+        await self._begin(Call("columns", table, 0))
+        self._dataset()
+        found = self._tables.get(table)
+        self._answer("columns", table)
+        return None if found is None else tuple(found.columns.values())
+
+    async def create_table(self, table: str, columns: Sequence[Column]) -> None:
+        await self._begin(Call("create_table", table, len(columns)))
+        self._dataset()
+        check_columns("create table", table, columns, ())
+        if table not in self._tables:
+            made = Table(self.clock.now())
+            made.add(columns, -math.inf)
+            self._tables[table] = made
+        self._answer("create_table", table)
+
+    async def add_columns(self, table: str, columns: Sequence[Column]) -> None:
+        if not columns:
+            return
+        await self._begin(Call("add_columns", table, len(columns)))
+        found = self._table("add columns to table", table)
+        new = [column for column in columns if found.column(column.name) is None]
+        check_columns("add columns to table", table, new, found.columns.values())
+        found.add(new, self.clock.now())
+        self._answer("add_columns", table)
+
+    async def widen_columns(self, table: str, columns: Sequence[str]) -> None:
+        if not columns:
+            return
+        await self._begin(Call("widen_columns", table, len(columns)))
+        found = self._table("widen columns of table", table)
+        for name in columns:
+            column = found.column(name)
+            if column is None or column.type not in (ColumnType.INTEGER, ColumnType.FLOAT):
+                cause = f"{name} is {column.type if column else 'not there'}"
+                raise SyncError("widen columns of table", table, cause)
+        for name in columns:
+            found.widen(name)
+        self._answer("widen_columns", table)
+
+    async def stream(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
+        if not rows:
+            return ()
+        await self._begin(Call("stream", table, len(rows)))
+        if len(rows) > _INSERT_ROWS_MAX:
+            raise SyncError("insert rows into table", table, f"{len(rows)} rows are too many")
+        found = self._table("insert rows into table", table)
+        age = self.clock.now() - found.created_at
+        if age < self.new_table_missing_seconds:
+            raise self._not_found("insert rows into table", table)
+        refusals = found.refusals(rows, known_before=self.clock.now() - self.new_column_unknown_seconds)
+        if not refusals and age < self.new_table_swallows_seconds:
+            self.swallowed.extend(row.row_id for row in rows)
+        elif not refusals:
+            found.insert(rows, self.clock.now(), self.dedup_seconds, self.visible_after_seconds)
+        self._answer("stream", table)
+        return refusals
+
+    async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> None:
+        if not rows:
+            return
+        await self._begin(Call("load", table, len(rows), job_id))
+        if job_id not in self.jobs:
+            self._job_tables[job_id] = table
+            self.jobs[job_id] = self._run_job(table, rows)
+        elif self._job_tables[job_id] != table:
+            raise SyncError("find the load job of table", table, f"{job_id} belongs to another job")
+        self._answer("load", table)
+        if error := self.jobs[job_id]:
+            raise _again(error)
+
+    async def read_rows(self, table: str, runs: Sequence[str]) -> list[Mapping[str, JsonValue]]:
+        await self._begin(Call("read_rows", table, len(runs)))
+        self._dataset()
+        wanted = set(runs)
+        rows: list[Mapping[str, JsonValue]] = [
+            dict(row) for row in self._visible(table) if row.get("experiment_run_name") in wanted
+        ]
+        self._answer("read_rows", table)
+        return rows
+
+    async def read_table(self, table: str) -> pd.DataFrame | None:
+        await self._begin(Call("read_table", table, 0))
+        self._dataset()
+        found = self._tables.get(table)
+        self._answer("read_table", table)
+        if found is None:
+            return None
+        return found.frame(self._visible(table))
+
+    async def close(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    # How it works. Nothing below awaits, so that a call takes effect at once or not at all.
+
+    async def _begin(self, call: Call) -> None:
+        self.calls.append(call)
+        self.counts[call.method] += 1
+        await anyio.lowlevel.checkpoint()
+        if faults := self._faults.get(call.method):
+            self.faults_fired[call.method] += 1
+            raise _again(faults.popleft())
+        if call.table is not None and (fault := table_id_fault(call.table)):
+            raise NameRefusedError("use table", repr(call.table), f"it {fault}")
+
+    def _answer(self, method: Method, table: str | None) -> None:
+        if self._lost_answers[method] > 0:
+            self._lost_answers[method] -= 1
+            self.faults_fired[method] += 1
+            raise SyncError(method, table or "dataset", "the answer was lost", failure=Failure.IN_DOUBT)
+
+    def _dataset(self) -> None:
+        if not self.dataset_exists:
+            raise ConfigurationError("open dataset", "dataset", "there is no such dataset", hint="create it")
+
+    def _table(self, operation: str, table: str) -> Table:
+        if not self.dataset_exists or table not in self._tables:
+            raise self._not_found(operation, table)
+        return self._tables[table]
+
+    def _not_found(self, operation: str, table: str) -> TableNotFoundError:
+        return TableNotFoundError(operation, table, "there is no such table", failure=Failure.TRANSIENT)
+
+    def _run_job(self, table: str, rows: Sequence[OutgoingRow]) -> SyncError | None:
+        """Load all rows, or return why none was."""
+        operation = "load rows into table"
+        if self._job_faults:
+            self.faults_fired["load"] += 1
+            return self._job_faults.popleft()
+        if not self.dataset_exists or table not in self._tables:
+            return self._not_found(operation, table)
+        found = self._tables[table]
+        lacking = sorted({name for row in rows for name in row.cells if found.column(name) is None})
+        if lacking:
+            cause = f"no column {', '.join(lacking)}"
+            return UnknownColumnError(operation, table, cause, failure=Failure.TRANSIENT)
+        for row in rows:
+            for name, value in row.cells.items():
+                if value is not None and not fits(value, found.columns[name.casefold()].type):
+                    return SyncError(operation, table, f"{name}: {value!r} is of another type")
+        for row in rows:
+            found.append(row, "load", self.clock.now())
+        return None
+
+    def _visible(self, table: str) -> list[dict[str, JsonValue]]:
+        now = self.clock.now()
+        return [row.cells for row in self.stored(table) if row.visible_at <= now]
+
+
+def _again(error: SyncError) -> SyncError:
+    """The same error anew: one exception raised twice would collect the tracebacks of both."""
+    return type(error)(
+        error.operation,
+        error.subject,
+        error.cause,
+        hint=error.hint,
+        failure=error.failure,
+        retry_after_seconds=error.retry_after_seconds,
+    )

@@ -1,0 +1,126 @@
+"""One sandbox for all integration tests; each test gets a bucket and a dataset of its own in it."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from google.cloud import bigquery
+from google.cloud.storage import Bucket, Client
+
+from pixaris_sync.sandbox.emulators import Sandbox
+
+if TYPE_CHECKING:
+    from pixaris.experiment_handlers.gcp import GCPExperimentHandler
+    from pixaris.experiment_handlers.local import LocalExperimentHandler
+
+TIMEOUT_SECONDS = 20.0
+
+_HERE = Path(__file__).parent
+_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let Pixaris read frames the way it does: Google's client announces that it will drop this one day."""
+    announced = "ignore:Retrieving DataFrames via google-cloud-bigquery:PendingDeprecationWarning"
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.filterwarnings(announced))
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """A bucket and a dataset that no other test uses.
+
+    Attributes:
+        environment: what points Google's clients, Pixaris and pixaris-sync at them.
+    """
+
+    project: str
+    dataset: str
+    bucket: str
+    environment: dict[str, str]
+
+    @property
+    def dataset_ref(self) -> str:
+        """The dataset as Pixaris is told it: with its project."""
+        return f"{self.project}.{self.dataset}"
+
+    def table(self, table: str) -> str:
+        """A table's full id."""
+        return f"{self.dataset_ref}.{table}"
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """Both emulators, started once."""
+    with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def cloud(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """A new bucket and a new dataset; this process's environment points at them during the test."""
+    number = next(_numbers)
+    cloud = Cloud(
+        project=sandbox.project,
+        dataset=f"dataset_{number}",
+        bucket=f"bucket-{number}",
+        environment={
+            **sandbox.environment,
+            "PIXARIS_SYNC_GCP_BQ_EXPERIMENT_DATASET": f"{sandbox.project}.dataset_{number}",
+            "PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME": f"bucket-{number}",
+        },
+    )
+    for name, value in {**cloud.environment, "GRADIO_ANALYTICS_ENABLED": "False"}.items():
+        monkeypatch.setenv(name, value)
+    with bigquery.Client(project=cloud.project) as client:
+        client.create_dataset(cloud.dataset, retry=None, timeout=TIMEOUT_SECONDS)
+    Client(project=cloud.project).create_bucket(cloud.bucket, retry=None, timeout=TIMEOUT_SECONDS)
+    return cloud
+
+
+@pytest.fixture
+def bigquery_client(cloud: Cloud) -> Iterator[bigquery.Client]:
+    """Google's own BigQuery client, whose default dataset is the test's."""
+    with bigquery.Client(project=cloud.project) as client:
+        yield client
+
+
+@pytest.fixture
+def bucket(cloud: Cloud) -> Bucket:
+    """The test's bucket through Google's own client."""
+    return Client(project=cloud.project).bucket(cloud.bucket)
+
+
+@pytest.fixture
+def gcp_handler(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "GCPExperimentHandler":
+    """The real handler on the test's bucket and dataset. The test runs in a folder that takes its litter."""
+    from pixaris.experiment_handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - takes seconds
+
+    litter = tmp_path / "working_directory"
+    litter.mkdir()
+    monkeypatch.chdir(litter)
+    return GCPExperimentHandler(
+        gcp_project_id=cloud.project,
+        gcp_bq_experiment_dataset=cloud.dataset_ref,
+        gcp_pixaris_bucket_name=cloud.bucket,
+    )
+
+
+@pytest.fixture
+def local_results(tmp_path: Path) -> Path:
+    """An empty results folder."""
+    folder = tmp_path / "local_results"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def local_handler(local_results: Path) -> "LocalExperimentHandler":
+    """The real handler on the test's results folder."""
+    from pixaris.experiment_handlers.local import LocalExperimentHandler  # noqa: PLC0415 - as above
+
+    return LocalExperimentHandler(str(local_results))
