@@ -8,7 +8,8 @@ Only regular files are opened: a FIFO or a device in a file's place neither bloc
 A file is read as the `FileVersion` that was planned or not at all: its size, mtime and inode are compared
 before and after reading. Nothing is kept open between calls.
 
-Functions block; the methods of `RunFiles` and `FileSource` run them in threads.
+Functions block; the methods of `RunFiles` and `FileSource` run them in threads, those that stream a large
+file through aiofiles.
 """
 
 import errno
@@ -16,12 +17,13 @@ import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
+import aiofiles
 import google_crc32c
 from anyio import to_thread
 
@@ -30,12 +32,18 @@ from pixaris_sync.images import image_fault
 from pixaris_sync.model import FileVersion, RunKey
 from pixaris_sync.names import component_fault, is_utf8, printable
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from aiofiles.threadpool.binary import AsyncFileIO
+
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _INODE_MASK: Final = 2**63 - 1
 _ROOT_HINT: Final = "make sure that its disk is mounted and that the user who runs pixaris-sync may read it"
 _LINK_HINT: Final = "put the file or folder itself there: links below the results folder are not followed"
 _IMAGE_HINT: Final = "replace the image by a whole one; one that is still being written is looked at again"
+_CHANGED: Final = "it changed while it was read"
 _CHANGED_HINT: Final = "wait until nothing writes to the run any more; it is then looked at again"
 #: Errors of the system that stay until somebody acts, each with what is wrong and what to do.
 _PERMANENT: Final = {
@@ -195,23 +203,44 @@ class FileSource:
         Raises:
             LocalFileError: the file is gone or unreadable, or (transient) no longer the planned version.
         """
-        return await to_thread.run_sync(self._read, offset, length)
-
-    async def extend_checksum(self, crc32c: int, offset: int, length: int) -> int:
-        """The crc32c of what `crc32c` covers, followed by these bytes. Raises as `read`."""
-        return await to_thread.run_sync(lambda: extend_crc32c(crc32c, self._read(offset, length)))
-
-    def _read(self, offset: int, length: int) -> bytes:
         wanted = max(0, min(length, self._version.size - offset))
-        with _planned_file(self._root, self._run, self._path, self._version) as handle:
-            return _read_exactly(handle, offset, wanted)
+        async with self._opened() as file:
+            await file.seek(offset)
+            return b"".join([piece async for piece in _pieces(file, wanted, wanted)])
+
+    async def checksum(self, chunk_bytes: int) -> int:
+        """The crc32c of the whole file, holding `chunk_bytes` at a time. Raises as `read`."""
+        crc32c = 0
+        async with self._opened() as file:
+            async for piece in _pieces(file, self._version.size, chunk_bytes):
+                crc32c = extend_crc32c(crc32c, piece)
+        return crc32c
+
+    @asynccontextmanager
+    async def _opened(self) -> "AsyncIterator[AsyncFileIO]":
+        """Open the planned version, and make sure at the end that it still is."""
+        planned = partial(_planned_handle, self._root, self._run, self._path, self._version)
+        handle = await to_thread.run_sync(planned)
+        subject = f"{self._run}/{self._path}"
+        async with aiofiles.open(handle, "rb", buffering=0) as file:
+            try:
+                yield file
+            except OSError as error:
+                raise local_error("read", subject, error) from error
+            _check_version(os.fstat(handle), self._version, subject, _CHANGED)
+
+
+async def _pieces(file: "AsyncFileIO", length: int, chunk_bytes: int) -> "AsyncIterator[bytes]":
+    """Read on for `length` bytes, or to the end of the file: then it changed, and its version says so."""
+    while length > 0 and (piece := await file.read(min(length, chunk_bytes))):
+        length -= len(piece)
+        yield piece
 
 
 class RunFiles:
-    """The files of all runs below one results folder.
+    """The files of all runs below one results folder, `root`.
 
-    Args:
-        root: the results folder.
+    Methods take the run, the path relative to its folder (with forward slashes), and the planned version.
     """
 
     def __init__(self, root: Path) -> None:
@@ -220,11 +249,6 @@ class RunFiles:
     async def read_whole(self, run: RunKey, path: str, version: FileVersion) -> Content:
         """Read a file at once; it takes ``version.size`` bytes of memory.
 
-        Args:
-            run: whose file it is.
-            path: relative to the run's folder, with forward slashes.
-            version: what it looked like when it was planned.
-
         Raises:
             LocalFileError: it is gone, unreadable, a link or no regular file; or (transient) it is no longer
                 the planned version, or changed while it was read.
@@ -232,16 +256,8 @@ class RunFiles:
         return await to_thread.run_sync(self._read_whole, run, path, version)
 
     async def checksum(self, run: RunKey, path: str, version: FileVersion, *, chunk_bytes: int) -> int:
-        """The file's crc32c as an unsigned 32-bit integer, holding `chunk_bytes` at a time.
-
-        Raises:
-            LocalFileError: as `read_whole`.
-        """
-        source = self.source(run, path, version)
-        crc32c = await source.extend_checksum(0, 0, 0)
-        for offset in range(0, source.size, chunk_bytes):
-            crc32c = await source.extend_checksum(crc32c, offset, chunk_bytes)
-        return crc32c
+        """The file's crc32c as an unsigned integer, holding `chunk_bytes` at a time; raises the same."""
+        return await self.source(run, path, version).checksum(chunk_bytes)
 
     def source(self, run: RunKey, path: str, version: FileVersion) -> FileSource:
         """The file in pieces, for a resumable upload."""
@@ -256,13 +272,7 @@ class RunFiles:
         await to_thread.run_sync(_verify_image, f"{run}/{path}", io.BytesIO(content))
 
     async def verify_large_image(self, run: RunKey, path: str, version: FileVersion) -> None:
-        """Make sure that an image on disk is whole, without decoding it or holding it in memory.
-
-        At most one chunk of a PNG is held; Pillow writes chunks of 64 KiB or one row.
-
-        Raises:
-            LocalFileError: it cannot be verified, or as `read_whole`.
-        """
+        """The same for an image on disk, of which at most one chunk is held. Raises as `read_whole` too."""
         await to_thread.run_sync(partial(self._verify_large_image, run, path, version))
 
     def _read_whole(self, run: RunKey, path: str, version: FileVersion) -> Content:
@@ -287,6 +297,24 @@ def extend_crc32c(crc32c: int, data: bytes) -> int:
 @contextmanager
 def _planned_file(root: Path, run: RunKey, path: str, version: FileVersion) -> Iterator[int]:
     """Open a run's file, which must be the planned version before and after."""
+    subject = f"{run}/{path}"
+    handle = _planned_handle(root, run, path, version)
+    try:
+        try:
+            yield handle
+        except OSError as error:
+            raise local_error("read", subject, error) from error
+        except LocalFileError:
+            # A file that is being written is cut only for now: that is the truer cause.
+            _check_version(os.fstat(handle), version, subject, _CHANGED)
+            raise
+        _check_version(os.fstat(handle), version, subject, _CHANGED)
+    finally:
+        os.close(handle)
+
+
+def _planned_handle(root: Path, run: RunKey, path: str, version: FileVersion) -> int:
+    """A handle on a run's file, which must be the planned version; whoever takes it closes it."""
     *folders, name = path.split("/")
     subject = f"{run}/{path}"
     with (
@@ -294,15 +322,7 @@ def _planned_file(root: Path, run: RunKey, path: str, version: FileVersion) -> I
         opened_file(folder, name, subject=subject) as (handle, status),
     ):
         _check_version(status, version, subject, "it is no longer the version that was planned")
-        try:
-            yield handle
-        except OSError as error:
-            raise local_error("read", subject, error) from error
-        except LocalFileError:
-            # A file that is being written is cut only for now: that is the truer cause.
-            _check_version(os.fstat(handle), version, subject, "it changed while it was read")
-            raise
-        _check_version(os.fstat(handle), version, subject, "it changed while it was read")
+        return os.dup(handle)
 
 
 def _check_version(status: os.stat_result, version: FileVersion, subject: str, cause: str) -> None:

@@ -21,7 +21,8 @@ class PendingRow:
         run, digest, ordinal: which record it is.
         payload: the record as JSON.
         state, since: where it stands.
-        attempts: how many deliveries have failed.
+        attempts: how many deliveries have failed in a row.
+        sends: how many deliveries were ever begun.
     """
 
     id: int
@@ -33,6 +34,7 @@ class PendingRow:
     state: RowState
     since: float
     attempts: int
+    sends: int
 
 
 def _pending(row: Row) -> PendingRow:
@@ -46,6 +48,7 @@ def _pending(row: Row) -> PendingRow:
         state=RowState(row["state"]),
         since=row["since"],
         attempts=row["attempts"],
+        sends=row["sends"],
     )
 
 
@@ -125,14 +128,16 @@ def rows_to_look_for(
     return [_pending(row) for row in rows]
 
 
-def synced_twins(db: Connection, row: PendingRow) -> int:
-    """How many records equal to this one are synced: so many equal rows in the table are taken."""
-    count: int = db.execute(
-        "SELECT count(*) FROM records WHERE digest = ? AND state = ? AND dataset_id ="
-        " (SELECT dataset_id FROM records WHERE id = ?)",
-        (row.digest, RowState.SYNCED, row.id),
-    ).fetchone()[0]
-    return count
+def synced_twins(db: Connection, rows: Sequence[PendingRow]) -> dict[int, int]:
+    """By row id, how many records equal to it are synced: so many equal rows in the table are taken."""
+    return {
+        row.id: db.execute(
+            "SELECT count(*) FROM records WHERE digest = ? AND state = ? AND dataset_id ="
+            " (SELECT dataset_id FROM records WHERE id = ?)",
+            (row.digest, RowState.SYNCED, row.id),
+        ).fetchone()[0]
+        for row in rows
+    }
 
 
 def delivered_by(db: Connection, delivery_id: int) -> tuple[str, str | None, list[PendingRow]]:
@@ -160,7 +165,7 @@ def start_delivery(
     delivery_id = cursor.lastrowid
     assert delivery_id is not None  # noqa: S101 - an INSERT always has one
     db.executemany(
-        "UPDATE records SET state = ?, since = ?, delivery_id = ? WHERE id = ?",
+        "UPDATE records SET state = ?, since = ?, delivery_id = ?, sends = sends + 1 WHERE id = ?",
         [(RowState.SENDING, now, delivery_id, row.id) for row in rows],
     )
     return delivery_id

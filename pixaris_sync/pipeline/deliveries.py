@@ -63,9 +63,9 @@ class _Mapped:
         return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def job_id(table: str, row_ids: Sequence[str], attempts: int) -> str:
-    """A load job's id: the same rows in the same attempt are the same job, whoever begins it."""
-    identity = "\0".join([table, str(attempts), *sorted(row_ids)])
+def job_id(table: str, row_ids: Sequence[str], sends: int) -> str:
+    """A load job's id: the same rows after as many deliveries are the same job, whoever begins it."""
+    identity = "\0".join([table, str(sends), *sorted(row_ids)])
     return f"pixaris-sync-{hashlib.sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 
@@ -103,10 +103,8 @@ class Deliveries:
             method, batch, outgoing = await self._prepare(table, batch, step.method)
         except SyncError as error:
             return await self._not_sent(table, [mapped.row for mapped in batch], error)
-        attempts = max(mapped.row.attempts for mapped in batch)
-        identity = (
-            job_id(table, [row.row_id for row in outgoing], attempts) if method is Delivery.LOAD else None
-        )
+        sends = max(mapped.row.sends for mapped in batch)
+        identity = job_id(table, [row.row_id for row in outgoing], sends) if method is Delivery.LOAD else None
         sent = [mapped.row for mapped in batch]
         delivery = await context.apply(start_delivery, context.now(), table, sent, method, identity)
         return await self._deliver(table, delivery, sent, outgoing, identity)
@@ -284,8 +282,7 @@ class Deliveries:
         found, missing = await self._match(batch, read)
         context.tally.rows += len(found)
         await context.apply(confirm_rows, context.now(), found)
-        for row in missing:
-            await self._still_missing(table, row)
+        await self._still_missing(table, missing)
         return None
 
     async def _match(
@@ -297,11 +294,11 @@ class Deliveries:
             by_run[there.get("experiment_run_name")].append(there)
         found: list[PendingRow] = []
         missing: list[PendingRow] = []
+        twins = await self._context.apply(synced_twins, [mapped.row for mapped in batch])
         claimed: dict[str, int] = {}
         for mapped in batch:
             row = mapped.row
-            if row.digest not in claimed:
-                claimed[row.digest] = await self._context.apply(synced_twins, row)
+            claimed.setdefault(row.digest, twins[row.id])
             equal = sum(same_record(mapped.cells, other) for other in by_run[row.run.run])
             if equal > claimed[row.digest]:
                 claimed[row.digest] += 1
@@ -310,23 +307,30 @@ class Deliveries:
                 missing.append(row)
         return found, missing
 
-    async def _still_missing(self, table: str, row: PendingRow) -> None:
+    async def _still_missing(self, table: str, rows: Sequence[PendingRow]) -> None:
+        """Look again for these rows, or (their time is up) deliver them again by a load job."""
         context, now, settings = self._context, self._context.now(), self._context.settings
-        waited = max(0.0, now - row.since)
-        accepted = row.state is RowState.ACCEPTED
-        patience = settings.visibility_timeout_seconds if accepted else settings.doubt_settle_seconds
-        if waited < patience:
-            pause = min(max(waited / 2, LOOK_SECONDS_MIN), LOOK_SECONDS_MAX, max(patience - waited, 0.001))
-            await context.apply(look_again, [row], next_attempt_at=now + pause)
-            return
-        problem = None
-        if accepted:
+        patience = {
+            RowState.ACCEPTED: settings.visibility_timeout_seconds,
+            RowState.IN_DOUBT: settings.doubt_settle_seconds,
+        }
+        waiting = [row for row in rows if now - row.since < patience[row.state]]
+        if waiting:
+            waited = now - max(row.since for row in waiting)
+            pause = min(max(waited / 2, LOOK_SECONDS_MIN), LOOK_SECONDS_MAX)
+            await context.apply(look_again, waiting, next_attempt_at=now + pause)
+        overdue = [row for row in rows if now - row.since >= patience[row.state]]
+        lost = [row for row in overdue if row.state is RowState.ACCEPTED]
+        if lost:
             problem = Problem(
-                f"table {table} accepted the row {waited:.0f} s ago and does not show it",
+                f"table {table} accepted the row and has not shown it for "
+                f"{settings.visibility_timeout_seconds:g} s",
                 "nothing to do: it is delivered again by a load job",
             )
-            log.warning("%s: %s", row.run, problem.cause)
-        await context.apply(put_off_rows, now, [row], problem, by_load=True)
+            log.warning("%s and %d more: %s", lost[0].run, len(lost) - 1, problem.cause)
+            await context.apply(put_off_rows, now, lost, problem, by_load=True)
+        absent = [row for row in overdue if row.state is RowState.IN_DOUBT]
+        await context.apply(put_off_rows, now, absent, by_load=True)
 
 
 def _cells(context: Context, row: PendingRow) -> tuple[Cell, ...]:

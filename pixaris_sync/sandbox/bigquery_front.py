@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 #: How many rows the first answer of a query holds at most.
 _FIRST_PAGE_ROWS = 1_000_000
 
+_OK, _BAD_REQUEST = 200, 400
+#: Google's documented reasons and their HTTP statuses; every other reason of a failed statement is 400.
+_STATUS_OF_REASON = {"notFound": 404, "accessDenied": 403, "duplicate": 409}
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _INSERT_ALL = re.compile(r"/bigquery/v2/projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)/insertAll")
+_QUERY = re.compile(r"/bigquery/v2/projects/[^/]+/queries")
 _RESULTS = re.compile(r"/bigquery/v2/projects/[^/]+/queries/[^/]+")
 _JOBS = re.compile(r"(?P<upload>/upload)?/bigquery/v2/projects/(?P<project>[^/]+)/jobs")
 
@@ -46,6 +51,9 @@ class Front:
     Google's client asks for no rows at first (``maxResults=0``) and then fetches a frame's rows from the
     BigQuery Storage API, which it cannot be pointed at an emulator for. Here the first answer holds the rows,
     whereupon the client stays with REST.
+
+    ``jobs.query`` answers 200 for a statement that failed, with the failure in a field that Google's client
+    does not look at. Here the failure is the answer, under its HTTP status.
     """
 
     def __init__(self, app: App, context: "AppContext") -> None:
@@ -72,13 +80,33 @@ class Front:
             project, dataset, table = match.groups()
             parsed = _parse(body)
             answer = await insert_all(self._context, (project, dataset, table), parsed, self._insert_ids)
-            await _send_json(send, 200, answer)
+            await _send_json(send, _OK, answer)
         elif scope["method"] in ("POST", "PUT") and (match := _JOBS.fullmatch(scope["path"])):
             await self._serve_job(scope, body, send, project=match["project"], upload=bool(match["upload"]))
+        elif scope["method"] == "POST" and _QUERY.fullmatch(scope["path"]):
+            await self._serve_query(scope, body, send)
         elif scope["method"] == "GET" and _RESULTS.fullmatch(scope["path"]):
             await self._app(_with_rows(scope), _replay(body), send)
         else:
             await self._app(scope, _replay(body), send)
+
+    async def _serve_query(self, scope: Message, body: bytes, send: Send) -> None:
+        """Pass a statement on, and answer its failure as one."""
+        answers: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answers.append(message)
+
+        await self._app(scope, _replay(body), keep)
+        content = _parse(b"".join(message.get("body", b"") for message in answers))
+        if answers[0]["status"] == _OK and content.get("errors"):
+            first = content["errors"][0]
+            status = _STATUS_OF_REASON.get(first.get("reason"), _BAD_REQUEST)
+            failure = {"code": status, "message": first.get("message", ""), "errors": content["errors"]}
+            await _send_json(send, status, {"error": failure})
+            return
+        for message in answers:
+            await send(message)
 
     async def _serve_job(
         self, scope: Message, body: bytes, send: Send, *, project: str, upload: bool

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -67,7 +66,12 @@ def run_demo(console_err: "Console", *, runs: int = 5) -> DemoReport:
 def _travel(sandbox: Sandbox, scratch: Path, console_err: "Console", runs: int) -> DemoReport:
     local = scratch / "local_results"
     local.mkdir()
-    reader = _Reader(sandbox, scratch / "read_back")
+    reader = _Reader(
+        project=sandbox.project,
+        dataset_ref=sandbox.dataset_ref,
+        bucket=sandbox.bucket,
+        folder=scratch / "read_back",
+    )
     written: list[tuple[Call, DemoRun]] = []
     with WatchProcess(local, scratch, sandbox.environment) as watch:
         console_err.print(f"pixaris-sync watch is running on {local}")
@@ -141,18 +145,18 @@ def _wait_until_visible(reader: "_Reader", run: str, watch: WatchProcess) -> Non
 class _Reader:
     """Reads through the real GCPExperimentHandler and compares with what was written."""
 
-    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+    def __init__(self, *, project: str, dataset_ref: str, bucket: str, folder: Path) -> None:
         with _quiet():
             from google.cloud.storage import Client  # noqa: PLC0415 - optional
             from pixaris.experiment_handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - optional
 
-        self._bucket_name = sandbox.bucket
-        self._bucket = Client(project=sandbox.project).bucket(sandbox.bucket)
+        self._bucket_name = bucket
+        self._bucket = Client(project=project).bucket(bucket)
         self._folder = folder
         self._handler = GCPExperimentHandler(
-            gcp_project_id=sandbox.project,
-            gcp_bq_experiment_dataset=f"{sandbox.project}.{sandbox.dataset}",
-            gcp_pixaris_bucket_name=sandbox.bucket,
+            gcp_project_id=project,
+            gcp_bq_experiment_dataset=dataset_ref,
+            gcp_pixaris_bucket_name=bucket,
         )
 
     def load_rows(self) -> "pd.DataFrame | None":
@@ -187,8 +191,8 @@ class _Reader:
                 links[key] = cell
                 self._check_file(run.name, key, cell, value)
         images = self._check_images(call, run.name)
-        values = {str(key): value for key, value in rows[0].items() if key not in links}
-        return DemoRun(run.name, run.seconds, values=values, links=links, images=images)
+        cells = {str(key): value for key, value in rows[0].items() if key not in links}
+        return DemoRun(run.name, run.seconds, cells=cells, links=links, images=images)
 
     def check_nothing_else(self, frame: "pd.DataFrame | None", runs: int) -> None:
         """Make sure that there are no other rows, and no other projects and datasets in the bucket.
@@ -264,8 +268,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Send what Pixaris and gradio print on standard output to standard error: data belongs on the former."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
+def _quiet() -> contextlib.AbstractContextManager[object]:
+    """Swallow what Pixaris and gradio print: standard output is for the report."""
+    return contextlib.redirect_stdout(io.StringIO())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
-_SHOWN = ("prompt", "seed", "guidance", "upscaled", "similarity", "generated_images")
+_SHOWN = ("seed", "upscaled", "similarity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,14 @@ class DemoRun:
         name: its experiment_run_name.
         seconds: from the return of ``store_results``, which writes the tracking line last, to the row being
             visible through the GCPExperimentHandler.
-        values: the row's cells that are no links.
+        cells: the row's cells that are no links.
         links: the row's links, by column.
         images: the downloaded images by name, as PNG.
     """
 
     name: str
     seconds: float
-    values: Mapping[str, Any] = field(default_factory=dict)
+    cells: Mapping[str, Any] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -68,7 +68,7 @@ class DemoReport:
                 {
                     "run": run.name,
                     "row_visible_seconds": round(run.seconds, 4),
-                    "values": dict(run.values),
+                    "values": dict(run.cells),
                     "links": dict(run.links),
                     "images": {name: len(content) for name, content in run.images.items()},
                 }
@@ -86,11 +86,11 @@ def print_report(report: DemoReport, console_out: "Console") -> None:
     table = Table(title=f"{report.project}/{report.dataset}, read back by GCPExperimentHandler")
     table.add_column("experiment_run_name", no_wrap=True)
     for name in _SHOWN:
-        table.add_column(name, justify="left" if name == "prompt" else "right")
+        table.add_column(name, justify="right")
     table.add_column("row visible after", justify="right")
     for run in report.runs:
-        cells = [str(run.values.get(name, "")) for name in _SHOWN]
-        table.add_row(run.name, *cells, f"{run.seconds * 1000:.0f} ms")
+        shown = [str(run.cells.get(name, "")) for name in _SHOWN]
+        table.add_row(run.name, *shown, f"{run.seconds * 1000:.0f} ms")
     console_out.print(table)
     for run in report.runs:
         _print_run(run, console_out)

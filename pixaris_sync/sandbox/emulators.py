@@ -114,9 +114,14 @@ class Sandbox:
             "GOOGLE_CLOUD_PROJECT": self.project,
             "GOOGLE_APPLICATION_CREDENTIALS": str(credentials),
             "PIXARIS_SYNC_GCP_PROJECT_ID": self.project,
-            "PIXARIS_SYNC_GCP_BQ_EXPERIMENT_DATASET": f"{self.project}.{self.dataset}",
+            "PIXARIS_SYNC_GCP_BQ_EXPERIMENT_DATASET": self.dataset_ref,
             "PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME": self.bucket,
         }
+
+    @property
+    def dataset_ref(self) -> str:
+        """The dataset as Pixaris is told it: ``<project>.<dataset>``."""
+        return f"{self.project}.{self.dataset}"
 
     def _launch(self, name: str, *arguments: str) -> "_Emulator":
         assert self._scratch is not None  # noqa: S101 - made before the first launch
@@ -161,7 +166,8 @@ class _Emulator:
                 stderr=log_file,
                 # A Ctrl+C is for the parent, which then ends its children in order.
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                # What it leaves behind when it is killed goes with the scratch folder.
+                env={**os.environ, "TMPDIR": str(log.parent)},
             )
 
     def wait_until_ready(self) -> str:

@@ -15,6 +15,7 @@ from pixaris_sync.errors import SyncError
 READY_SECONDS = 60.0
 DRAIN_SECONDS = 60.0
 
+_COMMAND = (sys.executable, "-m", "pixaris_sync", "watch")
 _LOG_LINES = 20
 _DATAGRAM_BYTES = 4096
 _OWN_VARIABLES = "PIXARIS_SYNC_"
@@ -57,7 +58,7 @@ class WatchProcess:
             notices.bind(str(self._socket_path))
             self._process = subprocess.Popen(  # noqa: S603 - our own command under our own interpreter
                 [
-                    *(sys.executable, "-m", "pixaris_sync", "watch"),
+                    *_COMMAND,
                     *("--local-results-folder", str(self._folder)),
                     *("--state-dir", str(self._state)),
                 ],

@@ -27,16 +27,6 @@ from tests.support.row_sinks import (
 
 __all__ = ["bigquery_emulator"]  # a fixture, found by its name here
 
-#: Tests of statements that fail. Strict: once the emulator tells failures, they must leave this list.
-FAILED_STATEMENTS = frozenset(
-    {
-        "test_a_missing_table_has_no_frame",
-        "test_columns_cannot_be_changed_in_a_missing_table",
-        "test_a_name_that_is_no_column_name_is_refused",
-        "test_text_cannot_be_widened",
-    }
-)
-
 
 @pytest.fixture(scope="session")
 def storage_emulator() -> Iterator[Any]:
@@ -78,9 +68,6 @@ def made(request: pytest.FixtureRequest) -> Iterator[SinkUnderTest]:
     if request.param == "fake":
         yield fake_sink()
     elif request.param == "emulator":
-        if request.node.originalname in FAILED_STATEMENTS:
-            reason = "the emulator answers 200 to a statement that failed, the service an error"
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
         yield emulated_sink(request.getfixturevalue("bigquery_emulator"))
     else:
         assert REAL_PROJECT

@@ -159,7 +159,7 @@ class TestColumns:
         with pytest.raises(TableNotFoundError):
             await under.sink.widen_columns(table, ["steps"])
 
-    @pytest.mark.parametrize("name", ["a`b", "a b\\", "a` STRING, ADD COLUMN b"])
+    @pytest.mark.parametrize("name", ["a`b", "a` STRING, ADD COLUMN b"])
     async def test_a_name_that_is_no_column_name_is_refused(self, under: SinkUnderTest, name: str) -> None:
         """Goal: no name breaks out of its quotes. Method: hostile names; refused for good, none added."""
         table = await under.table(RUN)

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,12 @@ from google.cloud import bigquery
 from google.cloud.storage import Bucket, Client
 
 from pixaris_sync.sandbox.emulators import Sandbox
+from tests.integration.cloud import NO_RETRY, TIMEOUT_SECONDS, Cloud
+from tests.integration.warehouse import Warehouse
 
 if TYPE_CHECKING:
     from pixaris.experiment_handlers.gcp import GCPExperimentHandler
     from pixaris.experiment_handlers.local import LocalExperimentHandler
-
-TIMEOUT_SECONDS = 20.0
 
 _HERE = Path(__file__).parent
 _numbers = itertools.count(1)
@@ -28,29 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.filterwarnings(announced))
-
-
-@dataclass(frozen=True, slots=True)
-class Cloud:
-    """A bucket and a dataset that no other test uses.
-
-    Attributes:
-        environment: what points Google's clients, Pixaris and pixaris-sync at them.
-    """
-
-    project: str
-    dataset: str
-    bucket: str
-    environment: dict[str, str]
-
-    @property
-    def dataset_ref(self) -> str:
-        """The dataset as Pixaris is told it: with its project."""
-        return f"{self.project}.{self.dataset}"
-
-    def table(self, table: str) -> str:
-        """A table's full id."""
-        return f"{self.dataset_ref}.{table}"
 
 
 @pytest.fixture(scope="session")
@@ -77,8 +53,8 @@ def cloud(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     for name, value in {**cloud.environment, "GRADIO_ANALYTICS_ENABLED": "False"}.items():
         monkeypatch.setenv(name, value)
     with bigquery.Client(project=cloud.project) as client:
-        client.create_dataset(cloud.dataset, retry=None, timeout=TIMEOUT_SECONDS)
-    Client(project=cloud.project).create_bucket(cloud.bucket, retry=None, timeout=TIMEOUT_SECONDS)
+        client.create_dataset(cloud.dataset, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
+    Client(project=cloud.project).create_bucket(cloud.bucket, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
     return cloud
 
 
@@ -87,6 +63,12 @@ def bigquery_client(cloud: Cloud) -> Iterator[bigquery.Client]:
     """Google's own BigQuery client, whose default dataset is the test's."""
     with bigquery.Client(project=cloud.project) as client:
         yield client
+
+
+@pytest.fixture
+def warehouse(bigquery_client: bigquery.Client, cloud: Cloud) -> Warehouse:
+    """The test's dataset in few words."""
+    return Warehouse(bigquery_client, cloud)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from PIL import Image
 from pixaris_sync.errors import ConfigurationError, SyncError
 from pixaris_sync.sandbox import emulators
 from pixaris_sync.sandbox.emulators import Sandbox
-from tests.integration.conftest import TIMEOUT_SECONDS, Cloud
+from tests.integration.cloud import NO_RETRY, TIMEOUT_SECONDS, Cloud
 
 if TYPE_CHECKING:
     from pixaris.experiment_handlers.gcp import GCPExperimentHandler
@@ -127,10 +127,15 @@ def test_a_dead_emulator_is_noticed() -> None:
         assert sandbox.dead() == "bigquery"
 
 
-def test_emulators_do_not_outlive_a_killed_parent() -> None:
+def test_emulators_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     """Goal: nothing is left behind. Method: SIGKILL a process with a sandbox; its children end as well."""
     with subprocess.Popen(
-        [sys.executable, "-c", _PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _PARENT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A killed parent leaves its scratch folder.
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     ) as parent:
         assert parent.stdout is not None
         children = [int(word) for word in parent.stdout.readline().split()]
@@ -160,6 +165,8 @@ def _runs(process_id: int) -> bool:
 def test_a_data_folder_keeps_objects_and_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: ``--data-dir``. Method: write to one sandbox, read from the next; alter and write on."""
     table = "pixaris-sandbox.pixaris.runs"
+    rows: list[tuple[Any, ...]] = []
+    names: list[str] = []
     for visit in (1, 2):
         with Sandbox(data_dir=tmp_path / "data") as sandbox:
             for name, value in sandbox.environment.items():
@@ -169,34 +176,35 @@ def test_a_data_folder_keeps_objects_and_rows(tmp_path: Path, monkeypatch: pytes
                 column = f"ALTER TABLE `{table}` ADD COLUMN IF NOT EXISTS column_{visit} STRING"
                 _run(client, f"{column}, ADD COLUMN IF NOT EXISTS other STRING")
                 row = {"visit": visit, f"column_{visit}": "x"}
-                assert client.insert_rows_json(table, [row], retry=None, timeout=TIMEOUT_SECONDS) == []
+                assert client.insert_rows_json(table, [row], retry=NO_RETRY, timeout=TIMEOUT_SECONDS) == []
                 rows = _run(client, f"SELECT visit, column_1 FROM `{table}` ORDER BY 1")  # noqa: S608 - a constant
             bucket = Client(project=sandbox.project).bucket(sandbox.bucket)
             blob = bucket.blob(f"results/{visit}")
-            blob.upload_from_string(str(visit), retry=None, timeout=TIMEOUT_SECONDS)
-            names = [found.name for found in bucket.list_blobs(retry=None, timeout=TIMEOUT_SECONDS)]
+            blob.upload_from_string(str(visit), retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
+            names = [found.name for found in bucket.list_blobs(retry=NO_RETRY, timeout=TIMEOUT_SECONDS)]
 
     assert rows == [(1, "x"), (2, None)]
     assert names == ["results/1", "results/2"]
 
 
 def _run(client: bigquery.Client, sql: str) -> list[tuple[Any, ...]]:
-    job = client.query(sql, retry=None, job_retry=None, timeout=TIMEOUT_SECONDS)
-    return [row.values() for row in job.result(retry=None, job_retry=None, timeout=TIMEOUT_SECONDS)]
+    job = client.query(sql, retry=NO_RETRY, job_retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
+    return [row.values() for row in job.result(retry=NO_RETRY, job_retry=NO_RETRY, timeout=TIMEOUT_SECONDS)]
 
 
 def test_without_a_data_folder_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: a fresh sandbox is empty. Method: write to one, look in the next."""
+    table = "pixaris-sandbox.pixaris.runs"
     for visit in (1, 2):
         with Sandbox() as sandbox:
             for name, value in sandbox.environment.items():
                 monkeypatch.setenv(name, value)
             with bigquery.Client(project=sandbox.project) as client:
                 if visit == 1:
-                    _run(client, "CREATE TABLE `pixaris-sandbox.pixaris.runs` (visit INT64)")
+                    _run(client, f"CREATE TABLE `{table}` (visit INT64)")
                 else:
                     with pytest.raises(NotFound):
-                        client.get_table("pixaris-sandbox.pixaris.runs", retry=None, timeout=TIMEOUT_SECONDS)
+                        client.get_table(table, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
 
 
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +232,7 @@ def test_an_emulator_that_cannot_start_says_why(name: str) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        sandbox = Sandbox(**{f"{name}_port": port})  # type: ignore[arg-type]  # one of the two ports
+        sandbox = Sandbox(**{f"{name}_port": port})
 
         with pytest.raises(SyncError, match=r"(?i)address already in use") as failed:
             sandbox.start()

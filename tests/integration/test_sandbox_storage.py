@@ -12,7 +12,7 @@ import pytest
 from google.api_core.exceptions import NotFound, PreconditionFailed
 from google.cloud.storage import Bucket
 
-from tests.integration.conftest import TIMEOUT_SECONDS, Cloud
+from tests.integration.cloud import TIMEOUT_SECONDS, Cloud
 
 CHUNK_BYTES = 256 * 1024
 
@@ -123,13 +123,13 @@ def test_a_session_tells_what_has_arrived(cloud: Cloud, connection: http.client.
     """Goal: an upload can go on after a crash. Method: ask before, between and after its chunks."""
     session = _begin(connection, cloud, "large")
     total = CHUNK_BYTES + 1
-    status_of = {"Content_Range": f"bytes */{total}"}
+    status = f"bytes */{total}"
 
-    nothing = _ask(connection, "PUT", session, **status_of)
+    nothing = _ask(connection, "PUT", session, Content_Range=status)
     _ask(connection, "PUT", session, b"x" * CHUNK_BYTES, Content_Range=f"bytes 0-{CHUNK_BYTES - 1}/{total}")
-    some = _ask(connection, "PUT", session, **status_of)
+    some = _ask(connection, "PUT", session, Content_Range=status)
     last = _ask(connection, "PUT", session, b"y", Content_Range=f"bytes {CHUNK_BYTES}-{CHUNK_BYTES}/{total}")
-    done = _ask(connection, "PUT", session, **status_of)
+    done = _ask(connection, "PUT", session, Content_Range=status)
 
     assert (nothing.status, nothing.headers["Range"]) == (308, None)
     assert (some.status, some.headers["Range"]) == (308, f"bytes=0-{CHUNK_BYTES - 1}")

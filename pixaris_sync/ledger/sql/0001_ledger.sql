@@ -48,6 +48,7 @@ CREATE TABLE records (
     hint TEXT,
     attempts INTEGER NOT NULL DEFAULT 0,
     next_attempt_at REAL NOT NULL DEFAULT 0,
+    sends INTEGER NOT NULL DEFAULT 0,      -- deliveries begun so far; never reset: part of load job ids
     batch_limit INTEGER,                   -- halved while the bad row of a refused batch is looked for
     by_load INTEGER NOT NULL DEFAULT 0,    -- 1: streaming lost it or cannot take it
     taken INTEGER NOT NULL DEFAULT 0,      -- 1: the table may hold it; look before sending it again
