@@ -66,7 +66,7 @@ async def drain_on_signal(
     notifier: Notifier,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Wait for SIGTERM or SIGINT, drain, and cancel `scope` when that takes too long or at a second signal."""
+    """Wait for SIGTERM or SIGINT and drain; cancel `scope` when that takes too long or at a second signal."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
         task_status.started()
         async for number in received:

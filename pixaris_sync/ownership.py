@@ -63,7 +63,7 @@ class Ownership:
                 "work on folder",
                 str(self._folder),
                 f"it is owned by {self._describe_owner()}",
-                hint="stop that process first, or let it do the work: `pixaris-sync status` shows how far it is",
+                hint="stop it first, or let it do the work: `pixaris-sync status` shows how far it is",
             ) from None
         except OSError:
             # A file system without flock on folders: the ledger's own locks still guard the state.

@@ -245,9 +245,9 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> Configuration
     key = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "missing":
         return ConfigurationError(
-            "start without setting",
+            "find setting",
             key,
-            "it is not set",
+            "it is set nowhere",
             hint=f"set {environment_variable(key)}, or give --{key.replace('_', '-')}, "
             "or name Pixaris' config.yaml with --config",
         )

@@ -121,8 +121,9 @@ def status(*, json: JsonOption = False, config: ConfigOption = None, flags: dict
 @app.command()
 @with_settings(tuning=False)
 def verify(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
-    """Compare the local folder, the ledger and the cloud: = same, - missing remotely, + only remote,
-    * differs, ! error.
+    """Compare the local folder, the ledger and the cloud.
+
+    One line a difference: - missing remotely, + only remote, * differs, ! error.
     """
     from pixaris_sync.cli.questions import run_verify
 

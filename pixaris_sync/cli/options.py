@@ -22,6 +22,9 @@ WHERE = (
     "log_level",
 )
 
+#: Shorter names for flags.
+ALIASES = {"drain_timeout_seconds": ("--drain-timeout",)}
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(help="Pixaris' config.yaml; our keys may stand in it under pixaris_sync:."),
@@ -35,7 +38,8 @@ def _flag(key: str) -> inspect.Parameter:
     name = key.replace("_", "-")
     default = "" if field.is_required() or field.default is None else f" [default: {field.default}]"
     option = typer.Option(
-        f"--{name}/--no-{name}" if is_switch else f"--{name}",
+        f"--{name}",
+        *ALIASES.get(key, ()),
         help=f"{field.description}{default}",
         show_default=False,
         metavar=None if is_switch else "VALUE",

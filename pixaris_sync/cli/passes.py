@@ -20,7 +20,6 @@ from pixaris_sync.ledger.overview import overview
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +111,7 @@ def run_dry(mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_jso
     """Say what a backfill would do."""
     from pixaris_sync.cli.preview import preview
 
-    settings: Settings = settings_for(flags, config)
+    settings = settings_for(flags, config)
     document = anyio.run(partial(preview, settings, mode))
     print(report.as_json(document) if as_json else report.preview_text(document))
     return Exit.OK

@@ -1,4 +1,4 @@
-"""Progress of a pass on stderr: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+"""Progress of a pass on stderr: a bar with rate and time left on a terminal, a line at times elsewhere."""
 
 import sys
 import time

@@ -13,7 +13,8 @@ import anyio
 
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.daemon import Interruption, Notifier, drain_on_signal, tell_status
-from pixaris_sync.errors import LedgerError
+from pixaris_sync.errors import ConfigurationError
+from pixaris_sync.filesystems import network_filesystem
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
 from pixaris_sync.ownership import Ownership
@@ -24,7 +25,7 @@ from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.settings import Settings, load_settings
 from pixaris_sync.storage import GcsObjectStore
 from pixaris_sync.warehouse import BigQueryRowSink
-from pixaris_sync.watch import changes
+from pixaris_sync.watch import Changed, changes
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,14 @@ def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
 
     LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name).check()
     path = settings.ledger_path
+    kind = network_filesystem(path.parent)
+    if kind is not None:
+        log.warning(
+            "the state folder %s is on %s, where SQLite's locks cannot be trusted; "
+            "choose a local folder with --state-dir",
+            path.parent,
+            kind,
+        )
     ledger = Ledger.open(path)
     try:
         with Ownership(settings.local_results_folder, path.with_suffix(".owner"), command):
@@ -108,11 +117,12 @@ def open_known_ledger(settings: Settings, *, read_only: bool = False) -> Ledger:
     """The ledger of work that was begun before.
 
     Raises:
-        LedgerError: there is none yet, or it cannot be opened.
+        ConfigurationError: there is none yet.
+        LedgerError: it cannot be opened.
     """
     path = settings.ledger_path
     if not path.exists():
-        raise LedgerError(
+        raise ConfigurationError(
             "read ledger",
             str(path),
             "nothing was ever synced from this folder to this destination",
@@ -125,7 +135,8 @@ def read_overview(settings: Settings) -> Overview:
     """Where everything stands, also while another process works.
 
     Raises:
-        LedgerError: there is no ledger yet, or it cannot be read.
+        ConfigurationError: there is no ledger yet.
+        LedgerError: it cannot be read.
     """
     ledger = open_known_ledger(settings, read_only=True)
     try:
@@ -182,6 +193,20 @@ async def run_engine(
     return left, interruption
 
 
+def _changes(settings: Settings) -> AsyncIterator[Changed]:
+    """Begin to watch: by events, or by polling where other machines write without any."""
+    folder = settings.local_results_folder
+    kind = network_filesystem(folder)
+    if kind is not None:
+        log.info("%s is on %s, which tells of no changes by other machines: it is polled", folder, kind)
+    return changes(
+        folder,
+        anyio.Event(),
+        polling=kind is not None,
+        tracking_file=settings.dataset_tracking_file_name,
+    )
+
+
 async def _keep_following(engine: Engine, settings: Settings, clock: SystemClock, notifier: Notifier) -> None:
     await engine.started()
     notifier.tell(READY="1", STATUS="catching up")
@@ -189,7 +214,7 @@ async def _keep_following(engine: Engine, settings: Settings, clock: SystemClock
         tasks.start_soon(tell_status, notifier, clock, engine.describe)
         await follow(
             engine,
-            partial(changes, settings.local_results_folder, anyio.Event()),
+            partial(_changes, settings),
             clock=clock,
             rescan_interval_seconds=settings.rescan_interval_seconds,
         )

@@ -105,8 +105,9 @@ class Engine:
         if self.context.degraded is not None:
             return f"degraded: {self.context.degraded}"
         if not left.waiting:
-            return "everything is synced" + (f"; {left.stuck} need attention" if left.stuck else "")
-        return f"{left.waiting} runs waiting, {self.in_flight} transfers under way, {left.stuck} need attention"
+            return f"nothing waits, {left.stuck} need attention" if left.stuck else "everything is synced"
+        attention = f", {left.stuck} need attention" if left.stuck else ""
+        return f"{left.waiting} runs waiting, {self.in_flight} transfers under way{attention}"
 
     async def run(self) -> WorkLeft:
         """Carry what is there; with `Mode.follow`, go on until `drain`.
@@ -201,7 +202,9 @@ class Engine:
                 except SyncError as error:
                     attempts += 1
                     gate.failed(context.now(), error)
-                    if self._stops(error) or attempts >= context.mode.selection.attempts_limit:
+                    if self._stops(error):
+                        return
+                    if attempts >= context.mode.selection.attempts_limit:
                         log.warning("%s", error)
                         return
                 else:
