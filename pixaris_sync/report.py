@@ -7,6 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pixaris_sync.model import JsonValue
+from pixaris_sync.names import printable_line
+
+#: How many of the runs that a preview cannot carry are printed for people.
+PROBLEMS_SHOWN = 20
 
 
 def as_json(document: Mapping[str, JsonValue]) -> str:
@@ -69,10 +73,10 @@ def status_text(document: Mapping[str, Any]) -> str:
     if document["torn_lines"]:
         lines.append(f"torn  {document['torn_lines']} tracking file(s) end in an unfinished line")
     for problem in document["problems"]:
-        lines += ["", f"{problem['state']}: {problem['run']} (since {problem['since']})"]
-        lines.append(f"  cause: {problem['cause']}")
+        lines += ["", f"{problem['state']}: {printable_line(problem['run'])} (since {problem['since']})"]
+        lines.append(f"  cause: {printable_line(problem['cause'])}")
         if problem["hint"]:
-            lines.append(f"  hint: {problem['hint']}")
+            lines.append(f"  hint: {printable_line(problem['hint'])}")
     return "\n".join(lines)
 
 
@@ -86,6 +90,44 @@ def pass_text(document: Mapping[str, Any]) -> str:
     return f"{done}\n{status_text(document)}"
 
 
+def preview_text(document: Mapping[str, Any]) -> str:
+    """What ``backfill --dry-run`` prints, of the document that ``pipeline.preview`` makes."""
+    carried, found = (_amounts(document, suffix) for suffix in ("", "_found"))
+    left = document["not_carried"]
+    lines = [
+        ("would carry", f"{document['runs']} runs: {carried}"),
+        ("there already", found),
+        *(
+            ("create table", f"{table['table']} with {len(table['columns'])} columns")
+            for table in document["tables_to_create"]
+        ),
+        *(
+            ("add column", f"{column['table']}.{column['name']} {column['type']}")
+            for column in document["columns_to_add"]
+        ),
+        *(
+            ("widen column", f"{column['table']}.{column['name']} to {column['type']}")
+            for column in document["columns_to_widen"]
+        ),
+        *(
+            ("rename", f"{name['table']}: {json.dumps(name['key'])} to {name['column']}")
+            for name in document["names_rewritten"]
+        ),
+        *(
+            ("not carried", f"{problem['run']}: {problem['state']}: {problem['cause']}")
+            for problem in left[:PROBLEMS_SHOWN]
+        ),
+    ]
+    if len(left) > PROBLEMS_SHOWN:
+        lines.append(("not carried", f"and {len(left) - PROBLEMS_SHOWN} more: --json lists all"))
+    return f"{table_text(lines)}\nnothing was changed"
+
+
+def _amounts(document: Mapping[str, Any], suffix: str) -> str:
+    files, size, rows = (document[f"{name}{suffix}"] for name in ("files", "bytes", "rows"))
+    return f"{files} files ({bytes_text(size)}), {rows} rows"
+
+
 def _counts(counts: Mapping[str, int]) -> str:
     shown = [f"{count} {state.replace('_', ' ')}" for state, count in counts.items() if count]
     return ", ".join(shown) or "none"
@@ -93,6 +135,6 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def table_text(rows: Iterable[tuple[str, str]]) -> str:
     """Two columns, the first as wide as its longest entry."""
-    pairs = list(rows)
+    pairs = [(printable_line(name), printable_line(text)) for name, text in rows]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in pairs)

@@ -1,6 +1,7 @@
 """The commands."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -11,6 +12,7 @@ from pixaris_sync.cli.endings import ungrouped
 from pixaris_sync.cli.exits import Exit, exit_of
 from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
 from pixaris_sync.errors import SyncError
+from pixaris_sync.names import printable_line
 
 app = typer.Typer(
     name="pixaris-sync",
@@ -22,8 +24,14 @@ app = typer.Typer(
 
 ProjectOption = Annotated[str | None, typer.Option(help="Only this Pixaris project.")]
 DatasetOption = Annotated[str | None, typer.Option(help="Only this Pixaris dataset.")]
-SinceOption = Annotated[str | None, typer.Option(help="Only runs stored on or after this date (YYYY-MM-DD).")]
-UntilOption = Annotated[str | None, typer.Option(help="Only runs stored before this date (YYYY-MM-DD).")]
+DATE_FORMATS = ["%Y-%m-%d"]
+SinceOption = Annotated[
+    datetime | None, typer.Option(formats=DATE_FORMATS, help="Only runs stored on or after this date.")
+]
+UntilOption = Annotated[
+    datetime | None, typer.Option(formats=DATE_FORMATS, help="Only runs stored before this date.")
+]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
 FullOption = Annotated[
     bool, typer.Option("--full", help="Look at every file again, not only at changed folders.")
 ]
@@ -35,9 +43,9 @@ def main() -> NoReturn:
         with ungrouped():
             app()
     except SyncError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable_line(f"error: {error}"), file=sys.stderr)
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            print(printable_line(f"hint: {error.hint}"), file=sys.stderr)
         sys.exit(exit_of(error))
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
@@ -152,11 +160,16 @@ def retry(
 def sandbox(
     *,
     data_dir: Annotated[Path | None, typer.Option(help="Keep the data in this folder.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    storage_port: PortOption = 0,
+    bigquery_port: PortOption = 0,
 ) -> None:
     """Start local GCS and BigQuery emulators, and print how to point Pixaris and pixaris-sync at them."""
     from pixaris_sync.cli.trying import run_sandbox
 
-    sys.exit(run_sandbox(data_dir))
+    sys.exit(run_sandbox(data_dir, host=host, storage_port=storage_port, bigquery_port=bigquery_port))
 
 
 @app.command()

@@ -38,7 +38,7 @@ def _flag(key: str) -> inspect.Parameter:
     name = key.replace("_", "-")
     default = "" if field.is_required() or field.default is None else f" [default: {field.default}]"
     option = typer.Option(
-        f"--{name}",
+        f"--{name}/--no-{name}" if is_switch else f"--{name}",
         *ALIASES.get(key, ()),
         help=f"{field.description}{default}",
         show_default=False,

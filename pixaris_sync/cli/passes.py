@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from collections.abc import Mapping
-from datetime import date
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from pixaris_sync import __version__, report
 from pixaris_sync.cli.exits import Exit, exit_of_pass
 from pixaris_sync.cli.progress import show_progress
 from pixaris_sync.cli.wiring import owned_ledger, run_engine, settings_for
-from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.ledger.overview import overview
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode, Tally
@@ -24,30 +23,16 @@ from pixaris_sync.pipeline.engine import Engine
 log = logging.getLogger(__name__)
 
 
-def selection_of(project: str | None, dataset: str | None, since: str | None, until: str | None) -> Selection:
-    """Which runs the flags select.
-
-    Raises:
-        ConfigurationError: a date is none.
-    """
+def selection_of(
+    project: str | None, dataset: str | None, since: datetime | None, until: datetime | None
+) -> Selection:
+    """Which runs the flags select; run names begin with the time they were stored at."""
     return Selection(
         project=project,
         dataset=dataset,
-        since=_first_name("--since", since) or "",
-        until=_first_name("--until", until),
+        since=f"{since:%Y%m%d}-000000" if since else "",
+        until=f"{until:%Y%m%d}-000000" if until else None,
     )
-
-
-def _first_name(flag: str, text: str | None) -> str | None:
-    """The least run name of a day: names begin with the time they were stored at."""
-    if text is None:
-        return None
-    try:
-        return f"{date.fromisoformat(text):%Y%m%d}-000000"
-    except ValueError:
-        raise ConfigurationError(
-            "understand flag", flag, f"{text!r} is no date", hint="write it as YYYY-MM-DD"
-        ) from None
 
 
 def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:

@@ -15,6 +15,7 @@ from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.wiring import open_known_ledger, ports, read_overview, settings_for
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.overview import find_runs, release
+from pixaris_sync.names import printable_line
 from pixaris_sync.ownership import read_owner
 from pixaris_sync.settings import Settings
 
@@ -81,7 +82,7 @@ def run_verify(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) 
 async def _verify(settings: Settings, *, as_json: bool) -> Exit:
     from pixaris_sync.verify import Sign, verify
 
-    ledger = open_known_ledger(settings)
+    ledger = open_known_ledger(settings, read_only=True)
     counts = dict.fromkeys(Sign, 0)
     try:
         async with ports(settings) as (store, sink):
@@ -90,7 +91,7 @@ async def _verify(settings: Settings, *, as_json: bool) -> Exit:
                 if as_json:
                     print(report.as_json(finding.document))
                 elif finding.sign is not Sign.SAME:
-                    print(f"{finding.sign} {finding.subject}: {finding.detail}")
+                    print(printable_line(f"{finding.sign} {finding.subject}: {finding.detail}"))
     finally:
         ledger.close()
     differing = sum(count for sign, count in counts.items() if sign is not Sign.SAME)

@@ -11,14 +11,16 @@ from pixaris_sync.cli.exits import Exit
 from pixaris_sync.sandbox.emulators import Sandbox
 
 
-def run_sandbox(data_dir: Path | None) -> Exit:
+def run_sandbox(data_dir: Path | None, *, host: str, storage_port: int, bigquery_port: int) -> Exit:
     """Run emulators until Ctrl+C or SIGTERM."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    with Sandbox(data_dir=data_dir) as sandbox:
+    with Sandbox(
+        data_dir=data_dir, host=host, storage_port=storage_port, bigquery_port=bigquery_port
+    ) as sandbox:
         print(sandbox.export_lines(), flush=True)
         print("the sandbox is running; Ctrl+C ends it", file=sys.stderr, flush=True)
         try:

@@ -4,7 +4,7 @@ import logging
 import random
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.filesystems import network_filesystem
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
+from pixaris_sync.names import printable_line
 from pixaris_sync.ownership import Ownership
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
@@ -43,6 +44,15 @@ def settings_for(flags: Mapping[str, Any], config: Path | None) -> Settings:
     return settings
 
 
+class LineFormatter(logging.Formatter):
+    """Writes each message on one line: names of files must neither forge lines nor steer a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class calls it so
+        """See `logging.Formatter`."""
+        record.message = printable_line(record.message)
+        return super().formatMessage(record)
+
+
 def set_up_logging(level: str) -> None:
     """Messages go to stderr; a terminal gets colours and keeps its progress bar."""
     from rich.console import Console
@@ -51,10 +61,10 @@ def set_up_logging(level: str) -> None:
     handler: logging.Handler
     if sys.stderr.isatty():
         handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
-        handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(LineFormatter("%(message)s", datefmt="%H:%M:%S"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("pixaris_sync").setLevel(level.upper())
 
@@ -74,6 +84,7 @@ async def ports(settings: Settings) -> AsyncIterator[tuple[ObjectStore, RowSink]
         settings.gcp_project_id,
         emulator_host=settings.bigquery_emulator_host,
         timeout_seconds=settings.request_timeout_seconds,
+        job_timeout_seconds=settings.job_timeout_seconds,
         threads_limit=settings.warehouse_threads_limit,
     )
     try:
@@ -105,12 +116,12 @@ def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
             path.parent,
             kind,
         )
-    ledger = Ledger.open(path)
-    try:
-        with Ownership(settings.local_results_folder, path.with_suffix(".owner"), command):
-            yield ledger
-    finally:
-        ledger.close()
+    # The lock first: a newer program must not migrate the ledger under an older one that works with it.
+    with (
+        Ownership(settings.local_results_folder, path.with_suffix(".owner"), command),
+        closing(Ledger.open(path)) as ledger,
+    ):
+        yield ledger
 
 
 def open_known_ledger(settings: Settings, *, read_only: bool = False) -> Ledger:

@@ -1,0 +1,159 @@
+"""What the cloud should hold of a dataset: the folder read anew, and the ledger for what is gone from it.
+
+Blocking.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pixaris_sync.contract import Destination, check_dataset_names, map_record, object_name
+from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
+from pixaris_sync.files import extend_crc32c
+from pixaris_sync.ledger.inventory import Inventory
+from pixaris_sync.model import Cell, DamagedLine, DatasetKey, FileVersion, RunKey, TrackingRecord
+from pixaris_sync.scan import LocalResults
+
+#: How much of a tracking file is read at once.
+TAIL_BYTES_LIMIT = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedObject:
+    """An object that should be in the bucket.
+
+    Attributes:
+        run, path: which file of which run it is.
+        version: the local file; None where there is none.
+        crc32c: of its content where that needs no reading: it stood in the record, or the ledger knows it.
+        uploaded: the checksum of what was uploaded, by the ledger.
+        by_ledger: nothing of it is left here, and only the ledger knows it.
+    """
+
+    run: RunKey
+    path: str
+    version: FileVersion | None
+    crc32c: int | None
+    uploaded: int | None
+    by_ledger: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedRow:
+    """A row that should be in the table: a tracking record and its cells, or why it has none."""
+
+    run: RunKey
+    cells: tuple[Cell, ...]
+    fault: str = ""
+
+
+@dataclass(slots=True)
+class Expected:
+    """What should be in the cloud of one dataset, and how the comparison went so far.
+
+    Attributes:
+        key: the dataset.
+        known: what the ledger says of it.
+        objects: by name.
+        rows: for every tracking record.
+        forgotten: how many rows of a run the ledger calls synced that no tracking line tells of any more.
+        damaged: lines that no record can be read from.
+        refused: why nothing of the dataset can be carried; empty where it can.
+        missing, differing: how many objects and rows of a run are not there, or not the same.
+        unclear: runs of which a file could not be compared.
+        unknown: the bucket's listing or the table could not be read.
+    """
+
+    key: DatasetKey
+    known: Inventory
+    objects: dict[str, ExpectedObject] = field(default_factory=dict)
+    rows: list[ExpectedRow] = field(default_factory=list)
+    forgotten: Counter[str] = field(default_factory=Counter)
+    damaged: list[DamagedLine] = field(default_factory=list)
+    refused: str = ""
+    missing: Counter[str] = field(default_factory=Counter)
+    differing: Counter[str] = field(default_factory=Counter)
+    unclear: set[str] = field(default_factory=set)
+    unknown: bool = False
+
+
+def expect(
+    results: LocalResults,
+    destination: Destination,
+    key: DatasetKey,
+    known: Inventory,
+    *,
+    accept_without_images: bool,
+) -> Expected:
+    """Read a dataset's tracking file and look at its runs' folders.
+
+    Raises:
+        LocalFileError: the tracking file cannot be read.
+    """
+    expected = Expected(key, known)
+    try:
+        check_dataset_names(key)
+    except NameRefusedError as error:
+        expected.refused = str(error)
+    gone = known.synced.copy()
+    for records in _pieces(results, key, expected.damaged):
+        by_run: defaultdict[RunKey, set[str]] = defaultdict(set)
+        for record in records:
+            by_run[record.run] |= _expect_record(expected, record, destination)
+            gone[record.run.run, record.digest] -= 1
+        for run, saved in by_run.items():
+            inspection = results.inspect(run, sorted(saved), accept_without_images=accept_without_images)
+            for file in inspection.files:
+                _expect_object(expected, run, file.path, version=file.version)
+    for (name, path), crc32c in known.uploaded.items():
+        run = RunKey(key.project, key.dataset, name)
+        if object_name(run, path) not in expected.objects:
+            _expect_object(expected, run, path, crc32c=crc32c, by_ledger=True)
+    for (name, _), count in gone.items():
+        expected.forgotten[name] += max(count, 0)
+    return expected
+
+
+def _pieces(
+    results: LocalResults, key: DatasetKey, damaged: list[DamagedLine]
+) -> Iterator[Iterable[TrackingRecord]]:
+    """The records of a tracking file from its start, whatever was read of it before."""
+    position = None
+    while tail := results.tail(key, position, bytes_limit=TAIL_BYTES_LIMIT):
+        if position is not None and tail.from_start:
+            raise LocalFileError(
+                "compare dataset", str(key), "its tracking file was rewritten meanwhile", hint="try again"
+            )
+        damaged += tail.damaged
+        yield tail.records
+        if not tail.more:
+            return
+        position = tail.position
+
+
+def _expect_record(expected: Expected, record: TrackingRecord, destination: Destination) -> set[str]:
+    """Take in one record; the names of its saved files."""
+    try:
+        mapped = map_record(record, destination)
+    except SyncError as error:
+        expected.rows.append(ExpectedRow(record.run, (), str(error)))
+        return set()
+    expected.rows.append(ExpectedRow(record.run, mapped.cells))
+    for path, content in mapped.inline_files.items():
+        # Where records of one run differ in a file, the first is what was uploaded.
+        if object_name(record.run, path) not in expected.objects:
+            _expect_object(expected, record.run, path, crc32c=extend_crc32c(0, content))
+    return set(mapped.saved_files)
+
+
+def _expect_object(
+    expected: Expected,
+    run: RunKey,
+    path: str,
+    *,
+    version: FileVersion | None = None,
+    crc32c: int | None = None,
+    by_ledger: bool = False,
+) -> None:
+    uploaded = expected.known.uploaded.get((run.run, path))
+    expected.objects[object_name(run, path)] = ExpectedObject(run, path, version, crc32c, uploaded, by_ledger)

@@ -1,0 +1,104 @@
+"""Objects of the bucket against files: by crc32c, from listings."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import anyio
+
+from pixaris_sync.contract import object_prefix
+from pixaris_sync.errors import LocalFileError
+from pixaris_sync.files import RunFiles
+from pixaris_sync.model import RemoteObject
+from pixaris_sync.names import printable
+from pixaris_sync.ports import ObjectStore
+from pixaris_sync.verify.expected import Expected, ExpectedObject
+from pixaris_sync.verify.findings import Finding, Kind, Sign, failed
+
+#: Files that are read at the same time.
+READS_LIMIT = 8
+
+#: A file's crc32c, or why it has none.
+_Checksum = int | LocalFileError
+
+
+async def compare_objects(
+    store: ObjectStore, files: RunFiles, expected: Expected, *, chunk_bytes: int
+) -> AsyncIterator[Finding]:
+    """Compare a dataset's objects with what is expected, and note in `expected` how each run came out.
+
+    A file is read only where an object of its size was found.
+
+    Args:
+        store: the bucket.
+        files: the local files.
+        expected: what should be there.
+        chunk_bytes: how much of each file is held at once.
+
+    Raises:
+        SyncError: the bucket cannot be listed; what was not found until then is not known to be missing.
+    """
+    waiting = dict(expected.objects)
+    async for page in store.list(object_prefix(expected.key)):
+        found = [(remote, waiting.pop(remote.name, None)) for remote in page]
+        checksums = await _checksums(files, found, chunk_bytes)
+        for remote, wanted in found:
+            if wanted is None:
+                yield _finding(Sign.EXTRA, remote.name, "only in the bucket")
+            else:
+                yield _compare(expected, remote, wanted, checksums.get(remote.name))
+    for name, wanted in waiting.items():
+        expected.missing[wanted.run.run] += 1
+        gone = "; the local file is gone too" if wanted.by_ledger else ""
+        yield _finding(Sign.MISSING, name, f"not in the bucket{gone}")
+
+
+def _finding(sign: Sign, name: str, detail: str) -> Finding:
+    return Finding(sign, Kind.OBJECT, printable(name), detail)
+
+
+async def _checksums(
+    files: RunFiles, found: Sequence[tuple[RemoteObject, ExpectedObject | None]], chunk_bytes: int
+) -> dict[str, _Checksum]:
+    """The crc32c of every local file whose size says nothing, by the object's name."""
+    checksums: dict[str, _Checksum] = {}
+    limiter = anyio.Semaphore(READS_LIMIT)
+
+    async def read(name: str, wanted: ExpectedObject) -> None:
+        assert wanted.version is not None  # noqa: S101 - asked below
+        async with limiter:
+            try:
+                checksums[name] = await files.checksum(
+                    wanted.run, wanted.path, wanted.version, chunk_bytes=chunk_bytes
+                )
+            except LocalFileError as error:
+                checksums[name] = error
+
+    async with anyio.create_task_group() as tasks:
+        for remote, wanted in found:
+            if wanted is not None and wanted.version is not None and wanted.version.size == remote.size:
+                tasks.start_soon(read, remote.name, wanted)
+    return checksums
+
+
+def _compare(
+    expected: Expected, remote: RemoteObject, wanted: ExpectedObject, checksum: _Checksum | None
+) -> Finding:
+    if isinstance(checksum, LocalFileError):
+        expected.unclear.add(wanted.run.run)
+        return failed(Kind.OBJECT, remote.name, checksum)
+    here = wanted.crc32c if checksum is None else checksum
+    if here == remote.crc32c:
+        note = ", as the ledger knows it: the local file cannot be read any more" if wanted.by_ledger else ""
+        return _finding(Sign.SAME, remote.name, f"crc32c {remote.crc32c:08x}{note}")
+    expected.differing[wanted.run.run] += 1
+    return _finding(Sign.DIFFERS, remote.name, _difference(remote, wanted, here))
+
+
+def _difference(remote: RemoteObject, wanted: ExpectedObject, here: int | None) -> str:
+    if here is None and wanted.version is not None:
+        text = f"{wanted.version.size} bytes here, {remote.size} in the bucket"
+    else:
+        side = "by the ledger" if wanted.by_ledger else "here"
+        text = f"crc32c {here:08x} {side}, {remote.crc32c:08x} in the bucket"
+    if not wanted.by_ledger and wanted.uploaded == remote.crc32c:
+        text += ": the local file changed after it was uploaded"
+    return text
