@@ -91,5 +91,9 @@ class TableNotFoundError(SyncError):
     """The table does not exist, or not yet everywhere in the service."""
 
 
+class JobFailedError(SyncError):
+    """A load job ended with an error: nothing was loaded, and its id is used up."""
+
+
 class UnknownColumnError(SyncError):
     """The service does not know a column of a row, or not yet everywhere."""

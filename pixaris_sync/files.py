@@ -45,16 +45,19 @@ _LINK_HINT: Final = "put the file or folder itself there: links below the result
 _IMAGE_HINT: Final = "replace the image by a whole one; one that is still being written is looked at again"
 _CHANGED: Final = "it changed while it was read"
 _CHANGED_HINT: Final = "wait until nothing writes to the run any more; it is then looked at again"
+_PLACE_HINT: Final = (
+    "put what Pixaris wrote in its place again, or take its run's line out of the tracking file"
+)
 #: Errors of the system that stay until somebody acts, each with what is wrong and what to do.
 _PERMANENT: Final = {
     errno.ENOENT: ("it does not exist", "put it back, or take its run's line out of the tracking file"),
-    errno.ENOTDIR: ("it is no folder", ""),
-    errno.EISDIR: ("it is a folder, not a file", ""),
+    errno.ENOTDIR: ("it is no folder", _PLACE_HINT),
+    errno.EISDIR: ("it is a folder, not a file", _PLACE_HINT),
     errno.ELOOP: ("it is a symbolic link, which is never followed", _LINK_HINT),
     errno.EACCES: ("permission denied", "let the user who runs pixaris-sync read it"),
     errno.EPERM: ("permission denied", "let the user who runs pixaris-sync read it"),
-    errno.ENAMETOOLONG: ("its name is longer than the file system takes", ""),
-    errno.ENXIO: ("it is no regular file", ""),
+    errno.ENAMETOOLONG: ("its name is longer than the file system takes", _PLACE_HINT),
+    errno.ENXIO: ("it is no regular file", _PLACE_HINT),
 }
 
 
@@ -264,11 +267,7 @@ class RunFiles:
         return FileSource(self._root, run, path, version)
 
     async def verify_image(self, run: RunKey, path: str, content: bytes) -> None:
-        """Make sure that an image that was read is whole, without decoding it.
-
-        Raises:
-            LocalFileError: it cannot be verified.
-        """
+        """Make sure that an image that was read is whole, without decoding it. Raises LocalFileError."""
         await to_thread.run_sync(_verify_image, f"{run}/{path}", io.BytesIO(content))
 
     async def verify_large_image(self, run: RunKey, path: str, version: FileVersion) -> None:

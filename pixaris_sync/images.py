@@ -1,20 +1,26 @@
 """Whether an image is whole, as far as can be told without decoding it.
 
-Pixaris writes PNG; JPEG is what it would also list as an image. Both go by their own Pillow class: no limit
-on pixels applies, since none is decoded, and a decompression bomb costs nothing. What Pillow does not look at
-is looked at here: the checksum of a PNG's last chunk, and a JPEG's end marker.
+Pixaris writes PNG; JPEG is what it would also list as an image. No limit on pixels applies to these, since
+none is decoded, and a decompression bomb costs nothing. A PNG is walked here, chunk by chunk, because Pillow
+holds each chunk in memory, and a chunk can have two gigabytes; a JPEG's end marker is looked for here too,
+because Pillow does not.
+
+Source of PNG's layout: "Portable Network Graphics (PNG) Specification", W3C, chapter 5.
 """
 
 import io
 import re
+import zlib
 from typing import BinaryIO, Final
 
-from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 _SCAN_BYTES: Final = 256 * 1024
+#: Larger images of other formats are not opened: some of Pillow's readers hold the whole file in memory.
+OTHER_FORMATS_BYTES_MAX: Final = 64 * 1024 * 1024
 _PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
-#: How many bytes end a PNG at most if its last chunk, IEND and a checksum of 4 bytes, is cut.
-_PNG_CUT_END_BYTES: Final = 7
+_PNG_CHUNK_BYTES_MAX: Final = 2**31 - 1
+_PNG_HEADER_BYTES: Final = 13
 _JPEG_MAGIC: Final = b"\xff\xd8\xff"
 #: A marker that is neither a stuffed byte, a fill byte nor a restart: what ends entropy-coded data.
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
@@ -26,10 +32,11 @@ def image_fault(file: BinaryIO) -> str | None:
     """What is wrong with an image, or None where it is whole.
 
     PNG: the header, and the checksum of every chunk to the end. JPEG: the header, and every segment to the
-    end marker. Anything else: what Pillow's ``verify`` finds out.
+    end marker. Anything else: what Pillow's ``verify`` finds out, up to `OTHER_FORMATS_BYTES_MAX`.
 
     Args:
-        file: the image, seekable, at its beginning. At most one chunk of a PNG is held in memory.
+        file: the image, seekable, at its beginning. Of a PNG or JPEG, whatever its size, a part of fixed size
+            is held in memory.
 
     Raises:
         OSError: the system could not read the file.
@@ -52,21 +59,48 @@ def _fault_found(file: BinaryIO) -> str | None:
     if not magic:
         return "it is empty"
     if magic == _PNG_MAGIC:
-        PngImagePlugin.PngImageFile(file).verify()
-        return "it is cut short in its last chunk" if _png_end_is_cut(file) else None
+        return _png_fault(file)
     if magic.startswith(_JPEG_MAGIC):
         JpegImagePlugin.JpegImageFile(file)
         return None if _jpeg_ends(file) else "it is cut short: its end marker is missing"
+    if file.seek(0, io.SEEK_END) > OTHER_FORMATS_BYTES_MAX:
+        return "it is neither PNG nor JPEG, and too large to be looked at as anything else"
+    file.seek(0)
     with Image.open(file) as image:
         image.verify()
     return None
 
 
-def _png_end_is_cut(file: BinaryIO) -> bool:
-    """Whether the last chunk's checksum is cut, which Pillow does not look at."""
-    size = file.seek(0, io.SEEK_END)
-    file.seek(max(0, size - _PNG_CUT_END_BYTES))
-    return b"IEND" in file.read()
+def _png_fault(file: BinaryIO) -> str | None:
+    """Walk a PNG's chunks from the first, IHDR, to the last, IEND. What follows that is not looked at."""
+    file.seek(len(_PNG_MAGIC))
+    has_pixels = False
+    kind = b""
+    while kind != b"IEND":
+        head = file.read(8)
+        length, before, kind = int.from_bytes(head[:4], "big"), kind, head[4:]
+        if len(head) < 8:  # noqa: PLR2004 - four bytes of length, four of kind
+            return "it is cut short between two chunks"
+        if (before == b"") != (kind == b"IHDR") or (kind == b"IHDR" and length != _PNG_HEADER_BYTES):
+            return "its header is not where it should be"
+        if length > _PNG_CHUNK_BYTES_MAX or not (kind.isalpha() and kind.isascii()):
+            return f"it has a broken chunk after {before.decode('ascii')}"
+        if fault := _chunk_fault(file, kind, length):
+            return fault
+        has_pixels |= kind == b"IDAT"
+    return None if has_pixels else "there are no pixels in it"
+
+
+def _chunk_fault(file: BinaryIO, kind: bytes, length: int) -> str | None:
+    """Read a chunk's data and its checksum."""
+    crc32 = zlib.crc32(kind)
+    while length > 0 and (piece := file.read(min(length, _SCAN_BYTES))):
+        crc32 = zlib.crc32(piece, crc32)
+        length -= len(piece)
+    told = file.read(4)
+    if length or len(told) < 4:  # noqa: PLR2004 - the bytes of a checksum
+        return f"its chunk {kind.decode('ascii')} is cut short"
+    return None if told == crc32.to_bytes(4, "big") else f"its chunk {kind.decode('ascii')} is damaged"
 
 
 def _jpeg_ends(file: BinaryIO) -> bool:

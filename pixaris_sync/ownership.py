@@ -7,9 +7,11 @@ the ledger a note tells who the owner is, for the message that the second one ge
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,8 @@ from types import TracebackType
 from typing import Self
 
 from pixaris_sync.errors import FolderOwnedError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Ownership:
 
     Args:
         folder: the results folder.
-        note: where to say who the owner is; its folder exists.
+        note: where to say who the owner is, if it can be written there; its folder is made.
         command: what this process does.
     """
 
@@ -66,8 +70,7 @@ class Ownership:
                 hint="stop it first, or let it do the work: `pixaris-sync status` shows how far it is",
             ) from None
         except OSError:
-            # A file system without flock on folders: the ledger's own locks still guard the state.
-            pass
+            log.warning("%s cannot be locked: make sure that no other process works on it", self._folder)
         self._write_note()
         return self
 
@@ -75,7 +78,8 @@ class Ownership:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the lock back."""
-        self._note.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._note.unlink(missing_ok=True)
         self._close()
 
     def _close(self) -> None:
@@ -85,35 +89,58 @@ class Ownership:
     def _write_note(self) -> None:
         owner = Owner(os.getpid(), socket.gethostname(), self._command, time.time())
         fresh = self._note.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(owner)), encoding="utf-8")
-        fresh.chmod(0o600)
-        fresh.replace(self._note)
+        # It only serves a message: a full disk shows soon enough elsewhere.
+        with suppress(OSError):
+            self._note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fresh.write_text(json.dumps(asdict(owner)), encoding="utf-8")
+            fresh.chmod(0o600)
+            fresh.replace(self._note)
 
     def _describe_owner(self) -> str:
         owner = read_owner(self._note)
-        if owner is not None:
+        pids = _locking_pids(self._folder)
+        # Its owner may work with another state folder, and the note here be of an earlier one.
+        if owner is not None and (owner.pid in pids or not pids):
             return str(owner)
-        pid = _locking_pid(self._folder)
-        return f"process {pid} on this machine" if pid else "another process on this machine"
+        return f"process {pids[0]} on this machine" if pids else "another process on this machine"
 
 
 def read_owner(note: Path) -> Owner | None:
-    """Who says to own the folder that this note is about; None where nobody does."""
+    """Who says to own the folder that this note is about; None where nobody does, or who did is gone."""
     try:
-        return Owner(**json.loads(note.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        owner = Owner(**json.loads(note.read_text(encoding="utf-8")))
+        return None if _is_gone(owner) else owner
+    except (OSError, ValueError, TypeError, OverflowError):
         return None
 
 
-def _locking_pid(folder: Path) -> int | None:
-    """Which process holds an flock on a folder, by Linux' ``/proc/locks``; None where that does not tell."""
+def _is_gone(owner: Owner) -> bool:
+    """Whether a process of this machine left its note behind when it was killed."""
+    if owner.host != socket.gethostname():
+        return False
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # It lives, as another user.
+    return False
+
+
+def _locking_pids(folder: Path) -> list[int]:
+    """Which processes hold an flock on a folder, by Linux' ``/proc/locks``; empty where that does not tell.
+
+    A file of another disk with the same inode number counts too: devices are not named alike everywhere.
+    """
     inode = str(folder.stat().st_ino)
     try:
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
-        return None
+        return []
+    found = []
     for line in lines:
         fields = line.split()
-        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode:  # noqa: PLR2004 - proc(5)
-            return int(fields[4])
-    return None
+        # "1: FLOCK ADVISORY WRITE <pid> <major>:<minor>:<inode> 0 EOF" (proc(5)); "->" is one that waits.
+        if fields[1:2] == ["FLOCK"] and fields[5].rpartition(":")[2] == inode and fields[4].isdigit():
+            found.append(int(fields[4]))
+    return [pid for pid in found if pid > 0]

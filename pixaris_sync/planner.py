@@ -159,6 +159,6 @@ def _next_step(
 def delivery_method(stand: TableStand, *, now: float, limits: RowLimits) -> Delivery:
     """Whether rows go by stream or by load job."""
     changed = stand.changed_at
-    # A clock set back must not keep a table in load jobs for ever.
-    unsettled = changed is not None and 0 <= now - changed < limits.table_settle_seconds
+    # A clock set back far must not keep a table in load jobs for ever, nor one set back a little end them.
+    unsettled = changed is not None and abs(now - changed) < limits.table_settle_seconds
     return Delivery.LOAD if limits.bulk or stand.by_load or unsettled else Delivery.STREAM

@@ -20,6 +20,10 @@ class Clock(Protocol):
         """Seconds since the epoch; may jump."""
         ...
 
+    def elapsed(self) -> float:
+        """Seconds since some moment: never jumps, and goes on while the machine is suspended."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Wait; a cancellation point even for 0."""
         ...
@@ -157,8 +161,10 @@ class RowSink(Protocol):
         A job of that id which exists already is found again and waited for instead.
 
         Raises:
-            SyncError: PERMANENT where the job ended with an error (nothing was loaded; the id is used up);
-                IN_DOUBT where its end is not known.
+            JobFailedError, TableNotFoundError, UnknownColumnError: the job ended with an error: nothing was
+                loaded, and the id is used up.
+            SyncError: IN_DOUBT where its end is not known. With any other failure kind no job was begun
+                here; one begun earlier under this id may have ended well all the same.
         """
         ...
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from platformdirs import user_state_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from pixaris_sync.contract import DEFAULT_TRACKING_FILE, Destination
 from pixaris_sync.errors import ConfigurationError
@@ -61,12 +61,16 @@ class Settings(BaseModel):
         default=128 * MEBIBYTE, ge=MEBIBYTE, description="bytes of files held in memory at the same time"
     )
     resumable_threshold_bytes: int = Field(
-        default=8 * MEBIBYTE, ge=256 * 1024, description="larger files go through resumable sessions"
+        default=8 * MEBIBYTE,
+        ge=256 * 1024,
+        validate_default=True,
+        description="larger files go through resumable sessions",
     )
     chunk_bytes: int = Field(
         default=4 * MEBIBYTE,
         ge=256 * 1024,
         multiple_of=256 * 1024,
+        validate_default=True,
         description="size of a piece of a resumable upload",
     )
     stream_rows_limit: int = Field(default=500, ge=1, le=50_000, description="rows in a streaming insert")
@@ -121,6 +125,15 @@ class Settings(BaseModel):
     def _is_bare_name(cls, value: str) -> str:
         if "/" in value or "\\" in value or value in (".", ".."):
             raise ValueError("must be a bare file name")
+        return value
+
+    @field_validator("resumable_threshold_bytes", "chunk_bytes")
+    @classmethod
+    def _fits_into_memory(cls, value: int, info: ValidationInfo) -> int:
+        """What is held at once by one upload; more than the limit would be held all the same."""
+        limit = info.data.get("inflight_bytes_limit")
+        if limit is not None and value > limit:
+            raise ValueError(f"must not be more than inflight_bytes_limit ({limit})")
         return value
 
     @property

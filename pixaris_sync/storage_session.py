@@ -144,7 +144,8 @@ class ResumableUpload:
             response = await storage.session.request(
                 "PUT",
                 uri,
-                headers={"Content-Range": span},
+                # The service goes by the type told at the beginning; some emulators by this one.
+                headers={"Content-Range": span, "Content-Type": self.content_type},
                 data=io.BytesIO(chunk),
                 timeout=aiohttp.ClientTimeout(total=self.connection.limit_seconds(len(chunk))),
                 allow_redirects=False,

@@ -52,6 +52,7 @@ class BigQueryRowSink:
         emulator_host: URL or ``host:port`` of an emulator, used without credentials; None for the real
             service.
         timeout_seconds: the longest wait for an answer.
+        job_timeout_seconds: the longest wait for the end of a load job; None: the same.
         threads_limit: the most requests at once.
 
     Raises:
@@ -66,6 +67,7 @@ class BigQueryRowSink:
         *,
         emulator_host: str | None,
         timeout_seconds: float,
+        job_timeout_seconds: float | None = None,
         threads_limit: int,
     ) -> None:
         if timeout_seconds <= 0 or threads_limit <= 0:
@@ -80,6 +82,7 @@ class BigQueryRowSink:
         self._billing_project = gcp_project
         self._endpoint = _url(emulator_host) if emulator_host else None
         self._timeout = timeout_seconds
+        self._job_timeout = timeout_seconds if job_timeout_seconds is None else job_timeout_seconds
         self._limiter = anyio.CapacityLimiter(threads_limit)
         self._calls: BigQueryCalls | None = None
         self._calls_lock = threading.Lock()
@@ -140,11 +143,11 @@ class BigQueryRowSink:
         if not rows:
             return
         load = await self._write(lambda calls: calls.start_load(table, rows, job_id))
-        deadline = anyio.current_time() + self._timeout
+        deadline = anyio.current_time() + self._job_timeout
         pause = POLL_SECONDS_FIRST
         while not load.done:
             if anyio.current_time() >= deadline:
-                cause = f"load job {job_id} has not ended within {self._timeout:g} s"
+                cause = f"load job {job_id} has not ended within {self._job_timeout:g} s"
                 raise SyncError("load rows into table", table, cause, failure=Failure.IN_DOUBT)
             await anyio.sleep(pause)
             pause = min(pause * POLL_GROWTH, POLL_SECONDS_MAX)

@@ -19,6 +19,7 @@ from pixaris_sync import warehouse_sql
 from pixaris_sync.errors import (
     ConfigurationError,
     Failure,
+    JobFailedError,
     NameRefusedError,
     SyncError,
     TableNotFoundError,
@@ -228,7 +229,7 @@ class BigQueryCalls:
         Raises:
             TableNotFoundError: there is no such table.
             UnknownColumnError: the table lacks a column that a row needs.
-            SyncError: the job failed for another reason.
+            JobFailedError: the job failed for another reason.
         """
         result = load.job.error_result
         if not result:
@@ -245,7 +246,7 @@ class BigQueryCalls:
                 cause = f"no column {', '.join(sorted(lacking))} ({cause})"
                 raise UnknownColumnError(operation, subject, cause, failure=Failure.TRANSIENT)
         failure = Failure.PERMISSION if reason == "accessDenied" else failure_of_reason(reason)
-        raise SyncError(operation, subject, cause, failure=failure or Failure.PERMANENT)
+        raise JobFailedError(operation, subject, cause, failure=failure or Failure.PERMANENT)
 
     def close(self) -> None:
         """Close the connections."""

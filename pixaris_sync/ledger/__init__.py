@@ -7,7 +7,8 @@ never a second row.
 * `journal` lets many tasks write at once: what arrives together is committed together, and a caller goes on
   only when its change is durable. That is how an intent is on disk before it is tried.
 * `intake`, `uploads` and `rows` are the transitions, each a plain function over an open transaction, named
-  by the verb that changes the state. `overview` reads what ``status`` tells.
+  by the verb that changes the state. `overview` reads what ``status`` tells,
+  `inventory` what ``verify`` and a preview ask for.
 
 Invariants kept here: a run's state is always what its folder, files and records make it
 (`standing.settle_runs` ends every transition); the position in a tracking file moves in the transaction that

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
@@ -15,6 +15,14 @@ Operation = Callable[[sqlite3.Connection], Any]
 #: "PXSY": tells a ledger from any other SQLite database.
 APPLICATION_ID = 0x50585359
 BUSY_TIMEOUT_MS = 10_000
+#: Errors of SQLite's that an operation brings upon itself, as opposed to a disk or a file in trouble.
+_OWN_FAULTS = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.NotSupportedError,
+    sqlite3.ProgrammingError,
+)
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -63,10 +71,11 @@ class Ledger:
         try:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA foreign_keys = ON")
+            ledger._check_version(read_only=read_only)
             if not read_only:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
-            ledger._migrate(read_only=read_only)
+                ledger._migrate()
         except sqlite3.Error as error:
             connection.close()
             raise LedgerError("open ledger", str(path), str(error), hint=hint) from None
@@ -75,12 +84,40 @@ class Ledger:
             raise
         return ledger
 
-    def _migrate(self, *, read_only: bool) -> None:
-        steps = migrations()
-        known = steps[-1][0]
+    @classmethod
+    def in_memory(cls, *, copy_of: Path | None = None) -> Self:
+        """A ledger that nobody else sees and that is gone when it is closed; nothing is written to disk.
+
+        Args:
+            copy_of: the ledger that it begins as a copy of, where there is one at that path. Another process
+                may be working with it.
+
+        Raises:
+            LedgerError: that ledger is damaged, no ledger, of a newer version, or cannot be read.
+        """
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        ledger = cls(copy_of or Path(":memory:"), connection)
+        try:
+            if copy_of is not None and copy_of.exists():
+                _copy(copy_of, connection)
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA foreign_keys = ON")
+            ledger._check_version(read_only=False)
+            ledger._migrate()
+        except (OSError, sqlite3.Error) as error:
+            connection.close()
+            raise LedgerError("read ledger", str(ledger.path), str(error)) from None
+        except LedgerError:
+            connection.close()
+            raise
+        return ledger
+
+    def _check_version(self, *, read_only: bool) -> None:
+        known = migrations()[-1][0]
+        version = self._version()
         application = self._connection.execute("PRAGMA application_id").fetchone()[0]
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version and application != APPLICATION_ID:
+        used = version or application or self._connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        if used and application != APPLICATION_ID:
             raise LedgerError(
                 "open ledger",
                 str(self.path),
@@ -101,12 +138,24 @@ class Ledger:
                 f"its version {version} is older than this program's {known}",
                 hint="run `pixaris-sync sync` once: it upgrades the ledger",
             )
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def _migrate(self) -> None:
+        steps = migrations()
+        if self._version() >= steps[-1][0]:
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        # Asked again: another process may have migrated it while this one waited.
+        version = self._version()
         for number, script in steps:
             if number > version:
-                self._connection.executescript(
-                    f"BEGIN IMMEDIATE; {script} PRAGMA application_id = {APPLICATION_ID};"
-                    f"PRAGMA user_version = {number}; COMMIT;"
-                )
+                for statement in _statements(script):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version = {number}")
+        self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self._connection.execute("COMMIT")
 
     def apply(self, operations: Sequence[Operation]) -> list[Any]:
         """Run operations in one durable transaction, in order.
@@ -125,16 +174,22 @@ class Ledger:
                 db.execute("SAVEPOINT operation")
                 try:
                     results.append(operation(db))
-                except sqlite3.OperationalError:
+                except _OWN_FAULTS as error:
+                    db.execute("ROLLBACK TO operation")
+                    results.append(error)
+                except sqlite3.Error:
+                    # Disk full, I/O error, damaged file: nothing that a savepoint could mend.
                     raise
                 except Exception as error:  # noqa: BLE001 - handed to whoever asked for the operation
                     db.execute("ROLLBACK TO operation")
                     results.append(error)
                 db.execute("RELEASE operation")
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
             raise LedgerError(
                 "write ledger",
                 str(self.path),
@@ -170,3 +225,40 @@ class Ledger:
     def close(self) -> None:
         """Close the database. Safe to call twice."""
         self._connection.close()
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, one at a time: ``executescript`` would end the open transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _copy(path: Path, target: sqlite3.Connection) -> None:
+    """Copy a database and leave no trace beside it.
+
+    Whoever reads a database in WAL mode makes its ``-wal`` and ``-shm`` files, unless he declares it
+    immutable. Without a ``-wal`` file nobody has it open, so it is; whether that held shows afterwards.
+    """
+    before = _resting(path)
+    if before is not None:
+        _back_up(path, target, "mode=ro&immutable=1")
+    if before is None or before != _resting(path):
+        _back_up(path, target, "mode=ro")
+
+
+def _resting(path: Path) -> tuple[int, int] | None:
+    """Size and mtime of a database that nobody has open; None where somebody may."""
+    if path.with_name(f"{path.name}-wal").exists():
+        return None
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _back_up(path: Path, target: sqlite3.Connection, parameters: str) -> None:
+    uri = f"{path.resolve().as_uri()}?{parameters}"
+    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000)) as source:
+        source.backup(target)

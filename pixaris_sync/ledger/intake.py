@@ -179,7 +179,7 @@ def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> 
     )
     if run.problem is None:
         for file in run.files:
-            _take_in_file(db, now, run_id, run.name, file)
+            _take_in_file(db, now, dataset_id, run_id, run.name, file)
     return run_id
 
 
@@ -191,14 +191,16 @@ def _all_uploaded(db: Connection, run_id: int) -> bool:
     return bool(total and total == uploaded)
 
 
-def _take_in_file(db: Connection, now: float, run_id: int, rank: str, file: FoundFile) -> None:
+def _take_in_file(
+    db: Connection, now: float, dataset_id: int, run_id: int, rank: str, file: FoundFile
+) -> None:
     version = file.version
     known = db.execute("SELECT * FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)).fetchone()
     if known is None:
         db.execute(
-            "INSERT INTO files (run_id, path, rank, content, size, mtime_ns, inode, state, since)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (run_id, file.path, rank, file.content, *_stamp(version), FileState.PENDING, now),
+            "INSERT INTO files (run_id, dataset_id, path, rank, content, size, mtime_ns, inode, state, since)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (run_id, dataset_id, file.path, rank, file.content, *_stamp(version), FileState.PENDING, now),
         )
         return
     if (known["size"], known["mtime_ns"], known["inode"]) == _stamp(version):
@@ -242,19 +244,21 @@ def _take_in_record(
     clash = _clash(db, run_id, found.inline)
     if clash is None:
         for file in found.inline:
-            _take_in_file(db, now, run_id, record.run.run, file)
+            _take_in_file(db, now, dataset_id, run_id, record.run.run, file)
     db.execute(
-        "INSERT INTO records (dataset_id, run_id, digest, ordinal, line, reading, payload, state, since,"
-        " cause, hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO records (dataset_id, run_id, rank, digest, ordinal, line, reading, payload, state,"
+        " since, found_at, cause, hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             dataset_id,
             run_id,
+            record.run.run,
             record.digest,
             ordinal,
             record.line,
             reading,
             json.dumps(record.values),
             RowState.QUARANTINED if clash else RowState.PENDING,
+            now,
             now,
             clash.cause if clash else None,
             clash.hint if clash else None,
@@ -280,8 +284,8 @@ def _clash(db: Connection, run_id: int, inline: Sequence[FoundFile]) -> Problem 
 def _take_in_damaged(db: Connection, now: float, dataset_id: int, damaged: DamagedLine, reading: int) -> None:
     ordinal = _ordinal(db, dataset_id, damaged.digest, reading)
     db.execute(
-        "INSERT INTO records (dataset_id, digest, ordinal, line, reading, state, since, cause, hint)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO records (dataset_id, digest, ordinal, line, reading, state, since, found_at, cause,"
+        " hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET line = excluded.line, reading = excluded.reading, cause = excluded.cause",
         (
             dataset_id,
@@ -290,6 +294,7 @@ def _take_in_damaged(db: Connection, now: float, dataset_id: int, damaged: Damag
             damaged.line,
             reading,
             RowState.QUARANTINED,
+            now,
             now,
             damaged.cause,
             DAMAGED_HINT,
@@ -338,31 +343,3 @@ def take_in_notices(db: Connection, now: float, scope: str, notices: Sequence[No
             for notice in notices
         ],
     )
-
-
-def folders_to_inspect(db: Connection, dataset_id: int) -> list[tuple[str, str, RunState]]:
-    """Every run that a record names: name, signature when last inspected, state."""
-    rows = db.execute(
-        "SELECT name, signature, state FROM runs WHERE dataset_id = ? AND committed", (dataset_id,)
-    )
-    return [(row["name"], row["signature"] or "", RunState(row["state"])) for row in rows]
-
-
-def payloads(db: Connection, dataset_id: int, run: str) -> list[tuple[int, str]]:
-    """Line and JSON of the records of a run that are not synced."""
-    rows = db.execute(
-        "SELECT c.line, c.payload FROM records c JOIN runs r ON r.id = c.run_id"
-        " WHERE r.dataset_id = ? AND r.name = ? AND c.payload IS NOT NULL ORDER BY c.line",
-        (dataset_id, run),
-    )
-    return [(row["line"], row["payload"]) for row in rows]
-
-
-def local_paths(db: Connection, dataset_id: int, run: str) -> list[str]:
-    """Run-relative paths of the local files of a run that were taken in."""
-    rows = db.execute(
-        "SELECT f.path FROM files f JOIN runs r ON r.id = f.run_id"
-        " WHERE r.dataset_id = ? AND r.name = ? AND f.mtime_ns > 0",
-        (dataset_id, run),
-    )
-    return [row["path"] for row in rows]

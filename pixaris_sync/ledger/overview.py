@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from pixaris_sync.ledger.selection import SELECTED, Selection
+from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
+from pixaris_sync.ledger.standing import settle_runs
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
 
 LAST_SYNCED = "last_synced_at"
@@ -68,8 +69,9 @@ def overview(db: Connection, tracking_file: str) -> Overview:
             "SELECT coalesce(sum(size), 0) FROM files WHERE state <> 'uploaded'"
         ).fetchone()[0],
         oldest_pending_at=db.execute(
-            "SELECT min(c.since) FROM runs r JOIN records c ON c.run_id = r.id"
-            " WHERE r.state IN ('pending', 'failing') AND c.state <> 'synced'"
+            "SELECT min(coalesce((SELECT min(c.found_at) FROM records c WHERE c.run_id = r.id"
+            " AND c.state <> 'synced'), r.since))"
+            " FROM runs r WHERE r.state IN ('pending', 'failing') AND r.state <> 'synced' AND r.committed"
         ).fetchone()[0],
         last_synced_at=float(last) if last else None,
         torn_lines=db.execute("SELECT count(*) FROM datasets WHERE torn_bytes > 0").fetchone()[0],
@@ -108,14 +110,16 @@ def work_left(db: Connection, selection: Selection) -> WorkLeft:
     """Count what is not synced among the selected. A run folder still being written is not work yet."""
     count = f"SELECT count(*) FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE {SELECTED}"
     waiting = db.execute(
-        f"{count} AND r.state IN ('pending', 'failing') AND r.committed", selection.parameters
+        f"{count} AND r.state IN ('pending', 'failing') AND r.state <> 'synced' AND r.committed",
+        selection.parameters,
     ).fetchone()[0]
     stuck = db.execute(
-        f"{count} AND r.state IN ('quarantined', 'incomplete')", selection.parameters
+        f"{count} AND r.state IN ('quarantined', 'incomplete') AND r.state <> 'synced'",
+        selection.parameters,
     ).fetchone()[0]
     damaged = db.execute(
         "SELECT count(*) FROM records c JOIN datasets d ON d.id = c.dataset_id WHERE c.run_id IS NULL"
-        " AND (:project IS NULL OR d.project = :project) AND (:dataset IS NULL OR d.dataset = :dataset)",
+        f" AND {SELECTED_DATASETS}",
         selection.parameters,
     ).fetchone()[0]
     left_out = db.execute("SELECT count(*) FROM notices WHERE state = 'quarantined'").fetchone()[0]
@@ -134,13 +138,15 @@ class Backlog:
 def backlog(db: Connection, selection: Selection) -> Backlog:
     """Count what of the selected runs is still to be carried."""
     files, size = db.execute(
-        "SELECT count(*), coalesce(sum(f.size), 0) FROM files f JOIN runs r ON r.id = f.run_id"
-        f" JOIN datasets d ON d.id = r.dataset_id WHERE f.state IN ('pending', 'uploading') AND {SELECTED}",
+        "SELECT count(*), coalesce(sum(f.size), 0) FROM datasets d CROSS JOIN files f"
+        " WHERE f.dataset_id = d.id AND f.state IN ('pending', 'uploading') AND f.state <> 'uploaded'"
+        f" AND {selected('f.rank')}",
         selection.parameters,
     ).fetchone()
     rows = db.execute(
-        "SELECT count(*) FROM records c JOIN runs r ON r.id = c.run_id JOIN datasets d ON d.id = c.dataset_id"
-        f" WHERE c.state NOT IN ('synced', 'quarantined') AND {SELECTED}",
+        "SELECT count(*) FROM datasets d CROSS JOIN records c"
+        " WHERE c.dataset_id = d.id AND c.ready IN (0, 1) AND c.state <> 'quarantined'"
+        f" AND c.state <> 'synced' AND {selected('c.rank')}",
         selection.parameters,
     ).fetchone()[0]
     return Backlog(files=files, bytes=size, rows=rows)
@@ -149,11 +155,13 @@ def backlog(db: Connection, selection: Selection) -> Backlog:
 def release(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
     """Take quarantined runs up again: all of them, or those given.
 
-    What stopped them is looked at anew: files are sent again, folders inspected, damaged lines read again.
+    What stopped them is looked at anew: files are sent again, folders inspected, damaged lines read again,
+    and so are records that were refused when they were taken in.
 
     Returns:
-        How many runs and damaged lines were taken up.
+        How many quarantined runs and damaged lines were taken up.
     """
+    released = 0
     if run_ids is None:
         rows = db.execute("SELECT id FROM runs WHERE state = 'quarantined'").fetchall()
         run_ids = [row["id"] for row in rows]
@@ -163,6 +171,8 @@ def release(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
     else:
         lines = 0
     for run_id in run_ids:
+        released += db.execute("SELECT state = 'quarantined' FROM runs WHERE id = ?", (run_id,)).fetchone()[0]
+        _read_refused_again(db, run_id)
         for table, waiting in (("files", FileState.QUARANTINED), ("records", RowState.QUARANTINED)):
             db.execute(
                 f"UPDATE {table} SET state = 'pending', since = ?, attempts = 0, next_attempt_at = 0,"
@@ -173,19 +183,30 @@ def release(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
             "UPDATE records SET state = ? WHERE run_id = ? AND state = ? AND taken",
             (RowState.IN_DOUBT, run_id, RowState.PENDING),
         )
-        # Whatever was in the way of a file may have gone: expect no object that is not our own. An unknown
-        # signature makes the next scan inspect the folder.
+        # Whatever was in the way of a file may have gone: expect no object that is not our own.
         db.execute(
             "UPDATE files SET generation = 0, crc32c = NULL"
             " WHERE run_id = ? AND state = 'pending' AND NOT ours",
             (run_id,),
         )
         db.execute(
-            "UPDATE runs SET state = 'pending', since = ?, cause = NULL, hint = NULL, signature = NULL,"
-            " folder_cause = NULL, folder_hint = NULL WHERE id = ?",
-            (now, run_id),
+            "UPDATE runs SET signature = NULL, folder_cause = NULL, folder_hint = NULL WHERE id = ?",
+            (run_id,),
         )
-    return len(run_ids) + int(lines)
+    settle_runs(db, now, run_ids)
+    return released + int(lines)
+
+
+def _read_refused_again(db: Connection, run_id: int) -> None:
+    """Forget records that were refused when they were taken in, so that the next reading judges them anew."""
+    forgotten = db.execute(
+        "DELETE FROM records WHERE run_id = ? AND state = ? AND attempts = 0 AND sends = 0",
+        (run_id, RowState.QUARANTINED),
+    ).rowcount
+    if forgotten:
+        db.execute(
+            "UPDATE datasets SET tail = NULL WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)", (run_id,)
+        )
 
 
 def find_runs(db: Connection, name: str) -> list[int]:

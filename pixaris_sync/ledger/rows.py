@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
-from pixaris_sync.ledger.selection import SELECTED, Selection
+from pixaris_sync.ledger.selection import Selection, selected
 from pixaris_sync.ledger.standing import Problem, settle_runs
-from pixaris_sync.model import Delivery, RowState, RunKey
+from pixaris_sync.model import DatasetKey, Delivery, RowState, RunKey
 from pixaris_sync.planner import TableStand
 
 DAY_SECONDS = 24 * 3600
@@ -40,7 +40,7 @@ class PendingRow:
 def _pending(row: Row) -> PendingRow:
     return PendingRow(
         id=row["id"],
-        run=RunKey(row["project"], row["dataset"], row["name"]),
+        run=RunKey(row["project"], row["dataset"], row["rank"]),
         digest=row["digest"],
         ordinal=row["ordinal"],
         line=row["line"],
@@ -53,12 +53,13 @@ def _pending(row: Row) -> PendingRow:
 
 
 _SELECT = """
-SELECT c.*, r.name, d.project, d.dataset FROM records c
-JOIN runs r ON r.id = c.run_id JOIN datasets d ON d.id = c.dataset_id
+SELECT c.*, d.project, d.dataset FROM datasets d CROSS JOIN records c
 """
-#: Rows that may be sent or looked for: their files are in the bucket, and nothing speaks against them.
+#: Rows that may be sent or looked for: their files are in the bucket, and nothing speaks against them. The
+#: condition on ``synced`` is that of the indexes.
 _SENDABLE = f"""
-c.ready AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND {SELECTED}
+c.dataset_id = d.id AND c.ready = 1 AND c.state <> 'synced'
+AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND {selected("c.rank")}
 AND (c.state <> 'pending' OR c.attempts < :attempts_limit)
 """
 _STANDS = f"""
@@ -68,7 +69,7 @@ SELECT d.table_id,
        sum(c.state IN ('accepted', 'in_doubt') AND c.next_attempt_at <= :now) AS look,
        min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at,
        max(iif(c.state = 'sending', c.delivery_id, NULL)) AS unfinished_load
-FROM records c JOIN runs r ON r.id = c.run_id JOIN datasets d ON d.id = c.dataset_id
+FROM datasets d CROSS JOIN records c
 WHERE c.state IN ('pending', 'accepted', 'in_doubt', 'sending') AND {_SENDABLE}
 GROUP BY d.table_id
 """
@@ -106,12 +107,17 @@ def ready_rows(
 
     While the bad row of a refused batch is looked for, the batch is no larger than the rows in it allow.
     """
-    rows = db.execute(
-        f"{_SELECT} WHERE c.state = 'pending' AND {_SENDABLE} AND c.next_attempt_at <= :now"
-        " AND d.table_id = :table_id"
-        " ORDER BY coalesce(c.batch_limit, 1000000), r.name DESC, c.line LIMIT :count",
-        {**selection.parameters, "now": now, "table_id": table_id, "count": count},
-    ).fetchall()
+    rows: list[Row] = []
+    # One dataset at a time, because its index is in this order; mostly there is one.
+    for (dataset_id,) in db.execute("SELECT id FROM datasets WHERE table_id = ?", (table_id,)).fetchall():
+        rows += db.execute(
+            f"{_SELECT} INDEXED BY records_in_order WHERE d.id = :dataset_id AND c.state = 'pending'"
+            f" AND {_SENDABLE} AND c.next_attempt_at <= :now"
+            " ORDER BY coalesce(c.batch_limit, 1000000), c.rank DESC, c.line LIMIT :count",
+            {**selection.parameters, "now": now, "dataset_id": dataset_id, "count": count},
+        )
+    rows = sorted(rows, key=lambda row: str(row["rank"]), reverse=True)
+    rows = sorted(rows, key=lambda row: row["batch_limit"] or 1_000_000)[:count]
     limit = rows[0]["batch_limit"] if rows and rows[0]["batch_limit"] else count
     return [_pending(row) for row in rows[:limit]]
 
@@ -128,14 +134,21 @@ def rows_to_look_for(
     return [_pending(row) for row in rows]
 
 
-def synced_twins(db: Connection, rows: Sequence[PendingRow]) -> dict[int, int]:
-    """By row id, how many records equal to it are synced: so many equal rows in the table are taken."""
+def synced_twins(db: Connection, rows: Sequence[PendingRow]) -> dict[int, dict[DatasetKey, int]]:
+    """By row id, how many equal records are synced in each dataset of its table: their rows are taken.
+
+    Where datasets share a table, a record that was copied from one to another stands in both.
+    """
     return {
-        row.id: db.execute(
-            "SELECT count(*) FROM records WHERE digest = ? AND state = ? AND dataset_id ="
-            " (SELECT dataset_id FROM records WHERE id = ?)",
-            (row.digest, RowState.SYNCED, row.id),
-        ).fetchone()[0]
+        row.id: {
+            DatasetKey(twins["project"], twins["dataset"]): twins["count"]
+            for twins in db.execute(
+                "SELECT d.project, d.dataset, count(*) AS count FROM datasets d CROSS JOIN records c"
+                " WHERE d.table_id = (SELECT table_id FROM datasets WHERE project = ? AND dataset = ?)"
+                " AND c.dataset_id = d.id AND c.digest = ? AND c.state = ? GROUP BY d.id",
+                (row.run.project, row.run.dataset, row.digest, RowState.SYNCED),
+            )
+        }
         for row in rows
     }
 
@@ -144,7 +157,9 @@ def delivered_by(db: Connection, delivery_id: int) -> tuple[str, str | None, lis
     """Method, job id and rows of a delivery whose end is not known."""
     delivery = db.execute("SELECT method, job_id FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()
     rows = db.execute(
-        f"{_SELECT} WHERE c.delivery_id = ? AND c.state = ? ORDER BY c.id", (delivery_id, RowState.SENDING)
+        "SELECT c.*, d.project, d.dataset FROM records c JOIN datasets d ON d.id = c.dataset_id"
+        " WHERE c.delivery_id = ? AND c.state = ? ORDER BY c.id",
+        (delivery_id, RowState.SENDING),
     ).fetchall()
     return delivery["method"], delivery["job_id"], [_pending(row) for row in rows]
 
@@ -223,6 +238,15 @@ def look_again(db: Connection, rows: Sequence[PendingRow], *, next_attempt_at: f
     )
 
 
+def trouble_rows(db: Connection, now: float, rows: Sequence[PendingRow], problem: Problem) -> None:
+    """It cannot be found out now what became of these rows: say why, and leave them as they are."""
+    db.executemany(
+        "UPDATE records SET cause = ?, hint = ? WHERE id = ?",
+        [(problem.cause, problem.hint, row.id) for row in rows],
+    )
+    _settle(db, now, rows)
+
+
 def doubt_rows(
     db: Connection, now: float, rows: Sequence[PendingRow], problem: Problem, *, next_attempt_at: float
 ) -> None:
@@ -245,7 +269,11 @@ def put_off_rows(
     by_load: bool = False,
     batch_limit: int | None = None,
 ) -> None:
-    """These rows were not taken: send them again, with what was learnt. No problem: nothing was tried."""
+    """These rows were not taken: send them again, with what was learnt.
+
+    It counts as a failed attempt of each row, except without a problem (nothing was tried) and with a
+    `batch_limit`: then one of them is at fault, and the others must not run out of attempts meanwhile.
+    """
     db.executemany(
         "UPDATE records SET state = ?, since = ?, next_attempt_at = ?, attempts = attempts + ?, taken = 0,"
         " by_load = max(by_load, ?), batch_limit = coalesce(?, batch_limit), delivery_id = NULL,"
@@ -255,7 +283,7 @@ def put_off_rows(
                 RowState.PENDING,
                 now,
                 next_attempt_at,
-                problem is not None,
+                problem is not None and batch_limit is None,
                 by_load,
                 batch_limit,
                 problem.cause if problem else None,
@@ -288,7 +316,16 @@ def recover_deliveries(db: Connection, now: float) -> int:
 
     What was put off is due at once: whoever starts the program wants it tried.
     """
-    db.execute("UPDATE records SET attempts = 0, next_attempt_at = 0 WHERE state = ?", (RowState.PENDING,))
+    db.execute(
+        "UPDATE records SET attempts = 0, next_attempt_at = 0 WHERE state = ?"
+        " AND (attempts > 0 OR next_attempt_at > 0)",
+        (RowState.PENDING,),
+    )
+    # The clock may have been set while nothing ran: patience with rows that were sent begins anew.
+    db.execute(
+        "UPDATE records SET since = ?, next_attempt_at = 0 WHERE state IN (?, ?)",
+        (now, RowState.ACCEPTED, RowState.IN_DOUBT),
+    )
     return db.execute(
         "UPDATE records SET state = ?, since = ?, next_attempt_at = 0, taken = 1, delivery_id = NULL"
         " WHERE state = ? AND (SELECT method FROM deliveries WHERE id = delivery_id) = ?",

@@ -2,11 +2,22 @@
 
 from dataclasses import dataclass
 
-#: A condition over runs r and datasets d that holds for selected runs; see `Selection.parameters`.
-SELECTED = """
+#: A condition over datasets d that holds for those of selected runs; see `Selection.parameters`.
+SELECTED_DATASETS = """
 (:project IS NULL OR d.project = :project) AND (:dataset IS NULL OR d.dataset = :dataset)
-AND r.name >= :since AND (:until IS NULL OR r.name < :until)
 """
+
+
+def selected(name: str) -> str:
+    """A condition that holds for selected runs, over datasets d and a column with the run's name.
+
+    A BLOB sorts after every TEXT: so an absent bound is a bound too, and an index over the name serves both.
+    """
+    return f"{SELECTED_DATASETS} AND {name} >= :since AND {name} < coalesce(:until, x'')"
+
+
+#: `selected` over runs r.
+SELECTED = selected("r.name")
 #: More than any number of attempts that can be counted.
 NO_LIMIT = 2**62
 

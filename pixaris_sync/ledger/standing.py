@@ -16,7 +16,7 @@ class Problem:
 
 
 _RUN_FACTS = """
-SELECT r.id, r.state, r.cause, r.hint, r.folder_cause, r.folder_hint, r.committed,
+SELECT r.id, r.state, r.cause, r.hint, r.signature, r.folder_cause, r.folder_hint, r.committed,
        d.cause AS dataset_cause, d.hint AS dataset_hint,
        EXISTS (SELECT 1 FROM files f WHERE f.run_id = r.id AND f.state <> 'uploaded') AS open_files,
        EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.state <> 'synced') AS open_records
@@ -40,7 +40,8 @@ def settle_runs(db: Connection, now: float, run_ids: Iterable[int]) -> None:
         run = db.execute(_RUN_FACTS, (run_id,)).fetchone()
         if not run["committed"]:
             continue
-        ready = not run["open_files"] and run["folder_cause"] is None
+        # Without a signature its folder is still to be inspected: it may hold more than is known.
+        ready = not run["open_files"] and run["folder_cause"] is None and run["signature"] is not None
         db.execute(
             "UPDATE records SET ready = ? WHERE run_id = ? AND state <> 'synced' AND ready <> ?",
             (ready, run_id, ready),

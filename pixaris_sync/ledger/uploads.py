@@ -4,15 +4,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
-from pixaris_sync.ledger.selection import SELECTED, Selection
+from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
 from pixaris_sync.ledger.standing import Problem, settle_runs
 from pixaris_sync.model import FileState, FileVersion, RemoteObject, RowState, RunKey
 
+#: Files that wait, as the index over open files knows them; the second condition is that index's own.
+_WAITING = f"""
+f.state = 'pending' AND f.state <> 'uploaded' AND f.dataset_id = d.id AND {selected("f.rank")}
+"""
 #: Files that may be sent: their dataset was compared with the bucket, and nothing speaks against them.
 _SENDABLE = f"""
-FROM files f JOIN runs r ON r.id = f.run_id JOIN datasets d ON d.id = r.dataset_id
-WHERE f.state = 'pending' AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND r.folder_cause IS NULL
-  AND f.attempts < :attempts_limit AND {SELECTED}
+FROM datasets d CROSS JOIN files f INDEXED BY files_open CROSS JOIN runs r
+WHERE {_WAITING} AND r.id = f.run_id AND d.adopted_at IS NOT NULL AND d.cause IS NULL
+  AND r.folder_cause IS NULL AND f.attempts < :attempts_limit
+"""
+#: Datasets that files may be sent of, and the newest run of each that has a file waiting.
+_HEADS = f"""
+SELECT (SELECT f.rank FROM files f WHERE {_WAITING} ORDER BY f.rank DESC LIMIT 1) AS newest, d.id
+FROM datasets d WHERE d.adopted_at IS NOT NULL AND d.cause IS NULL AND {SELECTED_DATASETS}
+"""
+_NEXT_OF_DATASET = f"""
+SELECT f.*, r.name, d.project, d.dataset {_SENDABLE}
+  AND d.id = :dataset_id AND f.rank >= :floor AND f.next_attempt_at <= :now
+ORDER BY f.rank DESC, f.size LIMIT :count
 """
 
 
@@ -63,17 +77,36 @@ def _task(row: Row) -> UploadTask:
 
 
 def claim(db: Connection, now: float, selection: Selection, count: int) -> list[UploadTask]:
-    """Claim up to `count` files for upload: newest runs first, small before large within a run."""
-    rows = db.execute(
-        f"SELECT f.*, r.name, d.project, d.dataset {_SENDABLE} AND f.next_attempt_at <= :now"
-        " ORDER BY f.rank DESC, f.size LIMIT :count",
-        {**selection.parameters, "now": now, "count": count},
-    ).fetchall()
+    """Claim up to `count` files for upload: newest runs first, small before large within a run.
+
+    Each dataset's index is in that order already; those that cannot change the answer are not looked into, so
+    that a claim costs as much as it brings, however much waits.
+    """
+    rows: list[Row] = []
+    heads = [tuple(head) for head in db.execute(_HEADS, selection.parameters) if head["newest"] is not None]
+    for newest, dataset_id in sorted(heads, reverse=True):
+        floor = rows[-1]["rank"] if len(rows) == count else ""
+        if newest < floor:
+            break
+        rows += db.execute(
+            _NEXT_OF_DATASET,
+            {**selection.parameters, "dataset_id": dataset_id, "floor": floor, "now": now, "count": count},
+        )
+        rows = sorted(rows, key=_size)
+        rows = sorted(rows, key=_rank, reverse=True)[:count]
     db.executemany(
         "UPDATE files SET state = ?, since = ? WHERE id = ?",
         [(FileState.UPLOADING, now, row["id"]) for row in rows],
     )
     return [_task(row) for row in rows]
+
+
+def _rank(row: Row) -> str:
+    return str(row["rank"])
+
+
+def _size(row: Row) -> int:
+    return int(row["size"])
 
 
 def next_upload_at(db: Connection, selection: Selection) -> float | None:
@@ -96,6 +129,7 @@ def confirm_upload(
     `was_there`: somebody had put it there before (this ledger's predecessor, another machine), so the run's
     rows may be there as well: they are in doubt and looked for before they are sent.
     """
+    run_id, cause = db.execute("SELECT run_id, cause FROM files WHERE id = ?", (task.id,)).fetchone()
     confirmed = db.execute(
         "UPDATE files SET state = ?, since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,"
         " session_uri = NULL, content = NULL, attempts = 0, next_attempt_at = 0, cause = NULL, hint = NULL"
@@ -109,7 +143,6 @@ def confirm_upload(
             " WHERE id = ?",
             (FileState.PENDING, now, remote.crc32c, remote.generation, task.id),
         )
-    run_id = _run_of(db, task)
     if was_there:
         db.execute(
             "UPDATE records SET state = ?, since = ?, next_attempt_at = 0, taken = 1"
@@ -119,7 +152,7 @@ def confirm_upload(
     still_open = db.execute(
         "SELECT 1 FROM files WHERE run_id = ? AND state <> 'uploaded' LIMIT 1", (run_id,)
     ).fetchone()
-    if task.attempts or not still_open or not confirmed:
+    if cause is not None or not still_open or not confirmed:
         settle_runs(db, now, [run_id])
 
 
@@ -129,28 +162,48 @@ def _run_of(db: Connection, task: UploadTask) -> int:
 
 
 def keep_session(db: Connection, task: UploadTask, session_uri: str) -> None:
-    """Remember a resumable session before its first byte is sent."""
-    db.execute("UPDATE files SET session_uri = ? WHERE id = ?", (session_uri, task.id))
+    """Remember a resumable session before its first byte is sent; not for a file that changed on the way."""
+    db.execute(
+        "UPDATE files SET session_uri = ? WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+        (session_uri, *_unchanged(task)),
+    )
 
 
 def put_off_upload(
-    db: Connection, now: float, task: UploadTask, problem: Problem, *, next_attempt_at: float, in_doubt: bool
+    db: Connection,
+    now: float,
+    task: UploadTask,
+    problem: Problem,
+    *,
+    next_attempt_at: float,
+    in_doubt: bool,
+    attempts: int = 1,
 ) -> None:
-    """An attempt failed and a later one may succeed. `in_doubt`: it may have succeeded all the same."""
+    """An attempt failed and a later one may succeed. `in_doubt`: it may have succeeded all the same.
+
+    `attempts` is how many it counts as: as many as a pass makes leave it for a later pass.
+    """
     db.execute(
-        "UPDATE files SET state = ?, since = ?, attempts = attempts + 1, next_attempt_at = ?,"
+        "UPDATE files SET state = ?, since = ?, attempts = attempts + ?, next_attempt_at = ?,"
         " looked = iif(?, 0, looked), cause = ?, hint = ? WHERE id = ?",
-        (FileState.PENDING, now, next_attempt_at, in_doubt, problem.cause, problem.hint, task.id),
+        (FileState.PENDING, now, attempts, next_attempt_at, in_doubt, problem.cause, problem.hint, task.id),
     )
     settle_runs(db, now, [_run_of(db, task)])
 
 
 def give_up_upload(db: Connection, now: float, task: UploadTask, problem: Problem) -> None:
-    """Quarantine a file: somebody must act."""
-    db.execute(
-        "UPDATE files SET state = ?, since = ?, attempts = attempts + 1, cause = ?, hint = ? WHERE id = ?",
-        (FileState.QUARANTINED, now, problem.cause, problem.hint, task.id),
-    )
+    """Quarantine a file: somebody must act. One that changed on the way is tried as it is now instead."""
+    same = db.execute(
+        "UPDATE files SET state = ?, since = ?, attempts = attempts + 1, cause = ?, hint = ?"
+        " WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+        (FileState.QUARANTINED, now, problem.cause, problem.hint, *_unchanged(task)),
+    ).rowcount
+    if not same:
+        db.execute(
+            "UPDATE files SET state = ?, since = ?, attempts = 0, next_attempt_at = 0, cause = NULL,"
+            " hint = NULL WHERE id = ?",
+            (FileState.PENDING, now, task.id),
+        )
     settle_runs(db, now, [_run_of(db, task)])
 
 
@@ -196,8 +249,11 @@ def recover_uploads(db: Connection, now: float) -> int:
 
     What was put off is due at once: whoever starts the program wants it tried.
     """
-    db.execute("UPDATE files SET attempts = 0, next_attempt_at = 0 WHERE state = ?", (FileState.PENDING,))
+    db.execute(
+        "UPDATE files SET attempts = 0, next_attempt_at = 0 WHERE state = 'pending' AND state <> 'uploaded'"
+        " AND (attempts > 0 OR next_attempt_at > 0)"
+    )
     return db.execute(
-        "UPDATE files SET state = ?, since = ?, looked = 0 WHERE state = ?",
-        (FileState.PENDING, now, FileState.UPLOADING),
+        "UPDATE files SET state = ?, since = ?, looked = 0 WHERE state = 'uploading' AND state <> 'uploaded'",
+        (FileState.PENDING, now),
     ).rowcount

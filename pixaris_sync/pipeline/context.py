@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import TypeVar
 
+from pixaris_sync.clock import SteadyClock
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.files import RunFiles
 from pixaris_sync.ledger.journal import Journal
@@ -13,6 +14,7 @@ from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.ledger.standing import Problem
 from pixaris_sync.limits import ByteBudget, Gate
 from pixaris_sync.model import DatasetKey
+from pixaris_sync.planner import RowLimits
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.retry import Backoff
 from pixaris_sync.scan import LocalResults
@@ -74,7 +76,8 @@ class Context:
         self.journal = journal
         self.store = store
         self.sink = sink
-        self.clock = clock
+        self.clock = SteadyClock(clock)
+        self._wall_clock = clock
         self.destination = settings.destination
         self.results = LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name)
         self.files = RunFiles(settings.local_results_folder)
@@ -87,8 +90,12 @@ class Context:
         self._gates: dict[str, Gate] = {}
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """Seconds since the epoch, as far as known when this process began: it never jumps."""
         return self.clock.now()
+
+    def age_seconds(self, changed_ns: int) -> float:
+        """How long ago a file was changed, by the clock that stamps files; below 0 for a stamp to come."""
+        return self._wall_clock.now() - changed_ns / 1e9
 
     def gate(self, destination: str) -> Gate:
         """The gate of the bucket (`BUCKET`) or of a table."""
@@ -126,3 +133,22 @@ def problem_of(error: SyncError) -> Problem:
 def stops_everything(error: SyncError) -> bool:
     """Whether an error is about all of the work and not about one file or table."""
     return error.failure is Failure.CREDENTIALS
+
+
+def row_limits(settings: Settings, mode: Mode) -> RowLimits:
+    """The bounds on deliveries in a mode: bulk gathers rows, following sends them at once."""
+    if mode.bulk:
+        stream_spacing, load_spacing = settings.bulk_spacing_seconds, settings.bulk_spacing_seconds
+    elif mode.follow:
+        stream_spacing, load_spacing = 0.0, settings.load_spacing_seconds
+    else:
+        stream_spacing, load_spacing = settings.load_spacing_seconds, settings.load_spacing_seconds
+    return RowLimits(
+        stream_rows_limit=settings.stream_rows_limit,
+        load_rows_limit=settings.load_rows_limit,
+        loads_per_day_limit=settings.loads_per_day_limit,
+        table_settle_seconds=settings.table_settle_seconds,
+        stream_spacing_seconds=stream_spacing,
+        load_spacing_seconds=load_spacing,
+        bulk=mode.bulk,
+    )

@@ -5,16 +5,17 @@ jobs are found again by their id, and a row that was accepted but stays invisibl
 load job.
 """
 
-import hashlib
-import json
 import logging
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from pixaris_sync.contract import map_record, table_id
-from pixaris_sync.errors import ConfigurationError, Failure, SyncError, TableNotFoundError, UnknownColumnError
+from pixaris_sync.errors import (
+    ConfigurationError,
+    Failure,
+    JobFailedError,
+    SyncError,
+    TableNotFoundError,
+    UnknownColumnError,
+)
 from pixaris_sync.ledger.rows import (
     PendingRow,
     accept_rows,
@@ -30,12 +31,13 @@ from pixaris_sync.ledger.rows import (
     start_delivery,
     synced_twins,
     table_changed,
+    trouble_rows,
 )
 from pixaris_sync.ledger.standing import Problem
-from pixaris_sync.model import Cell, Column, Delivery, OutgoingRow, RowRefusal, RowState, TrackingRecord
+from pixaris_sync.model import Column, Delivery, OutgoingRow, RowRefusal, RowState
 from pixaris_sync.pipeline.context import Context, problem_of, stops_everything
+from pixaris_sync.pipeline.rows import MappedRow, fitting, job_id, map_row, sort_by_presence
 from pixaris_sync.planner import FinishLoad, LookForRows, SendRows, Step
-from pixaris_sync.readback import same_record
 from pixaris_sync.schema import BatchPlan, plan_batch
 
 log = logging.getLogger(__name__)
@@ -47,26 +49,6 @@ LOAD_BYTES_LIMIT = 32_000_000
 #: A row is first looked for at once, then after growing parts of the time that it has been waited for.
 LOOK_SECONDS_MIN = 0.05
 LOOK_SECONDS_MAX = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Mapped:
-    """A row to deliver and what it says."""
-
-    row: PendingRow
-    cells: tuple[Cell, ...]
-
-    @property
-    def row_id(self) -> str:
-        """The same for the same record, whoever sends it: insertId, and part of a load job's id."""
-        identity = f"{table_id(self.row.run.dataset_key)}\0{self.row.digest}\0{self.row.ordinal}"
-        return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def job_id(table: str, row_ids: Sequence[str], sends: int) -> str:
-    """A load job's id: the same rows after as many deliveries are the same job, whoever begins it."""
-    identity = "\0".join([table, str(sends), *sorted(row_ids)])
-    return f"pixaris-sync-{hashlib.sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 
 class Deliveries:
@@ -102,7 +84,8 @@ class Deliveries:
         try:
             method, batch, outgoing = await self._prepare(table, batch, step.method)
         except SyncError as error:
-            return await self._not_sent(table, [mapped.row for mapped in batch], error)
+            # Whatever came of a question or a change of the table, no row was sent.
+            return await self._not_sent(table, [mapped.row for mapped in batch], error, in_doubt=False)
         sends = max(mapped.row.sends for mapped in batch)
         identity = job_id(table, [row.row_id for row in outgoing], sends) if method is Delivery.LOAD else None
         sent = [mapped.row for mapped in batch]
@@ -115,21 +98,21 @@ class Deliveries:
         batch = await self._mapped(rows)
         if not batch:
             return None
+        sent = [mapped.row for mapped in batch]
         try:
             columns = await self._known_columns(table) or ()
             # The job is found again by its id; these rows count only where it never began.
             plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
         except SyncError as error:
-            return await self._rest(table, error)
-        sent = [mapped.row for mapped in batch]
-        return await self._deliver(table, step.delivery_id, sent, plan.rows, identity)
+            return await self._rest(table, sent, error)
+        return await self._deliver(table, step.delivery_id, sent, plan.rows, identity, begun_before=True)
 
-    async def _mapped(self, rows: Sequence[PendingRow]) -> list[_Mapped]:
+    async def _mapped(self, rows: Sequence[PendingRow]) -> list[MappedRow]:
         context = self._context
         batch = []
         for row in rows:
             try:
-                batch.append(_Mapped(row, _cells(context, row)))
+                batch.append(map_row(row, context.destination))
             except SyncError as error:
                 log.warning("%s", error)
                 await context.apply(give_up_rows, context.now(), [row], problem_of(error))
@@ -144,8 +127,8 @@ class Deliveries:
         return self._columns[table]
 
     async def _prepare(
-        self, table: str, batch: list[_Mapped], method: Delivery
-    ) -> tuple[Delivery, list[_Mapped], tuple[OutgoingRow, ...]]:
+        self, table: str, batch: list[MappedRow], method: Delivery
+    ) -> tuple[Delivery, list[MappedRow], tuple[OutgoingRow, ...]]:
         """Make the table fit for the rows, and the batch small enough for the method."""
         context, sink = self._context, self._context.sink
         columns = await self._known_columns(table)
@@ -163,7 +146,7 @@ class Deliveries:
             # What another writer changed meanwhile counts too.
             columns = await self._known_columns(table)
             plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
-        count = _fitting(plan.rows, STREAM_BYTES_LIMIT if method is Delivery.STREAM else LOAD_BYTES_LIMIT)
+        count = fitting(plan.rows, STREAM_BYTES_LIMIT if method is Delivery.STREAM else LOAD_BYTES_LIMIT)
         if count == 0:
             method, count = Delivery.LOAD, 1
         return method, batch[:count], plan.rows[:count]
@@ -184,7 +167,10 @@ class Deliveries:
         rows: Sequence[PendingRow],
         outgoing: Sequence[OutgoingRow],
         identity: str | None,
+        *,
+        begun_before: bool = False,
     ) -> SyncError | None:
+        """Send rows, and write down what became of them. `begun_before`: their load job may have run."""
         context = self._context
         refusals: tuple[RowRefusal, ...] = ()
         stopping: SyncError | None = None
@@ -194,9 +180,10 @@ class Deliveries:
             else:
                 await context.sink.load(table, outgoing, job_id=identity)
         except SyncError as error:
-            if error.failure is Failure.IN_DOUBT and identity is not None:
+            unknown = error.failure is Failure.IN_DOUBT or (begun_before and not _ends_a_job(error))
+            if unknown and identity is not None:
                 # The rows stay with their delivery: the job is found again by its id.
-                return await self._rest(table, error)
+                return await self._rest(table, rows, error)
             stopping = await self._not_sent(table, rows, error)
         else:
             context.succeeded(table)
@@ -227,8 +214,10 @@ class Deliveries:
                 log.warning("%s: %s", rows[index].run, problem.cause)
                 await context.apply(give_up_rows, now, [rows[index]], problem)
 
-    async def _not_sent(self, table: str, rows: Sequence[PendingRow], error: SyncError) -> SyncError | None:
-        """Nothing was taken, or it is not known: decide by the kind of failure."""
+    async def _not_sent(
+        self, table: str, rows: Sequence[PendingRow], error: SyncError, *, in_doubt: bool = True
+    ) -> SyncError | None:
+        """Nothing was taken, or (if it can be `in_doubt`) it is not known: decide by the kind of failure."""
         context, now = self._context, self._context.now()
         attempts = max(row.attempts for row in rows)
         problem = problem_of(error)
@@ -241,7 +230,7 @@ class Deliveries:
             next_at = context.next_attempt_at(attempts, error)
             await context.apply(put_off_rows, now, rows, problem, next_attempt_at=next_at, by_load=True)
             return None
-        if error.failure is Failure.IN_DOUBT:
+        if in_doubt and error.failure is Failure.IN_DOUBT:
             context.gate(table).failed(now, error)
             next_at = now + LOOK_SECONDS_MAX
             await context.apply(doubt_rows, now, rows, problem, next_attempt_at=next_at)
@@ -257,8 +246,9 @@ class Deliveries:
             await context.apply(give_up_rows, now, rows, problem)
         return None
 
-    async def _rest(self, table: str, error: SyncError) -> SyncError | None:
-        """A question to the service failed; nothing changed for the rows."""
+    async def _rest(self, table: str, rows: Sequence[PendingRow], error: SyncError) -> SyncError | None:
+        """A question to the service failed; the rows stay as they are, with the cause."""
+        await self._context.apply(trouble_rows, self._context.now(), rows, problem_of(error))
         if stops_everything(error) or isinstance(error, ConfigurationError):
             return error
         self._context.gate(table).failed(self._context.now(), error)
@@ -274,38 +264,17 @@ class Deliveries:
             read = await context.sink.read_rows(table, sorted({mapped.row.run.run for mapped in batch}))
         except SyncError as error:
             if error.failure.retryable or stops_everything(error) or isinstance(error, ConfigurationError):
-                return await self._rest(table, error)
+                return await self._rest(table, [mapped.row for mapped in batch], error)
             log.warning("%s", error)
             await context.apply(give_up_rows, context.now(), rows, problem_of(error))
             return None
         context.succeeded(table)
-        found, missing = await self._match(batch, read)
+        twins = await context.apply(synced_twins, rows)
+        found, missing = sort_by_presence(batch, read, twins, context.destination)
         context.tally.rows += len(found)
         await context.apply(confirm_rows, context.now(), found)
         await self._still_missing(table, missing)
         return None
-
-    async def _match(
-        self, batch: Sequence[_Mapped], read: Sequence[Mapping[str, Any]]
-    ) -> tuple[list[PendingRow], list[PendingRow]]:
-        """Sort rows into found and missing; one row in the table answers for one record."""
-        by_run: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-        for there in read:
-            by_run[there.get("experiment_run_name")].append(there)
-        found: list[PendingRow] = []
-        missing: list[PendingRow] = []
-        twins = await self._context.apply(synced_twins, [mapped.row for mapped in batch])
-        claimed: dict[str, int] = {}
-        for mapped in batch:
-            row = mapped.row
-            claimed.setdefault(row.digest, twins[row.id])
-            equal = sum(same_record(mapped.cells, other) for other in by_run[row.run.run])
-            if equal > claimed[row.digest]:
-                claimed[row.digest] += 1
-                found.append(row)
-            else:
-                missing.append(row)
-        return found, missing
 
     async def _still_missing(self, table: str, rows: Sequence[PendingRow]) -> None:
         """Look again for these rows, or (their time is up) deliver them again by a load job."""
@@ -333,16 +302,8 @@ class Deliveries:
         await context.apply(put_off_rows, now, absent, by_load=True)
 
 
-def _cells(context: Context, row: PendingRow) -> tuple[Cell, ...]:
-    record = TrackingRecord(row.run, json.loads(row.payload), row.digest, row.line)
-    return map_record(record, context.destination).cells
-
-
-def _fitting(rows: Sequence[OutgoingRow], bytes_limit: int) -> int:
-    """How many rows from the first on fit into a request."""
-    total = 0
-    for count, row in enumerate(rows):
-        total += len(json.dumps(row.cells)) + 100
-        if total > bytes_limit:
-            return count
-    return len(rows)
+def _ends_a_job(error: SyncError) -> bool:
+    """Whether an error tells that a load job of this id cannot have loaded anything, nor ever will."""
+    if isinstance(error, JobFailedError | TableNotFoundError | UnknownColumnError):
+        return True
+    return error.failure is Failure.PERMANENT and not isinstance(error, ConfigurationError)

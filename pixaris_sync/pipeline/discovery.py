@@ -31,19 +31,17 @@ from pixaris_sync.ledger.intake import (
     KnownDataset,
     Notice,
     Orphan,
-    folders_to_inspect,
-    local_paths,
     open_dataset,
-    payloads,
     refuse_dataset,
     take_in,
     take_in_notices,
     take_in_orphans,
     take_in_runs,
 )
+from pixaris_sync.ledger.inventory import folders_to_inspect, local_paths, payloads, runs_with_records
 from pixaris_sync.ledger.standing import Problem
 from pixaris_sync.ledger.uploads import adopt_objects, adopted
-from pixaris_sync.model import DatasetKey, FileVersion, RemoteObject, RunKey, RunState, Tail, TrackingRecord
+from pixaris_sync.model import DatasetKey, FileVersion, RemoteObject, RunKey, RunState, TrackingRecord
 from pixaris_sync.pipeline.context import Context, problem_of
 
 log = logging.getLogger(__name__)
@@ -134,15 +132,13 @@ class Discovery:
 
     async def _read_on(self, known: KnownDataset, inspected: set[str]) -> KnownDataset:
         context, position = self._context, known.position
-
-        def read() -> tuple[Tail | None, list[FoundRun]]:
-            tail = context.results.tail(known.key, position, bytes_limit=TAIL_BYTES_LIMIT)
-            return tail, self._find_runs(known, tail.records) if tail else []
-
         while True:
-            tail, runs = await self._blocking(read)
+            tail = await self._blocking(
+                partial(context.results.tail, known.key, position, bytes_limit=TAIL_BYTES_LIMIT)
+            )
             if tail is None:
                 break
+            runs = await self._find_runs(known, tail.records)
             if tail.position != position or tail.records or tail.damaged or not known.read_whole:
                 new = await context.apply(take_in, context.now(), known.id, tail, runs)
                 context.tally.records += new
@@ -152,17 +148,28 @@ class Discovery:
                 break
         return await context.apply(open_dataset, context.now(), known.key, table_id(known.key))
 
-    def _find_runs(self, known: KnownDataset, records: Iterable[TrackingRecord]) -> list[FoundRun]:
-        """Inspect the folders of the runs that these records name. Blocks."""
+    async def _find_runs(self, known: KnownDataset, records: Iterable[TrackingRecord]) -> list[FoundRun]:
+        """Inspect the folders of the runs that these records name."""
         by_run: dict[str, list[TrackingRecord]] = defaultdict(list)
         for record in records:
             by_run[record.run.run].append(record)
-        return [self._find_run(known.key, name, records) for name, records in by_run.items()]
+        # Runs stored in the same second share a folder: it must hold the files of all their records.
+        shared = await self._context.apply(runs_with_records, known.id, by_run)
+        saved = {name: await self._saved_files(known, name) for name in shared}
+        return await self._blocking(
+            lambda: [
+                self._find_run(known.key, name, saved.get(name, ()), records)
+                for name, records in by_run.items()
+            ]
+        )
 
-    def _find_run(self, key: DatasetKey, name: str, records: Sequence[TrackingRecord]) -> FoundRun:
+    def _find_run(
+        self, key: DatasetKey, name: str, saved_before: Iterable[str], records: Sequence[TrackingRecord]
+    ) -> FoundRun:
+        """Inspect a run's folder for records and for files of records that came before. Blocks."""
         run = RunKey(key.project, key.dataset, name)
         found: list[FoundRecord] = []
-        saved: list[str] = []
+        saved = list(saved_before)
         problem: Problem | None = None
         for record in records:
             try:
@@ -213,7 +220,7 @@ class Discovery:
         await context.apply(take_in_orphans, context.now(), known.id, orphans)
 
     def _changed(
-        self, key: DatasetKey, runs: Sequence[tuple[str, str, RunState]], inspected: set[str]
+        self, key: DatasetKey, runs: Sequence[tuple[str, str | None, RunState]], inspected: set[str]
     ) -> Iterable[str]:
         full = self._context.mode.full
         for name, signature, state in runs:
@@ -240,16 +247,16 @@ class Discovery:
         return saved
 
     def _orphans(self, key: DatasetKey, named: set[str]) -> list[Orphan]:
-        context, now = self._context, self._context.now()
+        context = self._context
         found = []
         for folder in context.results.run_folders(key):
             if folder.name in named:
                 continue
             run = RunKey(key.project, key.dataset, folder.name)
             try:
-                age_seconds = now - context.results.changed_ns(run) / 1e9
+                age_seconds = context.age_seconds(context.results.changed_ns(run))
             except LocalFileError:
-                age_seconds = now - folder.mtime_ns / 1e9
+                age_seconds = context.age_seconds(folder.mtime_ns)
             if 0 <= age_seconds < context.settings.incomplete_after_seconds:
                 problem = Problem("its folder has no tracking line yet: it is being stored", "")
                 found.append(Orphan(folder.name, young=True, problem=problem))

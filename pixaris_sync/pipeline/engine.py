@@ -22,12 +22,12 @@ from pixaris_sync.ledger.overview import WorkLeft, get_fact, set_fact, work_left
 from pixaris_sync.ledger.rows import recover_deliveries, stands
 from pixaris_sync.ledger.uploads import UploadTask, claim, next_upload_at, recover_uploads
 from pixaris_sync.model import DatasetKey
-from pixaris_sync.pipeline.context import BUCKET, Context, Mode, stops_everything
+from pixaris_sync.pipeline.context import BUCKET, Context, Mode, row_limits, stops_everything
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery
 from pixaris_sync.pipeline.signals import Signal, wait_until
 from pixaris_sync.pipeline.uploads import upload_file
-from pixaris_sync.planner import RowLimits, SendRows, Step, TableStand, plan_rows
+from pixaris_sync.planner import SendRows, Step, TableStand, plan_rows
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.settings import Settings
 
@@ -79,7 +79,7 @@ class Engine:
         self.context.look_at = self.look_at
         self._discovery = Discovery(self.context)
         self._deliveries = Deliveries(self.context)
-        self._limits = _row_limits(settings, mode)
+        self._limits = row_limits(settings, mode)
         self._progress = Signal()
         self._work_found = Signal()
         self._dirty: dict[DatasetKey, None] = {}
@@ -92,6 +92,7 @@ class Engine:
         self._busy_tables: set[str] = set()
         self._sent_at: dict[str, float] = {}
         self._draining = False
+        self._drain_asked = anyio.Event()
         self._fatal: SyncError | None = None
         self._started = anyio.Event()
 
@@ -157,6 +158,7 @@ class Engine:
     def drain(self) -> None:
         """Take no new work; `run` ends when what is in flight has ended."""
         self._draining = True
+        self._drain_asked.set()
         self._progress.notify()
 
     @property
@@ -193,10 +195,13 @@ class Engine:
         try:
             while not self._draining:
                 if not gate.is_open(context.now()):
-                    await context.clock.sleep(gate.opens_at - context.now())
+                    await wait_until(self._drain_asked, context.clock, gate.opens_at)
                     continue
                 try:
                     async with self._adoptions:
+                        # It may have closed while others went first: an outage must not cost one try each.
+                        if not gate.is_open(context.now()):
+                            continue
                         await self._check_destination()
                         await self._discovery.adopt(known)
                 except SyncError as error:
@@ -279,7 +284,9 @@ class Engine:
                     self._sent_at[step.table_id] = now
                 tasks.start_soon(self._step, step)
             wakes = [at for at in (snapshot.next_upload_at, plan.wake_at) if at is not None]
-            if not self.in_flight and not self._scanning and not wakes and not context.mode.follow:
+            busy = self.in_flight or self._scanning or self._dirty or wakes or context.mode.follow
+            # What ended since the snapshot was taken may have made something ready that it does not show.
+            if not busy and not progress.is_set():
                 return
             await wait_until(progress, context.clock, min(wakes, default=None))
             await context.clock.sleep(COORDINATE_PAUSE_SECONDS)
@@ -330,21 +337,3 @@ class Engine:
             self._stops(error)
         self._busy_tables.discard(step.table_id)
         self._progress.notify()
-
-
-def _row_limits(settings: Settings, mode: Mode) -> RowLimits:
-    if mode.bulk:
-        stream_spacing, load_spacing = settings.bulk_spacing_seconds, settings.bulk_spacing_seconds
-    elif mode.follow:
-        stream_spacing, load_spacing = 0.0, settings.load_spacing_seconds
-    else:
-        stream_spacing, load_spacing = settings.load_spacing_seconds, settings.load_spacing_seconds
-    return RowLimits(
-        stream_rows_limit=settings.stream_rows_limit,
-        load_rows_limit=settings.load_rows_limit,
-        loads_per_day_limit=settings.loads_per_day_limit,
-        table_settle_seconds=settings.table_settle_seconds,
-        stream_spacing_seconds=stream_spacing,
-        load_spacing_seconds=load_spacing,
-        bulk=mode.bulk,
-    )

@@ -78,27 +78,32 @@ async def _carry(context: Context, task: UploadTask) -> tuple[RemoteObject, bool
     name = object_name(task.run, task.path)
     check_object_name(name)
     body = await _read(context, task)
-    generation, known_crc32c, ours, foreign = task.generation, task.crc32c, task.ours, task.looked
+    generation, known_crc32c, ours = task.generation, task.crc32c, task.ours
     if not task.looked:
         found = await context.store.stat(name)
         generation, known_crc32c = (found.generation, found.crc32c) if found else (0, None)
         ours = ours and generation == task.generation
     if generation and known_crc32c == body.crc32c:
         known = RemoteObject(name, task.version.size, body.crc32c, generation)
-        # Our own interrupted upload is no sign that anybody else delivered this run.
-        return known, foreign and not ours
+        # Our own interrupted upload is no sign that anybody else delivered this run; an object that was there
+        # before it is.
+        return known, generation == task.generation and not ours
     if generation and not ours:
-        raise _conflict(name)
+        raise object_conflict(name)
     try:
         return await _send(context, task, name, body, generation), False
     except ObjectConflictError:
         found = await context.store.stat(name)
-        if found is None or found.crc32c != body.crc32c:
-            raise _conflict(name) from None
+        if found is None:
+            # Somebody removed the one that was to be replaced.
+            return await _send(context, task, name, body, 0), False
+        if found.crc32c != body.crc32c:
+            raise object_conflict(name) from None
         return found, True
 
 
-def _conflict(name: str) -> ObjectConflictError:
+def object_conflict(name: str) -> ObjectConflictError:
+    """An object stands in the way of a file: another content, which did not come from that file."""
     return ObjectConflictError(
         "upload object",
         name,
@@ -150,7 +155,7 @@ async def _send(context: Context, task: UploadTask, name: str, body: _Body, gene
 
 async def _local_failure(context: Context, task: UploadTask, error: LocalFileError) -> None:
     now = context.now()
-    age_seconds = now - task.version.mtime_ns / 1e9
+    age_seconds = context.age_seconds(task.version.mtime_ns)
     young_seconds = context.settings.young_file_seconds
     if error.failure.retryable:
         # The file changed under us: what it is now must be taken in before it is sent.
@@ -172,6 +177,8 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
             waiting,
             next_attempt_at=now + young_seconds - age_seconds,
             in_doubt=False,
+            # A pass does not wait for whoever still writes: the next one looks again.
+            attempts=1 if context.mode.follow else context.mode.selection.attempts_limit,
         )
     else:
         log.warning("%s", error)

@@ -34,19 +34,22 @@ _PACKAGES = (
     "gcp_storage_emulator",
 )
 _LOG_LINES = 20
+_LOOPBACK = "127.0.0.1"
+_EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - only compared with
 
 
 class Sandbox:
     """Google Cloud Storage and BigQuery on this machine, for as long as the context is open.
 
     The emulators are child processes that end with this one, however it ends. They listen on free ports of
-    the loopback interface, unless told otherwise.
+    the loopback interface, unless told otherwise, and let anybody in who can reach them.
 
     Args:
         project: Google Cloud project id to use.
         dataset: BigQuery dataset to create.
         bucket: bucket to create.
         data_dir: where to keep buckets and tables; in memory when None.
+        host: address to listen on; ``0.0.0.0`` lets other machines and containers in.
         storage_port: port of the storage emulator; 0 takes a free one.
         bigquery_port: port of the BigQuery emulator; 0 takes a free one.
 
@@ -62,6 +65,7 @@ class Sandbox:
         dataset: str = "pixaris",
         bucket: str = "pixaris-sandbox-bucket",
         data_dir: Path | None = None,
+        host: str = _LOOPBACK,
         storage_port: int = 0,
         bigquery_port: int = 0,
     ) -> None:
@@ -70,6 +74,7 @@ class Sandbox:
         self.bucket = bucket
         self.environment: Mapping[str, str] = {}
         self._data_dir = data_dir
+        self._host = host
         self._ports = {"storage": storage_port, "bigquery": bigquery_port}
         self._children: list[_Emulator] = []
         self._scratch: Path | None = None
@@ -125,7 +130,7 @@ class Sandbox:
 
     def _launch(self, name: str, *arguments: str) -> "_Emulator":
         assert self._scratch is not None  # noqa: S101 - made before the first launch
-        command = [*arguments, "--port", str(self._ports[name])]
+        command = [*arguments, "--host", self._host, "--port", str(self._ports[name])]
         if self._data_dir is not None:
             command += ["--data-dir", str(self._data_dir.resolve() / name)]
         child = _Emulator(name, command, log=self._scratch / f"{name}.log")
@@ -171,7 +176,7 @@ class _Emulator:
             )
 
     def wait_until_ready(self) -> str:
-        """The ``host:port`` it answers at.
+        """The ``host:port`` that it answers at on this machine.
 
         Raises:
             SyncError: it ended, or said nothing in time.
@@ -185,7 +190,8 @@ class _Emulator:
                 "start", f"the {self.name} emulator", f"it {fate}\n{self._last_words()}", hint=INSTALL_HINT
             )
         announced = json.loads(line)
-        return f"{announced['host']}:{announced['port']}"
+        host = _LOOPBACK if announced["host"] == _EVERY_INTERFACE else announced["host"]
+        return f"{host}:{announced['port']}"
 
     def _last_words(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()

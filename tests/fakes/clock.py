@@ -23,6 +23,10 @@ class ManualClock:
         """Seconds since the epoch."""
         return self._wall
 
+    def elapsed(self) -> float:
+        """Seconds that have passed."""
+        return self._passed
+
     async def sleep(self, seconds: float) -> None:
         """Wait until `advance` has gone past it."""
         if seconds <= 0:

@@ -1,6 +1,5 @@
 """One sandbox for all integration tests; each test gets a bucket and a dataset of its own in it."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +9,17 @@ from google.cloud import bigquery
 from google.cloud.storage import Bucket, Client
 
 from pixaris_sync.sandbox.emulators import Sandbox
-from tests.integration.cloud import NO_RETRY, TIMEOUT_SECONDS, Cloud
+from tests.integration.cloud import Cloud, new_cloud
 from tests.integration.warehouse import Warehouse
+from tests.support.command_line import CommandLine
+from tests.support.proxy import Proxies, proxy_for
+from tests.support.stored_runs import Reader
 
 if TYPE_CHECKING:
     from pixaris.experiment_handlers.gcp import GCPExperimentHandler
     from pixaris.experiment_handlers.local import LocalExperimentHandler
 
 _HERE = Path(__file__).parent
-_numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,23 +40,7 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture
 def cloud(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     """A new bucket and a new dataset; this process's environment points at them during the test."""
-    number = next(_numbers)
-    cloud = Cloud(
-        project=sandbox.project,
-        dataset=f"dataset_{number}",
-        bucket=f"bucket-{number}",
-        environment={
-            **sandbox.environment,
-            "PIXARIS_SYNC_GCP_BQ_EXPERIMENT_DATASET": f"{sandbox.project}.dataset_{number}",
-            "PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME": f"bucket-{number}",
-        },
-    )
-    for name, value in {**cloud.environment, "GRADIO_ANALYTICS_ENABLED": "False"}.items():
-        monkeypatch.setenv(name, value)
-    with bigquery.Client(project=cloud.project) as client:
-        client.create_dataset(cloud.dataset, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
-    Client(project=cloud.project).create_bucket(cloud.bucket, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
-    return cloud
+    return new_cloud(sandbox, monkeypatch)
 
 
 @pytest.fixture
@@ -106,3 +91,31 @@ def local_handler(local_results: Path) -> "LocalExperimentHandler":
     from pixaris.experiment_handlers.local import LocalExperimentHandler  # noqa: PLC0415 - as above
 
     return LocalExperimentHandler(str(local_results))
+
+
+@pytest.fixture
+def command_line(cloud: Cloud, local_results: Path, tmp_path: Path) -> CommandLine:
+    """The real command line on the test's results folder, bucket and dataset."""
+    return CommandLine(local_results, tmp_path / "state", cloud.environment)
+
+
+@pytest.fixture
+def pixaris(gcp_handler: "GCPExperimentHandler") -> Reader:
+    """The test's bucket and dataset as Pixaris reads them."""
+    return Reader(gcp_handler)
+
+
+@pytest.fixture
+def proxies(cloud: Cloud) -> Iterator[Proxies]:
+    """What may stand between a command and the emulators."""
+    with (
+        proxy_for(cloud.environment["STORAGE_EMULATOR_HOST"]) as storage,
+        proxy_for(cloud.environment["BIGQUERY_EMULATOR_HOST"]) as bigquery,
+    ):
+        yield Proxies(storage, bigquery)
+
+
+@pytest.fixture
+def proxied(command_line: CommandLine, proxies: Proxies) -> CommandLine:
+    """The real command line, with the proxies between it and the emulators."""
+    return command_line.but(**proxies.environment)

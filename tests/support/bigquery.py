@@ -1,78 +1,54 @@
-"""The BigQuery emulator as a fixture, and plain requests to it."""
+"""Emulated BigQuery with a project and a dataset in it, and plain requests to it."""
 
-import importlib.util
-import json
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.support.emulators import Running, running_program, running_sandbox
 
 PROJECT = "contract-project"
 DATASET = "contract_dataset"
-_FAREWELL_SECONDS = 15
 
 
 @dataclass(frozen=True, slots=True)
 class EmulatedBigQuery:
-    """A running emulator: its base URL, and a project with a dataset in it."""
+    """A running emulator, and a project with a dataset in it."""
 
-    url: str
+    running: Running
     project: str
     dataset: str
 
     def request(self, method: str, path: str, body: dict[str, Any]) -> Any:
         """Send JSON to ``/bigquery/v2/projects/<project>/<path>`` and return the answer's."""
-        request = urllib.request.Request(  # noqa: S310 - the URL is this emulator's
-            f"{self.url}/bigquery/v2/projects/{self.project}/{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - the same
-            return json.load(answer)
+        return self.running.request(method, f"/bigquery/v2/projects/{self.project}/{path}", body)
 
 
 @contextmanager
-def running_emulator() -> Iterator[EmulatedBigQuery]:
-    """Start the sandbox's BigQuery on a free port of the loopback interface; end it afterwards."""
-    command = [
-        sys.executable,
-        "-m",
-        "pixaris_sync.sandbox.bigquery",
-        "--project",
-        PROJECT,
-        "--stop-with-stdin",
-    ]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            assert line, "the BigQuery emulator ended before it was ready"
-            ready = json.loads(line)
-            emulator = EmulatedBigQuery(f"http://{ready['host']}:{ready['port']}", PROJECT, DATASET)
-            reference = {"projectId": PROJECT, "datasetId": DATASET}
-            emulator.request("POST", "datasets", {"datasetReference": reference})
-            yield emulator
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(_FAREWELL_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-@pytest.fixture(scope="session")
-def bigquery_emulator() -> Iterator[EmulatedBigQuery]:
-    """One emulator for all tests: they tell their tables apart by name."""
-    if importlib.util.find_spec("bqemulator") is None:
-        pytest.skip("the extra `sandbox` is not installed")
-    with running_emulator() as emulator:
+def running_sandbox_bigquery(folder: Path) -> Iterator[EmulatedBigQuery]:
+    """The sandbox's BigQuery; its log goes to `folder`."""
+    with running_sandbox("bigquery", "--project", PROJECT, folder=folder) as running:
+        emulator = EmulatedBigQuery(running, PROJECT, DATASET)
+        reference = {"projectId": PROJECT, "datasetId": DATASET}
+        emulator.request("POST", "datasets", {"datasetReference": reference})
         yield emulator
+
+
+@contextmanager
+def running_bigquery_emulator(program: str, folder: Path) -> Iterator[EmulatedBigQuery]:
+    """The program bigquery-emulator; its log goes to `folder`."""
+
+    def arguments(port: int, grpc_port: int) -> list[str]:
+        return [
+            f"--project={PROJECT}",
+            f"--dataset={DATASET}",
+            "--host=127.0.0.1",
+            f"--port={port}",
+            f"--grpc-port={grpc_port}",
+            "--log-level=info",
+        ]
+
+    dataset = f"/bigquery/v2/projects/{PROJECT}/datasets/{DATASET}"
+    with running_program(program, arguments, ready_path=dataset, folder=folder) as running:
+        yield EmulatedBigQuery(running, PROJECT, DATASET)

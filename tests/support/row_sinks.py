@@ -1,4 +1,4 @@
-"""The row sinks that the contract suite runs against: the fake, the emulator, the real service."""
+"""The row sinks that the contract suite runs against: the fake, emulators, the real service."""
 
 import itertools
 import os
@@ -117,7 +117,7 @@ def fake_sink() -> SinkUnderTest:
 
 
 def emulated_sink(emulator: EmulatedBigQuery) -> SinkUnderTest:
-    """The real adapter on the emulator."""
+    """The real adapter on an emulator."""
 
     def make_table(table: str, fields: Sequence[ApiField]) -> None:
         reference = {"projectId": emulator.project, "datasetId": emulator.dataset, "tableId": table}
@@ -127,7 +127,7 @@ def emulated_sink(emulator: EmulatedBigQuery) -> SinkUnderTest:
 
     def sink(dataset: str) -> BigQueryRowSink:
         return BigQueryRowSink(
-            dataset, emulator.project, emulator_host=emulator.url, timeout_seconds=30, threads_limit=4
+            dataset, emulator.project, emulator_host=emulator.running.url, timeout_seconds=30, threads_limit=4
         )
 
     dataset = f"{emulator.project}.{emulator.dataset}"

@@ -47,6 +47,7 @@ class Seen:
     query: dict[str, str]
     authorization: str
     content_range: str
+    content_type: str
     body: bytes
 
 
@@ -76,6 +77,7 @@ class Script:
                 dict(request.query),
                 request.headers.get("Authorization", ""),
                 request.headers.get("Content-Range", ""),
+                request.headers.get("Content-Type", ""),
                 await request.read(),
             )
         )

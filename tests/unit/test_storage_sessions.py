@@ -76,6 +76,7 @@ class TestResumableUploads:
             "bytes 524288-786431/786432",
         ]
         assert b"".join(seen.body for seen in script.seen[1:]) == LARGE
+        assert {seen.content_type for seen in script.seen[1:]} == {"image/png"}
 
     async def test_the_service_decides_where_to_go_on(self, store: GcsObjectStore, script: Script) -> None:
         """Goal: a Range in the middle of a chunk is honoured. Method: keep half of what was sent."""

@@ -6,6 +6,7 @@ import pytest
 
 from pixaris_sync.errors import (
     Failure,
+    JobFailedError,
     SyncError,
     TableNotFoundError,
     UnknownColumnError,
@@ -156,7 +157,7 @@ class TestLoadJobs:
         server.script_upload(load_job("job", "DONE", COUNTED, ("invalid", said)))
         server.script(table_resource(("experiment_run_name", "STRING"), ("steps", "INTEGER")))
         caught = await failure_of(sink.load(TABLE, [row("a", steps="many")], job_id="job"))
-        assert (type(caught), caught.failure, caught.cause) == (SyncError, Failure.PERMANENT, said)
+        assert (type(caught), caught.failure, caught.cause) == (JobFailedError, Failure.PERMANENT, said)
 
     async def test_a_column_that_the_table_lacks_is_told_by_looking_at_it(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink

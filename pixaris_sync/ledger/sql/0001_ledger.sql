@@ -16,6 +16,7 @@ CREATE TABLE datasets (
     since REAL NOT NULL,
     UNIQUE (project, dataset)
 ) STRICT;
+CREATE INDEX datasets_by_table ON datasets (table_id);
 
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY,
@@ -25,7 +26,7 @@ CREATE TABLE runs (
     since REAL NOT NULL,
     cause TEXT,
     hint TEXT,
-    signature TEXT,                        -- of its folder when last inspected
+    signature TEXT,                        -- of its folder when last inspected; NULL: inspect it
     folder_cause TEXT,                     -- what is wrong with its folder, if anything
     folder_hint TEXT,
     committed INTEGER NOT NULL DEFAULT 0,  -- 1: a tracking record names it
@@ -37,11 +38,13 @@ CREATE TABLE records (
     id INTEGER PRIMARY KEY,
     dataset_id INTEGER NOT NULL REFERENCES datasets (id),
     run_id INTEGER REFERENCES runs (id),   -- NULL: a damaged line
+    rank TEXT NOT NULL DEFAULT '',         -- its run's name: it begins with the time, so newest first is DESC
     digest TEXT NOT NULL,
     ordinal INTEGER NOT NULL,              -- among equal digests in one file
     line INTEGER NOT NULL,
     reading INTEGER NOT NULL,              -- the reading of the file that saw it last
     payload TEXT,                          -- the record as JSON; NULL once it is synced
+    found_at REAL NOT NULL,                -- when it was taken in
     state TEXT NOT NULL,
     since REAL NOT NULL,
     cause TEXT,
@@ -56,15 +59,24 @@ CREATE TABLE records (
     delivery_id INTEGER REFERENCES deliveries (id),
     UNIQUE (dataset_id, digest, ordinal)
 ) STRICT;
-CREATE INDEX records_unsynced ON records (state, ready, next_attempt_at) WHERE state <> 'synced';
-CREATE INDEX records_by_delivery ON records (delivery_id) WHERE state = 'sending';
+-- SQLite uses a partial index only where a query repeats its condition, beside whatever else it asks for.
+-- What every table has waiting, from the index alone.
+CREATE INDEX records_unsynced ON records
+    (dataset_id, ready, state, next_attempt_at, by_load, attempts, rank, delivery_id) WHERE state <> 'synced';
+-- The next rows of a dataset, in the order in which they are sent.
+CREATE INDEX records_in_order ON records
+    (dataset_id, ready, state, coalesce(batch_limit, 1000000), rank DESC, line) WHERE state <> 'synced';
+-- Without `IS NOT NULL` alone, forgetting a delivery would look through all records for the foreign key.
+CREATE INDEX records_by_delivery ON records (delivery_id) WHERE delivery_id IS NOT NULL;
+CREATE INDEX records_damaged ON records (dataset_id) WHERE run_id IS NULL;
 CREATE INDEX records_by_run ON records (run_id);
 
 CREATE TABLE files (
     id INTEGER PRIMARY KEY,
     run_id INTEGER NOT NULL REFERENCES runs (id),
+    dataset_id INTEGER NOT NULL REFERENCES datasets (id),
     path TEXT NOT NULL,                    -- relative to the run's folder, and to its prefix in the bucket
-    rank TEXT NOT NULL,                    -- the run's name: it begins with the time, so newest first is DESC
+    rank TEXT NOT NULL,                    -- as in records
     content BLOB,                          -- a dict metric, which has no local file; NULL once it is uploaded
     size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
@@ -82,7 +94,8 @@ CREATE TABLE files (
     hint TEXT,
     UNIQUE (run_id, path)
 ) STRICT;
-CREATE INDEX files_open ON files (state, rank DESC, size) WHERE state <> 'uploaded';
+-- The next files of a dataset, in the order in which they are sent.
+CREATE INDEX files_open ON files (state, dataset_id, rank DESC, size) WHERE state <> 'uploaded';
 CREATE INDEX files_open_by_run ON files (run_id) WHERE state <> 'uploaded';
 
 CREATE TABLE deliveries (
@@ -93,7 +106,8 @@ CREATE TABLE deliveries (
     started_at REAL NOT NULL,
     ended_at REAL
 ) STRICT;
-CREATE INDEX deliveries_by_table ON deliveries (table_id, started_at);
+CREATE INDEX deliveries_by_table ON deliveries (table_id, method, started_at);
+CREATE INDEX deliveries_ended ON deliveries (ended_at);
 
 CREATE TABLE tables (
     table_id TEXT PRIMARY KEY,

@@ -1,0 +1,108 @@
+"""Rows on their way: what they say, how they are told apart, and which of them a table shows.
+
+Plain functions over plain values; `deliveries` asks the ledger and the service.
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from pixaris_sync.contract import Destination, map_record
+from pixaris_sync.ledger.rows import PendingRow
+from pixaris_sync.model import Cell, DatasetKey, JsonValue, OutgoingRow, RunKey, TrackingRecord
+from pixaris_sync.readback import same_record
+
+#: What a row takes in a request beside its cells, at most.
+_ENVELOPE_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class MappedRow:
+    """A row to deliver and what it says."""
+
+    row: PendingRow
+    cells: tuple[Cell, ...]
+
+    @property
+    def row_id(self) -> str:
+        """The same for the same record, whoever sends it: insertId, and part of a load job's id."""
+        # Not the table: two datasets that share one can hold equal records.
+        identity = "\0".join([*astuple(self.row.run.dataset_key), self.row.digest, str(self.row.ordinal)])
+        return _short_hash(identity)
+
+
+def map_row(row: PendingRow, destination: Destination, dataset: DatasetKey | None = None) -> MappedRow:
+    """Map a record to its row; as a record of another `dataset`, if one is given.
+
+    Raises:
+        LocalFileError: a value cannot be carried; see `contract.map_record`.
+    """
+    run = RunKey(dataset.project, dataset.dataset, row.run.run) if dataset else row.run
+    record = TrackingRecord(run, json.loads(row.payload), row.digest, row.line)
+    return MappedRow(row, map_record(record, destination).cells)
+
+
+def job_id(table: str, row_ids: Sequence[str], sends: int) -> str:
+    """A load job's id: the same rows after as many deliveries are the same job, whoever begins it."""
+    return f"pixaris-sync-{_short_hash(chr(0).join([table, str(sends), *sorted(row_ids)]))}"
+
+
+def _short_hash(identity: str) -> str:
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def fitting(rows: Sequence[OutgoingRow], bytes_limit: int) -> int:
+    """How many rows from the first on fit into a request."""
+    total = 0
+    for count, row in enumerate(rows):
+        total += len(json.dumps(row.cells)) + _ENVELOPE_BYTES
+        if total > bytes_limit:
+            return count
+    return len(rows)
+
+
+def sort_by_presence(
+    batch: Sequence[MappedRow],
+    read: Sequence[Mapping[str, JsonValue]],
+    twins: Mapping[int, Mapping[DatasetKey, int]],
+    destination: Destination,
+) -> tuple[list[PendingRow], list[PendingRow]]:
+    """Sort rows into found and missing; one row in the table answers for one record.
+
+    Args:
+        batch: the rows that were looked for.
+        read: what the table shows of their runs.
+        twins: by row id, how many equal records are synced already, by dataset.
+        destination: where rows go.
+    """
+    by_run: dict[Any, list[Mapping[str, JsonValue]]] = defaultdict(list)
+    for there in read:
+        by_run[there.get("experiment_run_name")].append(there)
+    found: list[PendingRow] = []
+    missing: list[PendingRow] = []
+    claimed: Counter[str] = Counter()
+    known: set[str] = set()
+    for mapped in batch:
+        row, says = mapped.row, _fingerprint(mapped)
+        if says not in known:
+            known.add(says)
+            claimed[says] = sum(
+                count
+                for dataset, count in twins[row.id].items()
+                # The links in a record that was copied to another dataset lead elsewhere: it is no twin.
+                if dataset == row.run.dataset_key or _fingerprint(map_row(row, destination, dataset)) == says
+            )
+        equal = sum(same_record(mapped.cells, other) for other in by_run[row.run.run])
+        if equal > claimed[says]:
+            claimed[says] += 1
+            found.append(row)
+        else:
+            missing.append(row)
+    return found, missing
+
+
+def _fingerprint(mapped: MappedRow) -> str:
+    return json.dumps([[cell.key, cell.value] for cell in mapped.cells])

@@ -1,0 +1,102 @@
+"""What the ledger says of itself at any moment, and whether that leaves a question open."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from sqlite3 import Connection
+
+from pixaris_sync.errors import LedgerError
+from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.overview import Overview, overview
+from pixaris_sync.model import RunKey
+from tests.support.stored_runs import TRACKING_FILE
+
+#: No fault of this test justifies that anybody is asked to act.
+_GIVEN_UP = ("quarantined", "incomplete")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A ledger at one moment.
+
+    Attributes:
+        overview: what ``status`` is made of.
+        synced: by run, how many of its records are said to be synced.
+        unexplained: what nobody could make sense of; empty is good.
+    """
+
+    overview: Overview
+    synced: Counter[RunKey]
+    unexplained: list[str] = field(default_factory=list)
+
+
+def look_at(path: Path) -> Standing | None:
+    """Read a ledger as ``status`` does; None where there is none, or one that is only half made."""
+    if not path.exists():
+        return None
+    try:
+        ledger = Ledger.open(path, read_only=True)
+    except LedgerError as error:
+        # Version 0: no transaction of it was ever committed.
+        if "version 0" in error.cause and error.hint:
+            return None
+        raise
+    try:
+        found: Standing = ledger.read(partial(_look, name=path.name))
+        return found
+    finally:
+        ledger.close()
+
+
+def _look(db: Connection, name: str) -> Standing:
+    stands = overview(db, TRACKING_FILE)
+    rows = db.execute(
+        "SELECT d.project, d.dataset, r.name, count(*) FROM records c JOIN runs r ON r.id = c.run_id"
+        " JOIN datasets d ON d.id = c.dataset_id WHERE c.state = 'synced' GROUP BY r.id"
+    )
+    synced = Counter({RunKey(*row[:3]): row[3] for row in rows})
+    unexplained = [f"{name}: {what}" for what in [*_odd_sums(db, stands), *_odd_runs(db)]]
+    return Standing(stands, synced, unexplained)
+
+
+def _odd_sums(db: Connection, stands: Overview) -> list[str]:
+    """Every run, file and row is in exactly one state, and none of them is given up."""
+    odd = []
+    for table, counts in (("runs", stands.runs), ("files", stands.files), ("records", stands.rows)):
+        total = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - literals above
+        if sum(counts.values()) != total:
+            odd.append(f"{total} {table} by count, {counts} by state")
+        odd += [f"{counts[state]} {table} {state}" for state in _GIVEN_UP if counts.get(state)]
+    odd += [f"problem: {problem}" for problem in stands.problems]
+    waits = stands.oldest_pending_at is not None
+    waiting = db.execute("SELECT count(*) FROM runs WHERE committed AND state <> 'synced'").fetchone()[0]
+    if bool(waiting) != waits:
+        odd.append(f"{waiting} runs wait, since {stands.oldest_pending_at}")
+    return odd
+
+
+_RUNS = """
+SELECT r.name, r.state, r.cause, r.committed,
+       (SELECT count(*) FROM files f WHERE f.run_id = r.id AND f.state <> 'uploaded') AS files,
+       (SELECT count(*) FROM records c WHERE c.run_id = r.id AND c.state <> 'synced') AS rows,
+       (SELECT count(*) FROM records c WHERE c.run_id = r.id) AS all_rows,
+       (SELECT count(*) FROM files f WHERE f.run_id = r.id AND f.cause IS NOT NULL)
+       + (SELECT count(*) FROM records c WHERE c.run_id = r.id AND c.cause IS NOT NULL) AS causes
+FROM runs r
+"""
+
+
+def _odd_runs(db: Connection) -> list[str]:
+    """A run's state says no less and no more than what its files and records say."""
+    odd = []
+    for run in db.execute(_RUNS).fetchall():
+        left = run["files"] + run["rows"]
+        explained = {
+            "synced": not left and run["all_rows"] > 0 and not run["causes"],
+            "pending": bool(left and not run["causes"]) if run["committed"] else bool(run["cause"]),
+            "failing": bool(left and run["cause"] and run["causes"]),
+        }
+        if not explained.get(run["state"], False):
+            odd.append(f"run {dict(run)}")
+    return odd

@@ -1,0 +1,244 @@
+"""The real process, killed at a hundred random instants and more, on a network that fails."""
+
+import json
+import math
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pixaris_sync.model import RunKey
+from pixaris_sync.sandbox.emulators import Sandbox
+from tests.crash.machine import FLAGS, RESUMABLE_BYTES, Machine
+from tests.crash.onlooker import Onlooker
+from tests.crash.truth import Record
+from tests.crash.wire import Kind, Witness
+from tests.integration.cloud import Cloud, new_cloud
+from tests.support.faulty_proxy import Fault
+from tests.support.stored_runs import Reader
+
+KILLS = int(os.environ.get("PIXARIS_SYNC_KILLS", "100"))
+SEED = int(os.environ.get("PIXARIS_SYNC_CRASH_SEED", "20240229"))
+NAMES = ("alpha", "beta")
+#: With fewer kills than this some kind of fault or of instant may well not come up.
+KILLS_FOR_ALL_KINDS = 100
+KINDS_OF_INSTANTS_MIN = 10
+_KILL_SECONDS_MAX = 6
+_END_SECONDS_MAX = 300
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
+    """Both emulators, at which this process reads without a proxy in between."""
+    monkeypatch.chdir(tmp_path)
+    with Sandbox() as sandbox:
+        yield new_cloud(sandbox, monkeypatch)
+
+
+@pytest.fixture
+def pixaris(cloud: Cloud) -> Reader:
+    """The destination as Pixaris reads it."""
+    return Reader(_handler(cloud))
+
+
+def _handler(cloud: Cloud) -> object:
+    from pixaris.experiment_handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - takes seconds
+
+    return GCPExperimentHandler(
+        gcp_project_id=cloud.project,
+        gcp_bq_experiment_dataset=cloud.dataset_ref,
+        gcp_pixaris_bucket_name=cloud.bucket,
+    )
+
+
+@pytest.mark.timeout(_END_SECONDS_MAX + _KILL_SECONDS_MAX * KILLS)
+def test_nothing_is_lost_doubled_early_or_claimed_falsely_however_often_it_is_killed(
+    cloud: Cloud, pixaris: Reader, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Goal: the promise, for the real process.
+
+    Method: two machines store runs of every kind into tables of their own and into a common one, while the
+    process on each is killed again and again: at random times, at requests before and after they are served,
+    at writes of the ledger; and started again at once. Their networks refuse, reset, delay and swallow. Now
+    and then a ledger is deleted. Then the networks heal, one pass ends it, and Pixaris reads.
+    """
+    machines: list[Machine] = []
+    witness = Witness(
+        lambda: {run: names for each in machines for run, names in each.truth.objects_by_run().items()}
+    )
+    with ExitStack() as stack:
+        for name in NAMES:
+            machine = Machine(name, tmp_path / name, cloud.environment, SEED, witness)
+            machines.append(stack.enter_context(machine))
+        onlooker = Onlooker(machines, pixaris)
+        stack.enter_context(_told_of_failure(machines))
+        _say(f"T0 {__import__('time').monotonic()}")
+        _let_happen(machines, onlooker)
+        _say(f"T1 {__import__('time').monotonic()}")
+        for machine in machines:
+            machine.heal()
+        before = [machine.truth.fingerprint() for machine in machines]
+        _finish(machines)
+        _say(f"T2 {__import__('time').monotonic()}")
+        onlooker.look()
+
+        with capsys.disabled():
+            _say("", *_summary(machines, witness, onlooker))
+        _assert_no_violations(machines, witness, onlooker)
+        _assert_rows_are_the_records(machines, pixaris)
+        _assert_objects_are_the_files(machines, pixaris, witness)
+        _say(f"T3 {__import__('time').monotonic()}")
+        _assert_images_are_equal(machines, pixaris, tmp_path / "read")
+        _say(f"T4 {__import__('time').monotonic()}")
+        assert [machine.truth.fingerprint() for machine in machines] == before
+        _assert_that_it_was_hard(machines, witness, onlooker)
+
+
+@contextmanager
+def _told_of_failure(machines: Sequence[Machine]) -> Iterator[None]:
+    """Say how to repeat it, and what was going on."""
+    try:
+        yield
+    except BaseException:
+        _say(f"PIXARIS_SYNC_CRASH_SEED={SEED} PIXARIS_SYNC_KILLS={KILLS}")
+        for machine in machines:
+            _say(f"=== {machine.name}", *machine.lives[-20:], machine.last_words())
+        raise
+
+
+def _say(*lines: str) -> None:
+    print(*lines, sep="\n")  # noqa: T201 - pytest shows it where it matters
+
+
+def _let_happen(machines: Sequence[Machine], onlooker: Onlooker) -> None:
+    """Kills, faults, new runs and looks, until there were enough kills."""
+    kills = math.ceil(KILLS / len(machines))
+    living = [threading.Thread(target=machine.live_and_die, args=(kills,)) for machine in machines]
+    others = [threading.Thread(target=machine.writer.run) for machine in machines]
+    others.append(threading.Thread(target=onlooker.run))
+    try:
+        for thread in (*living, *others):
+            thread.start()
+        for thread in living:
+            thread.join()
+    finally:
+        for machine in machines:
+            machine.writer.stop()
+        onlooker.stop()
+        for thread in others:
+            thread.join()
+
+
+def _finish(machines: Sequence[Machine]) -> None:
+    for machine in machines:
+        document = machine.command_line.sync(*FLAGS)
+        runs = len(machine.truth.lines())
+        assert document["runs"] == {**dict.fromkeys(document["runs"], 0), "synced": runs}
+        again = machine.command_line.sync(*FLAGS)
+        assert (again["files_uploaded"], again["files_found"], again["rows_synced"]) == (0, 0, 0)
+
+
+def _assert_no_violations(machines: Sequence[Machine], witness: Witness, onlooker: Onlooker) -> None:
+    assert witness.violations == []
+    assert onlooker.violations == []
+    assert onlooker.failure is None, repr(onlooker.failure)
+    for machine in machines:
+        assert machine.violations == []
+        assert machine.writer.failure is None, repr(machine.writer.failure)
+        assert machine.storage.failures == []
+        assert machine.warehouse.failures == []
+        assert "Traceback" not in machine.log()
+
+
+def _told(record: Record) -> tuple[str, str, str]:
+    """What tells records of one dataset apart; an integer score stands in a FLOAT column."""
+    return record["experiment_run_name"], record["marker"], repr(float(record["score"]))
+
+
+def _assert_rows_are_the_records(machines: Sequence[Machine], pixaris: Reader) -> None:
+    """Every tracking record is one row, and every row a tracking record."""
+    records = [(run, record) for machine in machines for run, record in machine.truth.records()]
+    for key in sorted({run.dataset_key for run, _ in records}):
+        frame = pixaris.frame(key.project, key.dataset)
+        rows = Counter(_told(frame.loc[at].to_dict()) for at in frame.index)
+        assert rows == Counter(_told(record) for run, record in records if run.dataset_key == key), str(key)
+
+
+def _assert_objects_are_the_files(machines: Sequence[Machine], pixaris: Reader, witness: Witness) -> None:
+    """Every file is an object with its content, written once; nothing else is in the bucket."""
+    expected = {name: content for machine in machines for name, content in machine.truth.objects().items()}
+    found = pixaris.objects()
+    assert found.keys() == expected.keys()
+    for name, content in expected.items():
+        crc32c, generation = found[name]
+        assert content == (crc32c if isinstance(content, str) else json.loads(pixaris.content(name))), name
+        assert witness.generations[name] == {generation: crc32c}, name
+
+
+def _assert_images_are_equal(machines: Sequence[Machine], pixaris: Reader, scratch: Path) -> None:
+    """Every image that Pixaris downloads is the local one, pixel by pixel."""
+    for machine in machines:
+        for run in machine.truth.lines():
+            folder = machine.truth.folder / run.project / run.dataset / run.run / "generated_images"
+            local = {path.name: _pixels(path) for path in folder.iterdir()}
+            assert _downloaded(pixaris, run, scratch) == local, str(run)
+
+
+def _downloaded(pixaris: Reader, run: RunKey, scratch: Path) -> dict[str, tuple[str, tuple[int, int], bytes]]:
+    images = pixaris.images(run, scratch)
+    return {name: (image.mode, image.size, image.tobytes()) for name, image in images.items()}
+
+
+def _pixels(path: Path) -> tuple[str, tuple[int, int], bytes]:
+    with Image.open(path) as image:
+        return image.mode, image.size, image.tobytes()
+
+
+def _summary(machines: Sequence[Machine], witness: Witness, onlooker: Onlooker) -> list[str]:
+    kills, fired, caught = _sum_up(machines)
+    return [
+        f"seed {SEED}: {kills.total()} kills in {sum(len(machine.lives) for machine in machines)} lives",
+        f"killed at: {_counts(kills)}",
+        f"left behind in states: {_counts(caught)}",
+        f"faults: {_counts(fired)}",
+        f"requests: {_counts(witness.requests)}",
+        f"{sum(machine.writer.stored for machine in machines)} runs, {_large_files(machines)} large files, "
+        f"{len(witness.generations)} objects, {witness.rows_sent} rows sent, {onlooker.rows_seen} visible, "
+        f"{onlooker.looks} looks, {sum(machine.ledgers_lost for machine in machines)} ledgers lost",
+    ]
+
+
+def _sum_up(machines: Sequence[Machine]) -> tuple[Counter[str], Counter[Fault], Counter[str]]:
+    kills: Counter[str] = sum((machine.kills for machine in machines), Counter())
+    fired: Counter[Fault] = sum((machine.fired for machine in machines), Counter())
+    caught: Counter[str] = sum((machine.caught for machine in machines), Counter())
+    return kills, fired, caught
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+
+
+def _large_files(machines: Sequence[Machine]) -> int:
+    images = (path for machine in machines for path in machine.truth.folder.rglob("*.png"))
+    return sum(path.stat().st_size > RESUMABLE_BYTES for path in images)
+
+
+def _assert_that_it_was_hard(machines: Sequence[Machine], witness: Witness, onlooker: Onlooker) -> None:
+    """The kills, faults and looks that this test is about did happen."""
+    kills, fired, caught = _sum_up(machines)
+    assert kills.total() >= KILLS
+    assert onlooker.looks > 0
+    if KILLS < KILLS_FOR_ALL_KINDS:
+        return
+    assert set(fired) == set(Fault)
+    assert {kind for kind, count in witness.requests.items() if count} == set(Kind)
+    assert len(kills) >= KINDS_OF_INSTANTS_MIN
+    assert {"uploading", "sending", "accepted", "in_doubt"} <= caught.keys()
+    assert sum(machine.ledgers_lost for machine in machines) >= len(machines)
+    assert _large_files(machines) > 0

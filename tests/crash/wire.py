@@ -1,0 +1,109 @@
+"""A witness on the wire: every request that reaches the emulators, judged before it does."""
+
+import json
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from enum import StrEnum
+from urllib.parse import parse_qs, urlsplit
+
+from pixaris_sync.model import RunKey
+from tests.support.faulty_proxy import Answer, Moment
+from tests.support.proxy import Request
+
+_STORAGE = re.compile(r"/(upload/)?storage/")
+_LOAD = re.compile(r"/(resumable/)?upload/bigquery/")
+_RUN_NAME = re.compile(rb'"experiment_run_name":\s*"([^"\\]+)"')
+#: Statements that take rows or tables away, or change or add rows behind the back of insertAll and load jobs.
+_HARMFUL = re.compile(r"\b(DELETE|UPDATE|TRUNCATE|DROP|MERGE|INSERT)\b", re.IGNORECASE)
+_OK = (200, 201)
+
+
+class Kind(StrEnum):
+    """What a request is about."""
+
+    UPLOAD = "upload in one request"
+    SESSION = "begin of a resumable session"
+    CHUNK = "chunk of a resumable session"
+    LOOK_UP = "object looked up"
+    LISTING = "objects listed"
+    STREAM = "streaming insert"
+    LOAD = "load job"
+    QUERY = "query or ALTER TABLE"
+    OTHER = "other"
+
+
+def kind_of(request: Request) -> Kind:
+    """What a request is about."""
+    parts = urlsplit(request.target)
+    path = parts.path
+    if _STORAGE.match(path):
+        upload_type = parse_qs(parts.query).get("uploadType", [""])[0]
+        if request.method == "PUT":
+            return Kind.CHUNK
+        if request.method == "POST":
+            return Kind.SESSION if upload_type == "resumable" else Kind.UPLOAD
+        return Kind.LISTING if path.endswith("/o") else Kind.LOOK_UP
+    if path.endswith("/insertAll"):
+        return Kind.STREAM
+    if _LOAD.match(path):
+        return Kind.LOAD
+    return Kind.QUERY if path.endswith("/queries") else Kind.OTHER
+
+
+class Witness:
+    """Sees what all machines send, in the threads of their proxies.
+
+    A row becomes visible at the earliest when the request that carries it is passed on. So, when one is about
+    to be, every object of its run must have been finished: the emulator has answered that it is there.
+
+    Args:
+        objects_of_runs: names of the objects that each committed run must have, looked up when needed.
+
+    Attributes:
+        generations: of each object, every generation that ever was and its crc32c.
+        requests: how many requests of each kind arrived.
+        rows_sent: how many rows were on their way, those sent again included.
+        violations: what must never be.
+    """
+
+    def __init__(self, objects_of_runs: Callable[[], dict[RunKey, set[str]]]) -> None:
+        self._objects_of_runs = objects_of_runs
+        self._expected: dict[str, set[str]] = {}
+        self._lock = threading.Lock()
+        self.generations: dict[str, dict[int, str]] = defaultdict(dict)
+        self.requests: dict[Kind, int] = defaultdict(int)
+        self.rows_sent = 0
+        self.violations: list[str] = []
+
+    def observe(self, moment: Moment, request: Request, answer: Answer | None) -> None:
+        """Take one request or answer down; an observer of `FaultyProxy`."""
+        kind = kind_of(request)
+        with self._lock:
+            if moment is Moment.ARRIVED:
+                self.requests[kind] += 1
+                self._judge(kind, request)
+            elif answer is not None and kind in (Kind.UPLOAD, Kind.CHUNK) and answer.status in _OK:
+                finished = json.loads(answer.content)
+                self.generations[finished["name"]][int(finished["generation"])] = finished["crc32c"]
+
+    def _judge(self, kind: Kind, request: Request) -> None:
+        if request.method in ("DELETE", "PATCH") or "/rewriteTo/" in request.path:
+            self.violations.append(f"asked to delete or change: {request}")
+        if kind is Kind.QUERY and _HARMFUL.search(json.loads(request.body)["query"]):
+            self.violations.append(f"asked to delete or change: {request.body!r}")
+        if kind in (Kind.STREAM, Kind.LOAD):
+            for name in _RUN_NAME.findall(request.body):
+                self.rows_sent += 1
+                self._judge_row(kind, name.decode())
+
+    def _judge_row(self, kind: Kind, run: str) -> None:
+        if run not in self._expected:
+            self._expected = {key.run: names for key, names in self._objects_of_runs().items()}
+        if run not in self._expected:
+            self.violations.append(f"a row of a run that is not committed was sent by {kind}: {run}")
+            return
+        missing = self._expected[run] - self.generations.keys()
+        if missing:
+            self.violations.append(f"the row of {run} was sent by {kind} before {sorted(missing)}")

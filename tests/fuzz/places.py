@@ -1,0 +1,324 @@
+"""Harm done with folders and files: what must not be there, in every place where something else is meant."""
+
+import json
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tests.engine.local_folder import png
+from tests.fuzz import odd
+from tests.fuzz.folder import IMAGES, TRACKING_FILE, HostileFolder, mirrored, write
+
+Harm = Callable[[HostileFolder], None]
+Thing = Callable[[HostileFolder, Path], None]
+Place = Callable[[HostileFolder], Path]
+
+_SPARSE_BYTES: Final = 2**40
+
+# -- places: where something is meant to stand -------------------------------------------------------------
+
+
+def project(pit: HostileFolder) -> Path:
+    path = pit.root / f"project{pit.number()}"
+    pit.track(pit.run(path / "dataset"), {})
+    return path
+
+
+def dataset(pit: HostileFolder) -> Path:
+    path = pit.root / "hostile" / f"dataset{pit.number()}"
+    pit.track(pit.run(path), {})
+    return path
+
+
+def run(pit: HostileFolder) -> Path:
+    path = pit.run(pit.dataset())
+    pit.track(path, {"score": 1})
+    return path
+
+
+def orphan(pit: HostileFolder) -> Path:
+    return pit.run(pit.dataset())
+
+
+def images(pit: HostileFolder) -> Path:
+    return run(pit) / IMAGES
+
+
+def image(pit: HostileFolder) -> Path:
+    name = pit.random.choice(["aimed.png", "aimed.JPG", "aimed.jpeg", ".aimed.png", "aimed.txt"])
+    path = run(pit) / IMAGES / name
+    write(path, png(pit.number()))
+    return path
+
+
+def saved_file(pit: HostileFolder) -> Path:
+    path = pit.run(pit.dataset())
+    name = pit.random.choice(["pose.png", "pose.json"])
+    write(path / name, png(pit.number()) if name == "pose.png" else b'{"a": 1}')
+    pit.track(path, {"pose": str(path / name)})
+    return path / name
+
+
+def args(pit: HostileFolder) -> Path:
+    """The ``args.json`` of a run whose line is damaged, so that it is needed for the recovery."""
+    path = pit.run(pit.dataset())
+    line = pit.track(path, {"score": 1}, end=b"")
+    tracking = path.parent / TRACKING_FILE
+    cut = pit.random.randrange(len(line))
+    tracking.write_bytes(tracking.read_bytes()[: -len(line)] + line[:cut] + b"\n")
+    return path / "args.json"
+
+
+def tracking_file(pit: HostileFolder) -> Path:
+    return dataset(pit) / TRACKING_FILE
+
+
+# -- things: what stands there instead ---------------------------------------------------------------------
+
+
+def nothing(_: HostileFolder, path: Path) -> None:
+    assert not path.exists()
+
+
+def link_outside(pit: HostileFolder, path: Path) -> None:
+    """A link to the same outside, so alike that it would be taken if it was followed."""
+    path.symlink_to(mirrored(pit, _aside(path)))
+
+
+def relative_link_outside(pit: HostileFolder, path: Path) -> None:
+    path.symlink_to(os.path.relpath(mirrored(pit, _aside(path)), path.parent))
+
+
+def chain_of_links(pit: HostileFolder, path: Path) -> None:
+    target = mirrored(pit, _aside(path))
+    for _ in range(3):
+        link = pit.outside / f"link{pit.number()}"
+        link.symlink_to(target)
+        target = link
+    path.symlink_to(target)
+
+
+def hanging_link(_: HostileFolder, path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def link_in_a_circle(_: HostileFolder, path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def link_to_another_run(pit: HostileFolder, path: Path) -> None:
+    other = pit.sound[0]
+    path.symlink_to(other if path.suffix == "" else other / IMAGES / "0.png")
+
+
+def link_upwards(_: HostileFolder, path: Path) -> None:
+    path.symlink_to("../..")
+
+
+def link_to_root(_: HostileFolder, path: Path) -> None:
+    path.symlink_to("/")
+
+
+def link_to_endless_file(_: HostileFolder, path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def link_to_feedback(pit: HostileFolder, path: Path) -> None:
+    path.symlink_to(pit.forbidden[0])
+
+
+def folder(pit: HostileFolder, path: Path) -> None:
+    write(path / "pose.png", png(pit.number()))
+    write(path / IMAGES / "below.png", png(pit.number()))
+
+
+def deep_folders(pit: HostileFolder, path: Path) -> None:
+    write(path.joinpath(*["d"] * 60, "deep.png"), png(pit.number()))
+
+
+def many_files(_: HostileFolder, path: Path) -> None:
+    path.mkdir()
+    for number in range(200):
+        (path / f"{number}.png").touch()
+
+
+def fifo(_: HostileFolder, path: Path) -> None:
+    os.mkfifo(path)
+
+
+def unix_socket(_: HostileFolder, path: Path) -> None:
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            # Addresses are short: the way there goes through the handle.
+            listener.bind(f"/proc/self/fd/{handle}/{path.name}")
+    finally:
+        os.close(handle)
+
+
+def device(_: HostileFolder, path: Path) -> None:
+    """``/dev/zero`` by number; only root may make one, and not everywhere: elsewhere the place stays empty."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    except PermissionError:
+        return
+
+
+def empty_file(_: HostileFolder, path: Path) -> None:
+    path.touch()
+
+
+def text_file(_: HostileFolder, path: Path) -> None:
+    path.write_text("no picture\n")
+
+
+def zeros(_: HostileFolder, path: Path) -> None:
+    path.write_bytes(bytes(5000))
+
+
+def cut_image(pit: HostileFolder, path: Path) -> None:
+    whole = png(pit.number())
+    path.write_bytes(whole[: pit.random.randrange(1, len(whole))])
+
+
+def mutated_image(pit: HostileFolder, path: Path) -> None:
+    path.write_bytes(odd.mutated(pit.random, png(pit.number())))
+
+
+def large_image(pit: HostileFolder, path: Path) -> None:
+    path.write_bytes(png(pit.number(), 9 * 1024 * 1024))
+
+
+def image_of_a_terabyte(_: HostileFolder, path: Path) -> None:
+    """A sparse file that begins like an image."""
+    path.write_bytes(png(1)[:40])
+    os.truncate(path, _SPARSE_BYTES)
+
+
+def chunk_of_two_gigabytes(_: HostileFolder, path: Path) -> None:
+    """A PNG whose one chunk says to be as long as a chunk can be, and is."""
+    head = png(1)[:33]
+    path.write_bytes(head + (2**31 - 1).to_bytes(4, "big") + b"IDAT")
+    os.truncate(path, len(head) + 8 + 2**31 - 1 + 4)
+
+
+def deep_json(pit: HostileFolder, path: Path) -> None:
+    path.write_text(odd.nested(pit.random, 100_000))
+
+
+def unreadable(pit: HostileFolder, path: Path) -> None:
+    _aside(path).rename(path)
+    pit.lock(path)
+
+
+FOLDER_THINGS: Final[tuple[Thing, ...]] = (
+    nothing,
+    link_outside,
+    relative_link_outside,
+    chain_of_links,
+    hanging_link,
+    link_in_a_circle,
+    link_to_another_run,
+    link_upwards,
+    link_to_root,
+    link_to_endless_file,
+    link_to_feedback,
+    folder,
+    deep_folders,
+    many_files,
+    fifo,
+    unix_socket,
+    device,
+    empty_file,
+    text_file,
+    unreadable,
+)
+FILE_THINGS: Final[tuple[Thing, ...]] = (
+    *FOLDER_THINGS,
+    zeros,
+    cut_image,
+    mutated_image,
+    large_image,
+    deep_json,
+)
+#: Who puts these elsewhere means that they are carried, and that takes its time.
+IMAGE_THINGS: Final[tuple[Thing, ...]] = (*FILE_THINGS, image_of_a_terabyte, chunk_of_two_gigabytes)
+THINGS: Final[Mapping[Place, tuple[Thing, ...]]] = {
+    project: FOLDER_THINGS,
+    dataset: FOLDER_THINGS,
+    run: FOLDER_THINGS,
+    orphan: FOLDER_THINGS,
+    images: FOLDER_THINGS,
+    image: IMAGE_THINGS,
+    saved_file: FILE_THINGS,
+    args: IMAGE_THINGS,
+    tracking_file: FILE_THINGS,
+}
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".aside-{path.name}")
+
+
+def _harm(place: Place, thing: Thing, pit: HostileFolder) -> None:
+    path = place(pit)
+    aside = _aside(path)
+    path.rename(aside)
+    thing(pit, path)
+    if aside.is_dir():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink(missing_ok=True)
+
+
+def _odd_name(place: Place, pit: HostileFolder) -> None:
+    """A place under odd names; its parent is the same, and so is what is in it."""
+    for name in pit.random.sample(odd.FILE_NAMES, 3):
+        path = place(pit)
+        if path.is_file() and place is not tracking_file:
+            name = f"{name[:200]}{path.suffix}"
+        if not path.with_name(name).exists():
+            path.rename(path.with_name(name))
+
+
+def _odd_run(pit: HostileFolder) -> None:
+    """Runs with odd names in a folder and in its record alike."""
+    where = pit.dataset()
+    for name in pit.random.sample(odd.FILE_NAMES, 3):
+        path = pit.run(where, f"20250101-000000_{name}"[:120])
+        pit.track(path, {"pose": str(path / "pose.png")})
+        if pit.random.random() < 0.5:
+            write(path / "pose.png", png(pit.number()))
+
+
+def _odd_saved_file(pit: HostileFolder) -> None:
+    """Args saved as files under odd keys."""
+    path = pit.run(pit.dataset())
+    values = {}
+    for name in pit.random.sample(odd.FILE_NAMES, 5):
+        write(path / f"{name}.json", json.dumps({"n": pit.number()}).encode())
+        values[name] = str(path / f"{name}.json")
+    pit.track(path, values)
+
+
+def _alike_but_for_case(pit: HostileFolder) -> None:
+    path = run(pit)
+    for name in ("A.png", "a.png", "a.PNG", "e\u0301.png", "\u00e9.png"):
+        write(path / IMAGES / name, png(pit.number()))
+
+
+def harms() -> dict[str, Harm]:
+    """Every harm of this kind, by its name."""
+    found: dict[str, Harm] = {}
+    for place, things in THINGS.items():
+        for thing in things:
+            found[f"{thing.__name__} as {place.__name__}"] = partial(_harm, place, thing)
+        found[f"odd name of {place.__name__}"] = partial(_odd_name, place)
+    for harm in (_odd_run, _odd_saved_file, _alike_but_for_case):
+        found[harm.__name__.strip("_").replace("_", " ")] = harm
+    return found

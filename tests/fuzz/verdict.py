@@ -1,0 +1,187 @@
+"""What must be true after a pass over a hostile folder."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from pixaris_sync.cli.wiring import LineFormatter
+from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.overview import Overview, overview
+from pixaris_sync.model import RemoteObject, RunState
+from pixaris_sync.report import as_json, status_document, status_text
+from tests.engine.world import World
+from tests.fakes.row_table import StoredRow
+from tests.fuzz.folder import IMAGES, TRACKING_FILE, HostileFolder
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_HASHED_BYTES_MAX: Final = 16 * 1024 * 1024
+
+Snapshot = dict[str, tuple[Any, ...]]
+
+
+class Log(logging.Handler):
+    """Everything that is logged, ours at every level, as one line each."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+        self.setFormatter(LineFormatter("%(name)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        ours = logging.getLogger("pixaris_sync")
+        level = ours.level
+        logging.getLogger().addHandler(self)
+        ours.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            ours.setLevel(level)
+            logging.getLogger().removeHandler(self)
+
+
+class Eyes:
+    """Sees every object and every row in the instant they arrive."""
+
+    def __init__(self, pit: HostileFolder) -> None:
+        self._pit = pit
+
+    def saw_object(self, remote: RemoteObject, content: bytes, before: bytes | None) -> None:
+        """Nothing forbidden arrives, and nothing is overwritten: no file has changed."""
+        check_clean(self._pit, f"object {remote.name!r}", content)
+        assert before is None, f"{remote.name!r} was overwritten"
+
+    def saw_row(self, table: str, row: StoredRow) -> None:
+        """Nothing forbidden arrives."""
+        check_clean(self._pit, f"a row of {table!r}", json.dumps(row.cells))
+
+
+def snapshot(*tops: Path) -> Snapshot:
+    """Everything below folders as it stands on disk, without following a link."""
+    found: Snapshot = {}
+    for top in tops:
+        for folder, folders, files in os.walk(top):
+            for name in (*folders, *files, "."):
+                path = os.path.join(folder, name)  # noqa: PTH118 - names of all kinds, and many of them
+                found[path] = _looks(path)
+    return found
+
+
+def _looks(path: str) -> tuple[Any, ...]:
+    status = os.lstat(path)
+    looks = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino, status.st_nlink)
+    if stat.S_ISLNK(status.st_mode):
+        return (*looks, os.readlink(path))
+    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o400 and status.st_size < _HASHED_BYTES_MAX:
+        return (*looks, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+    return looks
+
+
+def check(pit: HostileFolder, world: World, log: Log) -> None:
+    """Judge the cloud, the ledger and the log."""
+    _check_objects(pit, world)
+    _check_rows(pit, world)
+    with world.ledger() as ledger:
+        found = _check_ledger(pit, ledger)
+    told = [status_text(status_document(found, world.clock.now())), *log.lines]
+    for line in "\n".join(told).split("\n"):
+        assert not _CONTROL.search(line), f"not for the eyes of a terminal: {line!r}"
+    texts = {
+        "status": [as_json(status_document(found, world.clock.now())), *told[:1]],
+        "log": log.lines,
+        "object": [*world.store.objects, *(call.name for call in world.store.calls)],
+    }
+    for where, lines in texts.items():
+        check_clean(pit, where, "\n".join(lines))
+
+
+def check_clean(pit: HostileFolder, where: str, text: str | bytes) -> None:
+    """Nothing of what is forbidden to read stands in a text."""
+    content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    for canary in pit.canaries:
+        assert canary.encode() not in content, f"{where} holds what stands outside: {canary}"
+
+
+def _check_objects(pit: HostileFolder, world: World) -> None:
+    for name, stored in world.store.objects.items():
+        top, project, dataset, run, *path = name.split("/")
+        assert top == "results"
+        assert len(path) == 1 or (len(path) == 2 and path[0] == IMAGES), name
+        assert not {"", ".", ".."} & {project, dataset, run, *path}, name
+        here = pit.root
+        for part in (project, dataset, run):
+            here /= part
+            assert stat.S_ISDIR(here.lstat().st_mode), f"{name!r} is of no run's folder"
+        local = here.joinpath(*path)
+        if local.parent.is_dir() and not local.parent.is_symlink() and _is_regular(local):
+            if local.read_bytes() == stored.content:
+                continue
+        metric = len(path) == 1 and name.endswith(".json")
+        assert metric, f"{name!r} is no file of its run"
+        if pit.root / project / dataset in pit.mutated:
+            assert isinstance(json.loads(stored.content), dict)
+        else:
+            assert stored.content.decode("ascii") in pit.metrics, f"{name!r} is neither a file nor a metric"
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _check_rows(pit: HostileFolder, world: World) -> None:
+    tables = {f"{path.parent.name}_{path.name}_experiment_results": path for path in pit.root.glob("*/*")}
+    for table in world.sink.tables:
+        rows = world.sink.stored(table)
+        assert table in tables, f"{table!r} is the table of no dataset"
+        assert len({row.row_id for row in rows}) == len(rows), f"a row of {table!r} came twice"
+        for row in rows:
+            run = row.cells["experiment_run_name"]
+            folder = tables[table] / run
+            assert "/" not in run
+            assert stat.S_ISDIR(folder.lstat().st_mode), f"a row tells of {run!r}, which is no folder"
+            _check_files_came_first(world, folder)
+
+
+def _check_files_came_first(world: World, run: Path) -> None:
+    images = run / IMAGES
+    for path in images.iterdir() if images.is_dir() and not images.is_symlink() else ():
+        wanted = path.suffix.lower() in (".png", ".jpg", ".jpeg") and not path.name.startswith(".")
+        if wanted and _is_regular(path):
+            name = "/".join(("results", *path.parts[-5:]))
+            assert name in world.store.objects, f"the row of {run.name!r} came without {path.name!r}"
+
+
+def _check_ledger(pit: HostileFolder, ledger: Ledger) -> Overview:
+    found: Overview = ledger.read(lambda db: overview(db, TRACKING_FILE))
+    states: dict[tuple[str, str, str], str] = {}
+    for row in ledger._connection.execute(
+        "SELECT d.project, d.dataset, r.name, r.state, r.cause FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+    ):
+        key = (row["project"], row["dataset"], row["name"])
+        assert key not in states, f"{key} is there twice"
+        states[key] = RunState(row["state"])
+        explained = row["cause"] or row["state"] == RunState.SYNCED
+        assert explained, f"nothing says why {key} is {row['state']}"
+    for run in pit.sound:
+        assert states[run.parts[-3:]] == RunState.SYNCED, f"{run} was sound and is {states[run.parts[-3:]]}"
+    for problem in found.problems:
+        assert problem.cause
+    for table in [row[0] for row in ledger._connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]:
+        for row in ledger._connection.execute(f'SELECT * FROM "{table}"'):  # noqa: S608 - the schema's own name
+            for value in row:
+                if isinstance(value, str | bytes):
+                    check_clean(pit, f"the ledger's {table}", value)
+    return found

@@ -1,0 +1,57 @@
+"""One table of exit codes."""
+
+import pytest
+
+from pixaris_sync.cli.exits import Exit, exit_of, exit_of_pass
+from pixaris_sync.errors import (
+    ConfigurationError,
+    Failure,
+    FolderOwnedError,
+    LedgerError,
+    LocalFileError,
+    SyncError,
+)
+
+
+def test_the_codes_are_those_that_were_promised() -> None:
+    """Goal: scripts rely on them. Method: the whole table."""
+    assert {member.name: member.value for member in Exit} == {
+        "OK": 0,
+        "FAILED": 1,
+        "USAGE": 2,
+        "PROBLEMS": 3,
+        "CONFIGURATION": 4,
+        "WORK_LEFT": 5,
+        "OWNED": 11,
+        "INTERRUPTED": 130,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "failure", "ending"),
+    [
+        (SyncError, Failure.TRANSIENT, Exit.WORK_LEFT),
+        (SyncError, Failure.QUOTA, Exit.WORK_LEFT),
+        (SyncError, Failure.IN_DOUBT, Exit.WORK_LEFT),
+        (SyncError, Failure.PERMISSION, Exit.CONFIGURATION),
+        (SyncError, Failure.CREDENTIALS, Exit.CONFIGURATION),
+        (SyncError, Failure.PERMANENT, Exit.FAILED),
+        (ConfigurationError, Failure.PERMANENT, Exit.CONFIGURATION),
+        (ConfigurationError, Failure.TRANSIENT, Exit.CONFIGURATION),
+        (FolderOwnedError, Failure.PERMANENT, Exit.OWNED),
+        (LedgerError, Failure.PERMANENT, Exit.FAILED),
+        (LocalFileError, Failure.TRANSIENT, Exit.WORK_LEFT),
+    ],
+)
+def test_an_error_ends_by_what_it_means(kind: type[SyncError], failure: Failure, ending: Exit) -> None:
+    """Goal: the code says who must act. Method: every kind of failure, and the special errors."""
+    assert exit_of(kind("do", "x", "y", failure=failure)) is ending
+
+
+@pytest.mark.parametrize(
+    ("waiting", "stuck", "ending"),
+    [(0, 0, Exit.OK), (0, 2, Exit.PROBLEMS), (3, 0, Exit.WORK_LEFT), (3, 2, Exit.WORK_LEFT)],
+)
+def test_a_pass_ends_by_what_it_leaves(waiting: int, stuck: int, ending: Exit) -> None:
+    """Goal: a script knows whether to come back. Method: each combination."""
+    assert exit_of_pass(waiting=waiting, stuck=stuck) is ending

@@ -1,0 +1,129 @@
+"""Flags are made from the settings, so that names, help and defaults cannot drift apart."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from pixaris_sync.cli import passes, questions
+from pixaris_sync.cli.app import app
+from pixaris_sync.cli.exits import Exit
+from pixaris_sync.cli.options import WHERE
+from pixaris_sync.settings import Settings
+
+#: Typer carries its own click: what it makes of commands is looked at by attributes, not by class.
+GROUP: Any = typer.main.get_command(app)
+TUNED = ("watch", "sync", "backfill")
+ASKING = ("status", "verify", "retry")
+
+
+def options(name: str) -> dict[str, Any]:
+    return {flag: one for one in GROUP.commands[name].params for flag in one.opts}
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
+
+
+def test_every_command_of_the_table_is_there() -> None:
+    """Goal: nothing promised is missing. Method: the command group's names."""
+    assert set(GROUP.commands) == {*TUNED, *ASKING, "sandbox", "demo"}
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_every_setting_is_a_flag_of_the_same_name(name: str) -> None:
+    """Goal: one name everywhere. Method: look each key up; its help is the setting's own description."""
+    flags = options(name)
+    for key, field in Settings.model_fields.items():
+        option = flags[f"--{key.replace('_', '-')}"]
+        assert option.name == key
+        assert option.default is None, "an absent flag must not hide environment or file"
+        assert option.help.startswith(field.description), key
+        if not field.is_required() and field.default is not None:
+            assert f"[default: {field.default}]" in option.help
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_commands_that_ask_take_what_finds_the_ledger(name: str) -> None:
+    """Goal: short help. Method: flags for where, none for tuning."""
+    flags = set(options(name))
+    assert {f"--{key.replace('_', '-')}" for key in WHERE} <= flags
+    assert "--chunk-bytes" not in flags
+
+
+@pytest.mark.parametrize("name", [*TUNED, *ASKING])
+def test_every_command_takes_pixaris_config(name: str) -> None:
+    """Goal: `--config config.yaml` everywhere. Method: look it up."""
+    assert "--config" in options(name)
+
+
+@pytest.mark.parametrize("name", ["sync", "backfill", *ASKING])
+def test_every_command_that_reports_speaks_json(name: str) -> None:
+    """Goal: machines are served. Method: look the flag up."""
+    assert "--json" in options(name)
+
+
+def test_the_promised_short_flag_for_draining_is_there() -> None:
+    """Goal: `--drain-timeout` as documented. Method: it is the setting's other name."""
+    assert options("watch")["--drain-timeout"].name == "drain_timeout_seconds"
+
+
+@pytest.mark.parametrize("name", [*TUNED, *ASKING, "sandbox", "demo"])
+def test_help_is_answered_without_work(name: str) -> None:
+    """Goal: help needs no settings. Method: ask each command; its first line is the docstring's."""
+    found = run(name, "--help")
+    assert found.exit_code == 0
+    first_line = GROUP.commands[name].help.strip().splitlines()[0]
+    assert first_line
+    assert first_line[:40] in found.output
+
+
+def test_flags_reach_the_settings_and_absent_ones_do_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Goal: precedence is decided in one place. Method: catch what `sync` hands on."""
+    seen: dict[str, Any] = {}
+
+    def catch(name: str, mode: Any, flags: dict[str, Any], config: Path | None, *, as_json: bool) -> Exit:
+        seen.update(name=name, full=mode.full, flags=flags, config=config, as_json=as_json)
+        return Exit.PROBLEMS
+
+    monkeypatch.setattr(passes, "run_pass", catch)
+    config = tmp_path / "config.yaml"
+    flags = ["--chunk-bytes", "262144", "--no-accept-runs-without-images", "--config", str(config), "--json"]
+    found = run("sync", "--full", *flags)
+    assert found.exit_code == Exit.PROBLEMS
+    given = {key: value for key, value in seen.pop("flags").items() if value is not None}
+    assert given == {"chunk_bytes": "262144", "accept_runs_without_images": False}
+    assert seen == {"name": "sync", "full": True, "config": config, "as_json": True}
+
+
+def test_retry_takes_names_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: runs can be named. Method: catch what `retry` hands on."""
+    seen: list[tuple[list[str], bool]] = []
+
+    def catch(names: list[str], *_: Any, all_runs: bool, as_json: bool) -> Exit:
+        assert not as_json
+        seen.append((names, all_runs))
+        return Exit.OK
+
+    monkeypatch.setattr(questions, "release_runs", catch)
+    assert run("retry", "a/b/c", "d").exit_code == 0
+    assert run("retry", "--all").exit_code == 0
+    assert seen == [(["a/b/c", "d"], False), ([], True)]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("sink",), ("sync", "--no-such-flag"), ("demo", "--runs", "0"), ("sync", "--chunk-bytes")]
+)
+def test_a_wrong_command_line_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    """Goal: exit 2. Method: an unknown command, an unknown flag, a value out of range, a missing one."""
+    assert run(*arguments).exit_code == Exit.USAGE
+
+
+def test_the_version_is_told() -> None:
+    """Goal: bug reports name it. Method: `--version`."""
+    found = run("--version")
+    assert (found.exit_code, found.output.split()[0]) == (0, "pixaris-sync")

@@ -1,0 +1,120 @@
+"""The questions that are asked all the time cost as much as their answer, however much is in the ledger."""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pixaris_sync.ledger import overview, rows, uploads
+from pixaris_sync.model import Delivery
+from tests.support.ledgers import ALL, NOW, TABLE, Book, file, found_run, record, remote
+
+RUNS = 60
+CLAIM = partial(uploads.claim, selection=ALL, count=8)
+READY = partial(rows.ready_rows, selection=ALL, table_id=TABLE, count=8)
+LOOK = partial(rows.rows_to_look_for, selection=ALL, table_id=TABLE, count=8)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """A third of the runs synced, a third with rows ready, a third with open files."""
+    book = Book(tmp_path)
+    for number in range(RUNS):
+        name = f"20240101-{number:06d}_x"
+        files = [file(f"{n}.png", size=n) for n in range(5)]
+        book.take(found_run(record(name, line=number), name=name, files=files))
+        if number == RUNS // 3:
+            book.upload_all()
+            book.do(rows.confirm_rows, book.ready())
+        elif number == 2 * RUNS // 3:
+            book.upload_all()
+            book.do(rows.accept_rows, book.ready(2))
+    yield book
+    book.ledger.close()
+
+
+def plans(book: Book, operation: Callable[[sqlite3.Connection], object]) -> list[str]:
+    """What SQLite does for each statement of an operation."""
+    db, statements = book.ledger._connection, set[str]()
+    db.set_trace_callback(statements.add)
+    book.ledger.read(operation)
+    db.set_trace_callback(None)
+    known = [one for one in statements if re.match(r"\s*(SELECT|UPDATE|DELETE)", one)]
+    return [row[3] for one in known for row in db.execute(f"EXPLAIN QUERY PLAN {one}").fetchall()]
+
+
+def in_the_middle(transition: Callable[..., Any], *args: Any) -> Callable[[sqlite3.Connection], Any]:
+    return lambda db: transition(db, NOW, *args)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        pytest.param(lambda db: CLAIM(db, NOW), id="claim"),
+        pytest.param(lambda db: uploads.next_upload_at(db, ALL), id="next_upload_at"),
+        pytest.param(lambda db: READY(db, NOW), id="ready_rows"),
+        pytest.param(lambda db: rows.stands(db, NOW, ALL), id="stands"),
+        pytest.param(lambda db: overview.backlog(db, ALL), id="backlog"),
+        pytest.param(lambda db: overview.work_left(db, ALL), id="work_left"),
+        pytest.param(lambda db: uploads.recover_uploads(db, NOW), id="recover_uploads"),
+        pytest.param(lambda db: rows.end_delivery(db, NOW, 1), id="end_delivery"),
+        pytest.param(lambda db: rows.delivered_by(db, 1), id="delivered_by"),
+    ],
+)
+def test_no_question_scans_or_sorts_what_it_does_not_answer(
+    book: Book, operation: Callable[[sqlite3.Connection], object]
+) -> None:
+    """Goal: proportional to the answer. Method: SQLite's plan scans small tables only, sorts nothing."""
+    book.do(rows.start_delivery, TABLE, [], Delivery.STREAM, None)
+    found = plans(book, operation)
+    assert found
+    assert [step for step in found if "TEMP B-TREE" in step] == []
+    scans = [step for step in found if step.startswith("SCAN")]
+    assert [step for step in scans if not re.match(r"SCAN (d|datasets|notices|deliveries)\b", step)] == []
+
+
+def test_rows_to_look_for_are_found_by_their_index(book: Book) -> None:
+    """Goal: what is synced costs nothing. Method: the plan searches records, and sorts only what is due."""
+    found = plans(book, lambda db: LOOK(db, NOW))
+    assert any("SEARCH c USING INDEX records_unsynced" in step for step in found)
+    assert not any(step.startswith("SCAN") for step in found)
+
+
+def test_transitions_of_one_file_or_row_look_at_its_run_only(book: Book) -> None:
+    """Goal: confirming costs the same at any size. Method: the plans of confirm and accept scan nothing."""
+    [task] = book.claim(1)
+    [row] = book.ready(1)
+    confirm = partial(uploads.confirm_upload, now=NOW, task=task, remote=remote(task), was_there=True)
+    for operation in (
+        confirm,
+        in_the_middle(rows.accept_rows, [row]),
+        in_the_middle(rows.confirm_rows, [row]),
+    ):
+        found = plans(book, operation)
+        assert any(step.startswith("SEARCH") for step in found)
+        assert not any(re.match(r"SCAN (f|c|r|files|records|runs)\b", step) for step in found), found
+
+
+def test_forgetting_a_delivery_does_not_look_through_the_records(book: Book) -> None:
+    """Goal: the check of the foreign key is a search. Method: SQLite takes few steps, fewer than runs."""
+
+    def steps(sql: str) -> int:
+        db, counted = book.ledger._connection, 0
+
+        def count() -> None:
+            nonlocal counted
+            counted += 1
+
+        db.execute("BEGIN")
+        db.execute("INSERT INTO deliveries (id, table_id, method, started_at) VALUES (999, 't', 'load', 0)")
+        db.set_progress_handler(count, 1)
+        db.execute(sql)
+        db.set_progress_handler(None, 1)
+        db.execute("ROLLBACK")
+        return counted
+
+    assert steps("DELETE FROM deliveries WHERE id = 999") < RUNS
