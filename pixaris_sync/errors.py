@@ -79,6 +79,10 @@ class LedgerError(SyncError):
     """The ledger cannot be opened, read or written."""
 
 
+class LedgerDamagedError(LedgerError):
+    """The ledger's content is damaged; it can be rebuilt from the local folder and the cloud."""
+
+
 class LocalFileError(SyncError):
     """A local file or folder of a run is missing, damaged, unreadable or leaves the run's folder."""
 

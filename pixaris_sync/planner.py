@@ -52,6 +52,7 @@ class RowLimits:
         stream_spacing_seconds, load_spacing_seconds: while files are still being uploaded, the least time
             between two deliveries to a table, so that rows gather into batches.
         bulk: all rows go by load job.
+        waits_for_quota: where the day's load jobs are used up, plan to go on later; else leave the rows.
     """
 
     stream_rows_limit: int
@@ -61,6 +62,7 @@ class RowLimits:
     stream_spacing_seconds: float
     load_spacing_seconds: float
     bulk: bool
+    waits_for_quota: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,8 @@ def _next_step(
         count, spacing = limits.load_rows_limit, limits.load_spacing_seconds
         if stand.loads_today >= limits.loads_per_day_limit:
             # The quota frees up evenly over the day; an hour is soon enough.
-            return None, min(now + 3600.0, stand.next_at or now + 3600.0)
+            later = now + 3600.0 if limits.waits_for_quota else None
+            return None, min((at for at in (later, stand.next_at) if at is not None), default=None)
     else:
         count, spacing = limits.stream_rows_limit, limits.stream_spacing_seconds
     due_at = 0.0 if sent_at is None else sent_at + spacing

@@ -5,7 +5,6 @@ widened, and others added, between sending and reading. BigQuery rounds what sta
 the column is widened, so an integer that no double holds exactly is recognised by its rounded value.
 """
 
-import itertools
 import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
@@ -13,8 +12,9 @@ from typing import Final, TypeVar
 from pixaris_sync.model import Cell, JsonValue
 from pixaris_sync.schema import column_name, companion_names, hashed_column_name, value_type
 
-#: Companion names that a row is searched for. Further ones arise only among keys made to collide.
-_COMPANIONS_MAX: Final = 4
+#: So many companion names of a key may be absent from a row before the search for its companion ends. Names
+#: are skipped only where other keys of the row have taken them, or the table has them with another type.
+_ABSENT_COMPANIONS_MAX: Final = 16
 
 _Left = TypeVar("_Left", bound=Hashable)
 _Right = TypeVar("_Right", bound=Hashable)
@@ -96,8 +96,7 @@ def _stands_somehow(cells: Sequence[Cell], there: Mapping[str, JsonValue]) -> bo
     columns_of: dict[int, list[str]] = {}
     cells_of: dict[str, list[int]] = {name: [] for name in there}
     for index, cell in enumerate(cells):
-        names = [name for name in _possible_columns(cell) if name in there]
-        fitting = [name for name in names if _represents(there[name], cell.value)]
+        fitting = [name for name in _possible_columns(cell, there) if _represents(there[name], cell.value)]
         for name in fitting:
             cells_of[name].append(index)
         if cell.value is not None:
@@ -105,10 +104,16 @@ def _stands_somehow(cells: Sequence[Cell], there: Mapping[str, JsonValue]) -> bo
     return _all_matched(columns_of) and _all_matched(cells_of)
 
 
-def _possible_columns(cell: Cell) -> Iterable[str]:
-    companions = companion_names(cell.key, value_type(cell.value))
-    own = (cell.key, column_name(cell.key), hashed_column_name(cell.key))
-    return dict.fromkeys([*own, *itertools.islice(companions, _COMPANIONS_MAX)])
+def _possible_columns(cell: Cell, there: Collection[str]) -> Iterable[str]:
+    """The columns of a row that a cell's value can have gone to."""
+    found = dict.fromkeys((cell.key, column_name(cell.key), hashed_column_name(cell.key)))
+    absent = 0
+    for name in companion_names(cell.key, value_type(cell.value)):
+        found[name] = None
+        absent += name not in there
+        if absent == _ABSENT_COMPANIONS_MAX:
+            break
+    return [name for name in found if name in there]
 
 
 def _all_matched(choices: Mapping[_Left, Collection[_Right]]) -> bool:

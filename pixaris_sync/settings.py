@@ -127,6 +127,12 @@ class Settings(BaseModel):
             raise ValueError("must be a bare file name")
         return value
 
+    @field_validator("local_results_folder", "state_dir")
+    @classmethod
+    def _at_home(cls, value: Path | None) -> Path | None:
+        """``~`` is the home folder also where no shell replaced it: in a file, in a service's variables."""
+        return None if value is None else value.expanduser()
+
     @field_validator("resumable_threshold_bytes", "chunk_bytes")
     @classmethod
     def _fits_into_memory(cls, value: int, info: ValidationInfo) -> int:

@@ -4,7 +4,7 @@ import logging
 import random
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.filesystems import network_filesystem
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
+from pixaris_sync.ledger.rescue import working_ledger
 from pixaris_sync.names import printable_line
 from pixaris_sync.ownership import Ownership
 from pixaris_sync.pipeline.context import Mode
@@ -119,7 +120,7 @@ def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
     # The lock first: a newer program must not migrate the ledger under an older one that works with it.
     with (
         Ownership(settings.local_results_folder, path.with_suffix(".owner"), command),
-        closing(Ledger.open(path)) as ledger,
+        working_ledger(path, now=SystemClock().now()) as ledger,
     ):
         yield ledger
 

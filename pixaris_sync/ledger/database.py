@@ -8,13 +8,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from pixaris_sync.errors import LedgerError
+from pixaris_sync.errors import LedgerDamagedError, LedgerError
 
 Operation = Callable[[sqlite3.Connection], Any]
 
 #: "PXSY": tells a ledger from any other SQLite database.
 APPLICATION_ID = 0x50585359
 BUSY_TIMEOUT_MS = 10_000
+#: SQLite's primary result codes for a file whose content is damaged.
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: Errors of SQLite's that an operation brings upon itself, as opposed to a disk or a file in trouble.
 _OWN_FAULTS = (
     sqlite3.DataError,
@@ -48,8 +50,9 @@ class Ledger:
         """Open the ledger at `path`, making or migrating it unless it is only read.
 
         Raises:
-            LedgerError: it is damaged, no ledger, of a newer version, or the folder cannot be written;
-                for `read_only`, also when there is none.
+            LedgerDamagedError: its content is damaged, as far as opening it shows.
+            LedgerError: it is no ledger, of a newer version, or the folder cannot be written; for
+                `read_only`, also when there is none.
         """
         hint = "check the folder's owner, its permissions and the free space"
         try:
@@ -78,7 +81,8 @@ class Ledger:
                 ledger._migrate()
         except sqlite3.Error as error:
             connection.close()
-            raise LedgerError("open ledger", str(path), str(error), hint=hint) from None
+            kind = LedgerDamagedError if error.sqlite_errorcode & 0xFF in _DAMAGED else LedgerError
+            raise kind("open ledger", str(path), str(error), hint=hint) from None
         except LedgerError:
             connection.close()
             raise
@@ -219,8 +223,19 @@ class Ledger:
 
     def changes_of_others(self) -> int:
         """A number that changes when another process has written (SQLite's ``data_version``)."""
-        with closing(self._connection.execute("PRAGMA data_version")) as cursor:
-            return int(cursor.fetchone()[0])
+        try:
+            with closing(self._connection.execute("PRAGMA data_version")) as cursor:
+                return int(cursor.fetchone()[0])
+        except sqlite3.Error as error:
+            raise LedgerError("read ledger", str(self.path), str(error)) from None
+
+    def damage(self) -> str | None:
+        """What SQLite's check of the whole file finds wrong, or None; it takes time like the file's size."""
+        try:
+            found = str(self._connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        return None if found == "ok" else " ".join(found.split())
 
     def close(self) -> None:
         """Close the database. Safe to call twice."""

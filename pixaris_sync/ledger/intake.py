@@ -170,7 +170,7 @@ def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> 
         "SELECT id FROM runs WHERE dataset_id = ? AND name = ?", (dataset_id, run.name)
     ).fetchone()[0]
     problem = run.problem
-    if problem is not None and _all_uploaded(db, run_id):
+    if problem is not None and _all_uploaded(db, run_id) and _all_known(db, dataset_id, run.records):
         # What the folder has lost since is in the bucket already.
         problem = None
     db.execute(
@@ -189,6 +189,11 @@ def _all_uploaded(db: Connection, run_id: int) -> bool:
         (FileState.UPLOADED, run_id),
     ).fetchone()
     return bool(total and total == uploaded)
+
+
+def _all_known(db: Connection, dataset_id: int, records: Sequence[FoundRecord]) -> bool:
+    known = "SELECT 1 FROM records WHERE dataset_id = ? AND digest = ?"
+    return all(db.execute(known, (dataset_id, found.record.digest)).fetchone() for found in records)
 
 
 def _take_in_file(

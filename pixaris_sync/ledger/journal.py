@@ -5,6 +5,7 @@ operations gather, so that their number per transaction grows with the load and 
 one as for a hundred. Waiting callers are the only queue, so it is bounded by the tasks that exist.
 """
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -13,9 +14,14 @@ import anyio
 from anyio import to_thread
 
 from pixaris_sync.errors import LedgerError
-from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.database import Ledger, Operation
+from pixaris_sync.ports import Clock
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+#: How often a ledger that cannot be written is tried again.
+TROUBLE_PAUSE_SECONDS = 5.0
 
 
 class _Entry:
@@ -30,14 +36,27 @@ class _Entry:
 
 
 class Journal:
-    """Serves a ledger to many tasks. `run` must be running for `write` to return."""
+    """Serves a ledger to many tasks. `run` must be running for `write` to return.
 
-    def __init__(self, ledger: Ledger, *, threaded: bool = True) -> None:
+    Args:
+        ledger: an open one.
+        threaded: commit in a worker thread.
+        clock: to wait with, where the ledger cannot be written (disk full, read-only): everybody who writes
+            waits, so that no new work begins, until it can. None: they get the error.
+
+    Attributes:
+        trouble: why the ledger cannot be written now; None where it can.
+    """
+
+    def __init__(self, ledger: Ledger, *, threaded: bool = True, clock: Clock | None = None) -> None:
+        self.trouble: LedgerError | None = None
         self._ledger = ledger
         self._threaded = threaded
+        self._clock = clock
         self._queue: list[_Entry] = []
         self._arrived = anyio.Event()
         self._closed = False
+        self._ended = False
         # One thread at a time touches the connection.
         self._limiter = anyio.CapacityLimiter(1)
 
@@ -49,6 +68,8 @@ class Journal:
         Raises:
             LedgerError: the ledger cannot be written; the operation was not applied.
         """
+        if self._ended:
+            raise RuntimeError("the journal has ended: nobody would commit this")
         entry = _Entry(operation)
         self._queue.append(entry)
         self._arrived.set()
@@ -62,26 +83,44 @@ class Journal:
         while True:
             if not self._queue:
                 if self._closed:
+                    self._ended = True
                     return
                 self._arrived = anyio.Event()
                 await self._arrived.wait()
                 continue
             batch, self._queue = self._queue, []
-            with anyio.CancelScope(shield=True):
-                await self._commit(batch)
+            await self._commit(batch)
 
     async def _commit(self, batch: list[_Entry]) -> None:
         operations = [entry.operation for entry in batch]
-        try:
+        outcomes: list[Any] | None = None
+        while outcomes is None:
+            try:
+                outcomes = await self._apply(operations)
+            except LedgerError as error:
+                if self._clock is None or self._closed:
+                    outcomes = [error] * len(batch)
+                    break
+                if self.trouble is None:
+                    log.error("%s; nothing new begins until it can be written (%s)", error, error.hint)  # noqa: TRY400 - no bug
+                self.trouble = error
+                await self._clock.sleep(TROUBLE_PAUSE_SECONDS)
+            else:
+                if self.trouble is not None:
+                    log.info("the ledger can be written again")
+                self.trouble = None
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            entry.outcome = outcome
+            entry.done.set()
+
+    async def _apply(self, operations: list[Operation]) -> list[Any]:
+        # Nobody may go on before it is known whether these are durable.
+        with anyio.CancelScope(shield=True):
             if self._threaded:
                 outcomes = await to_thread.run_sync(self._ledger.apply, operations, limiter=self._limiter)
             else:
                 outcomes = self._ledger.apply(operations)
-        except LedgerError as error:
-            outcomes = [error] * len(batch)
-        for entry, outcome in zip(batch, outcomes, strict=True):
-            entry.outcome = outcome
-            entry.done.set()
+        return outcomes
 
     async def changes_of_others(self) -> int:
         """A number that changes when another process has written to the ledger."""

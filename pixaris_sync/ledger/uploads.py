@@ -231,16 +231,17 @@ def adopt_objects(db: Connection, dataset_id: int, objects: Mapping[tuple[str, s
     return found
 
 
-def adopted(db: Connection, now: float, dataset_id: int) -> None:
+def adopted(db: Connection, now: float, dataset_id: int, *, listed: bool = True) -> None:
     """The bucket was compared with the ledger: from here on, files and rows of the dataset may be sent.
 
     Runs without files have nothing in the bucket that would tell whether their row was sent: look for it.
+    Where the bucket could not be `listed`, nothing tells so of any run.
     """
     db.execute("UPDATE datasets SET adopted_at = ? WHERE id = ?", (now, dataset_id))
     db.execute(
         "UPDATE records SET state = ?, since = ?, taken = 1 WHERE dataset_id = ? AND state = ?"
-        " AND NOT EXISTS (SELECT 1 FROM files f WHERE f.run_id = records.run_id)",
-        (RowState.IN_DOUBT, now, dataset_id, RowState.PENDING),
+        " AND NOT (? AND EXISTS (SELECT 1 FROM files f WHERE f.run_id = records.run_id))",
+        (RowState.IN_DOUBT, now, dataset_id, RowState.PENDING, listed),
     )
 
 

@@ -151,4 +151,5 @@ def row_limits(settings: Settings, mode: Mode) -> RowLimits:
         stream_spacing_seconds=stream_spacing,
         load_spacing_seconds=load_spacing,
         bulk=mode.bulk,
+        waits_for_quota=mode.follow,
     )

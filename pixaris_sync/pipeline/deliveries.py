@@ -85,7 +85,7 @@ class Deliveries:
             method, batch, outgoing = await self._prepare(table, batch, step.method)
         except SyncError as error:
             # Whatever came of a question or a change of the table, no row was sent.
-            return await self._not_sent(table, [mapped.row for mapped in batch], error, in_doubt=False)
+            return await self._not_sent(table, [mapped.row for mapped in batch], error, sent=False)
         sends = max(mapped.row.sends for mapped in batch)
         identity = job_id(table, [row.row_id for row in outgoing], sends) if method is Delivery.LOAD else None
         sent = [mapped.row for mapped in batch]
@@ -215,9 +215,9 @@ class Deliveries:
                 await context.apply(give_up_rows, now, [rows[index]], problem)
 
     async def _not_sent(
-        self, table: str, rows: Sequence[PendingRow], error: SyncError, *, in_doubt: bool = True
+        self, table: str, rows: Sequence[PendingRow], error: SyncError, *, sent: bool = True
     ) -> SyncError | None:
-        """Nothing was taken, or (if it can be `in_doubt`) it is not known: decide by the kind of failure."""
+        """Nothing was taken, or (if rows were `sent`) it is not known: decide by the kind of failure."""
         context, now = self._context, self._context.now()
         attempts = max(row.attempts for row in rows)
         problem = problem_of(error)
@@ -230,7 +230,7 @@ class Deliveries:
             next_at = context.next_attempt_at(attempts, error)
             await context.apply(put_off_rows, now, rows, problem, next_attempt_at=next_at, by_load=True)
             return None
-        if in_doubt and error.failure is Failure.IN_DOUBT:
+        if sent and error.failure is Failure.IN_DOUBT:
             context.gate(table).failed(now, error)
             next_at = now + LOOK_SECONDS_MAX
             await context.apply(doubt_rows, now, rows, problem, next_attempt_at=next_at)
@@ -238,7 +238,7 @@ class Deliveries:
             opens_at = context.gate(table).failed(now, error)
             next_at = max(opens_at, context.next_attempt_at(attempts, error))
             await context.apply(put_off_rows, now, rows, problem, next_attempt_at=next_at)
-        elif len(rows) > 1 and error.failure is Failure.PERMANENT:
+        elif sent and len(rows) > 1 and error.failure is Failure.PERMANENT:
             # All or none: halve until the bad row stands alone.
             await context.apply(put_off_rows, now, rows, problem, batch_limit=len(rows) // 2)
         else:

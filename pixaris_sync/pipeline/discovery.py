@@ -102,12 +102,12 @@ class Discovery:
         """Compare a dataset that is new to this ledger with the bucket, so that nothing is sent twice.
 
         An account that may write but not list goes on without: then the generation precondition of each
-        upload tells what is there already.
+        upload tells which files are there already, and every row is looked for before it is sent.
 
         Raises:
             SyncError: the bucket cannot be listed now.
         """
-        context, prefix = self._context, object_prefix(known.key)
+        context, prefix, listed = self._context, object_prefix(known.key), True
         try:
             async for page in context.store.list(prefix):
                 objects = dict(_by_run_and_path(prefix, page))
@@ -115,8 +115,9 @@ class Discovery:
         except SyncError as error:
             if error.failure is not Failure.PERMISSION:
                 raise
+            listed = False
             log.info("objects of %s cannot be listed; uploads tell what is there already", known.key)
-        await context.apply(adopted, context.now(), known.id)
+        await context.apply(adopted, context.now(), known.id, listed=listed)
 
     async def _check_names(self, known: KnownDataset) -> list[Notice]:
         context, problem = self._context, None

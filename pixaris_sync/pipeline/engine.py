@@ -66,7 +66,8 @@ class Engine:
         jitter: random.Random,
         threaded_ledger: bool = True,
     ) -> None:
-        self._journal = Journal(ledger, threaded=threaded_ledger)
+        # A pass ends where the ledger cannot be written; a service waits until it can.
+        self._journal = Journal(ledger, threaded=threaded_ledger, clock=clock if mode.follow else None)
         self.context = Context(
             settings=settings,
             mode=mode,
@@ -102,6 +103,8 @@ class Engine:
 
     async def describe(self) -> str:
         """How it is, in one line; goes through the ledger, so it answers only while that works."""
+        if self._journal.trouble is not None:
+            return f"degraded: {self._journal.trouble}"
         left = await self.context.apply(work_left, self.context.mode.selection)
         if self.context.degraded is not None:
             return f"degraded: {self.context.degraded}"

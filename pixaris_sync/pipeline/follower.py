@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import anyio
 
-from pixaris_sync.errors import LocalFileError, SyncError
+from pixaris_sync.errors import LedgerError, LocalFileError, SyncError
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.ports import Clock
 from pixaris_sync.watch import Changed
@@ -69,7 +69,12 @@ async def _watch_ledger(engine: Engine, clock: Clock) -> None:
     seen = await engine.ledger_changes()
     while True:
         await clock.sleep(LEDGER_POLL_SECONDS)
-        now = await engine.ledger_changes()
+        try:
+            now = await engine.ledger_changes()
+        except LedgerError as error:
+            # Whoever writes to it says so, and waits.
+            log.debug("%s", error)
+            continue
         if now != seen:
             seen = now
             await _look_at_everything(engine)

@@ -110,7 +110,7 @@ def test_a_machine_without_go_is_told(machine: Machine) -> None:
 def test_status_installs_nothing(machine: Machine) -> None:
     """Goal: the tests can ask at any time. Method: ask with an empty cache."""
     machine.has_go(GO)
-    assert all(not told["program"] and "not installed yet" in told["reason"] for told in machine.status())
+    assert all(not told["program"] and "to install it" in told["reason"] for told in machine.status())
     assert not machine.asked.exists()
 
 

@@ -13,6 +13,7 @@ import pytest
 from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.journal import Journal
+from tests.fakes.clock import ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -232,3 +233,60 @@ async def test_changes_by_another_process_are_noticed(
         other.write(put("b"))
         other.close()
         assert await journal.changes_of_others() != before
+
+
+async def test_a_full_disk_holds_everybody_up_until_there_is_space(
+    ledger: CountedLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: no work goes on blindly, none is lost. Method: fail commits while a clock is moved on, then mend."""
+    clock = ManualClock()
+    ledger.failure = LedgerError("write ledger", "ledger", "database or disk is full", hint="make space")
+    journal = Journal(ledger, threaded=False, clock=clock)
+    written: list[str] = []
+
+    async def write(name: str) -> None:
+        written.append(await journal.write(put(name)))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+        for name in ("one", "two"):
+            tasks.start_soon(write, name)
+        for _ in range(3):
+            await anyio.wait_all_tasks_blocked()
+            assert journal.trouble is ledger.failure
+            assert written == []
+            assert clock.advance_to_next()
+        ledger.failure = None
+        await anyio.wait_all_tasks_blocked()
+        assert clock.advance_to_next()
+        await anyio.wait_all_tasks_blocked()
+        assert sorted(written) == ["one", "two"]
+        assert journal.trouble is None
+        journal.close()
+    assert caplog.text.count("disk is full") == 1
+
+
+async def test_a_closing_journal_does_not_wait_for_space(ledger: CountedLedger) -> None:
+    """Goal: a stop is a stop. Method: close while commits fail; the writer gets the error."""
+    clock = ManualClock()
+    ledger.failure = LedgerError("write ledger", "ledger", "database or disk is full")
+    journal = Journal(ledger, threaded=False, clock=clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.run)
+
+        async def write() -> None:
+            with pytest.raises(LedgerError, match="disk is full"):
+                await journal.write(put("one"))
+
+        tasks.start_soon(write)
+        await anyio.wait_all_tasks_blocked()
+        journal.close()
+        assert clock.advance_to_next()
+
+
+async def test_writing_after_the_end_is_refused(ledger: CountedLedger) -> None:
+    """Goal: nobody waits for ever. Method: write once `run` has returned."""
+    async with running(ledger) as journal:
+        pass
+    with pytest.raises(RuntimeError, match="ended"):
+        await journal.write(put("late"))

@@ -58,6 +58,15 @@ def test_the_order_is_the_same_however_many_datasets_share_it(book: Book, count:
     assert claimed == expected
 
 
+def test_runs_of_one_name_in_two_datasets_share_the_order_of_sizes(book: Book) -> None:
+    """Goal: small before large, wherever it lies. Method: the smallest in either dataset, one claimed."""
+    for small, large in ((1, 2), (4, 3)):
+        name = f"20240101-00000{small}_x"
+        take(book, name, small, key=HATS)
+        take(book, name, large)
+        assert order(book.claim(1)) == [(name, min(small, large))]
+
+
 def test_a_claimed_file_is_claimed_once(book: Book) -> None:
     """Goal: one upload at a time per file. Method: claim twice; then give it back."""
     take(book, RUN, 1)
