@@ -119,7 +119,7 @@ def status(emulator: Emulator, toolchain: Toolchain | None, unusable: str) -> Ma
     try:
         reason = (folder / REASON_FILE).read_text(encoding="utf-8")
     except OSError:
-        reason = f"it is not installed yet: python3 .ci/{Path(__file__).name}"
+        reason = f"to install it: python3 .ci/{Path(__file__).name}"
     return {**told, "reason": reason}
 
 

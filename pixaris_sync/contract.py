@@ -45,6 +45,10 @@ RESERVED_PROJECT: Final = "pickled_results"
 #: The record's key for the run's name.
 RUN_NAME_KEY: Final = "experiment_run_name"
 
+#: Records nested deeper are refused. Python's own limit depends on the stack that it is met from: a record
+#: could be read in one place and be too deep in the next.
+NESTING_LEVELS_MAX: Final = 200
+
 _TABLE_SUFFIX: Final = "experiment_results"
 _RESULTS: Final = "results"
 _INT64_MIN: Final = -(2**63)
@@ -214,7 +218,19 @@ def parse_record(dataset: DatasetKey, values: JsonValue, line: int) -> TrackingR
         raise LocalFileError(operation, subject, f"{RUN_NAME_KEY} {fault}", hint=_LINE_HINT)
     run = RunKey(dataset.project, dataset.dataset, name)
     check_run_name(run)
+    if _nested_too_deeply(values):
+        raise LocalFileError(operation, subject, "nested too deeply", hint=_LINE_HINT)
     return TrackingRecord(run, values, record_digest(values), line)
+
+
+def _nested_too_deeply(values: JsonValue) -> bool:
+    level = [values]
+    for _ in range(NESTING_LEVELS_MAX):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for one in inner for value in one if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def record_digest(values: Mapping[str, JsonValue]) -> str:

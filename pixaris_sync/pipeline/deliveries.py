@@ -149,6 +149,9 @@ class Deliveries:
         count = fitting(plan.rows, STREAM_BYTES_LIMIT if method is Delivery.STREAM else LOAD_BYTES_LIMIT)
         if count == 0:
             method, count = Delivery.LOAD, 1
+        if method is Delivery.LOAD:
+            # The batch may have been planned for a streaming insert.
+            count = min(count, context.settings.load_rows_limit)
         return method, batch[:count], plan.rows[:count]
 
     async def _alter(self, table: str, plan: BatchPlan) -> None:

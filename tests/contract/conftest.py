@@ -42,8 +42,8 @@ SINK_TIERS = {
     "gcp": "RowSink on Google Cloud",
 }
 
-#: This emulator has not been seen running where this was written. How it differs from the service is told, test
-#: by test, and fails none until somebody has looked: then it belongs into a list like `DIFFERENCES`.
+#: This emulator has not been seen running where this was written. How it differs from the service is told,
+#: test by test, and fails none until somebody has looked; then it belongs into a list like `DIFFERENCES`.
 NOT_JUDGED = pytest.mark.xfail(reason="the emulator's fault or ours: not judged yet", strict=False)
 
 
@@ -102,7 +102,6 @@ def sandbox_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 def fake_gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     def arguments(port: int, _: int) -> list[str]:
         listens = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
-        # The addresses of upload sessions begin with it.
         return [*listens, "-external-url", f"http://127.0.0.1:{port}", "-backend", "memory"]
 
     program, folder = program_of(FAKE_GCS_SERVER), tmp_path_factory.mktemp(FAKE_GCS_SERVER)

@@ -140,8 +140,13 @@ def _not_to_be_entered(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("stored")
-@pytest.mark.parametrize("spoil", [_no_folder, _file_instead, _unreadable, _not_to_be_entered])
-@pytest.mark.parametrize("command", ["sync", "watch"])
+@pytest.mark.parametrize(
+    ("spoil", "command"),
+    [
+        *((spoil, "sync") for spoil in (_no_folder, _file_instead, _unreadable, _not_to_be_entered)),
+        (_no_folder, "watch"),
+    ],
+)
 def test_a_results_folder_that_cannot_be_read_is_told(
     command_line: CommandLine, spoil: Callable[[Path], None], command: str
 ) -> None:

@@ -3,9 +3,11 @@
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +37,34 @@ def test_0_everything_is_synced(command_line: CommandLine) -> None:
 
 
 def test_1_it_failed(command_line: CommandLine) -> None:
-    """Goal: 1 for what no other code names. Method: a ledger that is none."""
+    """Goal: 1 for what no other code names. Method: another program's database in the ledger's place."""
     store_run(command_line.folder)
     command_line.sync()
-    command_line.ledgers()[0].write_bytes(b"no ledger at all" * 1000)
+    ledger = command_line.ledgers()[0]
+    ledger.unlink()
+    with closing(sqlite3.connect(ledger)) as database:
+        database.execute("CREATE TABLE theirs (x)")
 
     outcome = command_line.run("sync")
 
     assert outcome.code == 1, str(outcome)
     assert outcome.stdout == ""
     assert [line.partition(":")[0] for line in outcome.stderr.splitlines()] == ["error", "hint"]
+
+
+def test_a_damaged_ledger_is_rebuilt(command_line: CommandLine) -> None:
+    """Goal: no failure and no second row. Method: overwrite the ledger of a synced run, then sync."""
+    store_run(command_line.folder)
+    command_line.sync()
+    command_line.ledgers()[0].write_bytes(b"no ledger at all" * 1000)
+
+    outcome = command_line.run("sync")
+
+    assert outcome.code == 0, str(outcome)
+    assert "0 files uploaded" in outcome.stdout
+    assert "1 found there" in outcome.stdout
+    assert "damaged" in outcome.stderr
+    assert "notice:" in outcome.stdout
 
 
 @pytest.mark.parametrize(
