@@ -250,7 +250,9 @@ def test_an_outage_is_ridden_out(
         proxies.forget()
         second = store_run(proxied.folder, "second")
         eventually(lambda: proxies.uploads >= 3, "it tries again and again")
-        assert _runs_by_state(proxied) == {"synced": 1, "failing": 1}
+        eventually(
+            lambda: _runs_by_state(proxied) == {"synced": 1, "failing": 1}, "status says that it fails"
+        )
         proxies.decide(lambda _: None)
         _wait_for_rows(pixaris, watch, second)
         assert watch.end() == 0
