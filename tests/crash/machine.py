@@ -1,33 +1,24 @@
 """A training machine that stores runs, and a pixaris-sync on it that is killed again and again."""
 
 import contextlib
-import os
 import random
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
-from PIL import Image
-
+from tests.crash.fates import Assassin, Fate, draw_fate
 from tests.crash.standing import Standing, look_at
 from tests.crash.truth import LocalTruth
-from tests.crash.wire import Kind, Witness, kind_of
+from tests.crash.wire import Witness
+from tests.crash.writer import Writer
 from tests.support.command_line import CommandLine
 from tests.support.faulty_proxy import Answer, Fault, FaultyProxy, Moment, Weather
 from tests.support.proxy import Request
-from tests.support.stored_runs import picture, store_run
 
-if TYPE_CHECKING:
-    import subprocess
-
-#: The project that all machines store runs in, so that they meet in one table.
-SHARED_PROJECT = "team"
 RESUMABLE_BYTES = 256 * 1024
 
 #: Delays of the network stay well below the time for which a row in doubt is looked for before it is sent
@@ -65,9 +56,9 @@ STORAGE_WEATHER = Weather(
 WAREHOUSE_WEATHER = Weather(
     {
         Fault.RESET_CONNECTION: 0.02,
-        Fault.LOST_REQUEST: 0.02,
-        Fault.LOST_ANSWER: 0.05,
-        Fault.SWALLOWED_REQUEST: 0.006,
+        Fault.LOST_REQUEST: 0.08,
+        Fault.LOST_ANSWER: 0.08,
+        Fault.SWALLOWED_REQUEST: 0.01,
         Fault.WITHHELD_ANSWER: 0.01,
         Fault.CUT_ANSWER: 0.03,
         Fault.DELAY: 0.08,
@@ -76,134 +67,9 @@ WAREHOUSE_WEATHER = Weather(
 )
 #: Ends of a pass that is not killed: done, or work is left.
 _ENDS = (0, 5)
-#: A life that is to end by time: while the process starts, or so long after its first request.
-_START_SECONDS = (0.05, 1.5)
-_WORK_SECONDS = (0.01, 1.5)
-#: How long a request or a write of the ledger is waited for, after the first request.
-_PATIENCE_SECONDS = 2.0
 #: A process that sends no request is ended after this time.
 _SILENCE_SECONDS_MAX = 5.0
 _LOOK_SECONDS = 0.003
-_END_SECONDS = 60.0
-_PAUSE_BETWEEN_RUNS_SECONDS = (0.1, 0.9)
-
-
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """How a life begins and when it is to end: at the first of what is set, at the latest after `seconds`.
-
-    Attributes:
-        command: ``watch``, ``sync`` or ``backfill``.
-        seconds: after the first request of this life, or after its start.
-        from_start: after its start.
-        requests: at a request of one of these kinds.
-        moment: before it is served, or once it is.
-        writes: at this change of the ledger's file.
-        count: at the so-manieth such request or change.
-    """
-
-    command: str
-    seconds: float
-    from_start: bool = False
-    requests: tuple[Kind, ...] = ()
-    moment: Moment = Moment.ARRIVED
-    writes: bool = False
-    count: int = 1
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether nothing but time is to end it."""
-        return not self.requests and not self.writes
-
-    @property
-    def trigger(self) -> str:
-        """What is to end it, in words, if no request is."""
-        if self.writes:
-            return "ledger written"
-        return "time after start" if self.from_start else "time after first request"
-
-
-#: What a fate may wait for, and how many of it at most.
-_OCCASIONS: tuple[tuple[tuple[Kind, ...], int], ...] = (
-    ((Kind.UPLOAD,), 6),
-    ((Kind.SESSION, Kind.CHUNK), 3),
-    ((Kind.STREAM, Kind.LOAD), 3),
-    ((Kind.STREAM, Kind.LOAD), 1),
-    ((Kind.QUERY, Kind.OTHER), 4),
-    ((Kind.QUERY,), 2),
-)
-
-
-def draw_fate(chance: random.Random) -> Fate:
-    """Draw how a life goes."""
-    command = chance.choices(("watch", "sync", "backfill"), (8, 1, 1))[0]
-    kind = chance.choices(("start", "work", "request", "writes"), (2, 2, 8, 3))[0]
-    if kind == "start":
-        return Fate(command, chance.uniform(*_START_SECONDS), from_start=True)
-    if kind == "work":
-        return Fate(command, chance.uniform(*_WORK_SECONDS))
-    if kind == "writes":
-        return Fate(command, _PATIENCE_SECONDS, writes=True, count=chance.randint(1, 15))
-    requests, count_max = chance.choice(_OCCASIONS)
-    moment, count = chance.choice(list(Moment)), chance.randint(1, count_max)
-    return Fate(command, _PATIENCE_SECONDS, requests=requests, moment=moment, count=count)
-
-
-class Assassin:
-    """Kills one process at the moment that its fate says; an observer of its proxies.
-
-    Attributes:
-        hit: why the process was killed; empty while it was not.
-        first_request_at: when its first request arrived, by the monotonic clock.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._fate: Fate | None = None
-        self._left = 0
-        self._handle = -1
-        self.hit = ""
-        self.first_request_at: float | None = None
-
-    def observe(self, moment: Moment, request: Request, _: Answer | None) -> None:
-        """Look whether this is the moment."""
-        with self._lock:
-            fate = self._fate
-            if self.first_request_at is None:
-                self.first_request_at = time.monotonic()
-            kind = kind_of(request)
-            if fate is None or fate.moment is not moment or kind not in fate.requests:
-                return
-            self._left -= 1
-            if self._left == 0:
-                self._strike(f"{kind} {moment}")
-
-    def strike(self, why: str) -> None:
-        """Kill it now, unless that was done."""
-        with self._lock:
-            self._strike(why)
-
-    def _strike(self, why: str) -> None:
-        if self._handle >= 0 and not self.hit:
-            # Another process may have its number by now: the handle means this one (pidfd_open(2)).
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-                self.hit = why
-
-    @contextmanager
-    def after(self, process: "subprocess.Popen[str]", fate: Fate) -> Iterator[None]:
-        """Be after a process while the context is open; it is dead afterwards."""
-        with self._lock:
-            self._handle, self._fate = os.pidfd_open(process.pid), fate
-            self._left, self.hit, self.first_request_at = fate.count, "", None
-        try:
-            yield
-        finally:
-            self.strike("end")
-            process.wait(_END_SECONDS)
-            with self._lock:
-                os.close(self._handle)
-                self._handle, self._fate = -1, None
 
 
 class Machine:
@@ -359,71 +225,3 @@ class Machine:
     def fired(self) -> Counter[Fault]:
         """How often each fault of its network has happened."""
         return self.storage.fired + self.warehouse.fired
-
-
-class Writer:
-    """Stores runs with the real LocalExperimentHandler until it is told to stop.
-
-    Attributes:
-        stored: how many runs.
-        failure: what ended it before its time.
-    """
-
-    def __init__(self, folder: Path, machine: str, seed: int) -> None:
-        self._folder = folder
-        self._machine = machine
-        self._chance = random.Random(f"{seed} {machine} runs")  # noqa: S311 - tests need no secrecy
-        self._ended = threading.Event()
-        self.stored = 0
-        self.failure: Exception | None = None
-
-    def run(self) -> None:
-        """Store runs until `stop`."""
-        try:
-            while not self._ended.wait(self._chance.uniform(*_PAUSE_BETWEEN_RUNS_SECONDS)):
-                self._store()
-        except Exception as error:  # noqa: BLE001 - told to the test
-            self.failure = error
-
-    def stop(self) -> None:
-        """No more runs."""
-        self._ended.set()
-
-    def _store(self) -> None:
-        chance = self._chance
-        own = chance.random() < 0.7
-        project, dataset = (self._machine, chance.choice(("one", "two"))) if own else (SHARED_PROJECT, "all")
-        name = f"{self._machine}-{self.stored:04d}"
-        args: dict[str, Any] = {"marker": name, "seed": chance.getrandbits(40)}
-        metrics: dict[str, Any] = {
-            "score": chance.choice((chance.random(), chance.randint(0, 9), float("nan")))
-        }
-        images = self._images()
-        kind = chance.random()
-        if kind < 0.05:
-            # Stored again at once: where both fall into one second, two equal records share a folder.
-            self._store_one(name, project, dataset, images, metrics, args)
-        elif kind < 0.25:
-            args["mask"] = picture(chance.randrange(256))
-        elif kind < 0.45:
-            args["flow"] = {"steps": chance.randint(1, 50), "name": name}
-        elif kind < 0.6:
-            metrics["detail"] = {"parts": [chance.random() for _ in range(3)], "name": name}
-        elif kind < 0.65:
-            metrics[f"extra_{self.stored}"] = chance.choice((1, "text", 0.5, True))
-        self._store_one(name, project, dataset, images, metrics, args)
-
-    def _store_one(self, name: str, project: str, dataset: str, images: Any, metrics: Any, args: Any) -> None:
-        store_run(
-            self._folder, name, project=project, dataset=dataset, images=images, metrics=metrics, args=args
-        )
-        self.stored += 1
-
-    def _images(self) -> list[tuple[Image.Image, str]]:
-        chance = self._chance
-        images = [(picture(chance.randrange(256)), f"{at}.png") for at in range(chance.randint(1, 3))]
-        if chance.random() < 0.15:
-            width, height = chance.choice(((400, 300), (640, 480)))
-            noise = Image.frombytes("RGB", (width, height), chance.randbytes(width * height * 3))
-            images.append((noise, "large.png"))
-        return images

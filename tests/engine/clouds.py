@@ -6,87 +6,24 @@
 * What changes in the cloud is told to a `Witness` in the same instant, before anything else can happen.
 """
 
-from random import Random
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import anyio
 import google_crc32c
 
 from pixaris_sync.clock import SteadyClock
-from pixaris_sync.errors import ConfigurationError, Failure, JobFailedError, SyncError
-from pixaris_sync.ledger.database import Ledger, Operation
+from pixaris_sync.errors import Failure, JobFailedError, SyncError
 from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RemoteObject, RowRefusal
+from tests.engine.fuse import Fuse
 from tests.engine.local_folder import MARKER
+from tests.engine.weather import BUCKET, Weather
 from tests.fakes.object_store import FakeObjectStore
 from tests.fakes.row_sink import Call, FakeRowSink, Method
 from tests.fakes.row_table import StoredRow, Table
 from tests.fakes.virtual_clock import VirtualClock
-
-BUCKET = "bucket"
-LOST = "lost"
-
-
-class CrashError(BaseException):
-    """The process is gone. No ``except Exception`` may outlive it."""
-
-
-class Fuse:
-    """Ends a process at a chosen instant.
-
-    Attributes:
-        burnt: the process is gone.
-        counts: how many instants of each kind have been: ``step`` (a turn of the event loop), ``begin`` and
-            ``commit`` (before and after a transaction), ``call`` and ``answer`` (before a call has an effect,
-            and after).
-    """
-
-    def __init__(self) -> None:
-        self.burnt = False
-        self.counts: Counter[str] = Counter()
-        self._kind = ""
-        self._left = 0
-
-    def light(self, kind: str, left: int) -> None:
-        """Let a process end at the `left`-th instant of this kind from now on, 1 being the next."""
-        self._kind, self._left = kind, left
-
-    def renew(self) -> None:
-        """Begin another process; a fuse that was lit and has not burnt stays lit."""
-        if self.burnt:
-            self.burnt, self._kind = False, ""
-
-    def passes(self, kind: str) -> bool:
-        """Note an instant; whether the process goes on."""
-        self.counts[kind] += 1
-        if not self.burnt and kind == self._kind:
-            self._left -= 1
-            self.burnt = self._left <= 0
-        return not self.burnt
-
-    def tick(self, kind: str) -> None:
-        """Note an instant.
-
-        Raises:
-            CrashError: the process is gone.
-        """
-        if not self.passes(kind):
-            raise CrashError(kind)
-
-
-class CrashingLedger(Ledger):
-    """A ledger that a process can end at, right before and right after each transaction."""
-
-    fuse = Fuse()
-
-    def apply(self, operations: Sequence[Operation]) -> list[object]:
-        self.fuse.tick("begin")
-        results = super().apply(operations)
-        self.fuse.tick("commit")
-        return results
 
 
 class Witness(Protocol):
@@ -109,108 +46,28 @@ class _Blind:
     def saw_row(self, table: str, row: StoredRow) -> None: ...
 
 
-@dataclass
-class Weather:
-    """What becomes of calls. Fine as long as no chance is set.
+class WatchedStore(FakeObjectStore):
+    """A bucket under weather, fuse and witness.
 
     Attributes:
-        random: where chance comes from.
-        latency_seconds: how long a call takes at most.
-        chances: probability of each kind of fault: ``transient``, ``quota``, ``stall`` (before it works),
-            ``lost_answer`` (after it worked).
-        lost_answers_of: calls whose answers may be lost; for others that would be no more than transient.
-        outages: destinations (`BUCKET` or tables) that answer 503.
-        credentials: False: nobody can be authenticated.
-        fired: how often each kind has struck.
+        list_denied: the account may not list.
     """
-
-    clock: VirtualClock
-    random: Random = field(default_factory=lambda: Random(0))
-    latency_seconds: float = 0.0
-    chances: dict[str, float] = field(default_factory=dict)
-    lost_answers_of: frozenset[str] = frozenset({"upload", "upload_resumable", "stream", "load"})
-    outages: set[str] = field(default_factory=set)
-    credentials: bool = True
-    fired: Counter[str] = field(default_factory=Counter)
-    _plans: dict[str, deque[SyncError | str | None]] = field(default_factory=dict)
-    _losing: set[str] = field(default_factory=set)
-
-    def plan(self, method: str, *outcomes: SyncError | str | None) -> None:
-        """Decide the next calls of a method, one by one: an error, `LOST` for its answer, or None: fine."""
-        self._plans[method] = deque(outcomes)
-
-    @property
-    def plans_left(self) -> int:
-        """How many planned outcomes have not come yet."""
-        return sum(map(len, self._plans.values()))
-
-    async def before(self, method: str, destination: str | None) -> None:
-        """Take time, and perhaps fail with nothing done.
-
-        Raises:
-            SyncError: it fails.
-        """
-        if self.latency_seconds:
-            await self.clock.sleep(self.random.uniform(0.0, self.latency_seconds))
-        subject = destination or "dataset"
-        if self._strikes("stall"):
-            await self.clock.sleep(self.random.uniform(10.0, 60.0))
-        if not self.credentials:
-            self.fired["credentials"] += 1
-            raise ConfigurationError(method, subject, "401: they have expired", failure=Failure.CREDENTIALS)
-        if destination in self.outages:
-            self.fired["outage"] += 1
-            raise SyncError(method, subject, "503 in an outage", failure=Failure.TRANSIENT)
-        if self._plans.get(method):
-            outcome = self._plans[method].popleft()
-            if isinstance(outcome, SyncError):
-                raise outcome
-            if outcome == LOST:
-                self._losing.add(method)
-        if self._strikes("transient"):
-            raise SyncError(method, subject, "503", failure=Failure.TRANSIENT)
-        if self._strikes("quota"):
-            asked = self.random.choice([None, self.random.uniform(1.0, 90.0)])
-            raise SyncError(method, subject, "429", failure=Failure.QUOTA, retry_after_seconds=asked)
-
-    def after(self, method: str, destination: str | None) -> None:
-        """Perhaps lose the answer of what was done.
-
-        Raises:
-            SyncError: it is lost.
-        """
-        planned = method in self._losing
-        self._losing.discard(method)
-        if planned or (method in self.lost_answers_of and self._strikes("lost_answer")):
-            raise SyncError(method, destination or "dataset", "the answer was lost", failure=Failure.IN_DOUBT)
-
-    def is_orphan(self, request: str) -> bool:
-        """Whether a request whose process is gone has effect all the same; for each the same in a replay.
-
-        Tasks are cancelled in no certain order, so the next random number would not be.
-        """
-        return Random(f"{request} {self.clock.elapsed_seconds}").random() < 0.5
-
-    def _strikes(self, kind: str) -> bool:
-        chance = self.chances.get(kind, 0.0)
-        if not chance or self.random.random() >= chance:
-            return False
-        self.fired[kind] += 1
-        return True
-
-
-class WatchedStore(FakeObjectStore):
-    """A bucket under weather, fuse and witness."""
 
     def __init__(self, clock: VirtualClock, fuse: Fuse, weather: Weather) -> None:
         super().__init__(clock=clock, page_objects=7)
         self.fuse = fuse
         self.weather = weather
         self.witness: Witness = _Blind()
+        self.list_denied = False
 
     async def _enter(self, method: str, name: str) -> None:
         self.fuse.tick("call")
         await super()._enter(method, name)
+        if self.list_denied and method == "list":
+            self.weather.fired["list_denied"] += 1
+            raise SyncError(method, name, "403", hint="grant it", failure=Failure.PERMISSION)
+        if method == "upload":
+            self.fuse.passes(method)
         try:
             await self.weather.before(method, BUCKET)
         except anyio.get_cancelled_exc_class():
@@ -261,6 +118,8 @@ class WatchedSink(FakeRowSink):
         if call.table is not None and self._denied.get(call.table) == call.method:
             self.weather.fired["denied"] += 1
             raise SyncError(call.method, call.table, "403", hint="grant it", failure=Failure.PERMISSION)
+        if call.method in ("stream", "load"):
+            self.fuse.passes(call.method)
         try:
             await self.weather.before(call.method, call.table)
         except anyio.get_cancelled_exc_class():
@@ -318,8 +177,15 @@ class WatchedSink(FakeRowSink):
         names = ("timestamp", "experiment_run_name", "hyperparameters", "generation_params")
         texts = [*names, "workflow_apiformat_json", "workflow_pillow_image"]
         made.add([Column(name, ColumnType.STRING) for name in texts], -math.inf)
-        made.add([Column(MARKER, ColumnType.INTEGER), Column("max_parallel_jobs", ColumnType.FLOAT)], -math.inf)
+        made.add(
+            [Column(MARKER, ColumnType.INTEGER), Column("max_parallel_jobs", ColumnType.FLOAT)], -math.inf
+        )
         self._tables[table] = made
+
+    def add_plain_column(self, table: str, name: str) -> None:
+        """Add a column just now, as somebody else would."""
+        if table in self._tables:
+            self._tables[table].add([Column(name, ColumnType.STRING)], self.clock.now())
 
     def drop(self, table: str) -> list[StoredRow]:
         """Drop a table; its rows."""

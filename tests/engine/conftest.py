@@ -1,13 +1,21 @@
 """A world for each test."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.engine.world import World
+from tests.engine.world import World, in_memory_folder
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def folder() -> Iterator[Path]:
+    """An empty folder for a world."""
+    with in_memory_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def world(folder: Path) -> World:
     """A machine with an empty results folder, and an empty cloud."""
-    return World(tmp_path)
+    return World(folder)

@@ -12,7 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,9 @@ class LocalFolder:
         """Store a run.
 
         Args:
-            project, dataset, name: which; the run's name begins with the clock's time.
+            project: of the run.
+            dataset: of the run.
+            name: what follows the clock's time in the run's name.
             images: how many images it has.
             image_bytes: how much larger than a tiny one each image is.
             saved: names of args to save as files, ``<key>.png`` or ``<key>.json``.
@@ -114,7 +116,9 @@ class LocalFolder:
         for index in range(images):
             self.put_image(run, f"generated_images/image{index}.png", size=image_bytes)
         for path in saved:
-            content = png(self._number()) if path.endswith(".png") else json.dumps({"n": self._number()}).encode()
+            content = (
+                png(self._number()) if path.endswith(".png") else json.dumps({"n": self._number()}).encode()
+            )
             self.put(run, path, content)
         if commit:
             self.commit(run, values, saved=saved)
@@ -166,7 +170,8 @@ class LocalFolder:
         marker = self._number()
         record: dict[str, Any] = {"timestamp": run.key.run[:15], "experiment_run_name": run.key.run}
         for path in saved:
-            record[path.rpartition(".")[0]] = str(self.path(run, path))
+            # As the training process saw it, which ran beside the results folder.
+            record[path.rpartition(".")[0]] = "/".join([self.root.name, *astuple(run.key), path])
         record |= {MARKER: marker, **(values or {})}
         stored = StoredRecord(run, marker, record)
         text = json.dumps(record).encode()

@@ -3,7 +3,7 @@
 import pytest
 
 from pixaris_sync.errors import Failure, SyncError
-from tests.engine.clouds import LOST
+from tests.engine.weather import LOST
 from tests.engine.world import World
 from tests.fakes.row_sink import Method
 
@@ -18,7 +18,10 @@ def settle(world: World, table_runs: int = 1) -> None:
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_an_upload_whose_answer_is_lost_is_found(world: World, times: int) -> None:
-    """Goal: no object is written twice. Method: answers of uploads are lost; the uploads of each are counted."""
+    """Goal: no object is written twice.
+
+    Method: answers of uploads are lost; the uploads of each are counted.
+    """
     for number in range(5):
         world.local.store(name=f"run{number}")
     world.store.lose_answer_next("upload", times=times)
@@ -76,7 +79,10 @@ def test_a_stream_whose_answer_is_lost_is_looked_for(world: World, dedup_seconds
 
 
 def test_a_stream_that_was_not_taken_goes_by_load_after_the_settling_time(world: World) -> None:
-    """Goal: in doubt and not there is sent again, but not too early. Method: an IN_DOUBT failure before any work."""
+    """Goal: in doubt and not there is sent again, but not too early.
+
+    Method: an IN_DOUBT failure before any work.
+    """
     settle(world)
     world.local.store(name="run")
     world.sink.fail_next("stream", SyncError("stream", "t", "no answer", failure=Failure.IN_DOUBT))

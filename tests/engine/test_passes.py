@@ -8,7 +8,10 @@ from tests.engine.world import World
 
 
 def test_a_run_arrives_whole(world: World) -> None:
-    """Goal: images, saved args, dict metrics and the row arrive. Method: one run with all of them, one pass."""
+    """Goal: images, saved args, dict metrics and the row arrive.
+
+    Method: one run with all of them, one pass.
+    """
     values = {"score": 0.5, "steps": 7, "good": True, "note": "text", "curve": {"a": [1, 2]}}
     run = world.local.store(images=3, saved=["pose.png", "config.json"], values=values)
 
@@ -23,7 +26,10 @@ def test_a_run_arrives_whole(world: World) -> None:
 
 @pytest.mark.parametrize("bulk", [False, True])
 def test_many_runs_of_several_datasets_arrive(world: World, *, bulk: bool) -> None:
-    """Goal: many datasets are carried at once. Method: 60 runs in six datasets, latency, a pass of each kind."""
+    """Goal: many datasets are carried at once.
+
+    Method: 60 runs in six datasets, latency, a pass of each kind.
+    """
     world.weather.latency_seconds = 0.5
     for number in range(60):
         world.local.store(f"p{number % 2}", f"d{number % 3}", f"run{number}", values={"loss": number / 7})
@@ -35,7 +41,10 @@ def test_many_runs_of_several_datasets_arrive(world: World, *, bulk: bool) -> No
 
 
 def test_two_datasets_that_share_a_table_both_go_on(world: World) -> None:
-    """Goal: a_b/c and a/b_c meet in one table and lose no row. Method: runs in both; the notice is looked for."""
+    """Goal: a_b/c and a/b_c meet in one table and lose no row.
+
+    Method: runs in both; the notice is looked for.
+    """
     for number in range(4):
         world.local.store("a_b", "c", f"one{number}")
         world.local.store("a", "b_c", f"other{number}")
@@ -66,11 +75,16 @@ def test_equal_records_of_two_datasets_that_share_a_table_are_two_rows(
     world.run_pass()
 
     world.check_everything_arrived()
-    assert len([row for row in world.sink.visible_rows(run.table) if "_same" in row["experiment_run_name"]]) == 2
+    assert (
+        len([row for row in world.sink.visible_rows(run.table) if "_same" in row["experiment_run_name"]]) == 2
+    )
 
 
 def test_two_runs_that_share_a_folder_are_two_rows(world: World) -> None:
-    """Goal: two lines with one set of files are two rows. Method: two records in one folder, one of them twice."""
+    """Goal: two lines with one set of files are two rows.
+
+    Method: two records in one folder, one of them twice.
+    """
     run = world.local.store(values={"score": 1})
     again = world.local.commit(run, {"score": 2})
     world.local.repeat_line(again)
@@ -82,9 +96,12 @@ def test_two_runs_that_share_a_folder_are_two_rows(world: World) -> None:
     assert set(world.store.upload_counts.values()) == {1}
 
 
-def test_the_newest_runs_go_first_and_small_files_before_large_ones(tmp_path: Path) -> None:
-    """Goal: what somebody waits for comes first. Method: one upload at a time; the order of arrivals is read."""
-    world = World(tmp_path, upload_concurrency_limit=1)
+def test_the_newest_runs_go_first_and_small_files_before_large_ones(folder: Path) -> None:
+    """Goal: what somebody waits for comes first.
+
+    Method: one upload at a time; the order of arrivals is read.
+    """
+    world = World(folder, upload_concurrency_limit=1)
     runs = []
     for number in range(3):
         run = world.local.store(name=f"run{number}", images=0)

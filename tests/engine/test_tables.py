@@ -43,8 +43,11 @@ def test_the_first_rows_of_a_new_table_are_loaded(world: World) -> None:
 
 
 def test_rows_that_a_new_table_swallowed_are_delivered_again(world: World) -> None:
-    """Goal: accepted is not synced. Method: somebody else makes the table, so nobody here knows that it is new;
-    streamed rows are lost, noticed, told in `status`, and loaded."""
+    """Goal: accepted is not synced.
+
+    Method: somebody else makes the table, so nobody here knows that it is new; streamed rows are lost,
+    noticed, told in `status`, and loaded.
+    """
     several(world, 3)
     world.sink.new_table_swallows_seconds = 300.0
     world.sink.make_plain_table("p_d_experiment_results")
@@ -56,8 +59,10 @@ def test_rows_that_a_new_table_swallowed_are_delivered_again(world: World) -> No
 
 
 def test_a_new_column_is_added_and_its_rows_are_loaded(world: World) -> None:
-    """Goal: columns unknown to streaming for minutes hold nothing up. Method: new keys come in a settled table;
-    rows that need them are loaded, rows right after them too."""
+    """Goal: columns unknown to streaming for minutes hold nothing up.
+
+    Method: new keys come in a settled table; rows that need them are loaded, rows right after them too.
+    """
     settled(world)
     world.sink.new_column_unknown_seconds = 240.0
     several(world, 3, extra="x")
@@ -75,8 +80,11 @@ def test_a_new_column_is_added_and_its_rows_are_loaded(world: World) -> None:
 
 
 def test_a_column_that_somebody_else_just_added_is_waited_out_by_load_job(world: World) -> None:
-    """Goal: `no such field` for a column that exists is no refusal. Method: the column is added behind the
-    engine's back, streaming does not know it yet; the row and its `stopped` neighbours arrive."""
+    """Goal: `no such field` for a column that exists is no refusal.
+
+    Method: the column is added behind the engine's back, streaming does not know it yet; the row and its
+    `stopped` neighbours arrive.
+    """
     settled(world)
     world.sink.new_column_unknown_seconds = 240.0
 
@@ -95,8 +103,10 @@ def test_a_column_that_somebody_else_just_added_is_waited_out_by_load_job(world:
 
 
 def test_a_table_that_vanished_is_made_again(world: World) -> None:
-    """Goal: a 404 in the steady state is survived. Method: the table is dropped under a following engine's feet;
-    what is stored afterwards arrives."""
+    """Goal: a 404 in the steady state is survived.
+
+    Method: the table is dropped under a following engine's feet; what is stored afterwards arrives.
+    """
     settled(world)
     table = "p_d_experiment_results"
 
@@ -116,8 +126,11 @@ def test_a_table_that_vanished_is_made_again(world: World) -> None:
 
 
 def test_a_refused_row_is_quarantined_alone(world: World) -> None:
-    """Goal: one bad row holds up no other. Method: the table refuses the type of one value in a streamed batch;
-    its `stopped` neighbours arrive, it is told in `status`, and arrives once the table takes it."""
+    """Goal: one bad row holds up no other.
+
+    Method: the table refuses the type of one value in a streamed batch; its `stopped` neighbours arrive, it
+    is told in `status`, and arrives once the table takes it.
+    """
     settled(world, score=1)
     several(world, 5, score=2)
     bad = world.local.store(name="bad", values={"score": 3})
@@ -138,7 +151,10 @@ def test_a_refused_row_is_quarantined_alone(world: World) -> None:
 
 @pytest.mark.parametrize("bad_runs", [1, 3])
 def test_a_bad_row_of_a_load_job_is_found_by_halving(world: World, bad_runs: int) -> None:
-    """Goal: the same where a job says only that it failed. Method: 20 rows, some bad; the jobs are counted."""
+    """Goal: the same where a job says only that it failed.
+
+    Method: 20 rows, some bad; the jobs are counted.
+    """
     several(world, 20)
     bad = [world.local.store(name=f"bad{number}") for number in range(bad_runs)]
     world.sink.refuse_rows_of = "bad"
@@ -155,8 +171,10 @@ def test_a_bad_row_of_a_load_job_is_found_by_halving(world: World, bad_runs: int
 
 
 def test_a_refused_row_goes_again_under_another_job_id(world: World) -> None:
-    """Goal: `retry` after the cause is mended is no look at the old failure. Method: one row alone is refused by a
-    load job, twice; then the table takes it."""
+    """Goal: `retry` after the cause is mended is no look at the old failure.
+
+    Method: one row alone is refused by a load job, twice; then the table takes it.
+    """
     run = world.local.store(name="bad")
     world.sink.refuse_rows_of = run.key.run
     for _ in range(2):
@@ -171,8 +189,10 @@ def test_a_refused_row_goes_again_under_another_job_id(world: World) -> None:
 
 
 def test_jobs_that_the_service_ends_are_begun_anew_in_every_pass(world: World) -> None:
-    """Goal: failed jobs of one pass do not use up the ids of the next. Method: more jobs fail, for reasons of the
-    service's own, than a pass tries."""
+    """Goal: failed jobs of one pass do not use up the ids of the next.
+
+    Method: more jobs fail, for reasons of the service's own, than a pass tries.
+    """
     world.local.store()
     for _ in range(7):
         world.sink.fail_next_job(JobFailedError("load", "t", "backendError", failure=Failure.TRANSIENT))
@@ -186,8 +206,11 @@ def test_jobs_that_the_service_ends_are_begun_anew_in_every_pass(world: World) -
 
 @pytest.mark.parametrize("in_doubt", [False, True])
 def test_a_denied_table_stops_only_its_runs(world: World, *, in_doubt: bool) -> None:
-    """Goal: a missing permission has an address. Method: 403 for one table, when it is changed or when its rows
-    are sent; the other table's runs arrive; `retry` takes them up."""
+    """Goal: a missing permission has an address.
+
+    Method: 403 for one table, when it is changed or when its rows are sent; the other table's runs arrive;
+    `retry` takes them up.
+    """
     denied = [world.local.store(dataset="denied", name=f"run{number}") for number in range(3)]
     world.local.store(dataset="granted")
     world.sink.deny("p_denied_experiment_results", "load" if in_doubt else "create_table")
@@ -204,7 +227,10 @@ def test_a_denied_table_stops_only_its_runs(world: World, *, in_doubt: bool) -> 
 
 
 def test_rows_that_may_not_be_read_back_are_not_called_synced(world: World) -> None:
-    """Goal: without the permission to read, nothing is claimed. Method: 403 for reading; then it is granted."""
+    """Goal: without the permission to read, nothing is claimed.
+
+    Method: 403 for reading; then it is granted.
+    """
     run = world.local.store()
     world.sink.deny(run.table, "read_rows")
 
@@ -218,20 +244,36 @@ def test_rows_that_may_not_be_read_back_are_not_called_synced(world: World) -> N
     assert world.sink.counts["load"] == 1
 
 
-def test_more_load_jobs_than_a_day_allows_wait(tmp_path: Path) -> None:
-    """Goal: the daily quota of load jobs is never passed. Method: one row in each job, and a limit of three."""
-    world = World(tmp_path, loads_per_day_limit=3, load_rows_limit=1)
-    several(world, 5)
+@pytest.mark.parametrize("following", [False, True])
+def test_more_load_jobs_than_a_day_allows_wait(folder: Path, *, following: bool) -> None:
+    """Goal: the daily quota of load jobs is never passed.
 
-    world.run_pass(bulk=True)
+    Method: one row in each job, and a limit of three. A pass leaves the rest for the next day's, watch goes
+    on then.
+    """
+    world = World(folder, loads_per_day_limit=3, load_rows_limit=1, table_settle_seconds=7 * 24 * 3600.0)
+    several(world, 5)
+    day_seconds = 24 * 3600.0
+
+    async def a_day(_: Engine) -> None:
+        await world.clock.sleep(day_seconds - 60)
+        assert len(world.sink.jobs) == 3
+        await world.clock.sleep(2 * 3600)
+
+    if following:
+        world.follow(a_day)
+    else:
+        assert world.run_pass(bulk=True).waiting == 2
+        assert world.clock.elapsed_seconds < day_seconds
+        world.clock.let_pass(day_seconds)
+        world.run_pass(bulk=True)
 
     world.check_everything_arrived()
-    assert world.clock.elapsed_seconds > 24 * 3600
 
 
-def test_batches_stay_within_their_limits(tmp_path: Path) -> None:
+def test_batches_stay_within_their_limits(folder: Path) -> None:
     """Goal: requests are bounded in rows. Method: limits of 4 and 10 rows; the calls' sizes are read."""
-    world = World(tmp_path, stream_rows_limit=4, load_rows_limit=10)
+    world = World(folder, stream_rows_limit=4, load_rows_limit=10)
     several(world, 25)
     world.run_pass()
     world.clock.let_pass(world.settings.table_settle_seconds)
@@ -239,13 +281,19 @@ def test_batches_stay_within_their_limits(tmp_path: Path) -> None:
     world.run_pass()
 
     world.check_everything_arrived()
-    sizes = {method: {call.rows for call in world.sink.calls if call.method == method} for method in ("load", "stream")}
+    sizes = {
+        method: {call.rows for call in world.sink.calls if call.method == method}
+        for method in ("load", "stream")
+    }
     assert max(sizes["load"]) == 10
     assert max(sizes["stream"]) == 4
 
 
 def test_an_unreadable_answer_does_not_look_like_success(world: World) -> None:
-    """Goal: 200 with errors is no success, not even for `stopped` rows. Method: every row of a batch is refused."""
+    """Goal: 200 with errors is no success, not even for `stopped` rows.
+
+    Method: every row of a batch is refused.
+    """
     settled(world)
     runs = several(world, 3)
     world.sink.refuse_rows_of = "run"

@@ -1,15 +1,16 @@
 """A machine with a results folder, a cloud, and time that belongs to the test.
 
-Each pass is a process of its own: a fresh event loop, a fresh engine, the ledger opened anew. A process can end
-at any instant (`Fuse`); what it had committed is all that the next one finds.
+Each pass is a process of its own: a fresh event loop, a fresh engine, the ledger opened anew. A process can
+end at any instant (`Fuse`); what it had committed is all that the next one finds.
 """
 
-import random
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -21,9 +22,11 @@ from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.settings import Settings
-from tests.engine.clouds import CrashError, CrashingLedger, Fuse, WatchedSink, WatchedStore, Weather
+from tests.engine.clouds import WatchedSink, WatchedStore
+from tests.engine.fuse import CrashError, CrashingLedger, Fuse
 from tests.engine.local_folder import LocalFolder, StoredRecord, StoredRun
 from tests.engine.truth import Truth
+from tests.engine.weather import Weather
 from tests.fakes.virtual_clock import VirtualClock
 
 Script = Callable[[Engine], Awaitable[None]]
@@ -44,7 +47,7 @@ class World:
     def __init__(self, folder: Path, *, seed: int = 0, **settings: Any) -> None:
         self.clock = VirtualClock()
         self.fuse = Fuse()
-        self.weather = Weather(self.clock, random.Random(seed))
+        self.weather = Weather(self.clock, Random(seed))  # noqa: S311 - a test's chance needs no secrecy
         self.store = WatchedStore(self.clock, self.fuse, self.weather)
         self.sink = WatchedSink(self.clock, self.fuse, self.weather)
         self.local = LocalFolder(folder / "local_results", self.clock)
@@ -59,7 +62,7 @@ class World:
             **{"resumable_threshold_bytes": 256 * 1024, "chunk_bytes": 256 * 1024, **settings},
         )
         self._ledger_path = folder / "state" / "ledger.sqlite3"
-        self._jitter = random.Random(seed)
+        self._jitter = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
         self._scope: anyio.CancelScope | None = None
         self.clock.on_step = self._step
 
@@ -184,6 +187,14 @@ class World:
     def port_calls(self) -> int:
         """How many calls both ports have seen."""
         return len(self.store.calls) + len(self.sink.calls)
+
+
+@contextmanager
+def in_memory_folder() -> Iterator[Path]:
+    """A folder for a world, gone at the end; in memory where the machine has room for such."""
+    memory = "/dev/shm"  # noqa: S108 - only made unpredictable names in
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 @cache

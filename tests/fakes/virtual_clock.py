@@ -94,7 +94,12 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.elapsed_seconds
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override] # the base's arguments are unpacked types
+    def run_in_executor(  # type: ignore[override] # the base's arguments are unpacked types
+        self,
+        executor: Any,  # noqa: ARG002 - there is none
+        func: Callable[..., T],
+        *args: Any,
+    ) -> asyncio.Future[T]:
         """Call the function where it stands; aiofiles comes this way."""
         future: asyncio.Future[T] = self.create_future()
         try:

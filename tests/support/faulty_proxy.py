@@ -11,18 +11,18 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
+from tests.support.http_messages import Message, read_answer, read_request
 from tests.support.proxy import Request
 
 _HEAD_BYTES_MAX = 1024 * 1024
 _SILENCE_SECONDS_MAX = 30.0
 _STOP_SECONDS = 20.0
-_BODILESS = (204, 304)
 _GONE = (ConnectionError, asyncio.IncompleteReadError)
 
 
@@ -84,16 +84,6 @@ class Weather:
 Observer = Callable[[Moment, Request, Answer | None], None]
 
 
-@dataclass(slots=True)
-class _Message:
-    """A request or an answer as it came: `raw` is all of it, `body` what its encoding means."""
-
-    first_line: list[str]
-    raw: bytes
-    body: bytes
-    ends_connection: bool = False
-
-
 class FaultyProxy:
     """A running proxy; use as a context.
 
@@ -124,7 +114,7 @@ class FaultyProxy:
         self._until_outage = self._draw_calm(weather)
         self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Event | None = None
         self._started = threading.Event()
@@ -150,7 +140,7 @@ class FaultyProxy:
 
     async def _main(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-        await self._listen()
+        self._listen()
         self._started.set()
         await self._ended.wait()
         self._close()
@@ -158,25 +148,36 @@ class FaultyProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(
-            self._accept, sock=_bound(self._port), limit=_HEAD_BYTES_MAX
-        )
+    def _listen(self) -> None:
+        # No asyncio.Server: it forgets to close what connects in the moment in which it is closed.
+        self._listener = _bound(self._port)
+        self._listener.settimeout(0)
+        self._listener.listen()
+        asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     def _close(self) -> None:
-        assert self._server is not None
-        self._server.close()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         for writer in list(self._clients):
             _reset(writer)
 
-    def _spawn(self, task: "asyncio.Task[None]") -> None:
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection, _ = listener.accept()
+            connection.settimeout(0)
+            self._spawn(self._converse(connection))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _go_offline(self, seconds: float) -> None:
         self._close()
         await asyncio.sleep(seconds)
-        await self._listen()
+        self._listen()
 
     # -- chance ------------------------------------------------------------------------------------------
 
@@ -208,17 +209,15 @@ class FaultyProxy:
 
     # -- serving -----------------------------------------------------------------------------------------
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._spawn(task)
+    async def _converse(self, connection: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=connection, limit=_HEAD_BYTES_MAX)
         self._clients.add(writer)
         try:
             if self._connection_is_reset():
                 self.fired[Fault.RESET_CONNECTION] += 1
                 _reset(writer)
                 return
-            while (message := await _read_request(reader)) is not None:
+            while (message := await read_request(reader)) is not None:
                 if not await self._serve(message, reader, writer):
                     return
         except _GONE:
@@ -232,7 +231,7 @@ class FaultyProxy:
             _reset(writer)
 
     async def _serve(
-        self, message: _Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """Serve a request; whether the connection goes on."""
         request = Request(message.first_line[0], message.first_line[1], message.body)
@@ -241,7 +240,7 @@ class FaultyProxy:
             self.fired[fault] += 1
         if fault is Fault.OFFLINE and self._weather is not None:
             seconds = self._random.uniform(*self._weather.outage_seconds)
-            self._spawn(asyncio.create_task(self._go_offline(seconds)))
+            self._spawn(self._go_offline(seconds))
             return False
         if fault in (Fault.LOST_REQUEST, Fault.SWALLOWED_REQUEST):
             if fault is Fault.SWALLOWED_REQUEST:
@@ -273,7 +272,7 @@ class FaultyProxy:
         except Exception as error:  # noqa: BLE001 - told to the test
             self.failures.append(repr(error))
 
-    async def _forward(self, message: _Message, request: Request) -> _Message:
+    async def _forward(self, message: Message, request: Request) -> Message:
         assert self._upstream.hostname is not None
         reader, writer = await asyncio.open_connection(
             self._upstream.hostname, self._upstream.port, limit=_HEAD_BYTES_MAX
@@ -281,7 +280,7 @@ class FaultyProxy:
         try:
             writer.write(message.raw)
             await writer.drain()
-            return await _read_answer(reader, bodiless=request.method == "HEAD")
+            return await read_answer(reader, bodiless=request.method == "HEAD")
         finally:
             _reset(writer)
 
@@ -305,61 +304,3 @@ async def _wait_for_the_client_to_leave(reader: asyncio.StreamReader) -> None:
     with contextlib.suppress(TimeoutError, *_GONE):
         async with asyncio.timeout(_SILENCE_SECONDS_MAX):
             await reader.read(1)
-
-
-@dataclass(slots=True)
-class _Head:
-    first_line: list[str]
-    raw: bytes
-    fields: dict[str, str] = field(default_factory=dict)
-
-
-async def _read_head(reader: asyncio.StreamReader) -> _Head:
-    raw = await reader.readuntil(b"\r\n\r\n")
-    first, *rest = raw.decode("latin-1").rstrip("\r\n").split("\r\n")
-    pairs = (line.partition(":") for line in rest)
-    return _Head(first.split(" ", 2), raw, {name.strip().lower(): text.strip() for name, _, text in pairs})
-
-
-async def _read_request(reader: asyncio.StreamReader) -> _Message | None:
-    try:
-        head = await _read_head(reader)
-    except asyncio.IncompleteReadError as error:
-        if error.partial:
-            raise
-        return None
-    raw, body = await _read_body(reader, head)
-    return _Message(head.first_line, head.raw + raw, body)
-
-
-async def _read_answer(reader: asyncio.StreamReader, *, bodiless: bool) -> _Message:
-    head = await _read_head(reader)
-    status = int(head.first_line[1])
-    if bodiless or status in _BODILESS:
-        return _Message(head.first_line, head.raw, b"")
-    if "content-length" in head.fields or "transfer-encoding" in head.fields:
-        raw, body = await _read_body(reader, head)
-        return _Message(head.first_line, head.raw + raw, body)
-    body = await reader.read(-1)
-    return _Message(head.first_line, head.raw + body, body, ends_connection=True)
-
-
-async def _read_body(reader: asyncio.StreamReader, head: _Head) -> tuple[bytes, bytes]:
-    """The body as it was sent, and decoded (RFC 9112, 6 and 7.1)."""
-    if "chunked" not in head.fields.get("transfer-encoding", ""):
-        body = await reader.readexactly(int(head.fields.get("content-length", "0")))
-        return body, body
-    raw, decoded = bytearray(), bytearray()
-    while True:
-        line = await reader.readuntil(b"\r\n")
-        raw += line
-        size = int(line.split(b";")[0], 16)
-        if size == 0:
-            break
-        chunk = await reader.readexactly(size + 2)
-        raw += chunk
-        decoded += chunk[:-2]
-    while line != b"\r\n":
-        line = await reader.readuntil(b"\r\n")
-        raw += line
-    return bytes(raw), bytes(decoded)

@@ -12,8 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.secrets import ACCESS_TOKEN, SESSION_ID
+
 PROJECT, DATASET, TABLE, LOCATION = "the-project", "the_dataset", "the_table", "EU"
-UPLOAD_SESSION = "session-0123456789"
+UPLOAD_SESSION = SESSION_ID
 DATASET_RESOURCE = {
     "datasetReference": {"projectId": PROJECT, "datasetId": DATASET},
     "location": LOCATION,
@@ -83,10 +85,11 @@ class Asked:
 
 
 class ScriptedBigQuery:
-    """Answers ``datasets.get`` by `dataset`, everything else by the answers given to `script`, in order."""
+    """Answers ``datasets.get`` by `dataset`, tokens by `token`, all else as `script` was told, in order."""
 
     def __init__(self) -> None:
         self.dataset = Answer(body=DATASET_RESOURCE)
+        self.token = Answer(body={"access_token": ACCESS_TOKEN, "expires_in": 3600, "token_type": "Bearer"})
         self.asked: list[Asked] = []
         self.url = ""
         self.hanging = threading.Event()
@@ -96,6 +99,10 @@ class ScriptedBigQuery:
     def script(self, *answers: Answer) -> None:
         """Append answers."""
         self._script.extend(answers)
+
+    def forget_script(self) -> None:
+        """Take back the answers that were not asked for."""
+        self._script.clear()
 
     def script_upload(self, *answers: Answer) -> None:
         """Append the answer that begins a resumable upload, and then these."""
@@ -110,6 +117,8 @@ class ScriptedBigQuery:
     def next_answer(self, asked: Asked) -> Answer:
         """What to answer now."""
         self.asked.append(asked)
+        if asked.path == "/token":
+            return self.token
         if asked.method == "GET" and asked.path.endswith(f"/datasets/{DATASET}"):
             return self.dataset
         return self._script.popleft() if self._script else error(501, "unscripted", "the script has ended")

@@ -22,11 +22,11 @@ from pixaris_sync.storage import GcsObjectStore
 from pixaris_sync.storage_answers import encode_crc32c
 from pixaris_sync.storage_session import CHUNK_UNIT_BYTES
 from tests.fakes.byte_source import MemorySource
+from tests.support.secrets import secrets_in
 
 CONTENT = b"content"
 CRC32C = google_crc32c.value(CONTENT)
 NAME = "results/p/d/r/args.json"
-SECRETS = ("secret-token", "secret-session", "secret-refresh", "Bearer")
 
 #: What could lead a store elsewhere: proxies, and credentials of whoever runs the tests.
 ENVIRONMENT = (
@@ -213,7 +213,7 @@ async def failure_of(call: Awaitable[object]) -> SyncError:
     while error is not None:
         text += f" {error!r} {error}"
         error = error.__cause__ or error.__context__
-    assert [secret for secret in SECRETS if secret in text] == []
+    assert secrets_in(text, "Bearer") == []
     return caught.value
 
 

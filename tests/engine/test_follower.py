@@ -1,0 +1,171 @@
+"""Following: what wakes the engine, and what it costs while nothing happens."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import anyio
+
+from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.ledger.overview import release
+from pixaris_sync.model import DatasetKey
+from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.pipeline.follower import POLL_SECONDS, follow
+from pixaris_sync.watch import Changed
+from tests.engine.world import World
+
+Changes = Callable[[], AsyncIterator[Changed]]
+HOUR_SECONDS = 3600.0
+
+
+def watch(world: World, changes: Changes, script: Callable[[], Awaitable[None]]) -> None:
+    """Let an engine follow what `changes` tells of, until `script` ends."""
+
+    async def beside(engine: Engine) -> None:
+        async with anyio.create_task_group() as tasks:
+
+            async def keep_awake() -> None:
+                interval = world.settings.rescan_interval_seconds
+                await follow(engine, changes, clock=world.clock, rescan_interval_seconds=interval)
+
+            tasks.start_soon(keep_awake)
+            await script()
+            tasks.cancel_scope.cancel()
+
+    world.follow(beside)
+
+
+async def silence() -> AsyncIterator[Changed]:
+    """Watching that never tells of anything."""
+    yield Changed(everything=True)
+    await anyio.sleep_forever()
+
+
+def test_an_event_brings_a_run_at_once(world: World) -> None:
+    """Goal: no delay by polling. Method: tell of a dataset; the row is there a moment later."""
+    send, receive = anyio.create_memory_object_stream[Changed](10)
+
+    async def changes() -> AsyncIterator[Changed]:
+        async for changed in receive:
+            yield changed
+
+    async def script() -> None:
+        for number in range(3):
+            await world.clock.sleep(10)
+            run = world.local.store(name=f"run{number}")
+            await send.send(Changed(frozenset({run.key.dataset_key})))
+            await world.clock.sleep(0.5)
+            assert len(world.sink.visible_rows(run.table)) == number + 1
+
+    watch(world, changes, script)
+    send.close()
+    receive.close()
+    world.check_everything_arrived()
+
+
+def test_lost_events_cost_time_but_no_run(world: World) -> None:
+    """Goal: events are no more than a hint.
+
+    Method: nothing is ever told; datasets come and grow all the same.
+    """
+
+    async def script() -> None:
+        for number in range(4):
+            world.local.store(dataset=f"d{number % 2}", name=f"run{number}")
+            await world.clock.sleep(world.settings.rescan_interval_seconds + 1)
+            assert sum(world.truth.visible_rows().values()) == number + 1
+
+    watch(world, silence, script)
+    world.check_everything_arrived()
+
+
+def test_where_nothing_can_be_watched_it_looks_more_often(world: World) -> None:
+    """Goal: a limit of the kernel is survived.
+
+    Method: watching fails; runs come within the time of polling.
+    """
+
+    async def failing() -> AsyncIterator[Changed]:
+        yield Changed(everything=True)
+        raise SyncError("watch folder", "the folder", "too many watches", failure=Failure.TRANSIENT)
+
+    async def script() -> None:
+        for number in range(3):
+            run = world.local.store(name=f"run{number}")
+            await world.clock.sleep(POLL_SECONDS + 1)
+            assert len(world.sink.visible_rows(run.table)) == number + 1
+
+    watch(world, failing, script)
+    world.check_everything_arrived()
+
+
+def test_a_folder_that_is_away_for_a_while_is_looked_at_again(world: World) -> None:
+    """Goal: a network disk that drops out is no end.
+
+    Method: the results folder is renamed, and comes back.
+    """
+    away = world.local.root.with_name("away")
+
+    async def script() -> None:
+        await world.clock.sleep(10)
+        world.local.root.rename(away)
+        await world.clock.sleep(HOUR_SECONDS)
+        away.rename(world.local.root)
+        world.local.store(name="after")
+        await world.clock.sleep(2 * world.settings.rescan_interval_seconds)
+
+    world.local.store(name="before")
+    watch(world, silence, script)
+    world.check_everything_arrived()
+
+
+def test_retry_beside_the_daemon_is_noticed(world: World) -> None:
+    """Goal: `retry` needs no restart.
+
+    Method: a file is refused, then allowed, and another process releases it.
+    """
+    run = world.local.store(images=1)
+    world.store.fail_next("upload", SyncError("upload", "o", "403", failure=Failure.PERMISSION))
+
+    async def script() -> None:
+        await world.clock.sleep(10)
+        with world.ledger() as ledger:
+            assert ledger.write(lambda db: release(db, world.clock.now(), None)) == 1
+        await world.clock.sleep(5)
+        assert len(world.sink.visible_rows(run.table)) == 1
+
+    watch(world, silence, script)
+    world.check_everything_arrived()
+
+
+def test_an_idle_day_costs_little(world: World) -> None:
+    """Goal: quiet beside training.
+
+    Method: 100 synced runs; a day of following asks the cloud nothing, and makes no more turns of the loop
+    than its polling needs.
+    """
+    for number in range(100):
+        world.local.store(dataset=f"d{number % 5}", name=f"run{number}", images=1)
+
+    async def script() -> None:
+        await world.clock.sleep(10 * world.settings.load_spacing_seconds)
+        calls, steps = world.port_calls, world.clock.steps
+        await world.clock.sleep(HOUR_SECONDS)
+        assert world.port_calls == calls
+        assert world.clock.steps - steps < 12 * HOUR_SECONDS
+
+    watch(world, silence, script)
+    world.check_everything_arrived()
+
+
+def test_a_dataset_that_nobody_knows_is_no_harm(world: World) -> None:
+    """Goal: an event for a folder that is gone again is nothing. Method: tell of one that never was."""
+    world.local.store()
+
+    async def changes() -> AsyncIterator[Changed]:
+        yield Changed(frozenset({DatasetKey("p", "gone")}))
+        await anyio.sleep_forever()
+
+    async def script() -> None:
+        await world.clock.sleep(10)
+
+    watch(world, changes, script)
+    world.check_everything_arrived()

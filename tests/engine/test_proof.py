@@ -1,0 +1,122 @@
+"""The proof is proven: engines that are broken on purpose are caught by the same histories.
+
+Each variant breaks one rule of the design. That it is caught shows that the histories reach the place, and
+that `Truth` looks there.
+"""
+
+from collections.abc import Callable
+from sqlite3 import Connection
+from typing import Any
+
+import pytest
+
+from pixaris_sync.contract import table_id
+from pixaris_sync.ledger import intake, rows, uploads
+from pixaris_sync.ledger.rows import PendingRow
+from pixaris_sync.model import Tail
+from pixaris_sync.pipeline import deliveries, discovery
+from pixaris_sync.pipeline import uploads as file_uploads
+from tests.engine.history import History
+from tests.engine.world import in_memory_folder
+
+#: Within so many histories a broken engine must be caught.
+HISTORIES = 300
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def no_read_back(patch: pytest.MonkeyPatch) -> None:
+    """A row counts as synced when the service has accepted it."""
+    patch.setattr(deliveries, "accept_rows", rows.confirm_rows)
+
+
+def no_intent(patch: pytest.MonkeyPatch) -> None:
+    """Rows are sent without a word in the ledger before."""
+    start = rows.start_delivery
+
+    def forgetful(db: Connection, now: float, table: str, batch: list[PendingRow], *rest: Any) -> int:
+        delivery = start(db, now, table, batch, *rest)
+        db.executemany("UPDATE records SET state = 'pending' WHERE id = ?", [(row.id,) for row in batch])
+        return delivery
+
+    patch.setattr(deliveries, "start_delivery", forgetful)
+
+
+def rows_before_files(patch: pytest.MonkeyPatch) -> None:
+    """A row may go while files of its run are still on their way."""
+    for name in ("_SENDABLE", "_STANDS"):
+        statement = getattr(rows, name)
+        assert "c.ready = 1" in statement
+        patch.setattr(rows, name, statement.replace("c.ready = 1", "c.ready IN (0, 1)"))
+
+
+def blind_retry(patch: pytest.MonkeyPatch) -> None:
+    """What may have been taken is sent again without a look."""
+    patch.setattr(deliveries, "doubt_rows", rows.put_off_rows)
+
+
+def position_moves_early(patch: pytest.MonkeyPatch) -> None:
+    """The position in a tracking file is kept before its records are."""
+    take_in = intake.take_in
+
+    async def read_on(self: discovery.Discovery, known: intake.KnownDataset, inspected: set[str]) -> Any:
+        tail = self._context.results.tail(known.key, known.position, bytes_limit=discovery.TAIL_BYTES_LIMIT)
+        if tail is None:
+            return known
+        runs = await self._find_runs(known, tail.records)
+        early = Tail(tail.position, tail.from_start, (), (), tail.torn_bytes, tail.more)
+        await self._context.apply(take_in, self._context.now(), known.id, early, [])
+        await self._context.apply(take_in, self._context.now(), known.id, tail, runs)
+        inspected.update(run.name for run in runs)
+        return await self._context.apply(
+            intake.open_dataset, self._context.now(), known.key, table_id(known.key)
+        )
+
+    patch.setattr(discovery.Discovery, "_read_on", read_on)
+
+
+def lost_ledger_means_nothing_was_sent(patch: pytest.MonkeyPatch) -> None:
+    """What is found in the bucket is no sign that its row is in the table."""
+    confirm = uploads.confirm_upload
+
+    def trusting(*args: Any, was_there: bool) -> None:
+        del was_there
+        confirm(*args, was_there=False)
+
+    patch.setattr(file_uploads, "confirm_upload", trusting)
+
+
+def a_lost_job_is_replaced(patch: pytest.MonkeyPatch) -> None:
+    """A question about a load job that fails counts as the end of that job."""
+    patch.setattr(deliveries, "_ends_a_job", lambda _: True)
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        no_read_back,
+        no_intent,
+        rows_before_files,
+        blind_retry,
+        position_moves_early,
+        lost_ledger_means_nothing_was_sent,
+        a_lost_job_is_replaced,
+    ],
+    ids=lambda break_it: break_it.__name__,
+)
+def test_a_broken_engine_is_caught(
+    break_it: Break, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: histories that pass prove something.
+
+    Method: break one rule, and let histories happen until one fails.
+    """
+    caplog.set_level("CRITICAL")
+    break_it(monkeypatch)
+    with pytest.raises(AssertionError):
+        live_until_something_is_wrong()
+
+
+def live_until_something_is_wrong() -> None:
+    for seed in range(HISTORIES):
+        with in_memory_folder() as folder:
+            History(seed, folder).run()
