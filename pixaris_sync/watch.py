@@ -205,7 +205,11 @@ def _start(root: Path) -> tuple[frozenset[Path], RustNotify]:
         try:
             folders = _watchable(root)
             # The last argument would make it swallow every error, a limit that is reached included.
-            return folders, RustNotify([str(folder) for folder in sorted(folders)], *_NOT_RECURSIVE)
+            watcher = RustNotify([str(folder) for folder in sorted(folders)], *_NOT_RECURSIVE)
+            # What appeared after the listing and before its parent was watched made no event.
+            if _watchable(root) <= folders:
+                return folders, watcher
+            watcher.close()
         except FileNotFoundError as error:
             vanished += 1
             if vanished >= _VANISHED_LIMIT:

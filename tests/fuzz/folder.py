@@ -1,7 +1,7 @@
 """A results folder that means harm, and what stands outside of it and must never be read.
 
-What is forbidden to read holds *canaries*: numbers that stand nowhere else, in contents and in names. Whatever
-is wrong with a folder, its `sound` runs must arrive, and no canary may.
+What is forbidden to read holds *canaries*: numbers that stand nowhere else, in contents and in names.
+Whatever is wrong with a folder, its `sound` runs must arrive, and no canary may.
 """
 
 import json

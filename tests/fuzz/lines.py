@@ -44,7 +44,9 @@ def _values(pit: HostileFolder, text: str) -> None:
     """A run whose line holds this JSON text beside its name, as it stands: no parser has seen it."""
     run = pit.run(pit.dataset())
     name = json.dumps(run.name)
-    line = f'{{"timestamp": "{run.name[:15]}", "experiment_run_name": {name}, {text}}}'.encode("utf-8", "surrogatepass")
+    line = f'{{"timestamp": "{run.name[:15]}", "experiment_run_name": {name}, {text}}}'.encode(
+        "utf-8", "surrogatepass"
+    )
     _learn(pit, line)
     if pit.random.random() < 0.5:
         (run / "args.json").write_bytes(line)
@@ -117,7 +119,9 @@ def odd_values(pit: HostileFolder) -> None:
 def odd_run_names(pit: HostileFolder) -> None:
     where = pit.dataset()
     for name in pit.random.sample(odd.RUN_NAMES, 6):
-        pit.append(where, _json({"timestamp": "20250101-000000", "experiment_run_name": name, "a": 1}) + b"\n")
+        pit.append(
+            where, _json({"timestamp": "20250101-000000", "experiment_run_name": name, "a": 1}) + b"\n"
+        )
 
 
 def names_of_runs_elsewhere(pit: HostileFolder) -> None:
@@ -135,7 +139,7 @@ def names_of_runs_elsewhere(pit: HostileFolder) -> None:
 
 
 def paths_that_lead_elsewhere(pit: HostileFolder) -> None:
-    """Values that look like the run's own saved files, and keys that would make them lead out of its folder."""
+    """Values that look like the run's own saved files, and keys that would lead out of its folder."""
     where = pit.dataset()
     for key, path in pit.random.sample(_PATHS, 8):
         run = pit.run(where)
@@ -148,7 +152,15 @@ def metrics_that_lead_elsewhere(pit: HostileFolder) -> None:
     """Dicts, which become objects, under keys that would make them the objects of others."""
     run = pit.run(pit.dataset())
     other = pit.run(run.parent)
-    for key in ("../x", f"../{other.name}/generated_images/0", "generated_images/y", "..", "", "args", "a" * 1500):
+    for key in (
+        "../x",
+        f"../{other.name}/generated_images/0",
+        "generated_images/y",
+        "..",
+        "",
+        "args",
+        "a" * 1500,
+    ):
         pit.track(pit.run(run.parent), {key: {"n": pit.number()}})
 
 
@@ -159,7 +171,9 @@ def ten_thousand_keys(pit: HostileFolder) -> None:
 def columns_made_to_collide(pit: HostileFolder) -> None:
     """Keys that take the names which the rules would give to other keys."""
     hashed = [hashed_column_name(key) for key in ("a b", "A b", "score")]
-    companions = [name for name, _ in zip(companion_names("score", ColumnType.STRING), range(5), strict=False)]
+    companions = [
+        name for name, _ in zip(companion_names("score", ColumnType.STRING), range(5), strict=False)
+    ]
     where = pit.dataset()
     for _ in range(4):
         values = {key: odd.value(pit.random) for key in ("a b", "A b", "A B", "score", *hashed, *companions)}
@@ -209,23 +223,48 @@ def interleaved_lines(pit: HostileFolder) -> None:
     one, other = (pit.track(pit.run(where), {"a": "b" * 200, "n": pit.number()}) for _ in range(2))
     os.truncate(where / TRACKING_FILE, size)
     step = pit.random.randint(1, 300)
-    pieces = [text[start : start + step] for start in range(0, max(len(one), len(other)), step) for text in (one, other)]
+    pieces = [
+        text[start : start + step]
+        for start in range(0, max(len(one), len(other)), step)
+        for text in (one, other)
+    ]
     pit.append(where, b"".join(pieces) + b"\n\n")
 
 
 def marks_and_line_ends(pit: HostileFolder) -> None:
     where = pit.dataset()
-    for start, end in ((b"\xef\xbb\xbf", b"\r\n"), (b"\n\r\n \t\n", b"\n"), (b"", b"\r\r\n"), (b"\xff\xfe", b"\n")):
+    for start, end in (
+        (b"\xef\xbb\xbf", b"\r\n"),
+        (b"\n\r\n \t\n", b"\n"),
+        (b"", b"\r\r\n"),
+        (b"\xff\xfe", b"\n"),
+    ):
         pit.append(where, start)
         pit.track(pit.run(where), {"a": 1}, end=end)
 
 
 def json_that_is_no_record(pit: HostileFolder) -> None:
     where = pit.dataset()
-    for text in ("[]", "{}", "null", "1", '"x"', "[" * 99, "{" * 500, '{"a":' * 300, "}{", "\0", "\\", "\x1a"):
+    for text in (
+        "[]",
+        "{}",
+        "null",
+        "1",
+        '"x"',
+        "[" * 99,
+        "{" * 500,
+        '{"a":' * 300,
+        "}{",
+        "\0",
+        "\\",
+        "\x1a",
+    ):
         pit.append(where, text.encode() + b"\n")
     for _ in range(300):
-        pit.append(where, b'{"timestamp": "20250101-000000", "experiment_run_name": "x' + pit.random.randbytes(3) + b"\n")
+        pit.append(
+            where,
+            b'{"timestamp": "20250101-000000", "experiment_run_name": "x' + pit.random.randbytes(3) + b"\n",
+        )
 
 
 def noise(pit: HostileFolder) -> None:

@@ -51,7 +51,7 @@ FILE_NAMES: Final = (
 )
 
 #: What a record may call its run instead of a folder's name.
-RUN_NAMES: Final = (
+RUN_NAMES: Final[tuple[Any, ...]] = (
     "",
     ".",
     "..",
@@ -130,7 +130,7 @@ KEYS: Final = (
     "hyperparameters",
 )
 
-VALUES: Final = (
+VALUES: Final[tuple[Any, ...]] = (
     None,
     True,
     False,
@@ -202,5 +202,7 @@ def mutated(random: Random, data: bytes) -> bytes:
                 at = random.randrange(len(changed) + 1)
                 changed[at:at] = piece
             case 5:
-                changed[start:start] = random.choice([b"\n", b"\r", b"{", b"}", b'"', b"\\", b"\xff", b"\xef\xbb\xbf"])
+                changed[start:start] = random.choice(
+                    [b"\n", b"\r", b"{", b"}", b'"', b"\\", b"\xff", b"\xef\xbb\xbf"]
+                )
     return bytes(changed)

@@ -19,6 +19,7 @@ Thing = Callable[[HostileFolder, Path], None]
 Place = Callable[[HostileFolder], Path]
 
 _SPARSE_BYTES: Final = 2**40
+_CHUNK_BYTES: Final = 2**29
 
 # -- places: where something is meant to stand -------------------------------------------------------------
 
@@ -162,7 +163,7 @@ def unix_socket(_: HostileFolder, path: Path) -> None:
 
 
 def device(_: HostileFolder, path: Path) -> None:
-    """``/dev/zero`` by number; only root may make one, and not everywhere: elsewhere the place stays empty."""
+    """``/dev/zero`` by number; only root may make one, and not everywhere: else the place stays empty."""
     try:
         os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
     except PermissionError:
@@ -200,11 +201,11 @@ def image_of_a_terabyte(_: HostileFolder, path: Path) -> None:
     os.truncate(path, _SPARSE_BYTES)
 
 
-def chunk_of_two_gigabytes(_: HostileFolder, path: Path) -> None:
-    """A PNG whose one chunk says to be as long as a chunk can be, and is."""
+def chunk_of_half_a_gigabyte(_: HostileFolder, path: Path) -> None:
+    """A PNG with one chunk that must not be held in memory."""
     head = png(1)[:33]
-    path.write_bytes(head + (2**31 - 1).to_bytes(4, "big") + b"IDAT")
-    os.truncate(path, len(head) + 8 + 2**31 - 1 + 4)
+    path.write_bytes(head + _CHUNK_BYTES.to_bytes(4, "big") + b"IDAT")
+    os.truncate(path, len(head) + _CHUNK_BYTES + 12)
 
 
 def deep_json(pit: HostileFolder, path: Path) -> None:
@@ -247,7 +248,7 @@ FILE_THINGS: Final[tuple[Thing, ...]] = (
     deep_json,
 )
 #: Who puts these elsewhere means that they are carried, and that takes its time.
-IMAGE_THINGS: Final[tuple[Thing, ...]] = (*FILE_THINGS, image_of_a_terabyte, chunk_of_two_gigabytes)
+IMAGE_THINGS: Final[tuple[Thing, ...]] = (*FILE_THINGS, image_of_a_terabyte, chunk_of_half_a_gigabyte)
 THINGS: Final[Mapping[Place, tuple[Thing, ...]]] = {
     project: FOLDER_THINGS,
     dataset: FOLDER_THINGS,
@@ -265,7 +266,7 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".aside-{path.name}")
 
 
-def _harm(place: Place, thing: Thing, pit: HostileFolder) -> None:
+def harm(place: Place, thing: Thing, pit: HostileFolder) -> None:
     path = place(pit)
     aside = _aside(path)
     path.rename(aside)
@@ -280,10 +281,10 @@ def _odd_name(place: Place, pit: HostileFolder) -> None:
     """A place under odd names; its parent is the same, and so is what is in it."""
     for name in pit.random.sample(odd.FILE_NAMES, 3):
         path = place(pit)
-        if path.is_file() and place is not tracking_file:
-            name = f"{name[:200]}{path.suffix}"
-        if not path.with_name(name).exists():
-            path.rename(path.with_name(name))
+        keeps_suffix = path.is_file() and place is not tracking_file
+        named = path.with_name(f"{name[:200]}{path.suffix}" if keeps_suffix else name)
+        if not named.exists():
+            path.rename(named)
 
 
 def _odd_run(pit: HostileFolder) -> None:
@@ -317,8 +318,8 @@ def harms() -> dict[str, Harm]:
     found: dict[str, Harm] = {}
     for place, things in THINGS.items():
         for thing in things:
-            found[f"{thing.__name__} as {place.__name__}"] = partial(_harm, place, thing)
+            found[f"{thing.__name__} as {place.__name__}"] = partial(harm, place, thing)
         found[f"odd name of {place.__name__}"] = partial(_odd_name, place)
-    for harm in (_odd_run, _odd_saved_file, _alike_but_for_case):
-        found[harm.__name__.strip("_").replace("_", " ")] = harm
+    for other in (_odd_run, _odd_saved_file, _alike_but_for_case):
+        found[other.__name__.strip("_").replace("_", " ")] = other
     return found

@@ -1,7 +1,7 @@
-"""Somebody who swaps files and folders for links while they are read, and a record of what was opened.
+"""Somebody who swaps files and folders for links while they are read.
 
-`os.open` is where everything of a run is opened, so right before it is the worst instant for a swap: names were
-listed and looked at, and the link comes before the handle. A swap there depends on nothing but the seed.
+`os.open` is where everything of a run is opened, so right before it is the worst instant for a swap: names
+were listed and looked at, and the link comes before the handle. A swap there depends on nothing but the seed.
 """
 
 import os
@@ -29,7 +29,7 @@ class Swapper:
 
     def __init__(self, pit: HostileFolder) -> None:
         self.swaps = 0
-        self._random = Random(pit.random.random())
+        self._random = Random(pit.random.random())  # noqa: S311 - it must come again with its seed
         self._limbo = pit.outside.parent / "limbo"
         self._limbo.mkdir()
         self._targets = [(place, mirrored(pit, place)) for place in _places(pit)]

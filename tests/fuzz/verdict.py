@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -81,28 +81,24 @@ def _looks(path: str) -> tuple[Any, ...]:
     status = os.lstat(path)
     looks = (status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino, status.st_nlink)
     if stat.S_ISLNK(status.st_mode):
-        return (*looks, os.readlink(path))
+        return (*looks, str(Path(path).readlink()))
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o400 and status.st_size < _HASHED_BYTES_MAX:
         return (*looks, hashlib.sha256(Path(path).read_bytes()).hexdigest())
     return looks
 
 
-def check(pit: HostileFolder, world: World, log: Log) -> None:
-    """Judge the cloud, the ledger and the log."""
+def check(pit: HostileFolder, world: World, told: Sequence[str]) -> None:
+    """Judge the cloud, the ledger, and what was `told` to people."""
     _check_objects(pit, world)
     _check_rows(pit, world)
     with world.ledger() as ledger:
-        found = _check_ledger(pit, ledger)
-    told = [status_text(status_document(found, world.clock.now())), *log.lines]
+        document = status_document(_check_ledger(pit, ledger), world.clock.now())
+    told = [*told, status_text(document)]
     for line in "\n".join(told).split("\n"):
         assert not _CONTROL.search(line), f"not for the eyes of a terminal: {line!r}"
-    texts = {
-        "status": [as_json(status_document(found, world.clock.now())), *told[:1]],
-        "log": log.lines,
-        "object": [*world.store.objects, *(call.name for call in world.store.calls)],
-    }
-    for where, lines in texts.items():
-        check_clean(pit, where, "\n".join(lines))
+    check_clean(pit, "what is told", "\n".join(told))
+    check_clean(pit, "status", as_json(document))
+    check_clean(pit, "a request", "\n".join(call.name for call in world.store.calls))
 
 
 def check_clean(pit: HostileFolder, where: str, text: str | bytes) -> None:
@@ -123,9 +119,9 @@ def _check_objects(pit: HostileFolder, world: World) -> None:
             here /= part
             assert stat.S_ISDIR(here.lstat().st_mode), f"{name!r} is of no run's folder"
         local = here.joinpath(*path)
-        if local.parent.is_dir() and not local.parent.is_symlink() and _is_regular(local):
-            if local.read_bytes() == stored.content:
-                continue
+        below = local.parent.is_dir() and not local.parent.is_symlink()
+        if below and _is_regular(local) and local.read_bytes() == stored.content:
+            continue
         metric = len(path) == 1 and name.endswith(".json")
         assert metric, f"{name!r} is no file of its run"
         if pit.root / project / dataset in pit.mutated:
@@ -137,8 +133,8 @@ def _check_objects(pit: HostileFolder, world: World) -> None:
 def _is_regular(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.lstat().st_mode)
-    except FileNotFoundError:
-        return False
+    except OSError:
+        return False  # No such file, or a name longer than any can be.
 
 
 def _check_rows(pit: HostileFolder, world: World) -> None:
@@ -168,7 +164,7 @@ def _check_ledger(pit: HostileFolder, ledger: Ledger) -> Overview:
     found: Overview = ledger.read(lambda db: overview(db, TRACKING_FILE))
     states: dict[tuple[str, str, str], str] = {}
     for row in ledger._connection.execute(
-        "SELECT d.project, d.dataset, r.name, r.state, r.cause FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        "SELECT d.project, d.dataset, r.* FROM runs r JOIN datasets d ON d.id = r.dataset_id"
     ):
         key = (row["project"], row["dataset"], row["name"])
         assert key not in states, f"{key} is there twice"
@@ -176,10 +172,14 @@ def _check_ledger(pit: HostileFolder, ledger: Ledger) -> Overview:
         explained = row["cause"] or row["state"] == RunState.SYNCED
         assert explained, f"nothing says why {key} is {row['state']}"
     for run in pit.sound:
-        assert states[run.parts[-3:]] == RunState.SYNCED, f"{run} was sound and is {states[run.parts[-3:]]}"
+        project, dataset, name = run.parts[-3:]
+        state = states[project, dataset, name]
+        assert state == RunState.SYNCED, f"{run} was sound and is {state}"
     for problem in found.problems:
         assert problem.cause
-    for table in [row[0] for row in ledger._connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]:
+    for table in [
+        row[0] for row in ledger._connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    ]:
         for row in ledger._connection.execute(f'SELECT * FROM "{table}"'):  # noqa: S608 - the schema's own name
             for value in row:
                 if isinstance(value, str | bytes):

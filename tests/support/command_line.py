@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from tests.support.waiting import eventually
+
+T = TypeVar("T")
 
 TIMEOUT_SECONDS = 60.0
 COMMAND = (sys.executable, "-m", "pixaris_sync")
@@ -188,10 +190,26 @@ class Watching:
         """All values that it told under a name, in order."""
         return [notice[name] for notice in list(self.notices) if name in notice]
 
+    def until(self, look: Callable[[], T], what: str) -> T:
+        """What `look` answers, as soon as that is true; a failure shows the log.
+
+        Raises:
+            AssertionError: it was not true in time, or the process ended by itself.
+        """
+
+        def look_while_it_lives() -> T:
+            ended = self.process.poll()
+            assert ended in (None, -signal.SIGKILL), f"it ended by itself with {ended}"
+            return look()
+
+        try:
+            return eventually(look_while_it_lives, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()}") from None
+
     def wait_until_ready(self) -> None:
         """Wait until it says that it is ready."""
-        eventually(lambda: self.told("READY") or self.has_ended(), "watch is ready")
-        assert not self.has_ended(), self.log()
+        self.until(lambda: self.told("READY"), "watch is ready")
 
     def has_ended(self) -> bool:
         """Whether the process ended."""

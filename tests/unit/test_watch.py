@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from watchfiles._rust_notify import RustNotify
 
 from pixaris_sync import watch
 from pixaris_sync.errors import Failure, SyncError
@@ -102,6 +103,22 @@ async def test_a_new_run_folder_is_told_of(root: Path, *, polling: bool) -> None
     async with watching(root, polling=polling, poll_delay_ms=5) as words:
         (root / "shop" / "shoes" / "20240101-000001_x").mkdir()
         await words.until(Changed(frozenset({SHOES})))
+
+
+async def test_a_dataset_that_appears_while_its_project_is_not_yet_watched_is_followed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: no gap between listing and watching. Method: make the folder just then, append to it later."""
+    late = root / "shop" / "late"
+
+    def make_a_folder_first(*arguments: Any) -> RustNotify:
+        late.mkdir(exist_ok=True)
+        return RustNotify(*arguments)
+
+    monkeypatch.setattr(watch, "RustNotify", make_a_folder_first)
+    async with watching(root) as words:
+        (late / "experiment_tracking.jsonl").write_text("a line\n")
+        await words.until(Changed(frozenset({DatasetKey("shop", "late")})))
 
 
 async def test_polling_tells_of_a_new_dataset(root: Path) -> None:
