@@ -8,6 +8,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # Named after the folder: a checkout that was moved is installed anew, its editable install would be stale.
 STAMP := $(VENV)/.installed-$(shell pwd -P | cksum | cut -d' ' -f1)
+# Benchmarks need some more, which nothing else should wait for.
+BENCH_STAMP := $(STAMP)-bench
 CONSTRAINTS := .ci/constraints.txt
 
 # Pixaris declares Python 3.12, but its handlers run on 3.11; of what it declares, they need gradio alone.
@@ -27,8 +29,29 @@ demo: $(STAMP) ## The whole journey on local emulators: real Pixaris writes runs
 	@$(PY) -m pixaris_sync demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Run the tests; ARGS='-k schema' goes to pytest
+test: $(STAMP) ## Run the tests, with fewer histories than CI; ARGS='-k schema' goes to pytest
 	@$(PY) -m pytest $(ARGS)
+
+.PHONY: simulate
+simulate: $(STAMP) ## Simulated histories with ever new seeds, until Ctrl+C; ARGS='--first SEED'
+	@$(PY) -m tests.engine.simulate $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Hostile folders and tracking lines, for PIXARIS_SYNC_FUZZ_SECONDS (default: 300)
+	@PIXARIS_SYNC_FUZZ_SECONDS="$${PIXARIS_SYNC_FUZZ_SECONDS:-300}" $(PY) -m pytest tests/fuzz $(ARGS)
+
+.PHONY: kills
+kills: $(STAMP) ## Kill the real process at PIXARIS_SYNC_KILLS instants (default: 400), by a new seed each time
+	@PIXARIS_SYNC_KILLS="$${PIXARIS_SYNC_KILLS:-400}" \
+	    PIXARIS_SYNC_CRASH_SEED="$${PIXARIS_SYNC_CRASH_SEED:-$$(date +%s)}" $(PY) -m pytest tests/crash $(ARGS)
+
+.PHONY: bench
+bench: $(BENCH_STAMP) ## Measure pixaris-sync and what else could be used, side by side; ARGS='--help' tells more
+	@$(PY) -m tests.benchmarks $(ARGS)
+
+.PHONY: flame
+flame: $(BENCH_STAMP) ## Profile a backfill of benchmark sets A and C into build/flame
+	@$(PY) -m tests.benchmarks flame $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, format and types
@@ -55,13 +78,18 @@ $(STAMP): pyproject.toml Makefile $(CONSTRAINTS)
 	@rm -f $(VENV)/.installed*
 	@touch $@
 
+$(BENCH_STAMP): $(STAMP)
+	@$(PIP) install --group bench --constraint $(CONSTRAINTS)
+	@touch $@
+
 .PHONY: upgrade
 upgrade: clean ## Set up .venv with the newest packages and pin them in .ci/constraints.txt
 	@printf '' > $(CONSTRAINTS)
 	@$(MAKE) --no-print-directory venv
+	@$(PIP) install --group bench
 	@sh .ci/pin "$(PY)" > $(CONSTRAINTS).new
 	@mv $(CONSTRAINTS).new $(CONSTRAINTS)
-	@touch $(STAMP)
+	@touch $(STAMP) $(BENCH_STAMP)
 
 .PHONY: clean
 clean: ## Remove what the other targets made

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 
-from pixaris_sync.errors import LedgerError
+from pixaris_sync.errors import LedgerEmptyError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.model import RunKey
@@ -37,11 +37,8 @@ def look_at(path: Path) -> Standing | None:
         return None
     try:
         ledger = Ledger.open(path, read_only=True)
-    except LedgerError as error:
-        # Version 0: no transaction of it was ever committed.
-        if "version 0" in error.cause and error.hint:
-            return None
-        raise
+    except LedgerEmptyError:
+        return None
     try:
         found: Standing = ledger.read(partial(_look, name=path.name))
         return found
@@ -56,7 +53,8 @@ def _look(db: Connection, name: str) -> Standing:
         " JOIN datasets d ON d.id = c.dataset_id WHERE c.state = 'synced' GROUP BY r.id"
     )
     synced = Counter({RunKey(*row[:3]): row[3] for row in rows})
-    unexplained = [f"{name}: {what}" for what in [*_odd_sums(db, stands), *_odd_runs(db)]]
+    odd = [*_odd_sums(db, stands), *_odd_runs(db), *_silence(db, stands)]
+    unexplained = [f"{name}: {what}" for what in odd]
     return Standing(stands, synced, unexplained)
 
 
@@ -68,11 +66,33 @@ def _odd_sums(db: Connection, stands: Overview) -> list[str]:
         if sum(counts.values()) != total:
             odd.append(f"{total} {table} by count, {counts} by state")
         odd += [f"{counts[state]} {table} {state}" for state in _GIVEN_UP if counts.get(state)]
-    odd += [f"problem: {problem}" for problem in stands.problems]
+    odd += [f"problem: {problem}" for problem in stands.problems if problem.state != "failing"]
     waits = stands.oldest_pending_at is not None
     waiting = db.execute("SELECT count(*) FROM runs WHERE committed AND state <> 'synced'").fetchone()[0]
     if bool(waiting) != waits:
         odd.append(f"{waiting} runs wait, since {stands.oldest_pending_at}")
+    return odd
+
+
+def _silence(db: Connection, stands: Overview) -> list[str]:
+    """Every run that is not synced is in ``status`` with a reason: by name, or among those that wait."""
+    failing = {
+        "/".join(row)
+        for row in db.execute(
+            "SELECT d.project, d.dataset, r.name FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+            " WHERE r.state = 'failing'"
+        )
+    }
+    named = {problem.run for problem in stands.problems if problem.state == "failing"}
+    odd = [f"{run} fails, status does not say so" for run in failing - named]
+    odd += [f"{run} does not fail, status says so" for run in named - failing]
+    odd += [f"without a cause: {problem}" for problem in stands.problems if not problem.cause]
+    odd += [f"without a cause: {waiting}" for waiting in stands.waiting if not waiting.cause]
+    waiting = sum(waiting.runs for waiting in stands.waiting)
+    if waiting != stands.runs["pending"]:
+        odd.append(
+            f"{stands.runs['pending']} runs are pending, status says why of {waiting}: {stands.waiting}"
+        )
     return odd
 
 
@@ -82,8 +102,9 @@ SELECT r.name, r.state, r.cause, r.committed,
        (SELECT count(*) FROM records c WHERE c.run_id = r.id AND c.state <> 'synced') AS rows,
        (SELECT count(*) FROM records c WHERE c.run_id = r.id) AS all_rows,
        (SELECT count(*) FROM files f WHERE f.run_id = r.id AND f.cause IS NOT NULL)
-       + (SELECT count(*) FROM records c WHERE c.run_id = r.id AND c.cause IS NOT NULL) AS causes
-FROM runs r
+       + (SELECT count(*) FROM records c WHERE c.run_id = r.id AND c.cause IS NOT NULL)
+       + (d.trouble IS NOT NULL) AS causes
+FROM runs r JOIN datasets d ON d.id = r.dataset_id
 """
 
 

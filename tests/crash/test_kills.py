@@ -21,6 +21,7 @@ from tests.crash.truth import Record
 from tests.crash.wire import Kind, Witness
 from tests.integration.cloud import Cloud, new_cloud
 from tests.support.faulty_proxy import Fault
+from tests.support.proofs import Tell
 from tests.support.stored_runs import Reader
 
 KILLS = int(os.environ.get("PIXARIS_SYNC_KILLS", "100"))
@@ -59,7 +60,7 @@ def _handler(cloud: Cloud) -> object:
 
 @pytest.mark.timeout(_END_SECONDS_MAX + _KILL_SECONDS_MAX * KILLS)
 def test_nothing_is_lost_doubled_early_or_claimed_falsely_however_often_it_is_killed(
-    cloud: Cloud, pixaris: Reader, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cloud: Cloud, pixaris: Reader, tmp_path: Path, tell: Tell
 ) -> None:
     """Goal: the promise, for the real process.
 
@@ -85,14 +86,14 @@ def test_nothing_is_lost_doubled_early_or_claimed_falsely_however_often_it_is_ki
         _finish(machines)
         onlooker.look()
 
-        with capsys.disabled():
-            _say("", *_summary(machines, witness, onlooker))
+        _say(*_summary(machines, witness, onlooker))
         _assert_no_violations(machines, witness, onlooker)
         _assert_rows_are_the_records(machines, pixaris)
         _assert_objects_are_the_files(machines, pixaris, witness)
         _assert_images_are_equal(machines, pixaris, tmp_path / "read")
         assert [machine.truth.fingerprint() for machine in machines] == before
         _assert_that_it_was_hard(machines, witness, onlooker)
+        _tell_of_it(tell, machines, onlooker)
 
 
 @contextmanager
@@ -207,6 +208,22 @@ def _summary(machines: Sequence[Machine], witness: Witness, onlooker: Onlooker) 
         f"{len(witness.generations)} objects, {witness.rows_sent} rows sent, {onlooker.rows_seen} visible",
         f"{onlooker.looks} looks, {sum(machine.ledgers_lost for machine in machines)} ledgers lost",
     ]
+
+
+def _tell_of_it(tell: Tell, machines: Sequence[Machine], onlooker: Onlooker) -> None:
+    kills, fired, caught = _sum_up(machines)
+    told = {
+        "processes killed": kills.total(),
+        "runs": sum(machine.writer.stored for machine in machines),
+        "large files": _large_files(machines),
+        "rows": onlooker.rows_seen,
+        "looks by Pixaris meanwhile": onlooker.looks,
+        "ledgers deleted": sum(machine.ledgers_lost for machine in machines),
+    }
+    tell("real kills", told)
+    tell("where they were killed", dict(sorted(kills.items())))
+    tell("states they left behind", dict(sorted(caught.items())))
+    tell("faults of their networks", {str(fault): count for fault, count in sorted(fired.items())})
 
 
 def _sum_up(machines: Sequence[Machine]) -> tuple[Counter[str], Counter[Fault], Counter[str]]:

@@ -5,6 +5,7 @@ that `Truth` looks there.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from sqlite3 import Connection
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 from pixaris_sync.contract import table_id
 from pixaris_sync.ledger import intake, rows, uploads
 from pixaris_sync.ledger.rows import PendingRow
+from pixaris_sync.ledger.uploads import Receipt
 from pixaris_sync.model import Tail
-from pixaris_sync.pipeline import deliveries, discovery
-from pixaris_sync.pipeline import uploads as file_uploads
+from pixaris_sync.pipeline import deliveries, discovery, lane
 from tests.engine.history import History
 from tests.engine.world import in_memory_folder
+from tests.support.proofs import Tell
 
 #: Within so many histories a broken engine must be caught.
 HISTORIES = 300
@@ -76,13 +78,12 @@ def position_moves_early(patch: pytest.MonkeyPatch) -> None:
 
 def lost_ledger_means_nothing_was_sent(patch: pytest.MonkeyPatch) -> None:
     """What is found in the bucket is no sign that its row is in the table."""
-    confirm = uploads.confirm_upload
+    confirm = uploads.confirm_uploads
 
-    def trusting(*args: Any, was_there: bool) -> None:
-        del was_there
-        confirm(*args, was_there=False)
+    def trusting(db: Connection, now: float, receipts: list[Receipt]) -> None:
+        confirm(db, now, [replace(receipt, was_there=False) for receipt in receipts])
 
-    patch.setattr(file_uploads, "confirm_upload", trusting)
+    patch.setattr(lane, "confirm_uploads", trusting)
 
 
 def a_lost_job_is_replaced(patch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def a_lost_job_is_replaced(patch: pytest.MonkeyPatch) -> None:
     ids=lambda break_it: break_it.__name__,
 )
 def test_a_broken_engine_is_caught(
-    break_it: Break, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    break_it: Break, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tell: Tell
 ) -> None:
     """Goal: histories that pass prove something.
 
@@ -114,6 +115,7 @@ def test_a_broken_engine_is_caught(
     break_it(monkeypatch)
     with pytest.raises(AssertionError):
         live_until_something_is_wrong()
+    tell("engines broken on purpose", {"caught": 1})
 
 
 def live_until_something_is_wrong() -> None:

@@ -9,55 +9,12 @@ from collections import Counter
 
 import pytest
 
+from tests.engine import simulate
 from tests.engine.history import History
-from tests.engine.world import in_memory_folder
+from tests.engine.simulate import FAULTS, REPLAY, live, replay
+from tests.support.proofs import Tell
 
-#: Every kind of fault that histories know. One that never strikes proves nothing.
-FAULTS = frozenset(
-    {
-        "bad_job",
-        "changed_image",
-        "clock_jump",
-        "copied_run",
-        "crash_at_answer",
-        "crash_at_begin",
-        "crash_at_call",
-        "crash_at_commit",
-        "crash_at_step",
-        "credentials",
-        "cut_session",
-        "damaged_image",
-        "denied",
-        "equal_lines",
-        "expired_session",
-        "foreign_column",
-        "foreign_table",
-        "job_failed",
-        "list_denied",
-        "lost_ledger",
-        "lost_load",
-        "lost_stream",
-        "lost_upload",
-        "lost_upload_resumable",
-        "missing_file",
-        "missing_images",
-        "no_line",
-        "orphaned_load",
-        "orphaned_stream",
-        "orphaned_upload",
-        "outage",
-        "pass_without_credentials",
-        "quota",
-        "shared_folder",
-        "stall",
-        "stopped_rows",
-        "swallowed",
-        "torn_line",
-        "transient",
-        "unknown_column",
-    }
-)
-REPLAYED = os.environ.get("PIXARIS_SYNC_SIMULATION_SEED")
+REPLAYED = os.environ.get(REPLAY)
 HISTORIES = int(os.environ.get("PIXARIS_SYNC_SIMULATION_HISTORIES", "150"))
 FIRST = int(os.environ.get("PIXARIS_SYNC_SIMULATION_FIRST", "0"))
 #: So many together are one test, so that a time limit for tests is one for few of them.
@@ -66,34 +23,25 @@ CHUNK = 50
 happened: Counter[str] = Counter()
 
 
-def live(seed: int) -> History:
-    """Let one history happen."""
-    with in_memory_folder() as folder:
-        history = History(seed, folder)
-        try:
-            history.run()
-        except Exception as error:
-            error.add_note(f"this is history {seed}; replay it with PIXARIS_SYNC_SIMULATION_SEED={seed}")
-            raise
-    return history
-
-
 @pytest.mark.skipif(REPLAYED is not None, reason="one history is replayed")
 @pytest.mark.parametrize("first", range(FIRST, FIRST + HISTORIES, CHUNK))
-def test_histories(first: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_histories(first: int, caplog: pytest.LogCaptureFixture, tell: Tell) -> None:
     """Goal: the promise, over many histories. Method: one for each seed; see `History`."""
     caplog.set_level("CRITICAL")
-    for seed in range(first, min(first + CHUNK, FIRST + HISTORIES)):
+    seeds = range(first, min(first + CHUNK, FIRST + HISTORIES))
+    for seed in seeds:
         happened.update(live(seed).happened)
+    tell("simulation", {"histories": len(seeds)})
 
 
 @pytest.mark.skipif(REPLAYED is not None, reason="one history is replayed")
-def test_every_fault_struck() -> None:
+def test_every_fault_struck(tell: Tell) -> None:
     """Goal: the histories prove what they seem to. Method: each kind of fault must have struck in them."""
     if not happened:
         pytest.skip("the histories were not run")
     if HISTORIES >= 150:
         assert {kind for kind in FAULTS if not happened[kind]} == set()
+    tell("faults that struck in it", dict(sorted(happened.items())))
 
 
 @pytest.mark.skipif(REPLAYED is None, reason="no history is replayed")
@@ -103,6 +51,28 @@ def test_one_history() -> None:
     Method: the history of PIXARIS_SYNC_SIMULATION_SEED, with all its messages.
     """
     live(int(REPLAYED or 0))
+
+
+def test_a_failing_history_is_told_with_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: `make simulate` over night says in the morning what to look into.
+
+    Method: three histories, of which one fails.
+    """
+
+    def live_or_fail(seed: int) -> History:
+        assert seed != 8, "a row came twice"
+        return live(seed)
+
+    monkeypatch.setattr(simulate, "live", live_or_fail)
+    lines: list[str] = []
+
+    assert simulate.main(["--first", "7", "--histories", "3"], lines.append) == 1
+
+    assert any("a row came twice" in line for line in lines)
+    assert "3 histories" in lines[-3]
+    assert "1 failed" in lines[-3]
+    assert lines[-1].endswith(replay(8))
+    assert simulate.main(["--first", "7", "--histories", "1"], lines.append) == 0
 
 
 @pytest.mark.parametrize("seed", [3, 35, 137])

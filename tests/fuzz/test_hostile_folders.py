@@ -33,6 +33,7 @@ from tests.fuzz.folder import HostileFolder
 from tests.fuzz.races import Swapper
 from tests.fuzz.verdict import Eyes, Log, check, snapshot
 from tests.support.openings import openings_of
+from tests.support.proofs import Tell
 
 SECONDS: Final = float(os.environ.get("PIXARIS_SYNC_FUZZ_SECONDS", "20"))
 FIRST_SEED: Final = os.environ.get("PIXARIS_SYNC_FUZZ_SEED")
@@ -51,11 +52,12 @@ class HangError(BaseException):
 
 
 @pytest.mark.timeout(0)  # each history has its own limit
-def test_a_hostile_folder_does_no_harm(tmp_path: Path) -> None:
+def test_a_hostile_folder_does_no_harm(tmp_path: Path, tell: Tell) -> None:
     """Goal: nothing outside is read, all that is sound arrives. Method: see the module's docstring."""
     used: Counter[str] = Counter()
     seed = int(FIRST_SEED or 0)
-    ends_at = time.monotonic() + SECONDS
+    begun_at = time.monotonic()
+    ends_at = begun_at + SECONDS
     turns = 1 if FIRST_SEED else -(-len(HARMS) // _BY_TURNS)
     while turns > 0 or time.monotonic() < ends_at:
         folder = tmp_path / str(seed)
@@ -67,7 +69,9 @@ def test_a_hostile_folder_does_no_harm(tmp_path: Path) -> None:
             raise
         shutil.rmtree(folder)
         seed, turns = seed + 1, turns - 1
-    print(f"seeds up to {seed - 1}: {used.total()} harms, {used['swap']} swaps")  # noqa: T201 - for -s
+    swaps = used["swap"]
+    told = {"seconds": round(time.monotonic() - begun_at), "hostile folders": seed - int(FIRST_SEED or 0)}
+    tell("fuzz", {**told, "harms in them": used.total() - swaps, "links swapped in meanwhile": swaps})
     if not FIRST_SEED:
         assert not [name for name in (*HARMS, "swap") if not used[name]]
 

@@ -9,6 +9,7 @@ import yaml
 
 import pixaris_sync
 from pixaris_sync.settings import Settings, environment_variable
+from tests.support.emulators import FAKE_GCS_SERVER_FLAGS
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
@@ -93,15 +94,35 @@ def test_the_containers_copy_what_is_there_and_run_as_no_root() -> None:
 
 def test_the_composition_gives_only_known_settings_and_a_read_only_folder() -> None:
     """Goal: it starts as written. Method: its variables are settings, its mounts what the image expects."""
-    service, sandbox = COMPOSE["services"]["pixaris-sync"], COMPOSE["services"]["sandbox"]
+    service, bigquery = COMPOSE["services"]["pixaris-sync"], COMPOSE["services"]["bigquery"]
     assert service["environment"].keys() <= VARIABLES
-    results = service["volumes"][0]
+    [results] = service["volumes"]
     assert results["read_only"] is True
     assert f"PIXARIS_SYNC_LOCAL_RESULTS_FOLDER={results['target']}" in DOCKERFILE
-    state = service["volumes"][1].split(":")[1]
+    state, options = service["tmpfs"][1].split(":")
     assert f"PIXARIS_SYNC_STATE_DIR={state}" in DOCKERFILE
-    assert {service["build"]["target"], sandbox["build"]["target"]} == {"service", "sandbox"}
-    assert all(port.startswith("127.0.0.1:") for port in sandbox["ports"])
+    assert f"USER {re.findall('uid=([0-9]+)', options)[0]}\n" in DOCKERFILE
+    assert {service["build"]["target"], bigquery["build"]["target"]} == {"service", "sandbox"}
+
+
+def test_the_emulators_of_the_composition_are_those_that_are_tested() -> None:
+    """Goal: what it starts is what was tested. Method: compare version, flags and names; ports are local."""
+    storage, bigquery = COMPOSE["services"]["storage"], COMPOSE["services"]["bigquery"]
+    installer = (REPOSITORY / ".ci" / "go_emulators.py").read_text(encoding="utf-8")
+    [version] = re.findall(r'Emulator\("fake-gcs-server", "[^"]+", "v([^"]+)"\)', installer)
+    assert storage["image"] == f"fsouza/fake-gcs-server:{version}"
+    assert tuple(storage["command"][: len(FAKE_GCS_SERVER_FLAGS)]) == FAKE_GCS_SERVER_FLAGS
+    environment = COMPOSE["services"]["pixaris-sync"]["environment"]
+    assert environment["STORAGE_EMULATOR_HOST"] == f"http://storage:{_flag(storage, '-port')}"
+    assert environment["BIGQUERY_EMULATOR_HOST"] == f"http://bigquery:{_flag(bigquery, '--bigquery-port')}"
+    bucket = environment["PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME"]
+    assert storage["tmpfs"] == [f"{_flag(storage, '-data')}/{bucket}"]
+    assert all(port.startswith("127.0.0.1:") for port in storage["ports"] + bigquery["ports"])
+
+
+def _flag(service: dict[str, Any], name: str) -> str:
+    command: list[str] = service["command"]
+    return command[command.index(name) + 1]
 
 
 def test_nothing_stands_at_the_top_that_does_not_belong_there() -> None:

@@ -1,0 +1,167 @@
+"""Lets histories from seeds happen: some in the tests, and ``make simulate`` ever new ones until Ctrl+C.
+
+Usage: python -m tests.engine.simulate [--first SEED] [--histories COUNT]
+
+It begins at a seed that nobody has chosen. Now and then it tells how many histories were lived and how much
+struck in them; of each that fails, what went wrong and how to replay it. It ends with 1 if one failed.
+"""
+
+import argparse
+import itertools
+import logging
+import secrets
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from tests.engine.gauge import Gauge
+from tests.engine.history import History
+from tests.engine.world import in_memory_folder
+
+#: Every kind of fault that histories know. One that never strikes proves nothing.
+FAULTS = frozenset(
+    {
+        "bad_job",
+        "changed_image",
+        "clock_jump",
+        "copied_run",
+        "crash_at_answer",
+        "crash_at_begin",
+        "crash_at_call",
+        "crash_at_commit",
+        "crash_at_step",
+        "credentials",
+        "cut_session",
+        "damaged_image",
+        "denied",
+        "equal_lines",
+        "expired_session",
+        "foreign_column",
+        "foreign_table",
+        "job_failed",
+        "list_denied",
+        "lost_ledger",
+        "lost_load",
+        "lost_stream",
+        "lost_upload",
+        "lost_upload_resumable",
+        "missing_file",
+        "missing_images",
+        "no_line",
+        "orphaned_load",
+        "orphaned_stream",
+        "orphaned_upload",
+        "outage",
+        "pass_without_credentials",
+        "quota",
+        "shared_folder",
+        "stall",
+        "stopped_rows",
+        "swallowed",
+        "torn_line",
+        "transient",
+        "unknown_column",
+    }
+)
+#: Variable that replays one history in the tests.
+REPLAY = "PIXARIS_SYNC_SIMULATION_SEED"
+PROGRESS_SECONDS = 10.0
+FIRST_SEED_MAX = 10**9
+
+
+def live(seed: int) -> History:
+    """Let one history happen; whatever is wrong with it fails, with the seed in a note."""
+    with in_memory_folder() as folder:
+        history = History(seed, folder)
+        try:
+            with Gauge(history.world).measuring() as gauge:
+                history.run()
+            gauge.assert_within_limits()
+        except Exception as error:
+            error.add_note(f"this is history {seed}; replay it with {REPLAY}={seed}")
+            raise
+    return history
+
+
+class Simulation:
+    """Histories one after another, and what is told of them.
+
+    Attributes:
+        lived: how many histories were lived, failed ones included.
+        struck: how often each fault struck.
+        failed: the seeds of those that failed.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.lived = 0
+        self.struck: Counter[str] = Counter()
+        self.failed: list[int] = []
+        self._say = say
+        self._begun_at = self._told_at = time.monotonic()
+
+    def run(self, first: int, count: int | None) -> None:
+        """Live through `count` histories from the seed `first` on; None: for ever."""
+        seeds = itertools.count(first) if count is None else range(first, first + count)
+        for seed in seeds:
+            try:
+                self.struck.update(live(seed).happened)
+            except Exception:  # noqa: BLE001 - whatever it is, it is told, and the next history comes
+                self.failed.append(seed)
+                self._say(f"{traceback.format_exc()}history {seed} FAILED; replay it with: {replay(seed)}")
+            self.lived += 1
+            if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
+                self._told_at = time.monotonic()
+                self._say(self.progress())
+
+    def progress(self) -> str:
+        """How far it is, in one line."""
+        seconds = time.monotonic() - self._begun_at
+        kinds = len(FAULTS & self.struck.keys())
+        faults = f"{self.struck.total()} faults of {kinds} of {len(FAULTS)} kinds"
+        return f"{seconds:.0f} s: {self.lived} histories, {faults} struck, {len(self.failed)} failed"
+
+
+def replay(seed: int) -> str:
+    """The command that replays a history with all its messages."""
+    return f"{REPLAY}={seed} make test ARGS='tests/engine/test_simulation.py -k one_history'"
+
+
+def told(struck: Mapping[str, int]) -> str:
+    """Faults and how often each struck, in the order of their names."""
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(struck.items()))
+
+
+def main(arguments: Sequence[str], say: Callable[[str], None]) -> int:
+    """Simulate until told to stop.
+
+    Returns:
+        The exit code: 1 if a history failed.
+    """
+    parser = argparse.ArgumentParser(prog="simulate", description="Seeded histories until Ctrl+C.")
+    parser.add_argument(
+        "--first", type=int, help="the seed to begin with; else one by chance", metavar="SEED"
+    )
+    parser.add_argument("--histories", type=int, help="how many; else until stopped", metavar="COUNT")
+    given = parser.parse_args(arguments)
+    first = secrets.randbelow(FIRST_SEED_MAX) if given.first is None else given.first
+    # What goes wrong in histories goes wrong on purpose.
+    logging.disable(logging.CRITICAL)
+    simulation = Simulation(say)
+    say(f"histories from seed {first} on; stop with Ctrl+C")
+    try:
+        simulation.run(first, given.histories)
+    except KeyboardInterrupt:
+        say("stopped")
+    finally:
+        logging.disable(logging.NOTSET)
+    say(simulation.progress())
+    say(f"faults: {told(simulation.struck)}")
+    for seed in simulation.failed:
+        say(f"history {seed} FAILED; replay it with: {replay(seed)}")
+    return 1 if simulation.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], lambda line: print(line, flush=True)))  # noqa: T201 - what it is for
