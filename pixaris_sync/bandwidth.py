@@ -1,0 +1,165 @@
+"""Rates that hold: bytes on the uplink, and objects written to a bucket.
+
+What is asked for gets the next free *place* in the stream of all that was asked for before, and waits until
+the stream has come so far. A place does not move when whoever waits for it wakes up late, so lateness does
+not add up and the rate is exact as long as there is work. While there is none, a credit for
+`CREDIT_SECONDS` is saved up and no more.
+
+A body takes its place as a whole, before its request begins, and its pieces follow each other from there:
+bodies pass one after another at the full rate, not all at once at a crawl. So no request is open longer
+than its own body needs, and its time limit holds however many uploads wait.
+
+Time is passed in, in seconds, by a clock that is never set (`ports.Clock.elapsed`).
+"""
+
+from pixaris_sync.ports import Clock
+
+#: The slowest rate that may be set: with less, a body would exceed the time limit of its request.
+BYTES_PER_SECOND_MIN = 64 * 1024
+#: Bodies are sent in pieces of about this size: what HTTP clients hand over at once.
+PIECE_BYTES = 64 * 1024
+#: What may be sent at once after a pause, as a share of a second.
+CREDIT_SECONDS = 0.1
+#: A body may catch up with so much, after its connection stood still; what is left beyond loses its place.
+LATE_SECONDS = 0.5
+#: No wait is longer at once, so that another rate soon reaches whoever waits.
+WAIT_SECONDS_MAX = 1.0
+
+#: "Start with a request rate below or near" this, "double the request rate no faster than every 20 minutes":
+#: Cloud Storage's "Request rate and access distribution guidelines", for writes to one bucket.
+WRITES_PER_SECOND_START = 1_000.0
+DOUBLING_SECONDS = 20 * 60.0
+
+
+class Bandwidth:
+    """How many bytes per second all uploads together may send; can be changed at any time.
+
+    Args:
+        bytes_per_second: the rate; None for no limit.
+
+    Raises:
+        ValueError: the rate is below `BYTES_PER_SECOND_MIN`.
+    """
+
+    def __init__(self, bytes_per_second: float | None = None) -> None:
+        self._rate: float | None = None
+        # How many bytes had passed at `_at`, and where the last place ends.
+        self._passed, self._at, self._end = 0.0, 0.0, 0.0
+        self.change(bytes_per_second, 0.0)
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """The rate; None: there is no limit."""
+        return self._rate
+
+    def change(self, bytes_per_second: float | None, now: float) -> None:
+        """Set another rate, or none; it applies also to what waits already.
+
+        Raises:
+            ValueError: the rate is below `BYTES_PER_SECOND_MIN`.
+        """
+        if bytes_per_second is not None and bytes_per_second < BYTES_PER_SECOND_MIN:
+            raise ValueError(f"bytes_per_second must be at least {BYTES_PER_SECOND_MIN}")
+        self._advance(now)
+        self._rate = bytes_per_second
+
+    def reserve(self, count: int, now: float) -> float:
+        """Take the next place for `count` bytes and return it: how many bytes of the stream go before."""
+        self._advance(now)
+        credit = (self._rate or 0.0) * CREDIT_SECONDS
+        place = max(self._end, self._passed - credit)
+        self._end = place + count
+        return place
+
+    def delay_seconds(self, place: float, now: float) -> float:
+        """How long to wait before the byte at `place` is sent, then ask again; 0: send it."""
+        if self._rate is None:
+            return 0.0
+        self._advance(now)
+        ahead = place - self._passed
+        # A part of a byte is a rounding error, and a sleep that short would return at once, for ever.
+        return min(ahead / self._rate, WAIT_SECONDS_MAX) if ahead >= 1 else 0.0
+
+    def is_late(self, place: float, now: float) -> bool:
+        """Whether the stream is long past the byte at `place`, as its connection was slower than the rate.
+
+        The rest of such a body must `reserve` anew, or all of it could be sent in one burst.
+        """
+        if self._rate is None:
+            return False
+        self._advance(now)
+        return self._passed - place > self._rate * LATE_SECONDS + PIECE_BYTES
+
+    def _advance(self, now: float) -> None:
+        if self._rate is not None:
+            self._passed += self._rate * max(0.0, now - self._at)
+        else:
+            # Without a limit everything passes at once, and is not owed later.
+            self._passed = max(self._passed, self._end)
+        self._at = max(now, self._at)
+
+
+class PacedBody:
+    """One request's body on its way through a `Bandwidth`.
+
+    Args:
+        bandwidth: shared with all other uploads.
+        clock: to wait by.
+        byte_count: how long the body is, about.
+    """
+
+    def __init__(self, bandwidth: Bandwidth, clock: Clock, byte_count: int) -> None:
+        self._bandwidth = bandwidth
+        self._clock = clock
+        self._left = byte_count
+        self._place = bandwidth.reserve(byte_count, clock.elapsed())
+
+    async def turn(self) -> None:
+        """Wait until the first byte may be sent: before the request, and its time limit, begin."""
+        while delay := self._bandwidth.delay_seconds(self._place, self._clock.elapsed()):
+            await self._clock.sleep(delay)
+
+    async def piece(self, byte_count: int) -> None:
+        """Wait until the next piece may be sent; what exceeds the stated length is paid for afterwards."""
+        now = self._clock.elapsed()
+        if self._bandwidth.is_late(self._place, now):
+            self._place = self._bandwidth.reserve(self._left, now)
+        if byte_count > self._left:
+            self._bandwidth.reserve(byte_count - self._left, now)
+            byte_count = self._left
+        await self.turn()
+        self._place += byte_count
+        self._left -= byte_count
+
+
+class WriteRate:
+    """How many objects per second may be written to a bucket: it must be given time to grow.
+
+    The rate is `WRITES_PER_SECOND_START`, and in each period of `DOUBLING_SECONDS` at most twice what was
+    really written in the one before.
+    """
+
+    def __init__(self) -> None:
+        self._rate = WRITES_PER_SECOND_START
+        self._next_at = 0.0
+        self._period_began: float | None = None
+        self._written = 0
+
+    @property
+    def writes_per_second(self) -> float:
+        """The rate of the present period."""
+        return self._rate
+
+    def reserve(self, now: float) -> float:
+        """Take the next place for one write, and return how long to wait for it, in seconds."""
+        if self._period_began is None:
+            self._period_began = now
+        elif now - self._period_began >= DOUBLING_SECONDS:
+            written_per_second = self._written / (now - self._period_began)
+            self._rate = max(WRITES_PER_SECOND_START, 2 * written_per_second)
+            self._period_began, self._written = now, 0
+        self._written += 1
+        self._next_at = max(self._next_at, now - CREDIT_SECONDS)
+        delay = max(0.0, self._next_at - now)
+        self._next_at += 1 / self._rate
+        return delay

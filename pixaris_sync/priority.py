@@ -1,0 +1,107 @@
+"""Steps back behind everything else on the machine: the lowest priority for the processor and the disk.
+
+Training is the machine's real work. Niceness 19 leaves it 98 % of a core that both want; the policy BATCH
+keeps us from interrupting it each time a packet arrives; reads and writes of the class IDLE are served when
+no other process wants the disk (by the schedulers BFQ and mq-deadline; others know no classes). IDLE is not
+taken for the processor: on a machine whose cores are all busy it could leave so little that requests to the
+cloud run into their time limits.
+
+Linux keeps all three by thread, and a new thread gets its maker's: all threads that exist are set, one by
+one, and those that come later follow. None of it can be undone without privileges, and nothing needs any.
+
+In a session of its own (autogroup: a terminal, without systemd's control groups) niceness counts only
+within that session; under systemd the units' weights do the same for the service as a whole.
+
+Sources: sched(7), setpriority(2), ioprio_set(2), and the kernel's tables of system calls.
+"""
+
+import ctypes
+import logging
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+#: The lowest of the priorities from -20 to 19.
+NICENESS: Final = 19
+
+#: ioprio_set has no wrapper in the C library; its number depends on the architecture.
+_IOPRIO_SET: Final = {
+    "x86_64": 251,
+    "i386": 289,
+    "i686": 289,
+    "aarch64": 30,
+    "riscv64": 30,
+    "armv7l": 314,
+    "ppc64le": 273,
+    "s390x": 282,
+}
+_WHO_PROCESS: Final = 1
+_CLASS_IDLE: Final = 3
+_CLASS_SHIFT: Final = 13
+
+
+def step_back() -> tuple[str, ...]:
+    """Give this process the lowest priorities that it can have; what is refused is left as it is.
+
+    A service manager may have set them already and may not let the process do so itself.
+
+    Returns:
+        What was set for all threads, of ``nice``, ``batch`` and ``io-idle``.
+    """
+    steps: dict[str, Callable[[int], None]] = {
+        "nice": _set_nice,
+        "batch": _set_batch,
+        "io-idle": _set_io_idle,
+    }
+    threads = _threads()
+    return tuple(name for name, step in steps.items() if _done_for_all(name, step, threads))
+
+
+def _done_for_all(name: str, step: Callable[[int], None], threads: list[int]) -> bool:
+    done = False
+    for thread in threads:
+        try:
+            step(thread)
+        except ProcessLookupError:
+            # It ended in the meantime.
+            continue
+        except OSError as error:
+            log.debug("priority %s stays as it is: %s", name, error.strerror)
+            return False
+        done = True
+    return done
+
+
+def _threads() -> list[int]:
+    try:
+        return [int(path.name) for path in Path("/proc/self/task").iterdir()]
+    except OSError:
+        # Without /proc: the calling one, which is 0 to all three calls.
+        return [0]
+
+
+def _set_nice(thread: int) -> None:
+    # Raising the number is always allowed, lowering it is not.
+    if os.getpriority(os.PRIO_PROCESS, thread) < NICENESS:
+        os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
+
+
+def _set_batch(thread: int) -> None:
+    # Whoever started us may have chosen IDLE: that is lower still.
+    if os.sched_getscheduler(thread) != os.SCHED_IDLE:
+        os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+
+
+def _set_io_idle(thread: int) -> None:
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is None:
+        raise OSError(None, f"unknown on {platform.machine()}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    priority = _CLASS_IDLE << _CLASS_SHIFT
+    if libc.syscall(ctypes.c_long(number), _WHO_PROCESS, thread, priority) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
