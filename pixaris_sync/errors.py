@@ -83,6 +83,10 @@ class LedgerDamagedError(LedgerError):
     """The ledger's content is damaged; it can be rebuilt from the local folder and the cloud."""
 
 
+class LedgerEmptyError(LedgerError):
+    """The ledger was begun and nothing was ever written to it: as good as none."""
+
+
 class LocalFileError(SyncError):
     """A local file or folder of a run is missing, damaged, unreadable or leaves the run's folder."""
 

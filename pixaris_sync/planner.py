@@ -67,11 +67,12 @@ class RowLimits:
 
 @dataclass(frozen=True, slots=True)
 class SendRows:
-    """Send up to `count` ready rows to a table."""
+    """Send up to `count` ready rows to a table; `may_load`: the day's load jobs are not used up."""
 
     table_id: str
     method: Delivery
     count: int
+    may_load: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +146,10 @@ def _next_step(
     if not stand.ready:
         return None, stand.next_at
     method = delivery_method(stand, now=now, limits=limits)
+    may_load = stand.loads_today < limits.loads_per_day_limit
     if method is Delivery.LOAD:
         count, spacing = limits.load_rows_limit, limits.load_spacing_seconds
-        if stand.loads_today >= limits.loads_per_day_limit:
+        if not may_load:
             # The quota frees up evenly over the day; an hour is soon enough.
             later = now + 3600.0 if limits.waits_for_quota else None
             return None, min((at for at in (later, stand.next_at) if at is not None), default=None)
@@ -155,7 +157,7 @@ def _next_step(
         count, spacing = limits.stream_rows_limit, limits.stream_spacing_seconds
     due_at = 0.0 if sent_at is None else sent_at + spacing
     if uploads_idle or stand.ready >= count or now >= due_at:
-        return SendRows(stand.table_id, method, count), None
+        return SendRows(stand.table_id, method, count, may_load), None
     return None, min(due_at, stand.next_at or due_at)
 
 

@@ -1,7 +1,9 @@
 """Findings as text for people and as JSON for machines. It knows neither ledger nor cloud."""
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -9,8 +11,12 @@ from typing import Any
 from pixaris_sync.model import JsonValue
 from pixaris_sync.names import printable_line
 
-#: How many of the runs that a preview cannot carry are printed for people.
+#: How many of the runs that a preview cannot carry, and how many kinds of problems, are printed for people.
 PROBLEMS_SHOWN = 20
+#: How many runs are named that have the same problem.
+NAMES_SHOWN = 3
+#: What somebody must act on comes first, what is worth to know last.
+_STATES_IN_ORDER = ("quarantined", "incomplete", "failing")
 
 
 def as_json(document: Mapping[str, JsonValue]) -> str:
@@ -58,26 +64,58 @@ def status_document(overview: Any, now: float) -> dict[str, JsonValue]:  # noqa:
         "oldest_pending_seconds": None if oldest is None else max(0.0, now - oldest),
         "last_synced_at": when(overview.last_synced_at),
         "torn_lines": overview.torn_lines,
+        "waiting": [{**asdict(waiting), "since": when(waiting.since)} for waiting in overview.waiting],
         "problems": [{**asdict(problem), "since": when(problem.since)} for problem in overview.problems],
     }
 
 
 def status_text(document: Mapping[str, Any]) -> str:
-    """What ``status`` prints, of `status_document`."""
+    """What ``status`` prints, of `status_document`: as many lines for an outage of many runs as for one."""
     lines = [f"{name:<5} {_counts(document[name])}" for name in ("runs", "files", "rows")]
     waiting = f"{bytes_text(document['pending_bytes'])} to upload"
     if document["oldest_pending_seconds"] is not None:
         waiting += f", oldest run waiting for {span_text(document['oldest_pending_seconds'])}"
     lines.append(f"wait  {waiting}")
+    lines += [f"      {one['runs']} pending: {printable_line(one['cause'])}" for one in document["waiting"]]
     lines.append(f"last  {document['last_synced_at'] or 'nothing synced yet'}")
     if document["torn_lines"]:
         lines.append(f"torn  {document['torn_lines']} tracking file(s) end in an unfinished line")
-    for problem in document["problems"]:
-        lines += ["", f"{problem['state']}: {printable_line(problem['run'])} (since {problem['since']})"]
-        lines.append(f"  cause: {printable_line(problem['cause'])}")
-        if problem["hint"]:
-            lines.append(f"  hint: {printable_line(problem['hint'])}")
+    groups = _grouped(document["problems"])
+    for group in groups[:PROBLEMS_SHOWN]:
+        lines += ["", *map(printable_line, _problem_lines(group))]
+    if len(groups) > PROBLEMS_SHOWN:
+        left = sum(map(len, groups[PROBLEMS_SHOWN:]))
+        lines += ["", f"and {left} more with {len(groups) - PROBLEMS_SHOWN} other causes: --json lists all"]
     return "\n".join(lines)
+
+
+def _grouped(problems: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Problems that differ by nothing but the run, together."""
+    groups: defaultdict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for problem in problems:
+        groups[problem["state"], _common(problem, "cause"), _common(problem, "hint")].append(problem)
+    order = {state: place for place, state in enumerate(_STATES_IN_ORDER)}
+    return sorted(groups.values(), key=lambda group: order.get(group[0]["state"], len(order)))
+
+
+def _common(problem: Mapping[str, Any], part: str) -> str:
+    """A cause or hint with ``...`` in the place of the run, and of the path or object that it stands in."""
+    return re.sub(rf"\S*{re.escape(problem['run'])}\S*?(?=:?(?:\s|$))", "...", problem[part])
+
+
+def _problem_lines(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    first, count = group[0], len(group)
+    if count == 1:
+        lines = [f"{first['state']}: {first['run']} (since {first['since']})"]
+        parts = {part: first[part] for part in ("cause", "hint")}
+    else:
+        since = min(problem["since"] for problem in group)
+        lines = [f"{first['state']}: {count} of the same cause (the first since {since})"]
+        lines += [f"  {problem['run']}" for problem in group[:NAMES_SHOWN]]
+        if count > NAMES_SHOWN:
+            lines.append(f"  and {count - NAMES_SHOWN} more: --json lists all")
+        parts = {part: _common(first, part) for part in ("cause", "hint")}
+    return [*lines, *(f"  {part}: {text}" for part, text in parts.items() if text or part == "cause")]
 
 
 def pass_text(document: Mapping[str, Any]) -> str:

@@ -6,8 +6,31 @@ is kept in the ledger by the caller, so a restart changes nothing.
 
 import random
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 from pixaris_sync.errors import SyncError
+
+#: A service that asks for a longer rest is asked again after this one: a wrong date must not end the work.
+RETRY_AFTER_SECONDS_MAX = 3600.0
+
+
+def retry_after_seconds(value: str, now: float) -> float | None:
+    """How long a ``Retry-After`` header asks to wait: it holds seconds or a date (RFC 9110, 10.2.3).
+
+    Args:
+        value: the header's value; empty where there is none.
+        now: seconds since the epoch.
+
+    Returns:
+        Seconds, 0 for a date that has passed; None for no value and for one that is neither.
+    """
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +51,11 @@ class Backoff:
         Args:
             attempts: how many have failed so far, at least 1.
             jitter: where randomness comes from.
-            error: the last failure; what the service asked for (``Retry-After``) is the least wait.
+            error: the last failure; what the service asked for (``Retry-After``) is the least wait, up to
+                `RETRY_AFTER_SECONDS_MAX`.
         """
         # 2**attempts overflows a float long before days of outage end.
         doubled = self.delay_seconds_min * 2.0 ** min(attempts - 1, 60)
         delay = min(doubled, self.delay_seconds_max) * jitter.uniform(0.5, 1.0)
         asked = error.retry_after_seconds if error is not None else None
-        return max(delay, asked or 0.0)
+        return max(delay, min(asked or 0.0, RETRY_AFTER_SECONDS_MAX))

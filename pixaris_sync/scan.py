@@ -132,6 +132,15 @@ class LocalResults:
                         found.append(RunFolder(entry.name, entry.stat(follow_symlinks=False).st_mtime_ns))
         return sorted(found, key=lambda run: run.name)
 
+    def listing_changed_ns(self, key: DatasetKey) -> int:
+        """When an entry was last added to a dataset's folder or removed, in ns since the epoch.
+
+        Raises:
+            LocalFileError: the dataset's folder is missing or cannot be read.
+        """
+        with opened_folder(self.root, [key.project, key.dataset]) as folder:
+            return os.fstat(folder).st_mtime_ns
+
     def inspect(
         self, run: RunKey, saved_files: Sequence[str], *, accept_without_images: bool = False
     ) -> RunInspection:

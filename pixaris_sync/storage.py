@@ -6,11 +6,10 @@ Limits. At most `connections_limit` connections are open. A request has `timeout
 body, the time that the slowest uplink would need. Waiting for a free connection counts too, so no more calls
 than connections should be under way. Memory stays below
 
-    calls under way x max(COPIES_PER_UPLOAD x largest content given to `upload`, 2 x chunk_bytes)
+    calls under way x (the largest content given to `upload`, or chunk_bytes, + the connection's buffer)
         + listings under way x LIST_PAGE_OBJECTS x about 2 KiB
 
-because the client joins a content and its metadata into one body, and a chunk is held once by us and, in
-part, by the connection's buffer.
+because contents are sent out of the memory that they are in, a piece at a time.
 
 Sources: the JSON API's reference for ``objects.insert``, ``objects.list``, ``objects.get`` and
 ``buckets.get``.
@@ -27,14 +26,12 @@ from pixaris_sync.errors import ConfigurationError, Failure
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
 from pixaris_sync.storage_answers import Refusal, compared, encode_crc32c, read_object, read_page
+from pixaris_sync.storage_bodies import multipart_body
 from pixaris_sync.storage_connection import GOOGLE_API_ROOT, Connection
 from pixaris_sync.storage_session import CHUNK_UNIT_BYTES, ResumableUpload
 
 #: The service's largest page of a listing.
 LIST_PAGE_OBJECTS = 1000
-
-#: How often `upload` holds a content: the caller's, the parts of the body, and the joined body.
-COPIES_PER_UPLOAD = 3
 
 _OBJECT_FIELDS = "name,size,crc32c,generation"
 
@@ -124,21 +121,23 @@ class GcsObjectStore:
         """
         operation, subject = "upload", self._connection.subject(name)
         checksum = encode_crc32c(crc32c)
+        # Where no object may be, as nearly always, the address is the same for all.
+        address = URL(
+            f"{self._connection.upload_url}?uploadType=multipart&ifGenerationMatch={if_generation}",
+            encoded=True,
+        )
 
+        # The client's own upload copies the content twice more, and quotes and parses the address each time.
         async def send(storage: Storage) -> RemoteObject:
-            return read_object(
-                await storage.upload(
-                    self._connection.bucket_in_path,
-                    name,
-                    content,
-                    content_type=content_type,
-                    parameters={"ifGenerationMatch": str(if_generation)},
-                    # Metadata make the client send one multipart request, whatever the size.
-                    metadata={"crc32c": checksum},
-                    force_resumable_upload=False,
-                    timeout=self._connection.limit_seconds(len(content)),
-                )
+            response = await storage.session.post(
+                address,  # type: ignore[arg-type]  # as in `stat`
+                headers=await self._connection.authorization(),
+                data=multipart_body(name, content, content_type, checksum),  # type: ignore[arg-type]
+                timeout=self._connection.limit_seconds(len(content)),
+                params=None,
             )
+            async with response:
+                return read_object(await response.json(content_type=None))
 
         answer = await self._connection.request(operation, subject, send, writes=True, checksum=checksum)
         if isinstance(answer, Refusal):

@@ -27,6 +27,7 @@ and the service's are taken out of their JSON field only and scrubbed.
 import base64
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -36,6 +37,7 @@ import aiohttp
 
 from pixaris_sync.errors import ConfigurationError, Failure, ObjectConflictError, SyncError
 from pixaris_sync.model import JsonValue, RemoteObject
+from pixaris_sync.retry import retry_after_seconds
 
 #: The hint for every missing, expired or revoked credential.
 CREDENTIALS_HINT = (
@@ -122,7 +124,7 @@ class Refusal:
         message: the body's message in one line, scrubbed and cut; may be empty.
         permission: the IAM permission that the message names, or empty.
         quotes_checksum: the message quotes the checksum that was sent.
-        retry_after_seconds: how long the service asked to wait, if it did so in seconds.
+        retry_after_seconds: how long the service asked to wait, if it did.
     """
 
     status: int
@@ -156,7 +158,9 @@ class Refusal:
             message=_scrub(message),
             permission=permission.group() if permission else "",
             quotes_checksum=bool(checksum) and checksum in message,
-            retry_after_seconds=_retry_after(error.headers),
+            retry_after_seconds=retry_after_seconds(
+                "" if error.headers is None else error.headers.get("Retry-After", ""), time.time()
+            ),
         )
 
     @property
@@ -263,9 +267,3 @@ def _read_error_body(body: str) -> tuple[str, list[str]]:
 def _scrub(message: str) -> str:
     line = _SECRET.sub("[...]", " ".join(message.split()))
     return line if len(line) <= _MESSAGE_CHARACTERS_MAX else f"{line[:_MESSAGE_CHARACTERS_MAX]}..."
-
-
-def _retry_after(headers: Mapping[str, str] | None) -> float | None:
-    """Seconds of a Retry-After header; None for none, and for a date, which would need a clock."""
-    value = (headers or {}).get("Retry-After", "").strip()
-    return float(value) if value.isascii() and value.isdigit() else None

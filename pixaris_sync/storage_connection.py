@@ -17,10 +17,7 @@ import math
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
-from dataclasses import dataclass
 from http import HTTPStatus
-from types import SimpleNamespace
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -32,6 +29,7 @@ from gcloud.aio.storage import Storage
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.storage_answers import CREDENTIALS_HINT, Refusal, unanswered
+from pixaris_sync.storage_bodies import begin_transfer
 
 T = TypeVar("T")
 
@@ -94,9 +92,15 @@ class BoundedToken(Token):
             ConfigurationError: there are no credentials, or they are refused (failure CREDENTIALS).
             SyncError: the token service cannot be reached (TRANSIENT) or asks for less (QUOTA).
         """
+        if self._is_good():
+            return
         async with self._lock:
-            if self.access_token is None or time.monotonic() >= self._renew_at:
+            # Another task may have taken one while this one waited.
+            if not self._is_good():
                 await self._acquire()
+
+    def _is_good(self) -> bool:
+        return self.access_token is not None and time.monotonic() < self._renew_at
 
     def forget(self, refused: str | None) -> None:
         """Drop the token that was refused, so that the next caller gets a fresh one.
@@ -166,23 +170,6 @@ def _unusable(error: Exception) -> ConfigurationError:
     return ConfigurationError(
         "use", "Google Cloud credentials", cause, hint=CREDENTIALS_HINT, failure=Failure.CREDENTIALS
     )
-
-
-@dataclass(slots=True)
-class _Progress:
-    """Whether the request under way has left this machine, wholly or in part."""
-
-    sent: bool = False
-
-
-_progress: ContextVar[_Progress | None] = ContextVar("_progress", default=None)
-
-
-async def _note_sent(
-    _session: aiohttp.ClientSession, _context: SimpleNamespace, _params: aiohttp.TraceRequestHeadersSentParams
-) -> None:
-    if (progress := _progress.get()) is not None:
-        progress.sent = True
 
 
 class Connection:
@@ -269,13 +256,12 @@ class Connection:
         storage, tokens, renewed = self._open(), self._token, False
         while True:
             token = await tokens.get() if tokens else None
-            progress = _Progress()
-            _progress.set(progress)
+            transfer = begin_transfer()
             try:
                 return await send(storage)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 answer = Refusal.from_client(error, checksum=checksum) or unanswered(
-                    operation, subject, error, sent=progress.sent, writes=writes
+                    operation, subject, error, sent=transfer.begun or not writes, writes=writes
                 )
             # From here on apart from the client's exception: that one holds the request.
             if isinstance(answer, SyncError):
@@ -290,14 +276,11 @@ class Connection:
         if self._storage is not None:
             return self._storage
         if self._session is None:
-            trace = aiohttp.TraceConfig()
-            trace.on_request_headers_sent.append(_note_sent)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections_limit),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 # Costs two thread hops a request, so only where a proxy is set. An emulator is near.
                 trust_env=not self._emulated and bool(urllib.request.getproxies()),
-                trace_configs=[trace],
             )
         if not self._emulated:
             # Reads the credentials file, if there is one, on the spot: it is small.

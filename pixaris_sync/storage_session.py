@@ -14,7 +14,6 @@ service's documentation says to start over then. 400 for the checksum is no such
 At most one chunk is in memory. Source: "Perform resumable uploads" of the product's documentation.
 """
 
-import io
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -28,6 +27,7 @@ from pixaris_sync.errors import Failure, LocalFileError, SyncError
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
 from pixaris_sync.storage_answers import Refusal, encode_crc32c, read_object
+from pixaris_sync.storage_bodies import ContentBody
 from pixaris_sync.storage_connection import Connection
 
 #: Chunks are multiples of this, says the service; only the last may be shorter.
@@ -145,8 +145,8 @@ class ResumableUpload:
                 "PUT",
                 uri,
                 # The service goes by the type told at the beginning; some emulators by this one.
-                headers={"Content-Range": span, "Content-Type": self.content_type},
-                data=io.BytesIO(chunk),
+                headers={"Content-Range": span},
+                data=ContentBody((chunk,), self.content_type),
                 timeout=aiohttp.ClientTimeout(total=self.connection.limit_seconds(len(chunk))),
                 allow_redirects=False,
             )

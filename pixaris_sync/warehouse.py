@@ -22,6 +22,7 @@ import anyio.to_thread
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.model import Column, JsonValue, OutgoingRow, RowRefusal
+from pixaris_sync.warehouse_imports import OPTIONAL_LIBRARIES, without
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,7 @@ class BigQueryRowSink:
         timeout_seconds: the longest wait for an answer.
         job_timeout_seconds: the longest wait for the end of a load job; None: the same.
         threads_limit: the most requests at once.
+        frames: `read_table` will be called, which needs pandas. Without, it is not imported.
 
     Raises:
         ConfigurationError: `bq_dataset` is no dataset's name.
@@ -69,6 +71,7 @@ class BigQueryRowSink:
         timeout_seconds: float,
         job_timeout_seconds: float | None = None,
         threads_limit: int,
+        frames: bool = False,
     ) -> None:
         if timeout_seconds <= 0 or threads_limit <= 0:
             raise ValueError("timeout_seconds and threads_limit must be positive")
@@ -84,6 +87,7 @@ class BigQueryRowSink:
         self._timeout = timeout_seconds
         self._job_timeout = timeout_seconds if job_timeout_seconds is None else job_timeout_seconds
         self._limiter = anyio.CapacityLimiter(threads_limit)
+        self._optional_libraries = () if frames else OPTIONAL_LIBRARIES
         self._calls: BigQueryCalls | None = None
         self._calls_lock = threading.Lock()
 
@@ -164,7 +168,7 @@ class BigQueryRowSink:
         return await self._ask(lambda calls: calls.read_rows(table, runs))
 
     async def read_table(self, table: str) -> "pd.DataFrame | None":
-        """See `RowSink.read_table`; raises as `read_rows` does."""
+        """See `RowSink.read_table`; raises as `read_rows` does. Needs `frames`."""
         return await self._ask(lambda calls: calls.read_table(table))
 
     async def close(self) -> None:
@@ -188,7 +192,11 @@ class BigQueryRowSink:
         with self._calls_lock:
             if self._calls is None:
                 # A heavy import, which the start of the program must not wait for.
-                from pixaris_sync.warehouse_calls import Address, BigQueryCalls  # noqa: PLC0415 - see above
+                with without(*self._optional_libraries):
+                    from pixaris_sync.warehouse_calls import (  # noqa: PLC0415 - see above
+                        Address,
+                        BigQueryCalls,
+                    )
 
                 address = Address(self._dataset_project, self._dataset, self._billing_project, self._endpoint)
                 self._calls = BigQueryCalls(address, self._timeout)

@@ -6,11 +6,9 @@ only: the client's own messages carry URLs, and those of uploads are keys to an 
 Importing this module imports Google's client libraries: only `warehouse_calls` does.
 """
 
-import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +18,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError, TableNotFoundError
+from pixaris_sync.retry import retry_after_seconds
 from pixaris_sync.warehouse_rows import error_text, one_line
 
 # Reasons of https://cloud.google.com/bigquery/docs/error-messages. They stand above the status code, because
@@ -141,7 +140,8 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
     kind = SyncError
     if code == HTTPStatus.NOT_FOUND:
         kind, failure = TableNotFoundError, Failure.TRANSIENT
-    retry_after = _retry_after_seconds(error.response)
+    header = "" if error.response is None else error.response.headers.get("Retry-After", "")
+    retry_after = retry_after_seconds(header, time.time())
     return kind(operation, subject, cause, hint=hint, failure=failure, retry_after_seconds=retry_after)
 
 
@@ -174,19 +174,6 @@ def _never_connected(error: BaseException) -> bool:
         inner = [getattr(cause, "reason", None), *getattr(cause, "args", ())]
         seen += [one for one in inner if isinstance(one, BaseException) and one not in seen]
     return False
-
-
-def _retry_after_seconds(response: requests.Response | None) -> float | None:
-    """The answer's ``Retry-After``, which may be seconds or a date; None where there is none to be had."""
-    value = "" if response is None else response.headers.get("Retry-After", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _status_text(code: int) -> str:

@@ -1,9 +1,56 @@
-"""What all tests share."""
+"""What all tests share, and the search of the whole run for secrets that tests handed out."""
 
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pandas  # noqa: F401, ICN001 - Google's client finds it at its first import by any test, or never
 import pytest
+from _pytest.terminal import TerminalReporter
+
+from tests.support import proofs
+from tests.support.secrets import secrets_in, secrets_in_ledgers
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """Async tests run on asyncio: the Google clients know no other event loop."""
     return "asyncio"
+
+
+@pytest.fixture
+def tell(record_property: proofs.Record) -> proofs.Tell:
+    """Tell what a test has done for a proof."""
+    return proofs.telling(record_property)
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    proofs.summarise(terminalreporter)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test with a secret in what it printed or logged, once all of that is known."""
+    report = yield
+    if report.when != "teardown" or not report.passed:
+        return report
+    found = secrets_in("\n".join(text for _, text in report.sections))
+    if found:
+        report.outcome = "failed"
+        report.longrepr = f"printed or logged: {found}"
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run where a ledger that it leaves behind holds a secret in a place that is not for it."""
+    factory = getattr(session.config, "_tmp_path_factory", None)
+    folder: Path | None = getattr(factory, "_basetemp", None)
+    found = secrets_in_ledgers(folder) if folder is not None else []
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"secrets in ledgers: {found}", red=True)

@@ -85,7 +85,7 @@ async def _verify(settings: Settings, *, as_json: bool) -> Exit:
     ledger = open_known_ledger(settings, read_only=True)
     counts = dict.fromkeys(Sign, 0)
     try:
-        async with ports(settings) as (store, sink):
+        async with ports(settings, frames=True) as (store, sink):
             async for finding in verify(settings, ledger, store, sink):
                 counts[finding.sign] += 1
                 if as_json:

@@ -13,7 +13,7 @@ import anyio
 
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.daemon import Interruption, Notifier, drain_on_signal, tell_status
-from pixaris_sync.errors import ConfigurationError
+from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
 from pixaris_sync.filesystems import network_filesystem
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
@@ -71,8 +71,8 @@ def set_up_logging(level: str) -> None:
 
 
 @asynccontextmanager
-async def ports(settings: Settings) -> AsyncIterator[tuple[ObjectStore, RowSink]]:
-    """The bucket and the BigQuery dataset that the settings name."""
+async def ports(settings: Settings, *, frames: bool = False) -> AsyncIterator[tuple[ObjectStore, RowSink]]:
+    """The bucket and the BigQuery dataset that the settings name; with `frames`, tables can be read whole."""
     store = GcsObjectStore(
         settings.gcp_pixaris_bucket_name,
         emulator_host=settings.storage_emulator_host,
@@ -87,6 +87,7 @@ async def ports(settings: Settings) -> AsyncIterator[tuple[ObjectStore, RowSink]
         timeout_seconds=settings.request_timeout_seconds,
         job_timeout_seconds=settings.job_timeout_seconds,
         threads_limit=settings.warehouse_threads_limit,
+        frames=frames,
     )
     try:
         yield store, sink
@@ -133,14 +134,17 @@ def open_known_ledger(settings: Settings, *, read_only: bool = False) -> Ledger:
         LedgerError: it cannot be opened.
     """
     path = settings.ledger_path
-    if not path.exists():
-        raise ConfigurationError(
-            "read ledger",
-            str(path),
-            "nothing was ever synced from this folder to this destination",
-            hint="run `pixaris-sync sync` first, or check the folder, the destination and --state-dir",
-        )
-    return Ledger.open(path, read_only=read_only)
+    try:
+        if path.exists():
+            return Ledger.open(path, read_only=read_only)
+    except LedgerEmptyError:
+        pass  # A process was ended while it made one: there is none.
+    raise ConfigurationError(
+        "read ledger",
+        str(path),
+        "nothing was ever synced from this folder to this destination",
+        hint="run `pixaris-sync sync` first, or check the folder, the destination and --state-dir",
+    )
 
 
 def read_overview(settings: Settings) -> Overview:

@@ -4,11 +4,12 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from pixaris_sync.errors import LedgerDamagedError, LedgerError
+from pixaris_sync.errors import LedgerDamagedError, LedgerEmptyError, LedgerError
 
 Operation = Callable[[sqlite3.Connection], Any]
 
@@ -34,11 +35,31 @@ def migrations() -> list[tuple[int, str]]:
     return [(int(name.split("_")[0]), (folder / name).read_text(encoding="utf-8")) for name in files]
 
 
+@cache
+def _tables() -> frozenset[str]:
+    """The tables that a whole ledger has."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        for _, script in migrations():
+            db.executescript(script)
+        return _tables_of(db)
+
+
+def _tables_of(db: sqlite3.Connection) -> frozenset[str]:
+    return frozenset(row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"))
+
+
 class Ledger:
     """An open ledger. Use from one thread at a time.
 
     Durability: WAL with ``synchronous=FULL``, so that a committed transaction survives the loss of power.
     Many writers are served by committing their changes together (see `journal`), not by weakening this.
+
+    Making one is a single transaction: a file is either without any table, and then nothing is lost by making
+    it anew, or whole. One that has some tables only is damaged.
+
+    Secrecy: the addresses of open resumable uploads are the only secret in it. ``secure_delete`` overwrites
+    what is deleted with zeros in the file itself; copies in SQLite's ``-wal`` file go when that is used
+    again, and with the file when the last process closes the ledger. All of it is private to the user.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -51,6 +72,7 @@ class Ledger:
 
         Raises:
             LedgerDamagedError: its content is damaged, as far as opening it shows.
+            LedgerEmptyError: for `read_only`, nothing was ever written to it.
             LedgerError: it is no ledger, of a newer version, or the folder cannot be written; for
                 `read_only`, also when there is none.
         """
@@ -78,11 +100,14 @@ class Ledger:
             if not read_only:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA secure_delete = ON")
                 ledger._migrate()
+            ledger._check_tables()
         except sqlite3.Error as error:
             connection.close()
-            kind = LedgerDamagedError if error.sqlite_errorcode & 0xFF in _DAMAGED else LedgerError
-            raise kind("open ledger", str(path), str(error), hint=hint) from None
+            if error.sqlite_errorcode & 0xFF in _DAMAGED:
+                raise ledger._damaged(str(error)) from None
+            raise LedgerError("open ledger", str(path), str(error), hint=hint) from None
         except LedgerError:
             connection.close()
             raise
@@ -108,6 +133,7 @@ class Ledger:
             connection.execute("PRAGMA foreign_keys = ON")
             ledger._check_version(read_only=False)
             ledger._migrate()
+            ledger._check_tables()
         except (OSError, sqlite3.Error) as error:
             connection.close()
             raise LedgerError("read ledger", str(ledger.path), str(error)) from None
@@ -118,10 +144,13 @@ class Ledger:
 
     def _check_version(self, *, read_only: bool) -> None:
         known = migrations()[-1][0]
+        # All of one moment: another process may be making it now.
+        self._connection.execute("BEGIN")
         version = self._version()
         application = self._connection.execute("PRAGMA application_id").fetchone()[0]
-        used = version or application or self._connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
-        if used and application != APPLICATION_ID:
+        tables = _tables_of(self._connection)
+        self._connection.execute("ROLLBACK")
+        if (version or application or tables) and application != APPLICATION_ID:
             raise LedgerError(
                 "open ledger",
                 str(self.path),
@@ -135,6 +164,15 @@ class Ledger:
                 f"its version {version} is newer than this program's {known}",
                 hint="upgrade pixaris-sync, or choose another --state-dir",
             )
+        if version == 0 and tables:
+            raise self._damaged("it has tables and no version: it is only half made")
+        if read_only and version == 0:
+            raise LedgerEmptyError(
+                "read ledger",
+                str(self.path),
+                "nothing was ever written to it",
+                hint="run `pixaris-sync sync`: it begins anew, nothing is lost",
+            )
         if read_only and version < known:
             raise LedgerError(
                 "read ledger",
@@ -142,6 +180,20 @@ class Ledger:
                 f"its version {version} is older than this program's {known}",
                 hint="run `pixaris-sync sync` once: it upgrades the ledger",
             )
+
+    def _check_tables(self) -> None:
+        missing = _tables() - _tables_of(self._connection)
+        if missing:
+            raise self._damaged(f"it lacks tables: {', '.join(sorted(missing))}")
+
+    def _damaged(self, cause: str) -> LedgerDamagedError:
+        return LedgerDamagedError(
+            "open ledger",
+            str(self.path),
+            cause,
+            hint="run `pixaris-sync sync`: it sets the damaged ledger aside, deletes nothing, rebuilds it "
+            "from the local folder and the cloud",
+        )
 
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
@@ -164,30 +216,24 @@ class Ledger:
     def apply(self, operations: Sequence[Operation]) -> list[Any]:
         """Run operations in one durable transaction, in order.
 
-        Each has its own savepoint: one that raises is undone alone, and the exception stands in its place
-        in the answer, while the others' results stand in theirs.
+        One that raises is undone alone, and the exception stands in its place in the answer, while the
+        others' results stand in theirs. For that they may be run twice.
 
         Raises:
             LedgerError: the transaction as a whole failed (disk full, I/O error); nothing was changed.
         """
-        results: list[Any] = []
         db = self._connection
         try:
             db.execute("BEGIN IMMEDIATE")
-            for operation in operations:
-                db.execute("SAVEPOINT operation")
-                try:
-                    results.append(operation(db))
-                except _OWN_FAULTS as error:
-                    db.execute("ROLLBACK TO operation")
-                    results.append(error)
-                except sqlite3.Error:
+            try:
+                results = [operation(db) for operation in operations]
+            except Exception as error:
+                if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_FAULTS):
                     # Disk full, I/O error, damaged file: nothing that a savepoint could mend.
                     raise
-                except Exception as error:  # noqa: BLE001 - handed to whoever asked for the operation
-                    db.execute("ROLLBACK TO operation")
-                    results.append(error)
-                db.execute("RELEASE operation")
+                db.execute("ROLLBACK")
+                db.execute("BEGIN IMMEDIATE")
+                results = _apart(db, operations)
             db.execute("COMMIT")
         except BaseException as error:
             if db.in_transaction:
@@ -240,6 +286,22 @@ class Ledger:
     def close(self) -> None:
         """Close the database. Safe to call twice."""
         self._connection.close()
+
+
+def _apart(db: sqlite3.Connection, operations: Sequence[Operation]) -> list[Any]:
+    """Run operations, each in a savepoint of its own."""
+    results: list[Any] = []
+    for operation in operations:
+        db.execute("SAVEPOINT operation")
+        try:
+            results.append(operation(db))
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_FAULTS):
+                raise
+            db.execute("ROLLBACK TO operation")
+            results.append(error)
+        db.execute("RELEASE operation")
+    return results
 
 
 def _statements(script: str) -> Iterator[str]:

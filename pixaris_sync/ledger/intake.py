@@ -23,6 +23,10 @@ DAMAGED_HINT = (
 )
 
 
+#: In the place of a file's mtime: it is forgotten, unless the next inspection of its run finds it.
+LEFT_OUT_UNLESS_FOUND = -1
+
+
 @dataclass(frozen=True, slots=True)
 class KnownDataset:
     """What the ledger knows of a dataset before a scan."""
@@ -66,24 +70,6 @@ class FoundRun:
     files: tuple[FoundFile, ...] = ()
     records: tuple[FoundRecord, ...] = ()
     problem: Problem | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something about a folder or file that is no run. `left_out`: nothing of it is synced."""
-
-    subject: str
-    problem: Problem
-    left_out: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Orphan:
-    """A run folder that no tracking record names. `young`: it may still be written."""
-
-    name: str
-    young: bool
-    problem: Problem
 
 
 def open_dataset(db: Connection, now: float, key: DatasetKey, table_id: str) -> KnownDataset:
@@ -180,6 +166,10 @@ def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> 
     if run.problem is None:
         for file in run.files:
             _take_in_file(db, now, dataset_id, run_id, run.name, file)
+        db.execute(
+            "DELETE FROM files WHERE run_id = ? AND mtime_ns = ? AND state IN ('pending', 'quarantined')",
+            (run_id, LEFT_OUT_UNLESS_FOUND),
+        )
     return run_id
 
 
@@ -200,14 +190,14 @@ def _take_in_file(
     db: Connection, now: float, dataset_id: int, run_id: int, rank: str, file: FoundFile
 ) -> None:
     version = file.version
-    known = db.execute("SELECT * FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)).fetchone()
-    if known is None:
-        db.execute(
-            "INSERT INTO files (run_id, dataset_id, path, rank, content, size, mtime_ns, inode, state, since)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (run_id, dataset_id, file.path, rank, file.content, *_stamp(version), FileState.PENDING, now),
-        )
+    new = db.execute(
+        "INSERT INTO files (run_id, dataset_id, path, rank, content, size, mtime_ns, inode, state, since)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (run_id, dataset_id, file.path, rank, file.content, *_stamp(version), FileState.PENDING, now),
+    ).rowcount
+    if new:
         return
+    known = db.execute("SELECT * FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)).fetchone()
     if (known["size"], known["mtime_ns"], known["inode"]) == _stamp(version):
         return
     # A newer version of the same file; whether its content differs too shows when it is read.
@@ -216,10 +206,12 @@ def _take_in_file(
         (*_stamp(version), file.content, known["id"]),
     )
     if known["state"] != FileState.UPLOADING:
+        # Attempts go on being counted while it waits: a file that is rewritten without end must not keep a
+        # pass alive.
         db.execute(
-            "UPDATE files SET state = ?, since = ?, attempts = 0, next_attempt_at = 0, cause = NULL,"
-            " hint = NULL WHERE id = ?",
-            (FileState.PENDING, now, known["id"]),
+            "UPDATE files SET state = ?, since = ?, attempts = iif(state = ?, attempts, 0),"
+            " next_attempt_at = 0, cause = NULL, hint = NULL WHERE id = ?",
+            (FileState.PENDING, now, FileState.PENDING, known["id"]),
         )
 
 
@@ -304,47 +296,4 @@ def _take_in_damaged(db: Connection, now: float, dataset_id: int, damaged: Damag
             damaged.cause,
             DAMAGED_HINT,
         ),
-    )
-
-
-def take_in_orphans(db: Connection, now: float, dataset_id: int, orphans: Sequence[Orphan]) -> None:
-    """Take in all run folders of a dataset that no record names; those that are gone are forgotten."""
-    kept = set()
-    for orphan in orphans:
-        state = RunState.PENDING if orphan.young else RunState.INCOMPLETE
-        db.execute(
-            "INSERT INTO runs (dataset_id, name, state, since, cause, hint) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET cause = excluded.cause, hint = excluded.hint,"
-            " since = iif(state = excluded.state, since, excluded.since), state = excluded.state"
-            " WHERE NOT committed",
-            (dataset_id, orphan.name, state, now, orphan.problem.cause, orphan.problem.hint),
-        )
-        kept.add(orphan.name)
-    known = db.execute("SELECT id, name FROM runs WHERE dataset_id = ? AND NOT committed", (dataset_id,))
-    gone = [(row["id"],) for row in known.fetchall() if row["name"] not in kept]
-    db.executemany("DELETE FROM runs WHERE id = ?", gone)
-
-
-def take_in_notices(db: Connection, now: float, scope: str, notices: Sequence[Notice]) -> None:
-    """Make these all that there is to say about a dataset, or (scope ``""``) about the results folder."""
-    kept = {(notice.subject, notice.problem.cause) for notice in notices}
-    known = db.execute("SELECT subject, cause FROM notices WHERE scope = ?", (scope,)).fetchall()
-    db.executemany(
-        "DELETE FROM notices WHERE scope = ? AND subject = ? AND cause = ?",
-        [(scope, *row) for row in known if tuple(row) not in kept],
-    )
-    db.executemany(
-        "INSERT INTO notices (scope, subject, state, since, cause, hint) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT DO NOTHING",
-        [
-            (
-                scope,
-                notice.subject,
-                RunState.QUARANTINED if notice.left_out else "notice",
-                now,
-                notice.problem.cause,
-                notice.problem.hint,
-            )
-            for notice in notices
-        ],
     )

@@ -9,6 +9,8 @@ from pixaris_sync.ledger.overview import ProblemRun
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
 
+UNSYNCED = "AND r.state <> 'synced'"
+
 
 @dataclass(frozen=True, slots=True)
 class KnownRun:
@@ -96,12 +98,34 @@ def count_synced(db: Connection, selection: Selection) -> int:
     return count
 
 
-def folders_to_inspect(db: Connection, dataset_id: int) -> list[tuple[str, str | None, RunState]]:
-    """Every run that a record names: name, signature when last inspected (None: inspect it), state."""
+@dataclass(frozen=True, slots=True)
+class InspectedRun:
+    """A run that a record names: its folder's signature when last inspected (None: it was not yet).
+
+    `troubled`: something about its folder or one of its files was wrong. What is mended in place leaves the
+    signature as it was.
+    """
+
+    name: str
+    signature: str | None
+    troubled: bool
+
+
+def inspected_runs(db: Connection, dataset_id: int, *, synced_too: bool) -> list[InspectedRun]:
+    """The runs of a dataset that a record names; unless `synced_too`, those that are not synced."""
     rows = db.execute(
-        "SELECT name, signature, state FROM runs WHERE dataset_id = ? AND committed", (dataset_id,)
+        "SELECT r.name, r.signature, r.state = 'quarantined' OR EXISTS (SELECT 1 FROM files f"
+        " WHERE f.run_id = r.id AND f.state <> 'uploaded' AND f.cause IS NOT NULL) AS troubled"
+        f" FROM runs r WHERE r.dataset_id = ? AND r.committed {'' if synced_too else UNSYNCED}",
+        (dataset_id,),
     )
-    return [(row["name"], row["signature"], RunState(row["state"])) for row in rows]
+    return [InspectedRun(row["name"], row["signature"], bool(row["troubled"])) for row in rows]
+
+
+def committed_names(db: Connection, dataset_id: int) -> set[str]:
+    """The names of all runs of a dataset that a record names."""
+    rows = db.execute("SELECT name FROM runs WHERE dataset_id = ? AND committed", (dataset_id,))
+    return {row["name"] for row in rows}
 
 
 def runs_with_records(db: Connection, dataset_id: int, names: Iterable[str]) -> list[str]:

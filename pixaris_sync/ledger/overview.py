@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
+from pixaris_sync.ledger.intake import LEFT_OUT_UNLESS_FOUND
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
 from pixaris_sync.ledger.standing import settle_runs
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
@@ -13,7 +14,7 @@ LAST_SYNCED = "last_synced_at"
 
 @dataclass(frozen=True, slots=True)
 class ProblemRun:
-    """A run, line, file or folder that is not going on by itself, or a notice about one.
+    """A run, line, file or folder that something went wrong with, or a notice about one.
 
     `run` is ``project/dataset/run``, or ``project/dataset/<tracking file>:<line>`` for a damaged line, or
     a path. `state` is a `RunState`, or ``notice``. `since` is in seconds since the epoch.
@@ -27,8 +28,17 @@ class ProblemRun:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingRuns:
+    """Pending runs that wait for the same: how many, since when the first of them waits, and for what."""
+
+    runs: int
+    since: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
-    """Where everything stands.
+    """Where everything stands; `waiting` and `problems` together explain every run that is not synced.
 
     Attributes:
         runs, files, rows: how many are in each state; every state is there.
@@ -36,7 +46,9 @@ class Overview:
         oldest_pending_at: since when the run that waits longest has been waiting; None: none waits.
         last_synced_at: when a row was last read back; None: never.
         torn_lines: tracking files whose last line is unfinished.
-        problems: quarantined and incomplete runs, damaged lines, and what is left out or worth to know.
+        waiting: what pending runs wait for; each of them is counted once.
+        problems: failing, quarantined and incomplete runs, damaged lines, and what is left out or worth to
+            know.
     """
 
     runs: dict[str, int]
@@ -46,6 +58,7 @@ class Overview:
     oldest_pending_at: float | None
     last_synced_at: float | None
     torn_lines: int
+    waiting: tuple[WaitingRuns, ...]
     problems: tuple[ProblemRun, ...]
 
 
@@ -75,15 +88,48 @@ def overview(db: Connection, tracking_file: str) -> Overview:
         ).fetchone()[0],
         last_synced_at=float(last) if last else None,
         torn_lines=db.execute("SELECT count(*) FROM datasets WHERE torn_bytes > 0").fetchone()[0],
+        waiting=tuple(_waiting(db)),
         problems=tuple(_problems(db, tracking_file)),
     )
+
+
+#: For what a pending run waits: the first step that it has not done. What is under way stands before what
+#: waits for its turn. A run that no tracking record names has its own cause.
+_WAITS_FOR = """
+CASE
+WHEN NOT r.committed THEN coalesce(r.cause, 'its tracking record is to be read')
+WHEN d.adopted_at IS NULL THEN 'its dataset is to be compared with the bucket before anything is sent'
+WHEN EXISTS (SELECT 1 FROM files f WHERE f.run_id = r.id AND f.state = 'uploading' AND f.state <> 'uploaded')
+    THEN 'its files are being uploaded'
+WHEN EXISTS (SELECT 1 FROM files f WHERE f.run_id = r.id AND f.state <> 'uploaded')
+    THEN 'its files wait for their turn to be uploaded'
+WHEN r.signature IS NULL THEN 'its folder is to be inspected again'
+ELSE CASE (SELECT c.state FROM records c WHERE c.run_id = r.id AND c.state <> 'synced'
+           ORDER BY c.state = 'sending' DESC, c.state = 'pending' DESC, c.state = 'in_doubt' DESC LIMIT 1)
+    WHEN 'sending' THEN 'its row is being sent'
+    WHEN 'pending' THEN 'its row waits for its turn to be sent'
+    WHEN 'in_doubt' THEN 'its row may be in the table already: it is looked for before it is sent'
+    ELSE 'its row was taken: it is to be read back'
+    END
+END
+"""
+
+
+def _waiting(db: Connection) -> list[WaitingRuns]:
+    rows = db.execute(
+        f"SELECT count(*) AS runs, min(r.since) AS since, {_WAITS_FOR} AS cause"
+        " FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        " WHERE r.state = 'pending' AND r.state <> 'synced' GROUP BY 3 ORDER BY 1 DESC, 3"
+    )
+    return [WaitingRuns(row["runs"], row["since"], row["cause"]) for row in rows]
 
 
 def _problems(db: Connection, tracking_file: str) -> list[ProblemRun]:
     runs = db.execute(
         "SELECT d.project || '/' || d.dataset || '/' || r.name AS run, r.state, r.since, r.cause, r.hint"
-        " FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.state IN (?, ?)",
-        (RunState.QUARANTINED, RunState.INCOMPLETE),
+        " FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        " WHERE r.state IN (?, ?, ?) AND r.state <> 'synced'",
+        (RunState.QUARANTINED, RunState.INCOMPLETE, RunState.FAILING),
     ).fetchall()
     lines = db.execute(
         "SELECT d.project || '/' || d.dataset || '/' || ? || ':' || c.line AS run, c.state, c.since,"
@@ -172,6 +218,12 @@ def release(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
         lines = 0
     for run_id in run_ids:
         released += db.execute("SELECT state = 'quarantined' FROM runs WHERE id = ?", (run_id,)).fetchone()[0]
+        # Whoever says "again" may have removed a bad image: what is not found any more is left out.
+        db.execute(
+            "UPDATE files SET mtime_ns = ? WHERE run_id = ? AND state = 'quarantined' AND NOT ours"
+            " AND content IS NULL",
+            (LEFT_OUT_UNLESS_FOUND, run_id),
+        )
         _read_refused_again(db, run_id)
         for table, waiting in (("files", FileState.QUARANTINED), ("records", RowState.QUARANTINED)):
             db.execute(

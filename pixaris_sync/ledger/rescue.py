@@ -15,7 +15,7 @@ from sqlite3 import Connection
 
 from pixaris_sync.errors import LedgerDamagedError, LedgerError
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.intake import Notice, take_in_notices
+from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.overview import get_fact, set_fact
 from pixaris_sync.ledger.standing import Problem
 

@@ -17,17 +17,20 @@ class Problem:
 
 _RUN_FACTS = """
 SELECT r.id, r.state, r.cause, r.hint, r.signature, r.folder_cause, r.folder_hint, r.committed,
-       d.cause AS dataset_cause, d.hint AS dataset_hint,
+       d.cause AS dataset_cause, d.hint AS dataset_hint, d.trouble, d.trouble_hint,
        EXISTS (SELECT 1 FROM files f WHERE f.run_id = r.id AND f.state <> 'uploaded') AS open_files,
        EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.state <> 'synced') AS open_records
 FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = ?
 """
+#: What stops a run before what only delays it; of these what failed last.
 _WORST = """
-SELECT state = 'quarantined' AS stuck, cause, hint FROM (
-    SELECT state, cause, hint FROM files WHERE run_id = :run AND state <> 'uploaded' AND cause IS NOT NULL
+SELECT state = 'quarantined' AS stuck, since, cause, hint FROM (
+    SELECT state, since, cause, hint FROM files
+    WHERE run_id = :run AND state <> 'uploaded' AND cause IS NOT NULL
     UNION ALL
-    SELECT state, cause, hint FROM records WHERE run_id = :run AND state <> 'synced' AND cause IS NOT NULL
-) ORDER BY stuck DESC LIMIT 1
+    SELECT state, since, cause, hint FROM records
+    WHERE run_id = :run AND state <> 'synced' AND cause IS NOT NULL
+) ORDER BY stuck DESC, since DESC LIMIT 1
 """
 
 
@@ -55,6 +58,8 @@ def settle_runs(db: Connection, now: float, run_ids: Iterable[int]) -> None:
         elif worst is not None:
             state = RunState.QUARANTINED if worst["stuck"] else RunState.FAILING
             cause, hint = worst["cause"], worst["hint"]
+        elif (run["open_files"] or run["open_records"]) and run["trouble"]:
+            state, cause, hint = RunState.FAILING, run["trouble"], run["trouble_hint"]
         elif run["open_files"] or run["open_records"]:
             state = RunState.PENDING
         else:

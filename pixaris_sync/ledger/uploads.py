@@ -1,6 +1,6 @@
 """Transitions of files: claimed, uploaded, put off, quarantined; and what adoption finds in the bucket."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
@@ -35,7 +35,7 @@ class UploadTask:
     """A file claimed for upload.
 
     Attributes:
-        id: the file's row in the ledger.
+        id, run_id: the file's row in the ledger, and its run's.
         run, path: which file of which run.
         version: what the local file looked like when it was taken in.
         content: its bytes where it has no local file (a dict metric).
@@ -43,11 +43,14 @@ class UploadTask:
         crc32c: the checksum of that object, if known.
         ours: that object holds an earlier version of this file, so a newer one may replace it.
         looked: False where an upload may have happened already: look before sending.
+        sent_crc32c: the checksum of what that upload held, if known.
         session_uri: a resumable session begun earlier for this version.
         attempts: how many attempts have failed.
+        had_cause: something was wrong with it when it was claimed.
     """
 
     id: int
+    run_id: int
     run: RunKey
     path: str
     version: FileVersion
@@ -56,13 +59,16 @@ class UploadTask:
     crc32c: int | None
     ours: bool
     looked: bool
+    sent_crc32c: int | None
     session_uri: str | None
     attempts: int
+    had_cause: bool
 
 
 def _task(row: Row) -> UploadTask:
     return UploadTask(
         id=row["id"],
+        run_id=row["run_id"],
         run=RunKey(row["project"], row["dataset"], row["name"]),
         path=row["path"],
         version=FileVersion(row["size"], row["mtime_ns"], row["inode"]),
@@ -71,8 +77,10 @@ def _task(row: Row) -> UploadTask:
         crc32c=row["crc32c"],
         ours=bool(row["ours"]),
         looked=bool(row["looked"]),
+        sent_crc32c=row["sent_crc32c"],
         session_uri=row["session_uri"],
         attempts=row["attempts"],
+        had_cause=row["cause"] is not None,
     )
 
 
@@ -121,52 +129,65 @@ def _unchanged(task: UploadTask) -> tuple[int, int, int, int]:
     return (task.id, task.version.size, task.version.mtime_ns, task.version.inode)
 
 
-def confirm_upload(
-    db: Connection, now: float, task: UploadTask, remote: RemoteObject, *, was_there: bool
-) -> None:
-    """Record that the object holds the file's content.
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An object holds a file's content.
 
     `was_there`: somebody had put it there before (this ledger's predecessor, another machine), so the run's
     rows may be there as well: they are in doubt and looked for before they are sent.
     """
-    run_id, cause = db.execute("SELECT run_id, cause FROM files WHERE id = ?", (task.id,)).fetchone()
+
+    task: UploadTask
+    remote: RemoteObject
+    was_there: bool
+
+
+def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> None:
+    """Record that objects hold files' contents."""
+    settled = dict.fromkeys(receipt.task.run_id for receipt in receipts if _changes_its_run(db, now, receipt))
+    settle_runs(db, now, settled)
+
+
+def _changes_its_run(db: Connection, now: float, receipt: Receipt) -> bool:
+    """Record one; whether its run may be in another state now."""
+    task, remote = receipt.task, receipt.remote
     confirmed = db.execute(
         "UPDATE files SET state = ?, since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,"
-        " session_uri = NULL, content = NULL, attempts = 0, next_attempt_at = 0, cause = NULL, hint = NULL"
-        " WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+        " sent_crc32c = NULL, session_uri = NULL, content = NULL, attempts = 0, next_attempt_at = 0,"
+        " cause = NULL, hint = NULL WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
         (FileState.UPLOADED, now, remote.crc32c, remote.generation, *_unchanged(task)),
     ).rowcount
     if not confirmed:
         # The local file changed on the way: the object is a version behind, and this is what it may replace.
         db.execute(
-            "UPDATE files SET state = ?, since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1"
-            " WHERE id = ?",
+            "UPDATE files SET state = ?, since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,"
+            " sent_crc32c = NULL WHERE id = ?",
             (FileState.PENDING, now, remote.crc32c, remote.generation, task.id),
         )
-    if was_there:
+    if receipt.was_there:
         db.execute(
             "UPDATE records SET state = ?, since = ?, next_attempt_at = 0, taken = 1"
             " WHERE run_id = ? AND state = ?",
-            (RowState.IN_DOUBT, now, run_id, RowState.PENDING),
+            (RowState.IN_DOUBT, now, task.run_id, RowState.PENDING),
         )
-    still_open = db.execute(
-        "SELECT 1 FROM files WHERE run_id = ? AND state <> 'uploaded' LIMIT 1", (run_id,)
-    ).fetchone()
-    if cause is not None or not still_open or not confirmed:
-        settle_runs(db, now, [run_id])
+    if task.had_cause or not confirmed:
+        return True
+    open_file = "SELECT 1 FROM files WHERE run_id = ? AND state <> 'uploaded' LIMIT 1"
+    return db.execute(open_file, (task.run_id,)).fetchone() is None
 
 
-def _run_of(db: Connection, task: UploadTask) -> int:
-    run_id: int = db.execute("SELECT run_id FROM files WHERE id = ?", (task.id,)).fetchone()[0]
-    return run_id
-
-
-def keep_session(db: Connection, task: UploadTask, session_uri: str) -> None:
+def keep_session(db: Connection, task: UploadTask, session_uri: str, crc32c: int) -> None:
     """Remember a resumable session before its first byte is sent; not for a file that changed on the way."""
+    note_sent(db, task, crc32c)
     db.execute(
         "UPDATE files SET session_uri = ? WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
         (session_uri, *_unchanged(task)),
     )
+
+
+def note_sent(db: Connection, task: UploadTask, crc32c: int) -> None:
+    """Remember what an upload holds whose end may stay unknown: such an object is our own, whatever comes."""
+    db.execute("UPDATE files SET sent_crc32c = ? WHERE id = ?", (crc32c, task.id))
 
 
 def put_off_upload(
@@ -188,7 +209,7 @@ def put_off_upload(
         " looked = iif(?, 0, looked), cause = ?, hint = ? WHERE id = ?",
         (FileState.PENDING, now, attempts, next_attempt_at, in_doubt, problem.cause, problem.hint, task.id),
     )
-    settle_runs(db, now, [_run_of(db, task)])
+    settle_runs(db, now, [task.run_id])
 
 
 def give_up_upload(db: Connection, now: float, task: UploadTask, problem: Problem) -> None:
@@ -204,7 +225,7 @@ def give_up_upload(db: Connection, now: float, task: UploadTask, problem: Proble
             " hint = NULL WHERE id = ?",
             (FileState.PENDING, now, task.id),
         )
-    settle_runs(db, now, [_run_of(db, task)])
+    settle_runs(db, now, [task.run_id])
 
 
 def unclaim(db: Connection, now: float, task: UploadTask, *, in_doubt: bool) -> None:
@@ -238,11 +259,24 @@ def adopted(db: Connection, now: float, dataset_id: int, *, listed: bool = True)
     Where the bucket could not be `listed`, nothing tells so of any run.
     """
     db.execute("UPDATE datasets SET adopted_at = ? WHERE id = ?", (now, dataset_id))
+    adoption_failed(db, now, dataset_id, None)
     db.execute(
         "UPDATE records SET state = ?, since = ?, taken = 1 WHERE dataset_id = ? AND state = ?"
         " AND NOT (? AND EXISTS (SELECT 1 FROM files f WHERE f.run_id = records.run_id))",
         (RowState.IN_DOUBT, now, dataset_id, RowState.PENDING, listed),
     )
+
+
+def adoption_failed(db: Connection, now: float, dataset_id: int, problem: Problem | None) -> None:
+    """Say why a dataset cannot be compared with the bucket now, so that its runs wait; None: nothing is."""
+    cause, hint = (problem.cause, problem.hint) if problem else (None, None)
+    changed = db.execute(
+        "UPDATE datasets SET trouble = ?, trouble_hint = ? WHERE id = ? AND trouble IS NOT ?",
+        (cause, hint, dataset_id, cause),
+    ).rowcount
+    if changed:
+        waiting = db.execute("SELECT id FROM runs WHERE dataset_id = ? AND state <> 'synced'", (dataset_id,))
+        settle_runs(db, now, [row["id"] for row in waiting.fetchall()])
 
 
 def recover_uploads(db: Connection, now: float) -> int:

@@ -7,8 +7,8 @@ from sqlite3 import Connection
 from typing import TypeVar
 
 from pixaris_sync.clock import SteadyClock
+from pixaris_sync.contents import RunFiles
 from pixaris_sync.errors import Failure, SyncError
-from pixaris_sync.files import RunFiles
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.ledger.standing import Problem
@@ -56,6 +56,7 @@ class Context:
     """Settings, ports, journal, clock and gates, in one place.
 
     Attributes:
+        draining: no new work is to begin.
         degraded: why everything rests (credentials, settings), until an attempt succeeds again.
         look_at: asks the engine to scan a dataset again.
     """
@@ -84,6 +85,7 @@ class Context:
         self.budget = ByteBudget(settings.inflight_bytes_limit)
         self.tally = Tally()
         self.degraded: SyncError | None = None
+        self.draining = False
         self.look_at: Callable[[DatasetKey], None] = _nobody_looks
         self._jitter = jitter
         self._backoff = Backoff(settings.retry_delay_seconds_min, settings.retry_delay_seconds_max)

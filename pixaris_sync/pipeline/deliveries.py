@@ -49,6 +49,8 @@ LOAD_BYTES_LIMIT = 32_000_000
 #: A row is first looked for at once, then after growing parts of the time that it has been waited for.
 LOOK_SECONDS_MIN = 0.05
 LOOK_SECONDS_MAX = 5.0
+#: After so many rows of a table that were refused one by one, the next batch is not taken apart any more.
+REFUSED_ALONE_LIMIT = 20
 
 
 class Deliveries:
@@ -57,6 +59,8 @@ class Deliveries:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._columns: dict[str, tuple[Column, ...]] = {}
+        #: By table, how many rows in succession were refused alone, and the cause of them all.
+        self._refused_alone: dict[str, tuple[str, int]] = {}
 
     async def perform(self, step: Step) -> SyncError | None:
         """Perform one step; what became of its rows is in the ledger when this returns.
@@ -86,6 +90,10 @@ class Deliveries:
         except SyncError as error:
             # Whatever came of a question or a change of the table, no row was sent.
             return await self._not_sent(table, [mapped.row for mapped in batch], error, sent=False)
+        if method is Delivery.LOAD and not step.may_load:
+            # The day's load jobs are used up: they wait for the next ones.
+            await context.apply(put_off_rows, context.now(), [row.row for row in batch], by_load=True)
+            return None
         sends = max(mapped.row.sends for mapped in batch)
         identity = job_id(table, [row.row_id for row in outgoing], sends) if method is Delivery.LOAD else None
         sent = [mapped.row for mapped in batch]
@@ -190,6 +198,7 @@ class Deliveries:
             stopping = await self._not_sent(table, rows, error)
         else:
             context.succeeded(table)
+            self._refused_alone.pop(table, None)
             await self._sort_out(table, rows, refusals)
         await context.apply(end_delivery, context.now(), delivery)
         return stopping
@@ -241,13 +250,21 @@ class Deliveries:
             opens_at = context.gate(table).failed(now, error)
             next_at = max(opens_at, context.next_attempt_at(attempts, error))
             await context.apply(put_off_rows, now, rows, problem, next_attempt_at=next_at)
-        elif sent and len(rows) > 1 and error.failure is Failure.PERMANENT:
+        elif len(rows) > 1 and error.failure is Failure.PERMANENT and not self._refuses_all(table, error):
             # All or none: halve until the bad row stands alone.
             await context.apply(put_off_rows, now, rows, problem, batch_limit=len(rows) // 2)
         else:
             log.warning("%s", error)
+            if len(rows) == 1:
+                cause, count = self._refused_alone.get(table, ("", 0))
+                self._refused_alone[table] = (error.cause, count + 1 if cause == error.cause else 1)
             await context.apply(give_up_rows, now, rows, problem)
         return None
+
+    def _refuses_all(self, table: str, error: SyncError) -> bool:
+        """Whether the table is at fault: so many rows in succession were refused alone, for one cause."""
+        cause, count = self._refused_alone.get(table, ("", 0))
+        return count >= REFUSED_ALONE_LIMIT and cause == error.cause
 
     async def _rest(self, table: str, rows: Sequence[PendingRow], error: SyncError) -> SyncError | None:
         """A question to the service failed; the rows stay as they are, with the cause."""

@@ -2,18 +2,20 @@
 
 One dataset at a time: read on in its tracking file, inspect the runs that new records name, look again at
 runs whose folders changed, and list run folders that no record names. What is unchanged costs two looks at
-a run's folder and nothing else.
+a run's folder and nothing else, and not even that where `Look` says so.
 """
 
 import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
 from functools import partial
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
+from pixaris_sync.contents import extend_crc32c
 from pixaris_sync.contract import (
     check_dataset_names,
     listing_hazard,
@@ -23,25 +25,28 @@ from pixaris_sync.contract import (
     table_id,
 )
 from pixaris_sync.errors import Failure, LocalFileError, NameRefusedError, SyncError
-from pixaris_sync.files import extend_crc32c
 from pixaris_sync.ledger.intake import (
     FoundFile,
     FoundRecord,
     FoundRun,
     KnownDataset,
-    Notice,
-    Orphan,
     open_dataset,
     refuse_dataset,
     take_in,
-    take_in_notices,
-    take_in_orphans,
     take_in_runs,
 )
-from pixaris_sync.ledger.inventory import folders_to_inspect, local_paths, payloads, runs_with_records
+from pixaris_sync.ledger.inventory import (
+    InspectedRun,
+    committed_names,
+    inspected_runs,
+    local_paths,
+    payloads,
+    runs_with_records,
+)
+from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
 from pixaris_sync.ledger.standing import Problem
 from pixaris_sync.ledger.uploads import adopt_objects, adopted
-from pixaris_sync.model import DatasetKey, FileVersion, RemoteObject, RunKey, RunState, TrackingRecord
+from pixaris_sync.model import DatasetKey, FileVersion, RemoteObject, RunKey, TrackingRecord
 from pixaris_sync.pipeline.context import Context, problem_of
 
 log = logging.getLogger(__name__)
@@ -51,6 +56,21 @@ T = TypeVar("T")
 TAIL_BYTES_LIMIT = 2 * 1024 * 1024
 #: Runs inspected between two transactions.
 INSPECT_RUNS_LIMIT = 500
+#: What is added to a folder this soon after it changed may leave the same time of change.
+CLOCK_TICK_SECONDS = 2.0
+
+
+class Look(IntEnum):
+    """How closely a dataset is looked at; each look includes those before it.
+
+    NEWS: what its tracking file says that is new, and runs that are not synced. It costs nothing for what is.
+    FOLDERS: run folders that no record names, where the dataset's folder has changed.
+    EVERYTHING: the folders of synced runs too, in which something may have been added or removed.
+    """
+
+    NEWS = 0
+    FOLDERS = 1
+    EVERYTHING = 2
 
 
 class Discovery:
@@ -59,6 +79,8 @@ class Discovery:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._limiter = CapacityLimiter(1)
+        #: When the folders of datasets had last changed when they were listed; none that had young runs.
+        self._listed: dict[DatasetKey, int] = {}
 
     async def list_datasets(self) -> tuple[DatasetKey, ...]:
         """List the datasets of the results folder, and note what is wrong with it."""
@@ -80,8 +102,8 @@ class Discovery:
         await context.apply(take_in_notices, context.now(), "", notices)
         return found.keys
 
-    async def scan(self, key: DatasetKey) -> KnownDataset:
-        """Take in everything that is new or changed in a dataset.
+    async def scan(self, key: DatasetKey, look: Look = Look.EVERYTHING) -> KnownDataset:
+        """Take in what is new or changed in a dataset.
 
         Returns:
             The dataset as it is known now.
@@ -92,7 +114,7 @@ class Discovery:
         inspected: set[str] = set()
         try:
             known = await self._read_on(known, inspected)
-            await self._look_at_folders(known, inspected)
+            await self._look_at_folders(known, inspected, look)
         except LocalFileError as error:
             notices.append(Notice(error.subject, problem_of(error), left_out=True))
         await context.apply(take_in_notices, context.now(), str(key), notices)
@@ -204,10 +226,10 @@ class Discovery:
         files = tuple(FoundFile(file.path, file.version) for file in inspection.files)
         return FoundRun(run.run, inspection.signature, files, records, problem)
 
-    async def _look_at_folders(self, known: KnownDataset, inspected: set[str]) -> None:
+    async def _look_at_folders(self, known: KnownDataset, inspected: set[str], look: Look) -> None:
         """Look again at runs whose folders changed or were in trouble, and at those that no record names."""
         context = self._context
-        runs = await context.apply(folders_to_inspect, known.id)
+        runs = await context.apply(inspected_runs, known.id, synced_too=look >= Look.EVERYTHING)
         changed = await self._blocking(lambda: list(self._changed(known.key, runs, inspected)))
         for start in range(0, len(changed), INSPECT_RUNS_LIMIT):
             found = []
@@ -216,22 +238,30 @@ class Discovery:
                 run = RunKey(known.key.project, known.key.dataset, name)
                 found.append(await self._blocking(partial(self._inspect, run, saved)))
             await context.apply(take_in_runs, context.now(), known.id, found)
-        named = {name for name, _, _ in runs}
-        orphans = await self._blocking(lambda: self._orphans(known.key, named))
-        await context.apply(take_in_orphans, context.now(), known.id, orphans)
+        if look >= Look.FOLDERS:
+            await self._look_for_orphans(known)
 
-    def _changed(
-        self, key: DatasetKey, runs: Sequence[tuple[str, str | None, RunState]], inspected: set[str]
-    ) -> Iterable[str]:
+    async def _look_for_orphans(self, known: KnownDataset) -> None:
+        context, key = self._context, known.key
+        changed_ns = await self._blocking(partial(context.results.listing_changed_ns, key))
+        if self._listed.get(key) == changed_ns:
+            return
+        named = await context.apply(committed_names, known.id)
+        orphans = await self._blocking(lambda: self._orphans(key, named))
+        await context.apply(take_in_orphans, context.now(), known.id, orphans)
+        settled = abs(context.age_seconds(changed_ns)) > CLOCK_TICK_SECONDS
+        if settled and not any(orphan.young for orphan in orphans):
+            self._listed[key] = changed_ns
+
+    def _changed(self, key: DatasetKey, runs: Sequence[InspectedRun], inspected: set[str]) -> Iterable[str]:
         full = self._context.mode.full
-        for name, signature, state in runs:
-            if name in inspected:
+        for known in runs:
+            if known.name in inspected:
                 continue
-            # A file that is mended in place leaves its folder as it was.
-            troubled = state in (RunState.QUARANTINED, RunState.FAILING)
-            run = RunKey(key.project, key.dataset, name)
-            if full or troubled or (self._context.results.signature(run) or "") != signature:
-                yield name
+            run = RunKey(key.project, key.dataset, known.name)
+            signature = None if full or known.troubled else self._context.results.signature(run) or ""
+            if signature is None or signature != known.signature:
+                yield known.name
 
     async def _saved_files(self, known: KnownDataset, run: str) -> list[str]:
         """Names of args saved as files: from what was taken in, and from records that are not synced."""

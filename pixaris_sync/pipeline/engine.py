@@ -1,6 +1,6 @@
 """Runs the parts: who may start what, and when the pass is over.
 
-One loop decides (`_coordinate`): it claims files for free upload slots, asks the planner what each table
+One loop decides (`_coordinate`): it claims files for the upload lane, asks the planner what each table
 needs, starts both as tasks, and waits until something ended or is due. Scans run beside it, one dataset at a
 time. What is in flight is bounded by `upload_concurrency_limit` files, `inflight_bytes_limit` bytes and one
 step per table; everything else waits in the ledger, not in memory.
@@ -9,6 +9,7 @@ step per table; everything else waits in the ledger, not in memory.
 import logging
 import random
 from dataclasses import dataclass
+from functools import partial
 from sqlite3 import Connection
 
 import anyio
@@ -20,13 +21,13 @@ from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.overview import WorkLeft, get_fact, set_fact, work_left
 from pixaris_sync.ledger.rows import recover_deliveries, stands
-from pixaris_sync.ledger.uploads import UploadTask, claim, next_upload_at, recover_uploads
+from pixaris_sync.ledger.uploads import UploadTask, adoption_failed, claim, next_upload_at, recover_uploads
 from pixaris_sync.model import DatasetKey
-from pixaris_sync.pipeline.context import BUCKET, Context, Mode, row_limits, stops_everything
+from pixaris_sync.pipeline.context import BUCKET, Context, Mode, problem_of, row_limits, stops_everything
 from pixaris_sync.pipeline.deliveries import Deliveries
-from pixaris_sync.pipeline.discovery import Discovery
+from pixaris_sync.pipeline.discovery import Discovery, Look
+from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.pipeline.signals import Signal, wait_until
-from pixaris_sync.pipeline.uploads import upload_file
 from pixaris_sync.planner import SendRows, Step, TableStand, plan_rows
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.settings import Settings
@@ -77,22 +78,21 @@ class Engine:
             clock=clock,
             jitter=jitter,
         )
-        self.context.look_at = self.look_at
+        self.context.look_at = partial(self.look_at, look=Look.NEWS)
         self._discovery = Discovery(self.context)
         self._deliveries = Deliveries(self.context)
         self._limits = row_limits(settings, mode)
         self._progress = Signal()
         self._work_found = Signal()
-        self._dirty: dict[DatasetKey, None] = {}
+        self._dirty: dict[DatasetKey, Look] = {}
         self._scanning = True
         self._adopting: set[DatasetKey] = set()
         self._adoptions = anyio.CapacityLimiter(ADOPTIONS_LIMIT)
         self._checking = anyio.Lock()
         self._checked = False
-        self._uploading = 0
+        self._lane = UploadLane(self.context, self._settled)
         self._busy_tables: set[str] = set()
         self._sent_at: dict[str, float] = {}
-        self._draining = False
         self._drain_asked = anyio.Event()
         self._fatal: SyncError | None = None
         self._started = anyio.Event()
@@ -132,6 +132,7 @@ class Engine:
                 await self.context.apply(recover_deliveries, self.context.now())
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._scan, tasks)
+                    tasks.start_soon(self._lane.write_receipts)
                     await self._coordinate(tasks)
                     tasks.cancel_scope.cancel()
                 left = await self.context.apply(work_left, self.context.mode.selection)
@@ -141,17 +142,17 @@ class Engine:
             raise self._fatal
         return left
 
-    def look_at(self, key: DatasetKey) -> None:
+    def look_at(self, key: DatasetKey, look: Look = Look.EVERYTHING) -> None:
         """Scan a dataset soon."""
-        self._dirty[key] = None
+        self._dirty[key] = max(look, self._dirty.get(key, look))
         self._work_found.notify()
 
-    async def look_at_everything(self) -> None:
+    async def look_at_all(self, look: Look) -> None:
         """Scan all datasets soon."""
         selection = self.context.mode.selection
         for key in await self._discovery.list_datasets():
             if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
-                self._dirty[key] = None
+                self.look_at(key, look)
         self._work_found.notify()
 
     async def ledger_changes(self) -> int:
@@ -160,20 +161,20 @@ class Engine:
 
     def drain(self) -> None:
         """Take no new work; `run` ends when what is in flight has ended."""
-        self._draining = True
+        self.context.draining = True
         self._drain_asked.set()
         self._progress.notify()
 
     @property
     def in_flight(self) -> int:
         """For how many files, tables and datasets something is under way."""
-        return self._uploading + len(self._busy_tables) + len(self._adopting)
+        return self._lane.in_flight + len(self._busy_tables) + len(self._adopting)
 
     # -- scanning ----------------------------------------------------------------------------------------
 
     async def _scan(self, tasks: TaskGroup) -> None:
         """Scan dirty datasets one after another, for ever; begins with all of them."""
-        await self.look_at_everything()
+        await self.look_at_all(Look.EVERYTHING)
         if self.context.mode.follow and not await self._checked_at_start():
             return
         self._started.set()
@@ -186,8 +187,7 @@ class Engine:
                 continue
             self._scanning = True
             key = next(iter(self._dirty))
-            del self._dirty[key]
-            known = await self._discovery.scan(key)
+            known = await self._discovery.scan(key, self._dirty.pop(key))
             if not known.adopted and known.read_whole and key not in self._adopting:
                 self._adopting.add(key)
                 tasks.start_soon(self._adopt, known)
@@ -196,7 +196,7 @@ class Engine:
     async def _adopt(self, known: KnownDataset) -> None:
         context, gate, attempts = self.context, self.context.gate(BUCKET), 0
         try:
-            while not self._draining:
+            while not self.context.draining:
                 if not gate.is_open(context.now()):
                     await wait_until(self._drain_asked, context.clock, gate.opens_at)
                     continue
@@ -210,6 +210,7 @@ class Engine:
                 except SyncError as error:
                     attempts += 1
                     gate.failed(context.now(), error)
+                    await context.apply(adoption_failed, context.now(), known.id, problem_of(error))
                     if self._stops(error):
                         return
                     if attempts >= context.mode.selection.attempts_limit:
@@ -263,22 +264,21 @@ class Engine:
         context = self.context
         while True:
             progress = self._progress.listen()
-            if self._draining:
+            if self.context.draining:
                 if not self.in_flight:
                     return
                 await progress.wait()
                 continue
             snapshot = await context.apply(self._take_snapshot)
-            for task in snapshot.claimed:
-                self._uploading += 1
-                tasks.start_soon(self._upload, task)
+            if snapshot.claimed:
+                self._lane.take(tasks, snapshot.claimed)
             now = context.now()
             plan = plan_rows(
                 snapshot.tables,
                 now=now,
                 busy=self._busy_tables,
                 sent_at=self._sent_at,
-                uploads_idle=not self._uploading and not self._scanning,
+                uploads_idle=not self._lane.in_flight and not self._scanning,
                 limits=self._limits,
             )
             for step in plan.steps:
@@ -298,16 +298,16 @@ class Engine:
         """Claim files for free slots, and see what the tables need. Runs in the ledger's transaction."""
         context, now = self.context, self.context.now()
         selection = context.mode.selection
-        free = context.settings.upload_concurrency_limit - self._uploading
+        lane = self._lane
         gate = context.gate(BUCKET)
         claimed: list[UploadTask] = []
         next_at: float | None = None
         if gate.failures < selection.attempts_limit:
             # While the bucket rests, one file at a time finds out whether it is well again.
-            count = free if not gate.failures else min(free, 1 - self._uploading)
+            count = lane.room if not gate.failures else 1 - lane.in_flight
             if gate.is_open(now) and count > 0:
                 claimed = claim(db, now, selection, count)
-            if not self._uploading and not claimed:
+            if not lane.in_flight and not claimed:
                 next_at = next_upload_at(db, selection)
                 if next_at is not None:
                     next_at = max(next_at, gate.opens_at)
@@ -325,12 +325,11 @@ class Engine:
 
     # -- doing -------------------------------------------------------------------------------------------
 
-    async def _upload(self, task: UploadTask) -> None:
-        error = await upload_file(self.context, task)
+    def _settled(self, error: SyncError | None) -> None:
+        """The next state of files is in the ledger; `error` is one that stops everything."""
         if error is not None:
             self.context.gate(BUCKET).failed(self.context.now(), error)
             self._stops(error)
-        self._uploading -= 1
         self._progress.notify()
 
     async def _step(self, step: Step) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import anyio
 
 from pixaris_sync.errors import LedgerError, LocalFileError, SyncError
+from pixaris_sync.pipeline.discovery import Look
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.ports import Clock
 from pixaris_sync.watch import Changed
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 LEDGER_POLL_SECONDS = 1.0
 #: Without events everything is looked at this often.
 POLL_SECONDS = 2.0
+#: How often the folders of synced runs are looked at too.
+EVERYTHING_SECONDS = 3600.0
 
 
 async def follow(
@@ -43,23 +46,28 @@ async def follow(
         try:
             async for changed in changes():
                 if changed.everything:
-                    await _look_at_everything(engine)
+                    await _look_at_all(engine, Look.FOLDERS)
                 for key in changed.datasets:
-                    engine.look_at(key)
+                    engine.look_at(key, Look.NEWS)
         except SyncError as error:
             log.warning("%s; looking every %g s instead (%s)", error, POLL_SECONDS, error.hint)
             await _rescan(engine, clock, min(POLL_SECONDS, rescan_interval_seconds))
 
 
 async def _rescan(engine: Engine, clock: Clock, interval_seconds: float) -> None:
+    looked_at = clock.elapsed()
     while True:
         await clock.sleep(interval_seconds)
-        await _look_at_everything(engine)
+        if clock.elapsed() - looked_at < EVERYTHING_SECONDS:
+            await _look_at_all(engine, Look.FOLDERS)
+        else:
+            looked_at = clock.elapsed()
+            await _look_at_all(engine, Look.EVERYTHING)
 
 
-async def _look_at_everything(engine: Engine) -> None:
+async def _look_at_all(engine: Engine, look: Look) -> None:
     try:
-        await engine.look_at_everything()
+        await engine.look_at_all(look)
     except LocalFileError as error:
         # A folder on a network that is away now; it is looked at again.
         log.warning("%s", error)
@@ -77,4 +85,4 @@ async def _watch_ledger(engine: Engine, clock: Clock) -> None:
             continue
         if now != seen:
             seen = now
-            await _look_at_everything(engine)
+            await _look_at_all(engine, Look.NEWS)

@@ -19,9 +19,9 @@ import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
+from pixaris_sync.contents import extend_crc32c
 from pixaris_sync.contract import check_object_name, map_record, object_name
 from pixaris_sync.errors import ConfigurationError, LocalFileError, SyncError
-from pixaris_sync.files import extend_crc32c
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import count_synced, stuck
 from pixaris_sync.ledger.journal import Journal
@@ -37,7 +37,14 @@ from pixaris_sync.ledger.rows import (
     stands,
 )
 from pixaris_sync.ledger.standing import Problem
-from pixaris_sync.ledger.uploads import UploadTask, claim, confirm_upload, give_up_upload, recover_uploads
+from pixaris_sync.ledger.uploads import (
+    Receipt,
+    UploadTask,
+    claim,
+    confirm_uploads,
+    give_up_upload,
+    recover_uploads,
+)
 from pixaris_sync.model import (
     Cell,
     JsonValue,
@@ -236,7 +243,7 @@ class _Preview:
             else:
                 self._files_found += 1
                 self._bytes_found += task.version.size
-            confirm_upload(db, now, task, one.remote, was_there=one.was_there)
+            confirm_uploads(db, now, [Receipt(task, one.remote, one.was_there)])
 
     # -- rows --------------------------------------------------------------------------------------------
 

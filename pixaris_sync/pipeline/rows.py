@@ -5,7 +5,7 @@ Plain functions over plain values; `deliveries` asks the ledger and the service.
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -83,21 +83,25 @@ def sort_by_presence(
         by_run[there.get("experiment_run_name")].append(there)
     found: list[PendingRow] = []
     missing: list[PendingRow] = []
-    claimed: Counter[str] = Counter()
+    unclaimed = {run: list(range(len(rows))) for run, rows in by_run.items()}
     known: set[str] = set()
     for mapped in batch:
         row, says = mapped.row, _fingerprint(mapped)
+        free = unclaimed.get(row.run.run, [])
+        equal = [index for index in free if same_record(mapped.cells, by_run[row.run.run][index])]
         if says not in known:
             known.add(says)
-            claimed[says] = sum(
+            taken = sum(
                 count
                 for dataset, count in twins[row.id].items()
                 # The links in a record that was copied to another dataset lead elsewhere: it is no twin.
                 if dataset == row.run.dataset_key or _fingerprint(map_row(row, destination, dataset)) == says
             )
-        equal = sum(same_record(mapped.cells, other) for other in by_run[row.run.run])
-        if equal > claimed[says]:
-            claimed[says] += 1
+            for index in equal[:taken]:
+                free.remove(index)
+            equal = equal[taken:]
+        if equal:
+            free.remove(equal[0])
             found.append(row)
         else:
             missing.append(row)

@@ -9,15 +9,15 @@ never overwritten when it has not.
 import logging
 from dataclasses import dataclass
 
+from pixaris_sync.contents import Content, extend_crc32c
 from pixaris_sync.contract import IMAGE_SUFFIXES, check_object_name, content_type, object_name
 from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, ObjectConflictError, SyncError
-from pixaris_sync.files import extend_crc32c
 from pixaris_sync.ledger.standing import Problem
 from pixaris_sync.ledger.uploads import (
     UploadTask,
-    confirm_upload,
     give_up_upload,
     keep_session,
+    note_sent,
     put_off_upload,
     unclaim,
 )
@@ -35,54 +35,44 @@ class _Body:
     content: bytes | None
 
 
-async def upload_file(context: Context, task: UploadTask) -> SyncError | None:
-    """Carry one claimed file; its next state is in the ledger when this returns.
-
-    Returns:
-        An error that stops everything (credentials, bucket); the file is given back then.
-
-    Raises:
-        LedgerError: the ledger cannot be written.
-    """
-    try:
-        held = await context.budget.acquire(_memory_bytes(context, task))
-        try:
-            remote, was_there = await _carry(context, task)
-        finally:
-            context.budget.release(held)
-    except LocalFileError as error:
-        await _local_failure(context, task, error)
-    except SyncError as error:
-        return await _remote_failure(context, task, error)
-    else:
-        context.succeeded(BUCKET)
-        await context.apply(confirm_upload, context.now(), task, remote, was_there=was_there)
-        context.tally.files += not was_there
-        context.tally.files_found += was_there
-        context.tally.bytes += task.version.size
-    return None
-
-
-def _memory_bytes(context: Context, task: UploadTask) -> int:
-    if _is_large(context, task):
-        return context.settings.chunk_bytes
-    return task.version.size
-
-
-def _is_large(context: Context, task: UploadTask) -> bool:
+def is_large(context: Context, task: UploadTask) -> bool:
+    """Whether a file goes through a resumable session, in pieces."""
     return task.content is None and task.version.size > context.settings.resumable_threshold_bytes
 
 
-async def _carry(context: Context, task: UploadTask) -> tuple[RemoteObject, bool]:
-    """Bring the object into being; the second part tells whether somebody else had done so before."""
+def is_image(task: UploadTask) -> bool:
+    """Whether a file must be a whole image."""
+    return task.path.lower().endswith(IMAGE_SUFFIXES)
+
+
+async def carry(
+    context: Context, task: UploadTask, read: Content | LocalFileError | None
+) -> tuple[RemoteObject, bool]:
+    """Bring a claimed file's object into being.
+
+    Args:
+        context: what the engine's parts share.
+        task: the file.
+        read: its content, or why it cannot be read, where that is known already.
+
+    Returns:
+        The object, and whether somebody else had put it there before.
+
+    Raises:
+        LocalFileError: the file cannot be read, or is not whole.
+        SyncError: it cannot be sent.
+    """
     name = object_name(task.run, task.path)
     check_object_name(name)
-    body = await _read(context, task)
+    body = await _body(context, task, read)
     generation, known_crc32c, ours = task.generation, task.crc32c, task.ours
     if not task.looked:
         found = await context.store.stat(name)
         generation, known_crc32c = (found.generation, found.crc32c) if found else (0, None)
-        ours = ours and generation == task.generation
+        # The object that this file had before, or what the upload in doubt made.
+        ours = (ours and generation == task.generation) or (
+            known_crc32c is not None and known_crc32c == task.sent_crc32c
+        )
     if generation and known_crc32c == body.crc32c:
         known = RemoteObject(name, task.version.size, body.crc32c, generation)
         # Our own interrupted upload is no sign that anybody else delivered this run; an object that was there
@@ -112,35 +102,38 @@ def object_conflict(name: str) -> ObjectConflictError:
     )
 
 
-async def _read(context: Context, task: UploadTask) -> _Body:
-    is_image = task.path.lower().endswith(IMAGE_SUFFIXES)
+async def _body(context: Context, task: UploadTask, read: Content | LocalFileError | None) -> _Body:
+    if isinstance(read, Content):
+        return _Body(read.crc32c, read.data)
+    if read is not None:
+        raise read
     if task.content is not None:
         return _Body(extend_crc32c(0, task.content), task.content)
-    if _is_large(context, task):
-        if is_image:
-            await context.files.verify_large_image(task.run, task.path, task.version)
-        crc32c = await context.files.checksum(
-            task.run, task.path, task.version, chunk_bytes=context.settings.chunk_bytes
-        )
-        return _Body(crc32c, None)
-    whole = await context.files.read_whole(task.run, task.path, task.version)
-    if is_image:
-        await context.files.verify_image(task.run, task.path, whole.data)
-    return _Body(whole.crc32c, whole.data)
+    if is_image(task):
+        await context.files.verify_large_image(task.run, task.path, task.version)
+    crc32c = await context.files.checksum(
+        task.run, task.path, task.version, chunk_bytes=context.settings.chunk_bytes
+    )
+    return _Body(crc32c, None)
 
 
 async def _send(context: Context, task: UploadTask, name: str, body: _Body, generation: int) -> RemoteObject:
     if body.content is not None:
-        return await context.store.upload(
-            name,
-            body.content,
-            content_type=content_type(task.path),
-            crc32c=body.crc32c,
-            if_generation=generation,
-        )
+        try:
+            return await context.store.upload(
+                name,
+                body.content,
+                content_type=content_type(task.path),
+                crc32c=body.crc32c,
+                if_generation=generation,
+            )
+        except SyncError as error:
+            if error.failure is Failure.IN_DOUBT:
+                await context.apply(note_sent, task, body.crc32c)
+            raise
 
     async def keep(session_uri: str) -> None:
-        await context.apply(keep_session, task, session_uri)
+        await context.apply(keep_session, task, session_uri, body.crc32c)
 
     return await context.store.upload_resumable(
         name,
@@ -151,6 +144,18 @@ async def _send(context: Context, task: UploadTask, name: str, body: _Body, gene
         session_uri=task.session_uri,
         on_session=keep,
     )
+
+
+async def fail(context: Context, task: UploadTask, error: SyncError) -> SyncError | None:
+    """Write down why a file could not be carried, and what becomes of it.
+
+    Returns:
+        An error that stops everything (credentials, bucket); the file is given back then.
+    """
+    if isinstance(error, LocalFileError):
+        await _local_failure(context, task, error)
+        return None
+    return await _remote_failure(context, task, error)
 
 
 async def _local_failure(context: Context, task: UploadTask, error: LocalFileError) -> None:

@@ -6,9 +6,9 @@ from functools import partial
 
 from anyio import to_thread
 
+from pixaris_sync.contents import RunFiles
 from pixaris_sync.contract import table_id
 from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, SyncError
-from pixaris_sync.files import RunFiles
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import KnownRun, inventory
 from pixaris_sync.ledger.overview import known_datasets

@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from pixaris_sync.contents import extend_crc32c
 from pixaris_sync.contract import Destination, check_dataset_names, map_record, object_name
 from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
-from pixaris_sync.files import extend_crc32c
 from pixaris_sync.ledger.inventory import Inventory
 from pixaris_sync.model import Cell, DamagedLine, DatasetKey, FileVersion, RunKey, TrackingRecord
 from pixaris_sync.scan import LocalResults

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 
 import anyio
 
+from pixaris_sync.contents import RunFiles
 from pixaris_sync.contract import object_prefix
 from pixaris_sync.errors import LocalFileError
-from pixaris_sync.files import RunFiles
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.names import printable
 from pixaris_sync.ports import ObjectStore

@@ -17,7 +17,7 @@ from tests.contract.buckets import (
 )
 from tests.support import tiers
 from tests.support.bigquery import EmulatedBigQuery, running_bigquery_emulator, running_sandbox_bigquery
-from tests.support.emulators import Running, running_program, running_sandbox
+from tests.support.emulators import Running, running_fake_gcs_server, running_sandbox
 from tests.support.go_emulators import BIGQUERY_EMULATOR, FAKE_GCS_SERVER, find
 from tests.support.row_sinks import (
     REAL_DATASET,
@@ -66,7 +66,7 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     for name, tier in ((FAKE_GCS_SERVER, BUCKET_TIERS), (BIGQUERY_EMULATOR, SINK_TIERS)):
         emulator = find(name)
         if not emulator.program:
-            missing[tier[name]] = f"version {emulator.version} is not installed: {emulator.reason}"
+            missing[tier[name]] = emulator.missing
     if not (REAL_PROJECT and REAL_BUCKET):
         missing[BUCKET_TIERS["gcp"]] = "the environment names no project and bucket for tests"
     if not (REAL_PROJECT and REAL_DATASET):
@@ -78,7 +78,7 @@ def program_of(name: str) -> str:
     """The path of an emulator's program; skips the test where there is none."""
     emulator = find(name)
     if not emulator.program:
-        tiers.skip_tier(f"{name} {emulator.version} is not installed: {emulator.reason}")
+        tiers.skip_tier(emulator.missing)
     return emulator.program
 
 
@@ -100,12 +100,8 @@ def sandbox_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 
 @pytest.fixture(scope="session")
 def fake_gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    def arguments(port: int, _: int) -> list[str]:
-        listens = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
-        return [*listens, "-external-url", f"http://127.0.0.1:{port}", "-backend", "memory"]
-
     program, folder = program_of(FAKE_GCS_SERVER), tmp_path_factory.mktemp(FAKE_GCS_SERVER)
-    with running_program(program, arguments, ready_path="/_internal/healthcheck", folder=folder) as running:
+    with running_fake_gcs_server(program, folder) as running:
         yield running
 
 

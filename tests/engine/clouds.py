@@ -8,7 +8,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import anyio
@@ -51,6 +51,7 @@ class WatchedStore(FakeObjectStore):
 
     Attributes:
         list_denied: the account may not list.
+        on_call: told of each call, with its method, when it begins.
     """
 
     def __init__(self, clock: VirtualClock, fuse: Fuse, weather: Weather) -> None:
@@ -59,9 +60,11 @@ class WatchedStore(FakeObjectStore):
         self.weather = weather
         self.witness: Witness = _Blind()
         self.list_denied = False
+        self.on_call: Callable[[str], None] = lambda _method: None
 
     async def _enter(self, method: str, name: str) -> None:
         self.fuse.tick("call")
+        self.on_call(method)
         await super()._enter(method, name)
         if self.list_denied and method == "list":
             self.weather.fired["list_denied"] += 1
@@ -100,6 +103,7 @@ class WatchedSink(FakeRowSink):
 
     Attributes:
         refuse_rows_of: rows of runs with this in their name are refused, by streaming and by load jobs.
+        refuse_column: no table gets a column of this name.
     """
 
     def __init__(self, clock: VirtualClock, fuse: Fuse, weather: Weather) -> None:
@@ -109,6 +113,7 @@ class WatchedSink(FakeRowSink):
         self.weather = weather
         self.witness: Witness = _Blind()
         self.refuse_rows_of: str | None = None
+        self.refuse_column: str | None = None
         self._denied: dict[str, str] = {}
         self._seen: Counter[str] = Counter()
 
@@ -170,6 +175,11 @@ class WatchedSink(FakeRowSink):
     def _is_bad(self, row: OutgoingRow) -> bool:
         bad = self.refuse_rows_of
         return bad is not None and bad in str(row.cells["experiment_run_name"])
+
+    async def add_columns(self, table: str, columns: Sequence[Column]) -> None:
+        if self.refuse_column in {column.name for column in columns}:
+            raise SyncError("add_columns", table, "400: no such column", failure=Failure.PERMANENT)
+        await super().add_columns(table, columns)
 
     def make_plain_table(self, table: str) -> None:
         """Make a table that has all that a record without further values needs, as somebody else would."""

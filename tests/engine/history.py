@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 from pixaris_sync.errors import ConfigurationError, Failure, JobFailedError
+from pixaris_sync.pipeline.discovery import Look
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.fuse import CrashError
 from tests.engine.mischief import TABLES, Mischief
@@ -162,7 +163,7 @@ class History:
             elif event < 0.8:
                 self._jump()
             elif event < 0.9:
-                await engine.look_at_everything()
+                await engine.look_at_all(chance.choice(list(Look)))
 
     def _jump(self) -> None:
         self.world.clock.jump(self.random.choice([-86400.0, -3600.0, -5.0, 5.0, 3600.0, 86400.0]))

@@ -84,6 +84,7 @@ class LocalFolder:
         self.root = root
         self.runs: list[StoredRun] = []
         self.records: list[StoredRecord] = []
+        self._by_key: dict[RunKey, StoredRun] = {}
         self._clock = clock
         self._numbers = 0
         self._tick = 0
@@ -126,14 +127,21 @@ class LocalFolder:
 
     def folder(self, project: str, dataset: str, name: str) -> StoredRun:
         """Make a run's folder, or take the one that is there."""
-        run_name = f"{self.timestamp()}_{name}"
-        for known in self.runs:
-            if known.key == RunKey(project, dataset, run_name):
-                return known
-        run = StoredRun(RunKey(project, dataset, run_name))
+        key = RunKey(project, dataset, f"{self.timestamp()}_{name}")
+        if known := self.find(key):
+            return known
+        run = self._add(key)
         self.path(run, "generated_images").mkdir(parents=True)
         for path in ("generated_images", ""):
             self._stamp(self.path(run, path))
+        return run
+
+    def find(self, key: RunKey) -> StoredRun | None:
+        """The run of that key, if there is one."""
+        return self._by_key.get(key)
+
+    def _add(self, key: RunKey) -> StoredRun:
+        run = self._by_key[key] = StoredRun(key)
         self.runs.append(run)
         return run
 
@@ -200,16 +208,15 @@ class LocalFolder:
     def copy(self, record: StoredRecord, project: str, dataset: str) -> StoredRecord | None:
         """Copy a run into another dataset with its line; None where one of its name is there already."""
         key = RunKey(project, dataset, record.run.key.run)
-        if any(run.key == key for run in self.runs):
+        if self.find(key):
             return None
-        run = StoredRun(key)
+        run = self._add(key)
         for path, versions in record.run.versions.items():
             if path.startswith("generated_images/"):
                 self.put(run, path, versions[-1])
             elif isinstance(record.values.get(path.removesuffix(".json")), dict):
                 run.versions[path] = [versions[-1]]
         self._write(self.path(run, "args.json"), json.dumps(record.values).encode())
-        self.runs.append(run)
         self.repeat_line(record, run)
         return self.records[-1]
 

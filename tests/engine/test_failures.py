@@ -277,3 +277,29 @@ def test_a_clock_that_jumps_is_survived(world: World, seconds: float) -> None:
 
     world.follow(jump)
     world.check_everything_arrived()
+
+
+def test_runs_of_a_dataset_that_cannot_be_listed_say_why_they_wait(world: World) -> None:
+    """Goal: no run waits without a cause.
+
+    Method: listing fails from the first day on; runs that come meanwhile say so too; then it works.
+    """
+    early = world.local.store(name="early")
+    world.weather.plan("list", *[failing("list")] * 10_000)
+
+    async def wait(engine: Engine) -> None:
+        await world.clock.sleep(3600)
+        late = world.local.store(name="late")
+        engine.look_at(late.key.dataset_key)
+        await world.clock.sleep(60)
+
+    world.follow(wait)
+
+    for run in world.local.runs:
+        state, cause = world.state_of(run)
+        assert state == "failing"
+        assert "list" in cause
+    world.weather.plan("list")
+    assert world.run_pass().waiting == 0
+    assert world.state_of(early)[0] == "synced"
+    world.check_everything_arrived()

@@ -1,14 +1,17 @@
 """Following: what wakes the engine, and what it costs while nothing happens."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
+import pytest
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.overview import release
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.pipeline.follower import POLL_SECONDS, follow
+from pixaris_sync.pipeline.follower import EVERYTHING_SECONDS, POLL_SECONDS, follow
+from pixaris_sync.scan import LocalResults
 from pixaris_sync.watch import Changed
 from tests.engine.world import World
 
@@ -75,6 +78,46 @@ def test_lost_events_cost_time_but_no_run(world: World) -> None:
 
     watch(world, silence, script)
     world.check_everything_arrived()
+
+
+def test_what_is_synced_costs_nothing_until_an_hour_has_passed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a periodic look is no walk through everything that was ever stored.
+
+    Method: looks at synced runs' folders, and listings of the dataset, are counted while nothing happens for
+    nearly an hour, when a run comes, and once the hour is over.
+    """
+    looks: Counter[str] = Counter()
+    for name in ("signature", "run_folders", "inspect"):
+        monkeypatch.setattr(LocalResults, name, counting(looks, getattr(LocalResults, name), name))
+    for number in range(20):
+        world.local.store(name=f"run{number}")
+
+    async def script() -> None:
+        await world.clock.sleep(world.settings.table_settle_seconds)
+        looks.clear()
+        await world.clock.sleep(EVERYTHING_SECONDS - 2 * world.settings.table_settle_seconds)
+        assert looks == {}
+        world.local.store(name="new")
+        await world.clock.sleep(world.settings.table_settle_seconds / 2)
+        assert looks["inspect"] == 1
+        assert looks["signature"] <= 2
+        looks.clear()
+        await world.clock.sleep(world.settings.table_settle_seconds * 2)
+        assert looks["signature"] == 21
+
+    world.run_pass()
+    watch(world, silence, script)
+    world.check_everything_arrived()
+
+
+def counting(looks: Counter[str], method: Callable[..., object], name: str) -> Callable[..., object]:
+    def counted(*args: object, **kwargs: object) -> object:
+        looks[name] += 1
+        return method(*args, **kwargs)
+
+    return counted
 
 
 def test_where_nothing_can_be_watched_it_looks_more_often(world: World) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.pipeline.engine import Engine
+from tests.engine.weather import LOST
 from tests.engine.world import World
 
 IMAGE = "generated_images/image0.png"
@@ -194,3 +195,66 @@ def test_a_large_file_cut_off_by_a_crash_goes_on_in_the_middle(folder: Path) -> 
         world.check_everything_arrived()
         size = len(run.versions[IMAGE][0])
         assert world.store.bytes_received == size + (400_000 if expired else 0)
+
+
+@pytest.mark.parametrize("size", [0, 300_000])
+def test_an_image_that_changes_while_its_upload_is_in_doubt_replaces_what_was_sent(
+    world: World, size: int
+) -> None:
+    """Goal: what our own lost upload made is no stranger's object.
+
+    Method: the answer of an upload is lost; before it is looked up, the image is replaced.
+    """
+    run = world.local.store(images=1, image_bytes=size)
+    world.weather.plan("upload_resumable" if size else "upload", LOST)
+
+    async def change(engine: Engine) -> None:
+        await world.clock.sleep(0.1)
+        world.local.put_image(run, IMAGE, size=size)
+        engine.look_at(run.key.dataset_key)
+        await world.clock.sleep(120)
+
+    world.follow(change)
+
+    world.check_everything_arrived()
+    assert world.weather.plans_left == 0
+    assert world.store.upload_counts == {run.object_name(IMAGE): 2}
+
+
+def test_a_file_that_is_rewritten_without_end_is_left_for_a_later_pass(world: World) -> None:
+    """Goal: a pass ends, whoever writes.
+
+    Method: a large image is replaced whenever a piece of it was sent; then nobody writes any more.
+    """
+    run = world.local.store(images=1, image_bytes=300_000)
+
+    def rewrite(method: str) -> None:
+        if method == "upload_resumable":
+            world.local.put_image(run, IMAGE, size=300_000)
+
+    world.store.on_call = rewrite
+    assert world.run_pass().waiting == 1
+    world.store.on_call = lambda _method: None
+
+    world.run_pass()
+
+    world.check_everything_arrived()
+
+
+def test_a_run_goes_without_an_image_that_was_removed_when_it_is_taken_up_again(world: World) -> None:
+    """Goal: a bad image can be dismissed, but nothing is left out in silence.
+
+    Method: a damaged image among others is removed; the run stays quarantined until `retry`.
+    """
+    run = world.local.store(images=2)
+    world.local.put_damaged_image(run, "generated_images/bad.png")
+    world.clock.let_pass(world.settings.young_file_seconds + 1)
+    assert world.run_pass().stuck == 1
+
+    world.local.path(run, "generated_images/bad.png").unlink()
+    del run.versions["generated_images/bad.png"]
+    assert world.run_pass().stuck == 1
+    assert world.release() == 1
+    world.run_pass()
+
+    world.check_everything_arrived()

@@ -301,3 +301,59 @@ def test_an_unreadable_answer_does_not_look_like_success(world: World) -> None:
     assert world.run_pass().stuck == 3
 
     assert all(world.state_of(run)[0] == "quarantined" for run in runs)
+
+
+def test_a_record_that_a_change_of_the_table_fails_for_is_quarantined_alone(world: World) -> None:
+    """Goal: one odd record holds up no other, not even before anything is sent.
+
+    Method: the service refuses to add the column that one record needs, and any batch it is in.
+    """
+    settled(world)
+    several(world, 6)
+    bad = world.local.store(name="odd", values={"odd": "x"})
+    world.sink.refuse_column = "odd"
+
+    left = world.run_pass()
+
+    assert (left.waiting, left.stuck) == (0, 1)
+    assert world.state_of(bad)[0] == "quarantined"
+    world.sink.refuse_column = None
+    world.release()
+    world.run_pass()
+    world.check_everything_arrived()
+
+
+def test_a_table_that_refuses_every_row_is_not_asked_for_each_of_them(world: World) -> None:
+    """Goal: the day's load jobs are not spent on one fault.
+
+    Method: a table refuses all of 300 rows; the jobs are counted; then it takes them.
+    """
+    several(world, 300)
+    world.sink.refuse_rows_of = "run"
+
+    left = world.run_pass(bulk=True)
+
+    assert (left.waiting, left.stuck) == (0, 300)
+    assert len(world.sink.jobs) < 60
+    world.sink.refuse_rows_of = None
+    world.release()
+    world.run_pass(bulk=True)
+    world.check_everything_arrived()
+
+
+def test_a_new_column_does_not_pass_the_quota_of_load_jobs(folder: Path) -> None:
+    """Goal: rows that were to be streamed and must be loaded after all wait for the next day's jobs.
+
+    Method: a limit of one job; a settled table gains a column.
+    """
+    world = World(folder, loads_per_day_limit=1)
+    settled(world)
+    several(world, 2, extra="x")
+
+    assert world.run_pass().waiting == 2
+    assert len(world.sink.jobs) == 1
+    world.clock.let_pass(24 * 3600.0)
+    world.run_pass()
+
+    world.check_everything_arrived()
+    assert len(world.sink.jobs) == 2

@@ -4,13 +4,13 @@ As a `Witness` it sees every object and every row in the instant they arrive, so
 checked when a row appears and not afterwards, when the files have come too.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from sqlite3 import Connection, Row
 
 from pixaris_sync.contract import record_digest
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, overview
-from pixaris_sync.model import RemoteObject, RunState
+from pixaris_sync.model import JsonValue, RemoteObject, RunKey, RunState
 from tests.engine.clouds import WatchedSink, WatchedStore
 from tests.engine.local_folder import MARKER, TRACKING_FILE, LocalFolder, StoredRecord, StoredRun
 from tests.fakes.row_table import StoredRow
@@ -24,6 +24,8 @@ class Truth:
         self._store = store
         self._sink = sink
         self._rows: Counter[int] = Counter()
+        self._by_marker: defaultdict[int, list[StoredRecord]] = defaultdict(list)
+        self._records_known = 0
         store.witness = self
         sink.witness = self
 
@@ -43,7 +45,7 @@ class Truth:
         """A row arrives once for each record, in its table, whole, and after every file of its run."""
         if row.row_id.startswith("elsewhere-"):
             return
-        records = [record for record in self._local.records if record.marker == row.cells.get(MARKER)]
+        records = self._records(row.cells.get(MARKER))
         assert records, f"a row of {table} stands for no record"
         record = records[0]
         self._rows[record.marker] += 1
@@ -65,12 +67,19 @@ class Truth:
             if stored is None or stored.content not in run.versions[path]
         ]
 
+    def _records(self, marker: JsonValue) -> list[StoredRecord]:
+        """All records of a marker; more than one where a line was repeated."""
+        for record in self._local.records[self._records_known :]:
+            self._by_marker[record.marker].append(record)
+        self._records_known = len(self._local.records)
+        return self._by_marker.get(marker, [])
+
     def _versions(self, name: str) -> list[bytes]:
-        for run in self._local.runs:
-            for path, versions in run.versions.items():
-                if run.object_name(path) == name:
-                    return versions
-        raise AssertionError(f"{name} belongs to no run")
+        _, project, dataset, run_name, path = name.split("/", maxsplit=4)
+        run = self._local.find(RunKey(project, dataset, run_name))
+        assert run is not None, f"{name} belongs to no run"
+        assert path in run.versions, f"{name} is no file of its run"
+        return run.versions[path]
 
     # The ledger, whenever no process runs.
 
@@ -78,8 +87,13 @@ class Truth:
         """What the ledger calls synced is there, and what it does not is explained."""
         found: Overview = ledger.read(lambda db: overview(db, TRACKING_FILE))
         ledger.read(self._check_states)
-        for problem in found.problems:
-            assert problem.cause, problem
+        assert all(problem.cause for problem in found.problems), found.problems
+        assert all(waiting.cause for waiting in found.waiting), found.waiting
+        states = Counter(problem.state for problem in found.problems)
+        for state in (RunState.FAILING, RunState.INCOMPLETE):
+            assert states[state] == found.runs[state], f"{found.runs[state]} runs are {state}, {states}"
+        assert states[RunState.QUARANTINED] >= found.runs[RunState.QUARANTINED], states
+        assert sum(waiting.runs for waiting in found.waiting) == found.runs[RunState.PENDING], found.waiting
         assert sum(found.runs.values()) - _damaged_lines(ledger) == len(_runs(ledger))
         return found
 

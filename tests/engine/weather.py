@@ -22,6 +22,7 @@ class Weather:
             ``lost_answer`` (after it worked).
         lost_answers_of: calls whose answers may be lost; for others that would be no more than transient.
         outages: destinations (`BUCKET` or tables) that answer 503.
+        offline: nothing can be reached.
         credentials: False: nobody can be authenticated.
         fired: how often each kind has struck.
     """
@@ -32,6 +33,7 @@ class Weather:
     chances: dict[str, float] = field(default_factory=dict)
     lost_answers_of: frozenset[str] = frozenset({"upload", "upload_resumable", "stream", "load"})
     outages: set[str] = field(default_factory=set)
+    offline: bool = False
     credentials: bool = True
     fired: Counter[str] = field(default_factory=Counter)
     _plans: dict[str, deque[SyncError | str | None]] = field(default_factory=dict)
@@ -60,8 +62,8 @@ class Weather:
         if not self.credentials:
             self.fired["credentials"] += 1
             raise ConfigurationError(method, subject, "401: they have expired", failure=Failure.CREDENTIALS)
-        if destination in self.outages:
-            self.fired["outage"] += 1
+        if self.offline or destination in self.outages:
+            self.fired["offline" if self.offline else "outage"] += 1
             raise SyncError(method, subject, "503 in an outage", failure=Failure.TRANSIENT)
         if self._plans.get(method):
             outcome = self._plans[method].popleft()

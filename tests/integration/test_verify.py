@@ -175,3 +175,17 @@ def test_before_the_first_sync_there_is_nothing_to_compare(command_line: Command
     assert "nothing was ever synced" in outcome.stderr
     assert "hint: " in outcome.stderr
     assert not command_line.state_dir.exists()
+
+
+def test_a_ledger_that_was_only_begun_is_as_good_as_none(command_line: CommandLine) -> None:
+    """Goal: a process killed while it makes its ledger leaves no riddle. Method: an empty file."""
+    command_line.sync()
+    [ledger] = command_line.ledgers()
+    command_line.forget_ledger()
+    ledger.touch()
+    for question in ("status", "verify"):
+        outcome = command_line.run(question)
+        assert outcome.code == 4, str(outcome)
+        assert "nothing was ever synced" in outcome.stderr
+    command_line.sync()
+    assert command_line.run("status").code == 0

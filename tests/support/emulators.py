@@ -14,6 +14,8 @@ from typing import Any
 
 from tests.support.waiting import eventually
 
+#: Where it listens and what it finds there comes on top.
+FAKE_GCS_SERVER_FLAGS = ("-scheme", "http", "-backend", "memory")
 _READY_SECONDS = 30.0
 _FAREWELL_SECONDS = 15.0
 #: A free port may be taken by somebody else before the emulator listens on it.
@@ -99,6 +101,27 @@ def running_program(
             process.terminate()
             _wait(process)
     raise AssertionError(f"{program} ended before it was ready:\n{log.read_text(errors='replace')}")
+
+
+@contextmanager
+def running_fake_gcs_server(program: str, folder: Path, *, bucket: str | None = None) -> Iterator[Running]:
+    """Start fsouza/fake-gcs-server as deploy/compose.yaml does; end it afterwards.
+
+    Args:
+        program: its path.
+        folder: where its log goes, and the empty folder that makes a bucket.
+        bucket: a bucket that is there from the beginning.
+    """
+    data = folder / "data"
+    data.mkdir()
+    if bucket is not None:
+        (data / bucket).mkdir()
+
+    def arguments(port: int, _: int) -> list[str]:
+        return [*FAKE_GCS_SERVER_FLAGS, "-host", "127.0.0.1", "-port", str(port), "-data", str(data)]
+
+    with running_program(program, arguments, ready_path="/_internal/healthcheck", folder=folder) as running:
+        yield running
 
 
 def _free_port() -> int:

@@ -34,6 +34,11 @@ class GoEmulator:
     program: str
     reason: str
 
+    @property
+    def missing(self) -> str:
+        """In plain words, that it is not there and why."""
+        return f"{self.name} {self.version} is not installed: {self.reason}"
+
 
 @functools.cache
 def find(name: str) -> GoEmulator:

@@ -134,7 +134,7 @@ class Book:
         return self.do(uploads.claim, selection, count)
 
     def upload(self, task: uploads.UploadTask, *, was_there: bool = False) -> None:
-        self.do(uploads.confirm_upload, task, remote(task), was_there=was_there)
+        self.do(uploads.confirm_uploads, [uploads.Receipt(task, remote(task), was_there)])
 
     def upload_all(self) -> None:
         while tasks := self.claim():

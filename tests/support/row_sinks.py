@@ -127,7 +127,12 @@ def emulated_sink(emulator: EmulatedBigQuery) -> SinkUnderTest:
 
     def sink(dataset: str) -> BigQueryRowSink:
         return BigQueryRowSink(
-            dataset, emulator.project, emulator_host=emulator.running.url, timeout_seconds=30, threads_limit=4
+            dataset,
+            emulator.project,
+            emulator_host=emulator.running.url,
+            timeout_seconds=30,
+            threads_limit=4,
+            frames=True,
         )
 
     dataset = f"{emulator.project}.{emulator.dataset}"
@@ -146,7 +151,9 @@ def real_sink(project: str, dataset: str) -> SinkUnderTest:
             client.create_table(bigquery.Table(reference, schema=schema), timeout=60)
 
     def sink(name: str) -> BigQueryRowSink:
-        return BigQueryRowSink(name, project, emulator_host=None, timeout_seconds=60, threads_limit=4)
+        return BigQueryRowSink(
+            name, project, emulator_host=None, timeout_seconds=60, threads_limit=4, frames=True
+        )
 
     return SinkUnderTest(sink(dataset), sink("not_there"), make_table, patience_seconds=300)
 

@@ -5,7 +5,7 @@ The whole test run is searched for them: each test's captured output, and the le
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from google.oauth2 import service_account
 
 #: What every secret of a kind begins with or holds.
 MARKS: Final = (
@@ -26,6 +27,8 @@ MARKS: Final = (
 #: As long as real ones are.
 ACCESS_TOKEN: Final = f"ya29.secret-token-{'t' * 120}"
 SESSION_ID: Final = f"secret-session-{'s' * 120}"
+REFRESH_TOKEN: Final = f"1//secret-refresh-{'r' * 90}"
+CLIENT_SECRET: Final = f"GOCSPX-secret-client-{'c' * 20}"
 SIGNED_QUERY: Final = f"X-Goog-Credential=somebody&X-Goog-Signature=secret-signature-{'f' * 120}"
 
 _LEDGER: Final = ".sqlite3"
@@ -40,7 +43,7 @@ def private_key() -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
 
 
-def service_account(token_uri: str) -> dict[str, str]:
+def service_account_key(token_uri: str) -> dict[str, str]:
     """What a service account's key file says."""
     return {
         "type": "service_account",
@@ -51,6 +54,30 @@ def service_account(token_uri: str) -> dict[str, str]:
         "client_id": "1",
         "token_uri": token_uri,
     }
+
+
+def authorized_user(token_uri: str) -> dict[str, str]:
+    """What a user's credentials file says."""
+    return {
+        "type": "authorized_user",
+        "client_id": "client",
+        "client_secret": CLIENT_SECRET,
+        "refresh_token": REFRESH_TOKEN,
+        "token_uri": token_uri,
+    }
+
+
+def ask_no_other_host(patch: Callable[[object, str, object], None]) -> None:
+    """Let Google's client leave its host for regional boundaries alone, which no credentials file can move.
+
+    Args:
+        patch: as `setattr`.
+    """
+    patch(service_account.Credentials, "_maybe_start_regional_access_boundary_refresh", _do_nothing)
+
+
+def _do_nothing(*_: object) -> None:
+    pass
 
 
 def secrets_in(text: str, *more: str) -> list[str]:

@@ -27,7 +27,7 @@ LAYERS = (
     ("cli",),
     ("daemon", "report"),
     ("pipeline", "verify"),
-    ("scan", "watch", "ledger", "storage", "warehouse", "clock", "filesystems", "ownership"),
+    ("scan", "watch", "ledger", "storage", "warehouse", "clock", "filesystems", "ownership", "priority"),
     ("pure",),
     ("vocabulary",),
 )
@@ -37,9 +37,13 @@ SANDBOX = "sandbox"
 ROOMS = {
     "__init__": "vocabulary",
     "__main__": "cli",
+    "bandwidth": "pure",
     "cli": "cli",
     "clock": "clock",
+    "concurrency": "pure",
+    "contents": "scan",
     "contract": "pure",
+    "cpu": "pure",
     "daemon": "daemon",
     "errors": "vocabulary",
     "files": "scan",
@@ -54,6 +58,7 @@ ROOMS = {
     "pipeline": "pipeline",
     "planner": "pure",
     "ports": "pure",
+    "priority": "priority",
     "readback": "pure",
     "recovery": "pure",
     "report": "report",
@@ -61,9 +66,11 @@ ROOMS = {
     "sandbox": SANDBOX,
     "scan": "scan",
     "schema": "pure",
+    "scrubbing": "pure",
     "settings": "pure",
     "storage": "storage",
     "storage_answers": "storage",
+    "storage_bodies": "storage",
     "storage_connection": "storage",
     "storage_session": "storage",
     "tailing": "scan",
@@ -73,6 +80,7 @@ ROOMS = {
     "warehouse_calls": "warehouse",
     "warehouse_errors": "warehouse",
     "warehouse_rows": "warehouse",
+    "warehouse_imports": "warehouse",
     "warehouse_sql": "warehouse",
     "watch": "watch",
 }
@@ -102,7 +110,7 @@ PURE_EXCEPTIONS = {
     "settings": frozenset({"os", "pathlib", "platformdirs", "pydantic", "yaml"}),
     # `anyio.Event`, to let tasks wait for free memory.
     "limits": frozenset({"anyio", "random"}),
-    "retry": frozenset({"random"}),
+    "retry": frozenset({"email", "random"}),
 }
 #: Which rooms alone may know a client of an outside world.
 CLIENTS = {

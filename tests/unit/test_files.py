@@ -14,9 +14,10 @@ import google_crc32c
 import pytest
 from PIL import Image
 
-from pixaris_sync import files
+from pixaris_sync import contents
+from pixaris_sync.contents import Content, PlannedFile, RunFiles
 from pixaris_sync.errors import Failure, LocalFileError
-from pixaris_sync.files import MissingFileError, RunFiles, local_error, version_of
+from pixaris_sync.files import MissingFileError, local_error, version_of
 from pixaris_sync.images import image_fault
 from pixaris_sync.model import FileVersion, RunKey
 
@@ -53,9 +54,16 @@ def open_handles() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
+async def read_whole(files: RunFiles, path: str, planned: FileVersion, *, is_image: bool = False) -> Content:
+    [read] = await files.read_batch([PlannedFile(RUN, path, planned, is_image)])
+    if isinstance(read, LocalFileError):
+        raise read
+    return read
+
+
 async def failure(files: RunFiles, path: str, planned: FileVersion) -> LocalFileError:
     with pytest.raises(LocalFileError) as raised:
-        await files.read_whole(RUN, path, planned)
+        await read_whole(files, path, planned)
     return raised.value
 
 
@@ -63,9 +71,43 @@ async def test_a_file_is_read_whole_with_its_checksum(root: Path) -> None:
     """Goal: bytes and crc32c agree with the file. Method: a known file, also an empty one."""
     for content in (b"hello", b""):
         place(root, IMAGE).write_bytes(content)
-        read = await RunFiles(root).read_whole(RUN, IMAGE, version(place(root, IMAGE)))
+        read = await read_whole(RunFiles(root), IMAGE, version(place(root, IMAGE)))
         assert read.data == content
         assert read.crc32c == google_crc32c.value(content)
+
+
+async def test_one_bad_file_of_a_batch_stops_no_other(root: Path) -> None:
+    """Goal: a batch is no more than its files. Method: good ones of two runs around three bad ones."""
+    other = RunKey(RUN.project, RUN.dataset, "20240101-000002_other")
+    for run in (RUN, other):
+        for name in ("a.png", "b.png"):
+            path = root / run.project / run.dataset / run.run / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(f"{run.run}/{name}".encode())
+    good = version(place(root, "a.png"))
+
+    def planned(run: RunKey, name: str, *, is_image: bool = False) -> PlannedFile:
+        return PlannedFile(run, name, version(root / run.project / run.dataset / run.run / name), is_image)
+
+    read = await RunFiles(root).read_batch(
+        [
+            planned(RUN, "a.png"),
+            PlannedFile(RUN, "missing/a.png", good, is_image=False),
+            planned(other, "b.png"),
+            planned(other, "a.png", is_image=True),
+            PlannedFile(RUN, "b.png", good, is_image=False),
+            planned(RUN, "b.png"),
+        ]
+    )
+    found = [one.data.decode() if isinstance(one, Content) else one.failure for one in read]
+    assert found == [
+        f"{RUN.run}/a.png",
+        Failure.PERMANENT,
+        f"{other.run}/b.png",
+        Failure.PERMANENT,
+        Failure.TRANSIENT,
+        f"{RUN.run}/b.png",
+    ]
 
 
 async def test_a_large_file_is_summed_and_read_in_pieces(root: Path) -> None:
@@ -179,7 +221,7 @@ async def test_the_results_folder_itself_may_be_a_link(root: Path, tmp_path: Pat
     """Goal: only what is below is confined. Method: a link to the root."""
     place(root, IMAGE).write_bytes(b"fine")
     (tmp_path / "link").symlink_to(root)
-    read = await RunFiles(tmp_path / "link").read_whole(RUN, IMAGE, version(place(root, IMAGE)))
+    read = await read_whole(RunFiles(tmp_path / "link"), IMAGE, version(place(root, IMAGE)))
     assert read.data == b"fine"
 
 
@@ -225,10 +267,10 @@ async def test_no_handle_stays_open(root: Path) -> None:
     place(root, IMAGE).write_bytes(image_bytes("PNG"))
     planned = version(place(root, IMAGE))
     run_files = RunFiles(root)
-    await run_files.read_whole(RUN, IMAGE, planned)
+    await read_whole(run_files, IMAGE, planned)
     before = open_handles()
     for _ in range(5):
-        await run_files.read_whole(RUN, IMAGE, planned)
+        await read_whole(run_files, IMAGE, planned)
         await run_files.verify_large_image(RUN, IMAGE, planned)
         await failure(run_files, "missing/x.png", planned)
         await failure(run_files, "generated_images", planned)
@@ -350,7 +392,7 @@ async def test_a_cut_image_names_its_run_and_file(root: Path) -> None:
     place(root, IMAGE).write_bytes(content)
     run_files = RunFiles(root)
     with pytest.raises(LocalFileError) as in_memory:
-        await run_files.verify_image(RUN, IMAGE, content)
+        await read_whole(run_files, IMAGE, version(place(root, IMAGE)), is_image=True)
     with pytest.raises(LocalFileError) as on_disk:
         await run_files.verify_large_image(RUN, IMAGE, version(place(root, IMAGE)))
     for raised in (in_memory, on_disk):
@@ -358,7 +400,7 @@ async def test_a_cut_image_names_its_run_and_file(root: Path) -> None:
         assert raised.value.cause.startswith("image cannot be verified: ")
         assert raised.value.failure is Failure.PERMANENT
     place(root, IMAGE).write_bytes(image_bytes("PNG"))
-    await run_files.verify_image(RUN, IMAGE, image_bytes("PNG"))
+    await read_whole(run_files, IMAGE, version(place(root, IMAGE)), is_image=True)
     await run_files.verify_large_image(RUN, IMAGE, version(place(root, IMAGE)))
 
 
@@ -375,7 +417,7 @@ async def test_an_image_that_is_still_being_written_is_transient_not_damaged(
         path.write_bytes(content)
         return image_fault(io.BytesIO(content[:-30])) if file else None
 
-    monkeypatch.setattr(files, "image_fault", grow)
+    monkeypatch.setattr(contents, "image_fault", grow)
     with pytest.raises(LocalFileError) as raised:
         await RunFiles(root).verify_large_image(RUN, IMAGE, planned)
     assert raised.value.failure is Failure.TRANSIENT

@@ -4,11 +4,12 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pixaris_sync.errors import LedgerError
+from pixaris_sync.errors import LedgerDamagedError, LedgerEmptyError, LedgerError
 from pixaris_sync.ledger.database import APPLICATION_ID, Ledger, migrations
 
 
@@ -134,7 +135,7 @@ def test_a_damaged_file_is_refused(path: Path) -> None:
     with pytest.raises(LedgerError) as refusal:
         Ledger.open(path)
     assert str(path) in str(refusal.value)
-    assert refusal.value.hint
+    assert "rebuilds it" in refusal.value.hint
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_with_a_hint(tmp_path: Path) -> None:
@@ -152,9 +153,66 @@ def test_reading_only_makes_nothing(path: Path) -> None:
     assert not path.parent.exists()
     path.parent.mkdir()
     path.touch()
-    with pytest.raises(LedgerError, match="older"):
+    with pytest.raises(LedgerEmptyError, match="nothing was ever written"):
         Ledger.open(path, read_only=True)
     assert path.read_bytes() == b""
+
+
+#: What a process that is ended while it makes a ledger may leave behind, and what only looks like it.
+BEGUN = {
+    "an empty file": (),
+    "a log and no table": ("PRAGMA journal_mode = WAL",),
+    "a mark and no table": (f"PRAGMA application_id = {APPLICATION_ID}",),
+}
+
+
+@pytest.mark.parametrize("statements", BEGUN.values(), ids=BEGUN)
+def test_a_ledger_that_was_only_begun_is_begun_anew(path: Path, statements: tuple[str, ...]) -> None:
+    """Goal: an unlucky instant costs nothing. Method: leave each of these behind; read, copy and open it."""
+    path.parent.mkdir()
+    path.touch()
+    other_database(path, *statements)
+    with pytest.raises(LedgerEmptyError) as refusal:
+        Ledger.open(path, read_only=True)
+    assert "begins anew" in refusal.value.hint
+    for ledger in (Ledger.in_memory(copy_of=path), Ledger.open(path)):
+        ledger.write(lambda db: set_fact(db, "a"))
+        assert facts(ledger) == ["a"]
+        ledger.close()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize(
+    ("version", "cause"), [(0, "only half made"), (migrations()[-1][0], "lacks tables: datasets, deliveries")]
+)
+def test_a_ledger_of_which_a_part_is_missing_is_damaged(
+    path: Path, version: int, cause: str, *, read_only: bool
+) -> None:
+    """Goal: it is rebuilt, not trusted. Method: our mark and one table alone, with and without a version."""
+    other_database(
+        path,
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        f"PRAGMA user_version = {version}",
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT)",
+    )
+    with pytest.raises(LedgerDamagedError, match=cause) as refusal:
+        Ledger.open(path, read_only=read_only)
+    assert "rebuilds it" in refusal.value.hint
+    with pytest.raises(LedgerDamagedError, match=cause):
+        Ledger.in_memory(copy_of=path)
+
+
+def test_what_is_deleted_is_overwritten(path: Path) -> None:
+    """Goal: no secret outlives its use. Method: delete and replace among others; search the file's bytes."""
+    ledger = Ledger.open(path)
+    for name in "abc":
+        ledger.write(partial(set_fact, name=name, value=f"secret-{name}" * 100))
+    ledger.write(lambda db: db.execute("DELETE FROM facts WHERE name = 'b'").rowcount)
+    ledger.write(lambda db: db.execute("UPDATE facts SET value = '' WHERE name = 'c'").rowcount)
+    ledger.close()
+    content = path.read_bytes()
+    assert [name for name in "abc" if f"secret-{name}".encode() in content] == ["a"]
+    assert [beside.name for beside in path.parent.iterdir()] == [path.name]
 
 
 def test_a_reader_sees_what_a_writer_has_committed_and_cannot_write(ledger: Ledger, path: Path) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import intake, inventory, uploads
-from pixaris_sync.ledger.intake import FoundRecord, Notice, Orphan
+from pixaris_sync.ledger import intake, inventory, notices, uploads
+from pixaris_sync.ledger.intake import FoundRecord
+from pixaris_sync.ledger.inventory import InspectedRun
+from pixaris_sync.ledger.notices import Notice, Orphan
 from pixaris_sync.ledger.standing import Problem
 from pixaris_sync.model import DamagedLine, DatasetKey
 from tests.support.ledgers import NOW, PROBLEM, RUN, SHOES, TABLE, Book, file, found_run, inline, record, tail
@@ -232,38 +234,38 @@ def test_orphans_are_young_then_incomplete_then_gone_or_committed(book: Book) ->
     dataset_id = book.dataset()
     for young, state in ((True, "pending"), (False, "incomplete")):
         book.do(
-            intake.take_in_orphans, dataset_id, [Orphan(RUN, young, Problem("no line", "")), orphan(OTHER)]
+            notices.take_in_orphans, dataset_id, [Orphan(RUN, young, Problem("no line", "")), orphan(OTHER)]
         )
         assert book.run_state() == (state, "no line")
-    book.do(intake.take_in_orphans, dataset_id, [orphan(RUN)])
+    book.do(notices.take_in_orphans, dataset_id, [orphan(RUN)])
     assert [row["name"] for row in book.select("SELECT name FROM runs")] == [RUN]
     book.take(found_run(record(), files=[file()]))
     assert book.run_state() == ("pending", None)
-    book.do(intake.take_in_orphans, dataset_id, [])
+    book.do(notices.take_in_orphans, dataset_id, [])
     assert book.run_state() == ("pending", None)
 
 
 def test_an_orphan_keeps_the_time_of_its_state(book: Book) -> None:
     """Goal: `status` says since when. Method: list it again later, in the same state and in another."""
     dataset_id = book.dataset()
-    book.do(intake.take_in_orphans, dataset_id, [orphan(RUN)])
+    book.do(notices.take_in_orphans, dataset_id, [orphan(RUN)])
     book.now += 60
-    book.do(intake.take_in_orphans, dataset_id, [orphan(RUN)])
+    book.do(notices.take_in_orphans, dataset_id, [orphan(RUN)])
     assert book.one("SELECT since FROM runs")["since"] == NOW
-    book.do(intake.take_in_orphans, dataset_id, [Orphan(RUN, young=True, problem=PROBLEM)])
+    book.do(notices.take_in_orphans, dataset_id, [Orphan(RUN, young=True, problem=PROBLEM)])
     assert book.one("SELECT since FROM runs")["since"] == NOW + 60
 
 
 def test_notices_are_those_of_the_last_look(book: Book) -> None:
     """Goal: each notice shows while it holds, since it began. Method: two looks, in two scopes."""
     first, second = (Notice(name, PROBLEM, left_out=name == "a") for name in "ab")
-    book.do(intake.take_in_notices, "", [first, second])
-    book.do(intake.take_in_notices, "shop/shoes", [first])
+    book.do(notices.take_in_notices, "", [first, second])
+    book.do(notices.take_in_notices, "shop/shoes", [first])
     book.now += 60
-    book.do(intake.take_in_notices, "", [first])
+    book.do(notices.take_in_notices, "", [first])
     found = [tuple(row.values()) for row in book.select("SELECT scope, subject, state, since FROM notices")]
     assert sorted(found) == [("", "a", "quarantined", NOW), ("shop/shoes", "a", "quarantined", NOW)]
-    book.do(intake.take_in_notices, "", [second])
+    book.do(notices.take_in_notices, "", [second])
     assert book.one("SELECT state FROM notices WHERE scope = ''")["state"] == "notice"
 
 
@@ -271,8 +273,10 @@ def test_folders_to_inspect_and_payloads_are_those_of_committed_runs(book: Book)
     """Goal: a later look knows what to compare. Method: a committed run beside an orphan."""
     dataset_id = book.dataset()
     book.take(found_run(record(line=3, seed=1)))
-    book.do(intake.take_in_orphans, dataset_id, [orphan(OTHER)])
-    assert book.ask(inventory.folders_to_inspect, dataset_id) == [(RUN, "signature", "pending")]
+    book.do(notices.take_in_orphans, dataset_id, [orphan(OTHER)])
+    assert book.ask(inventory.inspected_runs, dataset_id, synced_too=False) == [
+        InspectedRun(RUN, "signature", troubled=False)
+    ]
     [(line, payload)] = book.ask(inventory.payloads, dataset_id, RUN)
     assert (line, '"seed": 1' in payload) == (3, True)
 

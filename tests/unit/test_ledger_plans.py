@@ -88,7 +88,8 @@ def test_transitions_of_one_file_or_row_look_at_its_run_only(book: Book) -> None
     """Goal: confirming costs the same at any size. Method: the plans of confirm and accept scan nothing."""
     [task] = book.claim(1)
     [row] = book.ready(1)
-    confirm = partial(uploads.confirm_upload, now=NOW, task=task, remote=remote(task), was_there=True)
+    receipt = uploads.Receipt(task, remote(task), was_there=True)
+    confirm = partial(uploads.confirm_uploads, now=NOW, receipts=[receipt])
     for operation in (
         confirm,
         in_the_middle(rows.accept_rows, [row]),

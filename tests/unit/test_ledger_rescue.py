@@ -72,6 +72,28 @@ def test_a_damaged_ledger_is_set_aside_and_replaced(
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_ledger_that_lacks_tables_is_set_aside_and_replaced(tmp_path: Path, version: int) -> None:
+    """Goal: work goes on without trust in it. Method: drop a table; with and without its version."""
+    path = tmp_path / "ledger.sqlite3"
+    leave_behind(path, crashed=False)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE notices")
+        db.execute(f"PRAGMA user_version = {version}")
+    db.close()
+    assert kept(path) is None
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 1
+
+
+def test_a_ledger_that_was_only_begun_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Goal: nothing to set aside where nothing is. Method: an empty file; a user is told nothing."""
+    path = tmp_path / "ledger.sqlite3"
+    path.touch()
+    with working_ledger(path, now=NOW) as ledger:
+        assert ledger.read(partial(overview, tracking_file="t")).problems == ()
+    assert list(tmp_path.glob("*.damaged-*")) == []
+
+
 def test_the_next_start_trusts_the_rebuilt_ledger(tmp_path: Path) -> None:
     """Goal: rebuilt once, not at every start. Method: damage, rebuild, write, open again."""
     path = tmp_path / "ledger.sqlite3"

@@ -235,12 +235,12 @@ def test_a_session_is_kept_until_the_file_changes_or_is_there(book: Book) -> Non
     [task] = book.claim()
 
     def keep(db: object, _now: float) -> None:
-        uploads.keep_session(db, task, "https://session")  # type: ignore[arg-type]
+        uploads.keep_session(db, task, "https://session", 7)  # type: ignore[arg-type]
 
     book.do(keep)
     assert book.do(uploads.recover_uploads) == 1
     [again] = book.claim()
-    assert (again.session_uri, again.looked) == ("https://session", False)
+    assert (again.session_uri, again.looked, again.sent_crc32c) == ("https://session", False, 7)
     book.do(uploads.recover_uploads)
     book.do(intake.take_in_runs, book.dataset(), [found_run(files=[file(task.path, size=2)])])
     [changed] = book.claim()
@@ -264,7 +264,8 @@ def test_content_of_a_dict_is_dropped_only_when_it_is_there(book: Book) -> None:
     book.do(uploads.put_off_upload, task, PROBLEM, next_attempt_at=NOW, in_doubt=False)
     [task] = book.claim()
     assert task.content == b"{}"
-    book.do(uploads.confirm_upload, task, remote(task, crc32c=3, generation=4), was_there=False)
+    receipt = uploads.Receipt(task, remote(task, crc32c=3, generation=4), was_there=False)
+    book.do(uploads.confirm_uploads, [receipt])
     assert book.one("SELECT content, crc32c, generation FROM files") == {
         "content": None,
         "crc32c": 3,

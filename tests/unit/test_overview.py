@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import intake, inventory, overview, rows, uploads
-from pixaris_sync.ledger.intake import FoundRecord, Notice, Orphan
+from pixaris_sync.ledger import intake, inventory, notices, overview, rows, uploads
+from pixaris_sync.ledger.intake import FoundRecord
+from pixaris_sync.ledger.inventory import InspectedRun
+from pixaris_sync.ledger.notices import Notice, Orphan
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.ledger.standing import Problem
-from pixaris_sync.model import DamagedLine, DatasetKey, FileState, RowState, RunState
+from pixaris_sync.model import DamagedLine, DatasetKey, Delivery, FileState, RowState, RunState
 from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, TABLE, Book, file, found_run, inline, record, tail
 
 OTHER = "20240102-000001_y"
@@ -79,10 +81,10 @@ def test_problems_are_named_with_cause_and_hint(book: Book) -> None:
     line = DamagedLine("d", 7, "it is no JSON")
     book.do(intake.take_in, dataset_id, tail(damaged=[line]), [])
     book.do(
-        intake.take_in_orphans, dataset_id, [Orphan(OTHER, young=False, problem=Problem("cut", "store it"))]
+        notices.take_in_orphans, dataset_id, [Orphan(OTHER, young=False, problem=Problem("cut", "store it"))]
     )
     book.do(
-        intake.take_in_notices,
+        notices.take_in_notices,
         "",
         [Notice("link", PROBLEM, left_out=True), Notice("x", PROBLEM, left_out=False)],
     )
@@ -99,10 +101,80 @@ def test_problems_are_named_with_cause_and_hint(book: Book) -> None:
     assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=0, stuck=4)
 
 
+def test_a_run_that_fails_is_named_with_what_failed_last(book: Book) -> None:
+    """Goal: an outage is explained run by run. Method: two files fail one after another, then go on."""
+    book.take(found_run(record(), files=[file("a.png"), file("b.png")]))
+    first, second = book.claim()
+    for minutes, task in enumerate((second, first), start=1):
+        book.now = NOW + 60 * minutes
+        problem = Problem(f"{task.path} failed", "wait")
+        book.do(uploads.put_off_upload, task, problem, next_attempt_at=book.now, in_doubt=False)
+    [found] = look(book).problems
+    assert (found.run, found.state) == (f"shop/shoes/{RUN}", "failing")
+    assert (found.cause, found.hint, found.since) == (f"{first.path} failed", "wait", NOW + 60)
+    assert look(book).waiting == ()
+    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=1, stuck=0)
+    book.upload_all()
+    assert look(book).problems == ()
+
+
+def test_what_a_pending_run_waits_for_is_told_at_every_step(book: Book) -> None:
+    """Goal: no run without a reason. Method: carry one run through all steps; look after each."""
+
+    def reason() -> str:
+        [waiting] = look(book).waiting
+        assert (waiting.runs, look(book).runs["pending"]) == (1, 1)
+        return waiting.cause
+
+    dataset_id = book.dataset(adopted=False)
+    told = Problem("it is being stored", "")
+    book.do(notices.take_in_orphans, dataset_id, [Orphan(RUN, young=True, problem=told)])
+    assert reason() == told.cause
+    book.take(found_run(record(), files=[file()]), dataset_id=dataset_id)
+    assert "compared with the bucket" in reason()
+    book.do(uploads.adopted, dataset_id)
+    assert "wait for their turn" in reason()
+    [task] = book.claim()
+    assert "being uploaded" in reason()
+    book.upload(task)
+    assert "waits for its turn to be sent" in reason()
+    sent = book.ready()
+    book.do(rows.start_delivery, TABLE, sent, Delivery.STREAM, None)
+    assert "being sent" in reason()
+    book.do(rows.recover_deliveries)
+    assert "may be in the table" in reason()
+    book.do(rows.accept_rows, sent)
+    assert "read back" in reason()
+    book.do(rows.confirm_rows, sent)
+    assert look(book).waiting == ()
+
+
+def test_a_run_whose_folder_is_to_be_inspected_says_so(book: Book) -> None:
+    """Goal: as above, after `retry`. Method: release a run whose row was refused; its files are there."""
+    book.take(found_run(record(), files=[file()]))
+    book.upload_all()
+    book.do(rows.start_delivery, TABLE, book.ready(), Delivery.STREAM, None)
+    book.do(rows.give_up_rows, book.ask(rows.delivered_by, 1)[2], PROBLEM)
+    assert release(book) == 1
+    [waiting] = look(book).waiting
+    assert "inspected again" in waiting.cause
+
+
+def test_runs_that_wait_for_the_same_are_counted_together(book: Book) -> None:
+    """Goal: thousands in a line. Method: three runs in two steps; the larger group stands first."""
+    book.take(found_run(record(), files=[file()]))
+    book.upload_all()
+    later = NOW + 60
+    book.now = later
+    for name in (OTHER, f"{OTHER}2"):
+        book.take(found_run(record(name), name=name, files=[file()]))
+    assert [(waiting.runs, waiting.since) for waiting in look(book).waiting] == [(2, later), (1, NOW)]
+
+
 def test_what_is_left_is_what_was_selected(book: Book) -> None:
     """Goal: the exit code of `backfill --until` is about that. Method: a waiting run and a young folder."""
     book.take(found_run(record(), files=[file()]))
-    book.do(intake.take_in_orphans, book.dataset(), [Orphan(OTHER, young=True, problem=PROBLEM)])
+    book.do(notices.take_in_orphans, book.dataset(), [Orphan(OTHER, young=True, problem=PROBLEM)])
     assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=1, stuck=0)
     assert book.ask(overview.work_left, Selection(until=RUN)).waiting == 0
     assert book.ask(overview.work_left, Selection(project="other")).waiting == 0
@@ -171,7 +243,9 @@ def test_a_released_run_sends_no_row_before_its_folder_was_inspected(book: Book)
     book.take(found_run(record(), files=[file()], problem=PROBLEM))
     assert release(book) == 1
     assert book.run_state() == ("pending", None)
-    assert book.ask(inventory.folders_to_inspect, book.dataset()) == [(RUN, None, "pending")]
+    assert book.ask(inventory.inspected_runs, book.dataset(), synced_too=True) == [
+        InspectedRun(RUN, None, troubled=False)
+    ]
     book.do(intake.refuse_dataset, book.dataset(), PROBLEM)
     book.do(intake.refuse_dataset, book.dataset(), None)
     assert book.ready() == []
@@ -185,8 +259,8 @@ def test_a_run_without_any_folder_is_quarantined_again_after_its_release(book: B
     missing = found_run(record(), problem=PROBLEM, signature="")
     book.take(missing)
     release(book)
-    [(_, signature, _)] = book.ask(inventory.folders_to_inspect, book.dataset())
-    assert signature is None
+    [run] = book.ask(inventory.inspected_runs, book.dataset(), synced_too=True)
+    assert run.signature is None
     book.do(intake.take_in_runs, book.dataset(), [found_run(problem=PROBLEM, signature="")])
     assert book.run_state() == ("quarantined", PROBLEM.cause)
 

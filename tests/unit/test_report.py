@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pixaris_sync import report
-from pixaris_sync.ledger.overview import Overview, ProblemRun
+from pixaris_sync.ledger.overview import Overview, ProblemRun, WaitingRuns
 
 NOW = 1_700_000_000.0
 EMPTY: dict[str, Any] = {
@@ -17,6 +17,7 @@ EMPTY: dict[str, Any] = {
     "oldest_pending_at": None,
     "last_synced_at": None,
     "torn_lines": 0,
+    "waiting": (),
     "problems": (),
 }
 BUSY = {
@@ -27,6 +28,7 @@ BUSY = {
     "oldest_pending_at": NOW - 3700,
     "last_synced_at": NOW,
     "torn_lines": 1,
+    "waiting": (WaitingRuns(1, NOW - 60, "its turn"),),
     "problems": (ProblemRun("p/d/r", "quarantined", NOW - 60, "it is cut", "store it again"),),
 }
 
@@ -85,6 +87,7 @@ def test_the_status_document_has_what_was_promised() -> None:
         "oldest_pending_seconds": 3700.0,
         "last_synced_at": "2023-11-14T22:13:20+00:00",
         "torn_lines": 1,
+        "waiting": [{"runs": 1, "since": "2023-11-14T22:12:20+00:00", "cause": "its turn"}],
         "problems": [
             {
                 "run": "p/d/r",
@@ -114,6 +117,7 @@ def test_the_status_text_says_what_the_document_holds() -> None:
         "files none",
         "rows  3 in doubt",
         "wait  1.5 KiB to upload, oldest run waiting for 1 h 1 min",
+        "      1 pending: its turn",
         "last  2023-11-14T22:13:20+00:00",
         "torn  1 tracking file(s) end in an unfinished line",
         "",
@@ -121,6 +125,56 @@ def test_the_status_text_says_what_the_document_holds() -> None:
         "  cause: it is cut",
         "  hint: store it again",
     ]
+
+
+def failing(number: int, cause: str) -> ProblemRun:
+    run = f"p/d/r{number}"
+    return ProblemRun(run, "failing", NOW - number, cause.format(run), "")
+
+
+def test_an_outage_of_many_runs_is_told_in_few_lines() -> None:
+    """Goal: readable at night, whole for machines. Method: thousands of runs, each cause names one."""
+    outage = [
+        failing(number, "cannot upload object results/{}/a.png: it says 503") for number in range(10_000)
+    ]
+    stuck = ProblemRun("p/d/z", "quarantined", NOW, "it is cut", "store it again")
+    found = document({**EMPTY, "problems": (*outage, stuck)})
+    assert len(found["problems"]) == 10_001
+    assert report.status_text(found).splitlines()[5:] == [
+        "",
+        "quarantined: p/d/z (since 2023-11-14T22:13:20+00:00)",
+        "  cause: it is cut",
+        "  hint: store it again",
+        "",
+        "failing: 10000 of the same cause (the first since 2023-11-14T19:26:41+00:00)",
+        "  p/d/r0",
+        "  p/d/r1",
+        "  p/d/r2",
+        "  and 9997 more: --json lists all",
+        "  cause: cannot upload object ...: it says 503",
+    ]
+
+
+def test_a_group_of_a_few_names_each_of_them() -> None:
+    """Goal: nothing hidden that has room. Method: two runs of one cause, one of another."""
+    problems = (failing(1, "this"), failing(2, "this"), failing(3, "that of {}"))
+    lines = report.status_text(document({**EMPTY, "problems": problems})).splitlines()
+    assert lines[6:9] == [
+        "failing: 2 of the same cause (the first since 2023-11-14T22:13:18+00:00)",
+        "  p/d/r1",
+        "  p/d/r2",
+    ]
+    assert lines[-1] == "  cause: that of p/d/r3"
+    assert not any("more" in line for line in lines)
+
+
+def test_causes_without_end_are_cut_and_counted() -> None:
+    """Goal: the text stays short, and says what it leaves out. Method: each run has a cause of its own."""
+    shown = report.PROBLEMS_SHOWN
+    problems = tuple(failing(number, f"cause {number}") for number in range(shown + 7))
+    text = report.status_text(document({**EMPTY, "problems": problems}))
+    assert text.count("cause: ") == shown
+    assert text.splitlines()[-1] == "and 7 more with 7 other causes: --json lists all"
 
 
 def test_an_empty_status_is_calm() -> None:

@@ -1,5 +1,6 @@
 """When to try again."""
 
+from email.utils import formatdate
 from random import Random
 
 import pytest
@@ -7,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixaris_sync.errors import Failure, SyncError
-from pixaris_sync.retry import Backoff
+from pixaris_sync.retry import RETRY_AFTER_SECONDS_MAX, Backoff, retry_after_seconds
 
+NOW = 1_767_225_600.0
 BACKOFF = Backoff(delay_seconds_min=1.0, delay_seconds_max=300.0)
 
 
@@ -34,10 +36,29 @@ def test_delays_double_up_to_the_cap(attempts: int, most: float) -> None:
 def test_a_delay_is_never_shorter_than_the_service_asks(
     attempts: int, seed: int, asked: float | None
 ) -> None:
-    """Goal: Retry-After is kept, and the cap otherwise. Method: any attempt, any wish."""
+    """Goal: Retry-After is kept up to a bound, and the cap otherwise. Method: any attempt, any wish."""
     delay = BACKOFF.delay_seconds(attempts, seeded(seed), asking(asked))
-    assert delay >= max(asked or 0.0, 0.5)
-    assert delay <= max(asked or 0.0, 300.0)
+    obeyed = min(asked or 0.0, RETRY_AFTER_SECONDS_MAX)
+    assert max(obeyed, 0.5) <= delay <= max(obeyed, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        (formatdate(NOW + 100, usegmt=True), 100.0),
+        (formatdate(NOW - 100, usegmt=True), 0.0),
+        ("", None),
+        ("-1", None),
+        ("soon", None),
+        ("1e5", None),
+        ("Wed, 99 Oct 2026 07:28:00 GMT", None),
+    ],
+)
+def test_a_retry_after_header_is_read_as_seconds_or_a_date(header: str, seconds: float | None) -> None:
+    """Goal: what a service asks for is understood. Method: each kind of value, and nonsense."""
+    assert retry_after_seconds(header, NOW) == seconds
 
 
 def test_the_same_seed_gives_the_same_delay() -> None:

@@ -185,7 +185,7 @@ class TestRefusals:
         assert "storage.objects.create" in error.hint
 
     @pytest.mark.parametrize(
-        ("header", "seconds"), [("17", 17.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-1", None)]
+        ("header", "seconds"), [("17", 17.0), ("Wed, 21 Oct 2020 07:28:00 GMT", 0.0), ("-1", None)]
     )
     async def test_a_wait_that_the_service_asks_for_is_told(
         self, store: GcsObjectStore, script: Script, header: str, seconds: float | None

@@ -13,6 +13,8 @@ CREATE TABLE datasets (
     adopted_at REAL,                       -- the bucket was listed for it; NULL: send nothing yet
     cause TEXT,                            -- why nothing of it can be synced, if so
     hint TEXT,
+    trouble TEXT,                          -- why it could not be compared with the bucket yet, if that failed
+    trouble_hint TEXT,
     since REAL NOT NULL,
     UNIQUE (project, dataset)
 ) STRICT;
@@ -87,6 +89,7 @@ CREATE TABLE files (
     generation INTEGER NOT NULL DEFAULT 0, -- of the object that this file replaces or became; 0: none
     ours INTEGER NOT NULL DEFAULT 0,       -- 1: that generation holds an earlier version of this file
     looked INTEGER NOT NULL DEFAULT 1,     -- 0: an upload may have happened, look before sending
+    sent_crc32c INTEGER,                   -- of what such an upload held, where that is known
     session_uri TEXT,
     attempts INTEGER NOT NULL DEFAULT 0,
     next_attempt_at REAL NOT NULL DEFAULT 0,

@@ -1,0 +1,184 @@
+"""Files on their way into the bucket: read ahead, sent, written down.
+
+    claimed ──read──▶ ready ──send──▶ receipts ──commit──▶ settled
+
+Small files are read several at once, in one thread, before there is a request free for them; what is in
+memory is bounded by ``inflight_bytes_limit``. How many requests are under way is up to
+`AdaptiveConcurrency`. Receipts that arrive together are written down together, while the next files are
+sent already.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from anyio.abc import TaskGroup
+
+from pixaris_sync.concurrency import AdaptiveConcurrency, Outcome
+from pixaris_sync.contents import Content, PlannedFile
+from pixaris_sync.errors import LocalFileError, SyncError
+from pixaris_sync.ledger.uploads import Receipt, UploadTask, confirm_uploads, unclaim
+from pixaris_sync.pipeline.context import BUCKET, Context
+from pixaris_sync.pipeline.signals import Signal
+from pixaris_sync.pipeline.uploads import carry, fail, is_image, is_large
+
+#: So many files at most are ready before there is a request free for them.
+READ_AHEAD_FILES = 64
+#: Files that are read at once: so many, and together so large (or one alone).
+READ_FILES_LIMIT = 16
+READ_BYTES_LIMIT = 4 * 1024 * 1024
+#: How long receipts gather while other files are under way.
+GATHER_SECONDS = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A file to send; `read`: what reading it ahead has brought; `held_bytes` of the budget are its."""
+
+    task: UploadTask
+    read: Content | LocalFileError | None
+    held_bytes: int
+
+
+class UploadLane:
+    """Carries claimed files.
+
+    Args:
+        context: what the engine's parts share.
+        settled: called when the next state of files is in the ledger; with an error that stops everything
+            (credentials, bucket): its file was given back then.
+    """
+
+    def __init__(self, context: Context, settled: Callable[[SyncError | None], None]) -> None:
+        self._context = context
+        self._settled = settled
+        self._concurrency = AdaptiveConcurrency(context.settings.upload_concurrency_limit)
+        self._in_flight = 0
+        self._senders = 0
+        self._ready: deque[_Ready] = deque()
+        self._receipts: list[Receipt] = []
+        self._receipt_came = Signal()
+
+    @property
+    def in_flight(self) -> int:
+        """How many files were taken and are not settled."""
+        return self._in_flight
+
+    @property
+    def room(self) -> int:
+        """How many more files are worth claiming now; 0 rather than a few."""
+        limit = self._concurrency.limit
+        most = limit + min(limit, READ_AHEAD_FILES)
+        room = most - self._in_flight
+        return room if room >= most // 8 else 0
+
+    def take(self, tasks: TaskGroup, claimed: Sequence[UploadTask]) -> None:
+        """Begin to carry claimed files, in their order."""
+        self._in_flight += len(claimed)
+        tasks.start_soon(self._read, tasks, claimed)
+
+    async def write_receipts(self) -> None:
+        """Write down what has arrived in the bucket, for ever.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        context = self._context
+        while True:
+            came = self._receipt_came.listen()
+            if not self._receipts:
+                await came.wait()
+                continue
+            if self._senders:
+                await context.clock.sleep(GATHER_SECONDS)
+            receipts, self._receipts = self._receipts, []
+            await context.apply(confirm_uploads, context.now(), receipts)
+            found = sum(receipt.was_there for receipt in receipts)
+            context.tally.files += len(receipts) - found
+            context.tally.files_found += found
+            context.tally.bytes += sum(receipt.task.version.size for receipt in receipts)
+            self._in_flight -= len(receipts)
+            self._settled(None)
+
+    async def _read(self, tasks: TaskGroup, claimed: Sequence[UploadTask]) -> None:
+        context = self._context
+        for batch in self._batches(claimed):
+            if self._is_read_ahead(batch[0]):
+                await context.budget.acquire(sum(task.version.size for task in batch))
+                contents = await context.files.read_batch(
+                    [PlannedFile(task.run, task.path, task.version, is_image(task)) for task in batch]
+                )
+                for task, content in zip(batch, contents, strict=True):
+                    self._ready.append(_Ready(task, content, task.version.size))
+            else:
+                [task] = batch
+                size = context.settings.chunk_bytes if is_large(context, task) else task.version.size
+                self._ready.append(_Ready(task, None, await context.budget.acquire(size)))
+            self._start_senders(tasks)
+
+    def _is_read_ahead(self, task: UploadTask) -> bool:
+        return task.content is None and not is_large(self._context, task)
+
+    def _batches(self, claimed: Sequence[UploadTask]) -> Iterator[Sequence[UploadTask]]:
+        """Files to be read at once: few, small ones, together far below what may be in memory."""
+        bytes_limit = min(READ_BYTES_LIMIT, self._context.settings.inflight_bytes_limit // 4)
+        batch: list[UploadTask] = []
+        size = 0
+        for task in claimed:
+            alone = not self._is_read_ahead(task)
+            if batch and (alone or len(batch) == READ_FILES_LIMIT or size + task.version.size > bytes_limit):
+                yield batch
+                batch, size = [], 0
+            if alone:
+                yield [task]
+                continue
+            batch.append(task)
+            size += task.version.size
+        if batch:
+            yield batch
+
+    def _start_senders(self, tasks: TaskGroup) -> None:
+        while self._ready and self._senders < self._concurrency.limit:
+            self._senders += 1
+            tasks.start_soon(self._send, tasks, self._ready.popleft())
+
+    async def _send(self, tasks: TaskGroup, ready: _Ready) -> None:
+        """Send a file, then others that are ready, as long as so many are to be under way."""
+        while True:
+            await self._send_one(ready)
+            if not self._ready or self._senders > self._concurrency.limit:
+                break
+            ready = self._ready.popleft()
+            self._start_senders(tasks)
+        self._senders -= 1
+
+    async def _send_one(self, ready: _Ready) -> None:
+        context, task = self._context, ready.task
+        if context.draining or not context.gate(BUCKET).is_open(context.now()):
+            # While it waited, the bucket came to rest, or the end was asked for.
+            context.budget.release(ready.held_bytes)
+            await context.apply(unclaim, context.now(), task, in_doubt=False)
+            self._settle_one(None)
+            return
+        outcome, begun = Outcome.FAILED, context.clock.elapsed()
+        self._concurrency.started(begun)
+        try:
+            remote, was_there = await carry(context, task, ready.read)
+        except SyncError as error:
+            if error.failure.retryable and not isinstance(error, LocalFileError):
+                outcome = Outcome.PUSHED_BACK
+            stopping = await fail(context, task, error)
+            self._settle_one(stopping)
+        else:
+            outcome = Outcome.OK
+            context.succeeded(BUCKET)
+            self._receipts.append(Receipt(task, remote, was_there))
+            self._receipt_came.notify()
+        finally:
+            context.budget.release(ready.held_bytes)
+            now = context.clock.elapsed()
+            self._concurrency.ended(now, now - begun, task.version.size, outcome)
+
+    def _settle_one(self, error: SyncError | None) -> None:
+        self._in_flight -= 1
+        self._settled(error)

@@ -1,0 +1,58 @@
+"""Takes secrets out of texts that a service has written, before they become part of an error.
+
+Services quote what they were sent. A text keeps what helps to understand it: names of tables, columns and
+permissions, also long ones.
+"""
+
+import re
+from typing import Final
+
+MASK: Final = "[...]"
+#: Unbroken and this long, with capitals, small letters and digits: a key or token, not a name.
+_KEY_CHARACTERS_MIN: Final = 60
+_FIELDS: Final = "(?:access|refresh|id)_token|client_secret|private_key"
+#: PEM with or without its end, and its end alone (RFC 7468).
+_PEM: Final = (
+    re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", re.DOTALL),
+    re.compile(r"[\w+/=]{0,64}\s?-----END [A-Z ]+-----"),
+)
+_TOKENS: Final = (
+    # Access tokens as requests carry them (RFC 6750), and as Google makes access tokens, refresh tokens and
+    # client secrets.
+    re.compile(r"\bBearer\s+[^\s\"',;<>]+", re.IGNORECASE),
+    re.compile(r"\bya29\.[\w.~+/-]+=*"),
+    re.compile(r"\b1//[\w.~+/-]{20,}=*"),
+    re.compile(r"\bGOCSPX-[\w-]+"),
+    # JSON web tokens (RFC 7519).
+    re.compile(r"\beyJ[\w-]+\.[\w.-]+"),
+    # Parts of signed and session addresses, and fields of an answer about credentials.
+    re.compile(
+        r"\b(?:upload_id|X-Goog-[\w-]+|(?:access|refresh|id)_token|client_secret)=[^\s&\"'<>]*", re.IGNORECASE
+    ),
+    re.compile(
+        r"\"(?:(?:access|refresh|id)_token|client_secret|private_key)\"\s*:\s*\"[^\"]*\"?", re.IGNORECASE
+    ),
+)
+_ADDRESS: Final = re.compile(r"\b[a-z]{1,12}://[^\s\"'<>]*", re.IGNORECASE)
+_UNBROKEN: Final = re.compile(rf"[A-Za-z0-9+/=]{{{_KEY_CHARACTERS_MIN},}}")
+_OF_A_KEY: Final = (re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[0-9]"))
+
+
+def scrub(text: str) -> str:
+    """The text with `MASK` in the place of everything that looks like a token, a key or a signed address."""
+    # Each in its whole length: a key before the address that it follows without a blank.
+    for secret in _PEM:
+        text = secret.sub(MASK, text)
+    text = _ADDRESS.sub(_masked_with_query, text)
+    for secret in _TOKENS:
+        text = secret.sub(MASK, text)
+    return _UNBROKEN.sub(_masked_key, text)
+
+
+def _masked_with_query(address: re.Match[str]) -> str:
+    """Addresses of upload sessions and signed ones are as good as a key; both are so by their query."""
+    return MASK if "?" in address.group() else address.group()
+
+
+def _masked_key(unbroken: re.Match[str]) -> str:
+    return MASK if all(kind.search(unbroken.group()) for kind in _OF_A_KEY) else unbroken.group()

@@ -1,0 +1,229 @@
+"""``python -m tests.benchmarks [WORD] [options]``: the measurements of this package.
+
+Without a word, contenders are compared.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.benchmarks.comparison import AGAIN, Comparison, available
+from tests.benchmarks.contenders import CONTENDERS
+from tests.benchmarks.flame import draw_flames
+from tests.benchmarks.many import measure_scale, ratio_text
+from tests.benchmarks.picture import draw
+from tests.benchmarks.results import Case, table, write_json
+from tests.benchmarks.sets import SHAPES
+from tests.benchmarks.training import measure_slowdown
+from tests.benchmarks.watch_latency import watch_latency, write_latencies
+
+CACHE = Path("build/benchmarks")
+#: What is measured when nothing else is asked for; it ends within a quarter of an hour on two cores.
+DEFAULT_CASES = ("A:50", "B:50", "C:0", f"C{AGAIN}:0", f"C{AGAIN}:50")
+DEFAULT_CONTENDERS = (
+    "pixaris-sync",
+    "GCPExperimentHandler",
+    "transfer_manager/32",
+    "gcsfs",
+    "gcloud-aio/64",
+    "gcloud-aio/128",
+    "gcloud rsync",
+    "rclone/32",
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; its exit code."""
+    words = {
+        "compare": (_compare, _compare_options),
+        "watch-latency": (_watch_latency, _watch_latency_options),
+        "scale": (_scale, _scale_options),
+        "idle": (_idle, _idle_options),
+        "training": (_training, _training_options),
+        "flame": (_flame, _flame_options),
+    }
+    word = arguments[0] if arguments and arguments[0] in words else "compare"
+    run, add_options = words[word]
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tests.benchmarks {word}", description=f"Other words: {', '.join(words)}."
+    )
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where sets are kept [%(default)s]")
+    add_options(parser)
+    options = parser.parse_args(arguments[1:] if arguments[:1] == [word] else arguments)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    options.cache = options.cache.resolve()
+    run(options)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> None:
+    comparison = Comparison(
+        cases=options.cases or _crossed(options.sets, options.latencies),
+        contenders=available(options.contenders),
+        repeats=options.repeats,
+        cache=options.cache,
+    )
+    runs = comparison.run()
+    descriptions = comparison.descriptions()
+    _say(table(runs, descriptions))
+    if options.json:
+        write_json(options.json, runs, descriptions)
+    if options.svg:
+        draw(options.svg, runs, descriptions)
+
+
+def _compare_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cases",
+        type=lambda text: [_case(part) for part in text.split(",")],
+        help=f"SET:LATENCY_MS, comma-separated; SET{AGAIN} with nothing new [{','.join(DEFAULT_CASES)}]",
+    )
+    parser.add_argument(
+        "--sets", type=_sets, help=f"with --latencies, instead of --cases: {', '.join(SHAPES)}"
+    )
+    parser.add_argument("--latencies", type=lambda text: [float(part) for part in text.split(",")])
+    parser.add_argument(
+        "--contenders",
+        type=_contenders,
+        default=list(DEFAULT_CONTENDERS),
+        help=f"comma-separated, or all: {', '.join(CONTENDERS)}",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="rounds [%(default)s]")
+    parser.add_argument("--json", type=Path, help="file to write everything to")
+    parser.add_argument("--svg", type=Path, help="file to draw the picture to")
+
+
+def _watch_latency(options: argparse.Namespace) -> None:
+    found = []
+    for copies in dict.fromkeys((0, options.backfill_copies)):
+        found.append(
+            watch_latency(
+                options.cache,
+                runs=options.runs,
+                backfill_copies=copies,
+                flags=options.flags,
+                table_settle_seconds=options.table_settle_seconds,
+            )
+        )
+        _say(found[-1].text())
+    if options.json:
+        write_latencies(options.json, found)
+
+
+def _watch_latency_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=int, default=200, help="how many runs are written [%(default)s]")
+    parser.add_argument(
+        "--backfill-copies", type=int, default=3, help="how many sets C are carried meanwhile [%(default)s]"
+    )
+    parser.add_argument(
+        "--table-settle-seconds", type=float, default=0, help="as in the settings [%(default)s]"
+    )
+    parser.add_argument("--json", type=Path, help="file to write every latency to")
+    _add_flags(parser)
+
+
+def _scale(options: argparse.Namespace) -> None:
+    scales = []
+    for files in options.files:
+        scales.append(measure_scale(options.cache, files=files, idle_seconds=0, flags=options.flags))
+        _say(scales[-1].text())
+    _say(ratio_text(scales))
+
+
+def _scale_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--files",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[22_000, 1_000_000],
+        help="sizes of folders, comma-separated [22000,1000000]",
+    )
+    _add_flags(parser)
+
+
+def _idle(options: argparse.Namespace) -> None:
+    scale = measure_scale(
+        options.cache, files=options.files, idle_seconds=options.seconds, flags=options.flags
+    )
+    _say(scale.text())
+
+
+def _idle_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--files", type=int, default=1_000_000, help="how many are known [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=300, help="how long nothing happens [%(default)s]")
+    _add_flags(parser)
+
+
+def _training(options: argparse.Namespace) -> None:
+    found = measure_slowdown(
+        options.cache,
+        what=options.set,
+        latency_ms=options.latency,
+        loop_seconds=options.seconds,
+        repeats=options.repeats,
+        flags=options.flags,
+    )
+    _say(found.text())
+
+
+def _training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", default="C", choices=sorted(SHAPES), help="what is carried [%(default)s]")
+    parser.add_argument("--latency", type=float, default=20, help="of the cloud, in ms [%(default)s]")
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="how long the loop takes alone [%(default)s]"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="rounds [%(default)s]")
+    _add_flags(parser)
+
+
+def _flame(options: argparse.Namespace) -> None:
+    for what in options.sets:
+        _say(
+            draw_flames(
+                options.cache, options.out, what=what, latency_ms=options.latency, flags=options.flags
+            )
+        )
+
+
+def _flame_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sets", type=_sets, default=["A", "C"], help="what is carried [A,C]")
+    parser.add_argument("--latency", type=float, default=0, help="of the cloud, in ms [%(default)s]")
+    parser.add_argument("--out", type=Path, default=Path("build/flame"), help="folder [%(default)s]")
+    _add_flags(parser)
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--flags", default="", help="further flags for pixaris-sync, as one argument: --flags='...'"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - what was asked for
+
+
+def _crossed(sets: list[str] | None, latencies: list[float] | None) -> list[Case]:
+    if sets is None and latencies is None:
+        return [_case(text) for text in DEFAULT_CASES]
+    return [Case(what, latency) for what in sets or ["A"] for latency in latencies or [0.0]]
+
+
+def _case(text: str) -> Case:
+    what, _, latency = text.partition(":")
+    return Case(_sets(what)[0], float(latency or 0))
+
+
+def _sets(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := {name.removesuffix(AGAIN) for name in names} - set(SHAPES):
+        raise argparse.ArgumentTypeError(
+            f"no set {', '.join(sorted(unknown))}; there are {', '.join(SHAPES)}"
+        )
+    return names
+
+
+def _contenders(text: str) -> list[str]:
+    names = list(CONTENDERS) if text == "all" else text.split(",")
+    if unknown := set(names) - set(CONTENDERS):
+        known = ", ".join(CONTENDERS)
+        raise argparse.ArgumentTypeError(f"no contender {', '.join(sorted(unknown))}; there are {known}")
+    return names

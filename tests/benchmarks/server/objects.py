@@ -1,0 +1,272 @@
+"""A bucket service that knows what it was sent: names, sizes, checksums, metadata; not the contents.
+
+The JSON API of Google Cloud Storage as far as upload clients use it. Checksums are true; ``md5Hash`` is left
+out, as the service does for composed objects, unless it is asked for: computing it takes many times as long
+as everything else.
+"""
+
+import base64
+import hashlib
+import itertools
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.benchmarks.server.bodies import Collected, Content, Related, Sink
+from tests.benchmarks.server.wire import Answer, Request, json_answer, refusal
+
+_TIME = "2026-01-01T00:00:00.000Z"
+_PAGE_OBJECTS = 1000
+
+
+def encoded_crc32c(crc32c: int) -> str:
+    """A checksum as the service tells it."""
+    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
+
+
+def inventory_digest(checksums: Mapping[str, int]) -> str:
+    """One value for the names and checksums of many objects."""
+    digest = hashlib.sha256()
+    for name in sorted(checksums):
+        digest.update(f"{name}\0{checksums[name]}\n".encode())
+    return digest.hexdigest()
+
+
+@dataclass(slots=True)
+class StoredObject:
+    """What is known of an object."""
+
+    bucket: str
+    name: str
+    size: int
+    crc32c: int
+    generation: int
+    content_type: str
+    metadata: dict[str, Any]
+    md5: str
+
+    def resource(self) -> dict[str, Any]:
+        """As the JSON API tells it."""
+        resource: dict[str, Any] = {
+            "kind": "storage#object",
+            "id": f"{self.bucket}/{self.name}/{self.generation}",
+            "name": self.name,
+            "bucket": self.bucket,
+            "generation": str(self.generation),
+            "metageneration": "1",
+            "contentType": self.content_type,
+            "size": str(self.size),
+            "crc32c": encoded_crc32c(self.crc32c),
+            "timeCreated": _TIME,
+            "updated": _TIME,
+            "storageClass": "STANDARD",
+            "etag": f"e{self.generation}",
+        }
+        if self.md5:
+            resource["md5Hash"] = self.md5
+        if self.metadata:
+            resource["metadata"] = self.metadata
+        return resource
+
+
+@dataclass(slots=True)
+class Session:
+    """A resumable upload that is under way."""
+
+    bucket: str
+    query: dict[str, str]
+    metadata: dict[str, Any]
+    content_type: str
+    content: Content
+
+
+class Objects:
+    """All buckets; every bucket that is asked for exists.
+
+    Attributes:
+        counts: requests by kind.
+        objects: what is stored, by bucket and name.
+        host: the server's own address, for the addresses of sessions.
+    """
+
+    def __init__(self, host: str, *, with_md5: bool) -> None:
+        self.host = host
+        self._with_md5 = with_md5
+        self.counts: Counter[str] = Counter()
+        self.objects: dict[str, dict[str, StoredObject]] = {}
+        self._sessions: dict[str, Session] = {}
+        self._numbers = itertools.count(1_700_000_000_000_000)
+        self._names: dict[str, list[str]] = {}
+
+    def route(self, request: Request) -> tuple[Sink, Callable[[], Answer]]:
+        """Requests below ``/storage/v1/b`` and ``/upload/storage/v1/b``."""
+        segments = request.segments
+        if segments[0] == "upload":
+            return self._route_upload(request, segments[4])
+        body = Collected()
+        bucket = segments[3] if len(segments) > 3 else ""
+        match segments[4:]:
+            case [] if bucket:
+                return body, lambda: self._bucket(bucket)
+            case ["o"]:
+                return body, lambda: self._list(bucket, request.query)
+            case ["o", *name]:
+                return body, lambda: self._look_up(bucket, "/".join(name))
+        return body, self._unknown
+
+    def checksums(self) -> dict[str, int]:
+        """Checksums by bucket and name."""
+        return {f"{b}/{name}": o.crc32c for b, named in self.objects.items() for name, o in named.items()}
+
+    def _unknown(self) -> Answer:
+        self.counts["gcs.other"] += 1
+        return refusal(404, "notFound")
+
+    def _route_upload(self, request: Request, bucket: str) -> tuple[Sink, Callable[[], Answer]]:
+        query = request.query
+        if "upload_id" in query:
+            return self._route_piece(request, query["upload_id"])
+        match query.get("uploadType"):
+            case "resumable":
+                body = Collected()
+                return body, lambda: self._begin(bucket, request, body.data)
+            case "multipart":
+                content = Content(with_md5=self._with_md5)
+                boundary = request.header(b"content-type").partition("boundary=")[2].strip("\"'; ")
+                related = Related(boundary.encode(), content)
+                return related, lambda: self._multipart(bucket, query, related, content)
+            case _:
+                content = Content(with_md5=self._with_md5)
+                kind = request.header(b"content-type")
+                return content, lambda: self._media(bucket, query, content, kind)
+
+    def _media(self, bucket: str, query: dict[str, str], content: Content, kind: str) -> Answer:
+        self.counts["gcs.upload.media"] += 1
+        return self._store(bucket, query["name"], query, {}, content, kind)
+
+    def _multipart(self, bucket: str, query: dict[str, str], related: Related, content: Content) -> Answer:
+        self.counts["gcs.upload.multipart"] += 1
+        metadata = json.loads(related.metadata)
+        name = metadata.get("name") or query["name"]
+        return self._store(bucket, name, query, metadata, content, related.content_type)
+
+    def _begin(self, bucket: str, request: Request, body: bytes) -> Answer:
+        self.counts["gcs.upload.session"] += 1
+        metadata = json.loads(body) if body else {}
+        kind = metadata.get("contentType") or request.header(b"x-upload-content-type")
+        upload_id = str(next(self._numbers))
+        self._sessions[upload_id] = Session(
+            bucket, request.query, metadata, kind, Content(with_md5=self._with_md5)
+        )
+        location = (
+            f"{self.host}/upload/storage/v1/b/{bucket}/o?uploadType=resumable"
+            f"&upload_id={upload_id}&name={request.query.get('name', '')}"
+        )
+        return json_answer({}, 200, **{"Location": location, "X-GUploader-UploadID": upload_id})
+
+    def _route_piece(self, request: Request, upload_id: str) -> tuple[Sink, Callable[[], Answer]]:
+        session = self._sessions.get(upload_id)
+        if session is None:
+            return Collected(), lambda: refusal(404, "notFound")
+        total = request.header(b"content-range").rpartition("/")[2]
+        return session.content, lambda: self._piece(upload_id, session, total)
+
+    def _piece(self, upload_id: str, session: Session, total: str) -> Answer:
+        self.counts["gcs.upload.piece"] += 1
+        if total == "*" or (total and int(total) > session.content.size):
+            received = {"Range": f"bytes=0-{session.content.size - 1}"} if session.content.size else {}
+            return Answer(308, b"", received)
+        del self._sessions[upload_id]
+        name = session.metadata.get("name") or session.query["name"]
+        return self._store(
+            session.bucket, name, session.query, session.metadata, session.content, session.content_type
+        )
+
+    def _store(
+        self,
+        bucket: str,
+        name: str,
+        query: dict[str, str],
+        metadata: dict[str, Any],
+        content: Content,
+        kind: str,
+    ) -> Answer:
+        named = self.objects.setdefault(bucket, {})
+        before = named.get(name)
+        expected = query.get("ifGenerationMatch")
+        if expected is not None and int(expected) != (before.generation if before else 0):
+            return refusal(412, "conditionNotMet")
+        told = metadata.get("crc32c")
+        if told and told != encoded_crc32c(content.crc32c):
+            return refusal(400, "invalid", "the checksum is another")
+        if before is None:
+            self._names.pop(bucket, None)
+        stored = StoredObject(
+            bucket,
+            name,
+            content.size,
+            content.crc32c,
+            next(self._numbers),
+            metadata.get("contentType") or kind or "application/octet-stream",
+            metadata.get("metadata") or {},
+            base64.b64encode(content.md5.digest()).decode() if content.md5 else "",
+        )
+        named[name] = stored
+        return json_answer(stored.resource())
+
+    def _bucket(self, bucket: str) -> Answer:
+        self.counts["gcs.bucket"] += 1
+        resource = {
+            "kind": "storage#bucket",
+            "id": bucket,
+            "name": bucket,
+            "location": "US",
+            "locationType": "multi-region",
+            "storageClass": "STANDARD",
+            "metageneration": "1",
+            "timeCreated": _TIME,
+            "updated": _TIME,
+            "projectNumber": "1",
+            "etag": "e1",
+        }
+        return json_answer(resource)
+
+    def _look_up(self, bucket: str, name: str) -> Answer:
+        self.counts["gcs.object"] += 1
+        stored = self.objects.get(bucket, {}).get(name)
+        return refusal(404, "notFound") if stored is None else json_answer(stored.resource())
+
+    def _list(self, bucket: str, query: dict[str, str]) -> Answer:
+        self.counts["gcs.list"] += 1
+        named = self.objects.get(bucket, {})
+        names = self._names.get(bucket)
+        if names is None:
+            names = self._names[bucket] = sorted(named)
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        limit = min(int(query.get("maxResults", _PAGE_OBJECTS)), _PAGE_OBJECTS)
+        position = bisect_left(names, max(prefix, query.get("pageToken", "")))
+        items: list[dict[str, Any]] = []
+        prefixes: list[str] = []
+        while position < len(names) and len(items) + len(prefixes) < limit:
+            name = names[position]
+            if not name.startswith(prefix):
+                break
+            end = name.find(delimiter, len(prefix)) if delimiter else -1
+            if end < 0:
+                items.append(named[name].resource())
+                position += 1
+            else:
+                folder = name[: end + len(delimiter)]
+                prefixes.append(folder)
+                position = bisect_left(names, folder[:-1] + chr(ord(folder[-1]) + 1), position)
+        page: dict[str, Any] = {"kind": "storage#objects"}
+        if items:
+            page["items"] = items
+        if prefixes:
+            page["prefixes"] = prefixes
+        if position < len(names) and names[position].startswith(prefix):
+            page["nextPageToken"] = names[position]
+        return json_answer(page)

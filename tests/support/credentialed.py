@@ -1,0 +1,29 @@
+"""The command line as it works with Google: with real credentials, and with emulators in Google's place.
+
+A program: ``python -m tests.support.credentialed`` stands for ``pixaris-sync``. Where the emulators are is
+said as always; unlike always, every request to them carries a token that was got for it.
+"""
+
+from typing import Any
+
+from pixaris_sync.cli import main, wiring
+from pixaris_sync.storage import GcsObjectStore
+from pixaris_sync.warehouse import BigQueryRowSink
+from tests.support.secrets import ask_no_other_host
+
+
+def _store(bucket: str, *, emulator_host: str, **options: Any) -> GcsObjectStore:
+    return GcsObjectStore(bucket, api_root=emulator_host, **options)
+
+
+def _sink(dataset: str, project: str, *, emulator_host: str, **options: Any) -> BigQueryRowSink:
+    # Google's client finds the emulator in the environment.
+    assert emulator_host
+    return BigQueryRowSink(dataset, project, emulator_host=None, **options)
+
+
+if __name__ == "__main__":
+    for name, stand_in in (("GcsObjectStore", _store), ("BigQueryRowSink", _sink)):
+        setattr(wiring, name, stand_in)
+    ask_no_other_host(setattr)
+    main()
