@@ -56,7 +56,7 @@ class Settings(BaseModel):
         default=False, description="sync runs whose generated_images is absent or empty, not quarantine them"
     )
 
-    upload_concurrency_limit: int = Field(default=32, ge=1, le=1024, description="uploads at the same time")
+    upload_concurrency_limit: int = Field(default=128, ge=1, le=1024, description="uploads at the same time")
     inflight_bytes_limit: int = Field(
         default=128 * MEBIBYTE, ge=MEBIBYTE, description="bytes of files held in memory at the same time"
     )

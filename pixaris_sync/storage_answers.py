@@ -38,6 +38,7 @@ import aiohttp
 from pixaris_sync.errors import ConfigurationError, Failure, ObjectConflictError, SyncError
 from pixaris_sync.model import JsonValue, RemoteObject
 from pixaris_sync.retry import retry_after_seconds
+from pixaris_sync.scrubbing import MASK, scrub
 
 #: The hint for every missing, expired or revoked credential.
 CREDENTIALS_HINT = (
@@ -265,5 +266,5 @@ def _read_error_body(body: str) -> tuple[str, list[str]]:
 
 
 def _scrub(message: str) -> str:
-    line = _SECRET.sub("[...]", " ".join(message.split()))
+    line = _SECRET.sub(MASK, " ".join(scrub(message).split()))
     return line if len(line) <= _MESSAGE_CHARACTERS_MAX else f"{line[:_MESSAGE_CHARACTERS_MAX]}..."

@@ -58,6 +58,7 @@ _CLIENT_ERRORS = (
     ValueError,
     KeyError,
     AttributeError,
+    TypeError,
 )
 
 
@@ -100,7 +101,9 @@ def translate(error: Exception, operation: str, subject: str, *, repeatable: boo
         return _from_credentials(error, operation, subject)
     kind = type(error).__name__
     unknown = Failure.TRANSIENT if repeatable else Failure.IN_DOUBT
-    if isinstance(error, (requests.exceptions.JSONDecodeError, ValueError, KeyError, AttributeError)):
+    if isinstance(
+        error, (requests.exceptions.JSONDecodeError, ValueError, KeyError, AttributeError, TypeError)
+    ):
         cause = f"the answer is not one that BigQuery gives ({kind})"
         return SyncError(operation, subject, cause, failure=unknown, hint="is there a proxy in between?")
     if _never_connected(error):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pixaris_sync.model import ColumnType, JsonValue, OutgoingRow, RowRefusal
+from pixaris_sync.scrubbing import scrub
 
 #: Limits of one ``tabledata.insertAll`` (https://cloud.google.com/bigquery/quotas#streaming_inserts).
 INSERT_BYTES_MAX = 10_000_000
@@ -125,5 +126,5 @@ def error_text(error: Mapping[str, Any]) -> str:
 
 def one_line(text: str, *, length_max: int = 500) -> str:
     """`text` on one line, cut at `length_max` characters."""
-    line = " ".join(text.split())
+    line = " ".join(scrub(text).split())
     return line if len(line) <= length_max else f"{line[: length_max - 1]}…"

@@ -27,6 +27,10 @@ DAMAGED_HINT = (
 LEFT_OUT_UNLESS_FOUND = -1
 
 
+#: In the place of a record's reading: it was refused, and is judged anew when its line is read again.
+JUDGED_ANEW = -1
+
+
 @dataclass(frozen=True, slots=True)
 class KnownDataset:
     """What the ledger knows of a dataset before a scan."""
@@ -232,6 +236,10 @@ def _take_in_record(
 ) -> int:
     record = found.record
     ordinal = _ordinal(db, dataset_id, record.digest, reading)
+    db.execute(
+        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = ? AND reading = ?",
+        (dataset_id, record.digest, ordinal, JUDGED_ANEW),
+    )
     known = db.execute(
         "UPDATE records SET reading = ?, line = ? WHERE dataset_id = ? AND digest = ? AND ordinal = ?",
         (reading, record.line, dataset_id, record.digest, ordinal),

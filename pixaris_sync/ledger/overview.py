@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from pixaris_sync.ledger.intake import LEFT_OUT_UNLESS_FOUND
+from pixaris_sync.ledger.intake import JUDGED_ANEW, LEFT_OUT_UNLESS_FOUND
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
 from pixaris_sync.ledger.standing import settle_runs
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
@@ -225,10 +225,13 @@ def release(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
             (LEFT_OUT_UNLESS_FOUND, run_id),
         )
         _read_refused_again(db, run_id)
-        for table, waiting in (("files", FileState.QUARANTINED), ("records", RowState.QUARANTINED)):
+        for table, waiting, which in (
+            ("files", FileState.QUARANTINED, ""),
+            ("records", RowState.QUARANTINED, f" AND reading <> {JUDGED_ANEW}"),
+        ):
             db.execute(
                 f"UPDATE {table} SET state = 'pending', since = ?, attempts = 0, next_attempt_at = 0,"
-                " cause = NULL, hint = NULL WHERE run_id = ? AND state = ?",
+                f" cause = NULL, hint = NULL WHERE run_id = ? AND state = ?{which}",
                 (now, run_id, waiting),
             )
         db.execute(
@@ -250,12 +253,22 @@ def release(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
 
 
 def _read_refused_again(db: Connection, run_id: int) -> None:
-    """Forget records that were refused when they were taken in, so that the next reading judges them anew."""
-    forgotten = db.execute(
-        "DELETE FROM records WHERE run_id = ? AND state = ? AND attempts = 0 AND sends = 0",
-        (run_id, RowState.QUARANTINED),
+    """Let records that were refused when they were taken in be judged anew by the next reading.
+
+    Until then they stay quarantined: without them their run would look as if it were done.
+    """
+    marked = db.execute(
+        "UPDATE records SET reading = ?, cause = ?, hint = ? WHERE run_id = ? AND state = ? AND attempts = 0"
+        " AND sends = 0",
+        (
+            JUDGED_ANEW,
+            "it was taken up again, and its line of the tracking file is still to be read",
+            "nothing to do; where this stays, the line is not in the tracking file any more",
+            run_id,
+            RowState.QUARANTINED,
+        ),
     ).rowcount
-    if forgotten:
+    if marked:
         db.execute(
             "UPDATE datasets SET tail = NULL WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)", (run_id,)
         )

@@ -215,8 +215,8 @@ def put_off_upload(
 def give_up_upload(db: Connection, now: float, task: UploadTask, problem: Problem) -> None:
     """Quarantine a file: somebody must act. One that changed on the way is tried as it is now instead."""
     same = db.execute(
-        "UPDATE files SET state = ?, since = ?, attempts = attempts + 1, cause = ?, hint = ?"
-        " WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+        "UPDATE files SET state = ?, since = ?, attempts = attempts + 1, session_uri = NULL, cause = ?,"
+        " hint = ? WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
         (FileState.QUARANTINED, now, problem.cause, problem.hint, *_unchanged(task)),
     ).rowcount
     if not same:

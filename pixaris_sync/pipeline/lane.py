@@ -67,10 +67,8 @@ class UploadLane:
     @property
     def room(self) -> int:
         """How many more files are worth claiming now; 0 rather than a few."""
-        limit = self._concurrency.limit
-        most = limit + min(limit, READ_AHEAD_FILES)
-        room = most - self._in_flight
-        return room if room >= most // 8 else 0
+        room = self._concurrency.limit + READ_AHEAD_FILES - self._in_flight
+        return room if room >= READ_AHEAD_FILES // 2 else 0
 
     def take(self, tasks: TaskGroup, claimed: Sequence[UploadTask]) -> None:
         """Begin to carry claimed files, in their order."""

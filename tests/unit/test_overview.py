@@ -287,6 +287,19 @@ def test_a_record_refused_at_intake_is_judged_anew(book: Book) -> None:
     assert [row.line for row in book.ready()] == [1]
 
 
+def test_a_run_whose_only_record_is_to_be_judged_anew_is_not_called_synced(book: Book) -> None:
+    """Goal: no false claim between `retry` and the next pass. Method: release; all other rows are synced."""
+    clash = FoundRecord(record(line=2, note="b"), (inline("score.json", b"[]"),))
+    book.take(found_run(FoundRecord(record(line=1), (inline("score.json", b"{}"),)), clash))
+    book.upload_all()
+    book.do(rows.confirm_rows, book.ready())
+    release(book)
+    book.do(intake.take_in_runs, book.dataset(), [found_run(files=[])])
+    state, cause = book.run_state()
+    assert state == "quarantined"
+    assert "still to be read" in (cause or "")
+
+
 def test_damaged_lines_are_read_again_when_everything_is_released(book: Book) -> None:
     """Goal: a mended tracking file is noticed. Method: release all; the position is forgotten."""
     dataset_id = book.dataset()
