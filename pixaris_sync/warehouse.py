@@ -13,6 +13,7 @@ itself within the timeout. A request that carries rows is waited for, since an a
 its rows in after somebody had looked for them and sent them again.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -87,7 +88,8 @@ class BigQueryRowSink:
         self._timeout = timeout_seconds
         self._job_timeout = timeout_seconds if job_timeout_seconds is None else job_timeout_seconds
         self._limiter = anyio.CapacityLimiter(threads_limit)
-        self._optional_libraries = () if frames else OPTIONAL_LIBRARIES
+        # Where pandas is there already, nothing is saved.
+        self._needless = () if frames or "pandas" in sys.modules else OPTIONAL_LIBRARIES
         self._calls: BigQueryCalls | None = None
         self._calls_lock = threading.Lock()
 
@@ -192,7 +194,7 @@ class BigQueryRowSink:
         with self._calls_lock:
             if self._calls is None:
                 # A heavy import, which the start of the program must not wait for.
-                with without(*self._optional_libraries):
+                with without(*self._needless):
                     from pixaris_sync.warehouse_calls import (  # noqa: PLC0415 - see above
                         Address,
                         BigQueryCalls,

@@ -198,11 +198,14 @@ class BigQueryCalls:
             create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
         )
         location = self._find_location()
+        body = load_body(rows)
         with translated(operation, subject, repeatable=False):
             try:
                 job = self._client.load_table_from_file(
-                    io.BytesIO(load_body(rows)),
+                    io.BytesIO(body),
                     self._reference(table),
+                    # Told, so that a small one goes in one request.
+                    size=len(body),
                     num_retries=0,
                     job_id=job_id,
                     location=location,

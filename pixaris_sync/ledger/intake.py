@@ -31,6 +31,12 @@ LEFT_OUT_UNLESS_FOUND = -1
 JUDGED_ANEW = -1
 
 
+_NEW_FILE = """
+INSERT INTO files (run_id, dataset_id, path, rank, content, size, mtime_ns, inode, state, since)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownDataset:
     """What the ledger knows of a dataset before a scan."""
@@ -168,13 +174,25 @@ def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> 
         (run.signature, problem.cause if problem else None, problem.hint if problem else None, run_id),
     )
     if run.problem is None:
-        for file in run.files:
-            _take_in_file(db, now, dataset_id, run_id, run.name, file)
+        if _take_in_new(db, now, dataset_id, run_id, run) < len(run.files):
+            for file in run.files:
+                _take_in_file(db, now, dataset_id, run_id, run.name, file)
         db.execute(
             "DELETE FROM files WHERE run_id = ? AND mtime_ns = ? AND state IN ('pending', 'quarantined')",
             (run_id, LEFT_OUT_UNLESS_FOUND),
         )
     return run_id
+
+
+def _take_in_new(db: Connection, now: float, dataset_id: int, run_id: int, run: FoundRun) -> int:
+    """Take in the files of a run that are not known yet, and tell how many these were."""
+    return db.executemany(
+        _NEW_FILE, [_new_file(now, dataset_id, run_id, run.name, f) for f in run.files]
+    ).rowcount
+
+
+def _new_file(now: float, dataset_id: int, run_id: int, rank: str, file: FoundFile) -> tuple[object, ...]:
+    return (run_id, dataset_id, file.path, rank, file.content, *_stamp(file.version), FileState.PENDING, now)
 
 
 def _all_uploaded(db: Connection, run_id: int) -> bool:
@@ -194,12 +212,7 @@ def _take_in_file(
     db: Connection, now: float, dataset_id: int, run_id: int, rank: str, file: FoundFile
 ) -> None:
     version = file.version
-    new = db.execute(
-        "INSERT INTO files (run_id, dataset_id, path, rank, content, size, mtime_ns, inode, state, since)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (run_id, dataset_id, file.path, rank, file.content, *_stamp(version), FileState.PENDING, now),
-    ).rowcount
-    if new:
+    if db.execute(_NEW_FILE, _new_file(now, dataset_id, run_id, rank, file)).rowcount:
         return
     known = db.execute("SELECT * FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)).fetchone()
     if (known["size"], known["mtime_ns"], known["inode"]) == _stamp(version):

@@ -142,38 +142,44 @@ class Receipt:
     was_there: bool
 
 
+_CONFIRM = """
+UPDATE files SET state = 'uploaded', since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,
+    sent_crc32c = NULL, session_uri = NULL, content = NULL, attempts = 0, next_attempt_at = 0, cause = NULL,
+    hint = NULL
+WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?
+"""
+#: For a file that changed on the way: the object is a version behind, and is what the newer one may replace.
+_CONFIRM_OLDER = """
+UPDATE files SET state = 'pending', since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,
+    sent_crc32c = NULL
+WHERE id = ? AND NOT (size = ? AND mtime_ns = ? AND inode = ?)
+"""
+
+
 def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> None:
     """Record that objects hold files' contents."""
-    settled = dict.fromkeys(receipt.task.run_id for receipt in receipts if _changes_its_run(db, now, receipt))
-    settle_runs(db, now, settled)
-
-
-def _changes_its_run(db: Connection, now: float, receipt: Receipt) -> bool:
-    """Record one; whether its run may be in another state now."""
-    task, remote = receipt.task, receipt.remote
-    confirmed = db.execute(
-        "UPDATE files SET state = ?, since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,"
-        " sent_crc32c = NULL, session_uri = NULL, content = NULL, attempts = 0, next_attempt_at = 0,"
-        " cause = NULL, hint = NULL WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
-        (FileState.UPLOADED, now, remote.crc32c, remote.generation, *_unchanged(task)),
-    ).rowcount
-    if not confirmed:
-        # The local file changed on the way: the object is a version behind, and this is what it may replace.
-        db.execute(
-            "UPDATE files SET state = ?, since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,"
-            " sent_crc32c = NULL WHERE id = ?",
-            (FileState.PENDING, now, remote.crc32c, remote.generation, task.id),
-        )
-    if receipt.was_there:
-        db.execute(
-            "UPDATE records SET state = ?, since = ?, next_attempt_at = 0, taken = 1"
-            " WHERE run_id = ? AND state = ?",
-            (RowState.IN_DOUBT, now, task.run_id, RowState.PENDING),
-        )
-    if task.had_cause or not confirmed:
-        return True
+    values = [
+        (now, receipt.remote.crc32c, receipt.remote.generation, *_unchanged(receipt.task))
+        for receipt in receipts
+    ]
+    confirmed = db.executemany(_CONFIRM, values).rowcount
+    if confirmed < len(receipts):
+        db.executemany(_CONFIRM_OLDER, values)
+    for receipt in receipts:
+        if receipt.was_there:
+            db.execute(
+                "UPDATE records SET state = ?, since = ?, next_attempt_at = 0, taken = 1"
+                " WHERE run_id = ? AND state = ?",
+                (RowState.IN_DOUBT, now, receipt.task.run_id, RowState.PENDING),
+            )
+    # A run that has open files as before, and no cause that has gone, is where it was.
+    runs = {receipt.task.run_id for receipt in receipts}
+    settled = {receipt.task.run_id for receipt in receipts if receipt.task.had_cause}
+    if confirmed < len(receipts):
+        settled = runs
     open_file = "SELECT 1 FROM files WHERE run_id = ? AND state <> 'uploaded' LIMIT 1"
-    return db.execute(open_file, (task.run_id,)).fetchone() is None
+    settled |= {run for run in runs - settled if db.execute(open_file, (run,)).fetchone() is None}
+    settle_runs(db, now, sorted(settled))
 
 
 def keep_session(db: Connection, task: UploadTask, session_uri: str, crc32c: int) -> None:

@@ -8,7 +8,7 @@ a run's folder and nothing else, and not even that where `Look` says so.
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import IntEnum
 from functools import partial
 from typing import TypeVar
@@ -120,14 +120,20 @@ class Discovery:
         await context.apply(take_in_notices, context.now(), str(key), notices)
         return known
 
-    async def adopt(self, known: KnownDataset) -> None:
+    async def adopt(
+        self, known: KnownDataset, confirmed: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         """Compare a dataset that is new to this ledger with the bucket, so that nothing is sent twice.
 
         An account that may write but not list goes on without: then the generation precondition of each
         upload tells which files are there already, and every row is looked for before it is sent.
 
+        Args:
+            known: the dataset.
+            confirmed: returns once it is known that the destination can be used; None: it is known.
+
         Raises:
-            SyncError: the bucket cannot be listed now.
+            SyncError: the bucket cannot be listed now, or what `confirmed` raises.
         """
         context, prefix, listed = self._context, object_prefix(known.key), True
         try:
@@ -139,6 +145,8 @@ class Discovery:
                 raise
             listed = False
             log.info("objects of %s cannot be listed; uploads tell what is there already", known.key)
+        if confirmed is not None:
+            await confirmed()
         await context.apply(adopted, context.now(), known.id, listed=listed)
 
     async def _check_names(self, known: KnownDataset) -> list[Notice]:
@@ -156,6 +164,7 @@ class Discovery:
     async def _read_on(self, known: KnownDataset, inspected: set[str]) -> KnownDataset:
         context, position = self._context, known.position
         while True:
+            await context.pause()
             tail = await self._blocking(
                 partial(context.results.tail, known.key, position, bytes_limit=TAIL_BYTES_LIMIT)
             )
@@ -234,6 +243,7 @@ class Discovery:
         for start in range(0, len(changed), INSPECT_RUNS_LIMIT):
             found = []
             for name in changed[start : start + INSPECT_RUNS_LIMIT]:
+                await context.pause()
                 saved = await self._saved_files(known, name)
                 run = RunKey(known.key.project, known.key.dataset, name)
                 found.append(await self._blocking(partial(self._inspect, run, saved)))

@@ -19,12 +19,13 @@ from pixaris_sync.errors import ConfigurationError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
-from pixaris_sync.ledger.overview import WorkLeft, get_fact, set_fact, work_left
+from pixaris_sync.ledger.overview import WorkLeft, work_left
 from pixaris_sync.ledger.rows import recover_deliveries, stands
 from pixaris_sync.ledger.uploads import UploadTask, adoption_failed, claim, next_upload_at, recover_uploads
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.context import BUCKET, Context, Mode, problem_of, row_limits, stops_everything
 from pixaris_sync.pipeline.deliveries import Deliveries
+from pixaris_sync.pipeline.destination import Destination
 from pixaris_sync.pipeline.discovery import Discovery, Look
 from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.pipeline.signals import Signal, wait_until
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 #: Ends that arrive together are answered together.
 COORDINATE_PAUSE_SECONDS = 0.002
 ADOPTIONS_LIMIT = 8
-CHECKED = "destination_checked_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,7 @@ class Engine:
         self._scanning = True
         self._adopting: set[DatasetKey] = set()
         self._adoptions = anyio.CapacityLimiter(ADOPTIONS_LIMIT)
-        self._checking = anyio.Lock()
-        self._checked = False
+        self._destination = Destination(self.context)
         self._lane = UploadLane(self.context, self._settled)
         self._busy_tables: set[str] = set()
         self._sent_at: dict[str, float] = {}
@@ -189,6 +188,9 @@ class Engine:
             key = next(iter(self._dirty))
             known = await self._discovery.scan(key, self._dirty.pop(key))
             if not known.adopted and known.read_whole and key not in self._adopting:
+                if not self._destination.confirmed:
+                    # While the bucket is listed: it takes a while to get ready for the first question.
+                    tasks.start_soon(self._destination.ask_early)
                 self._adopting.add(key)
                 tasks.start_soon(self._adopt, known)
             self._progress.notify()
@@ -205,8 +207,7 @@ class Engine:
                         # It may have closed while others went first: an outage must not cost one try each.
                         if not gate.is_open(context.now()):
                             continue
-                        await self._check_destination()
-                        await self._discovery.adopt(known)
+                        await self._discovery.adopt(known, self._destination.confirm)
                 except SyncError as error:
                     attempts += 1
                     gate.failed(context.now(), error)
@@ -226,30 +227,18 @@ class Engine:
     async def _checked_at_start(self) -> bool:
         """A service with a wrong destination fails when it is started, not at its first run."""
         try:
-            await self._check_destination()
+            await self._destination.confirm()
         except SyncError as error:
             if self._stops(error):
                 return False
             log.warning("%s; trying again when there is work", error)
         return True
 
-    async def _check_destination(self) -> None:
-        """Before the first work of a new ledger: bucket and dataset are there. Later, failures tell."""
-        async with self._checking:
-            if self._checked:
-                return
-            checked_at = await self.context.apply(get_fact, CHECKED)
-            if checked_at is None:
-                await self.context.store.check()
-                await self.context.sink.check()
-                await self.context.apply(set_fact, CHECKED, repr(self.context.now()))
-            self._checked = True
-
     def _stops(self, error: SyncError) -> bool:
         """Whether a pass ends because of this error; when following, everything rests and is tried again."""
         if not stops_everything(error) and not isinstance(error, ConfigurationError):
             return False
-        if self.context.mode.follow and self._checked:
+        if self.context.mode.follow and self._destination.confirmed:
             if self.context.degraded is None:
                 log.error("%s; everything rests until this is mended", error)
             self.context.degraded = error

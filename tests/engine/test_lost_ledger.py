@@ -14,7 +14,7 @@ PROOF = "backfills without their ledgers"
 RUNS = 1000
 DATASETS = ("d0", "d1", "d2", "d3")
 #: How a backfill of so many runs is cut short: at an instant of a kind, within the first so many of them.
-INSTANTS = {"step": 9000, "commit": 900, "answer": 1000, "upload": 1000, "load": 20}
+INSTANTS = {"step": 6000, "commit": 600, "answer": 1000, "upload": 1000, "load": 20}
 #: Rows go in many small load jobs, so that some are there and others are not at any instant.
 LOAD_ROWS = 50
 
@@ -78,7 +78,7 @@ def test_a_ledger_deleted_again_and_again(folder: Path, seed: int, tell: Tell) -
     world.weather.chances = {"transient": 0.02, "quota": 0.005, "lost_answer": 0.05}
     for _ in range(5):
         world.fuse.renew()
-        world.fuse.light("commit", chance.randint(50, 500))
+        world.fuse.light("commit", chance.randint(50, 300))
         with suppress(CrashError):
             world.run_pass(bulk=True)
         world.lose_ledger()

@@ -104,8 +104,8 @@ class ScriptedBigQuery:
         """Take back the answers that were not asked for."""
         self._script.clear()
 
-    def script_upload(self, *answers: Answer) -> None:
-        """Append the answer that begins a resumable upload, and then these."""
+    def script_session(self, *answers: Answer) -> None:
+        """Append the answer that begins a resumable upload, as of a large load job, and then these."""
         location = f"{self.url}/upload?upload_id={UPLOAD_SESSION}"
         self.script(Answer(200, {}, {"Location": location}), *answers)
 

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from email import message_from_bytes
+from typing import cast
 
 import anyio
 import anyio.to_thread
@@ -84,18 +86,24 @@ class TestRequests:
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
     ) -> None:
         """Goal: the job does that and nothing else. Method: its configuration, id, place and lines."""
-        server.script_upload(load_job("job-1", "DONE"))
+        server.script(load_job("job-1", "DONE"))
         await sink.load(TABLE, ROWS, job_id="job-1")
-        begin, upload = server.asked[-2:]
-        assert begin.path == f"/upload/bigquery/v2/projects/{PROJECT}/jobs"
-        assert begin.json["jobReference"] == {"jobId": "job-1", "projectId": PROJECT, "location": LOCATION}
-        assert begin.json["configuration"]["load"] == {
+        asked = server.asked[-1]
+        assert asked.path == f"/upload/bigquery/v2/projects/{PROJECT}/jobs"
+        kind = asked.headers["Content-Type"].encode()
+        whole = message_from_bytes(b"Content-Type: " + kind + b"\r\n\r\n" + asked.body)
+        begin_part, lines_part = (
+            cast("bytes", part.get_payload(decode=True)) for part in whole.walk() if not part.is_multipart()
+        )
+        begin = json.loads(begin_part)
+        assert begin["jobReference"] == {"jobId": "job-1", "projectId": PROJECT, "location": LOCATION}
+        assert begin["configuration"]["load"] == {
             "sourceFormat": "NEWLINE_DELIMITED_JSON",
             "writeDisposition": "WRITE_APPEND",
             "createDisposition": "CREATE_NEVER",
             "destinationTable": {"projectId": "other-project", "datasetId": DATASET, "tableId": TABLE},
         }
-        assert [json.loads(line) for line in upload.body.decode().splitlines()] == ON_THE_WIRE
+        assert [json.loads(line) for line in lines_part.decode().splitlines()] == ON_THE_WIRE
 
     async def test_a_query_names_runs_as_parameters_and_asks_past_the_cache(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
@@ -125,7 +133,7 @@ class TestWaitingForLoadJobs:
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
     ) -> None:
         """Goal: load returns when rows are in. Method: pending, running, done; each look names the place."""
-        server.script_upload(load_job("job", "PENDING"), load_job("job", "RUNNING"), load_job("job", "DONE"))
+        server.script(load_job("job", "PENDING"), load_job("job", "RUNNING"), load_job("job", "DONE"))
         await sink.load(TABLE, ROWS, job_id="job")
         assert not server.left
         looks = [asked for asked in server.asked if asked.path.endswith("/jobs/job")]
@@ -136,7 +144,7 @@ class TestWaitingForLoadJobs:
     ) -> None:
         """Goal: 409 is the same as having begun it. Method: 409, then the job, running and done."""
         existing = load_job("job", "RUNNING", project="other-project")
-        server.script_upload(error(409, "duplicate"), existing, load_job("job", "DONE"))
+        server.script(error(409, "duplicate"), existing, load_job("job", "DONE"))
         await sink.load(TABLE, ROWS, job_id="job")
         assert not server.left
         assert server.asked[-2].query["location"] == [LOCATION]
@@ -145,7 +153,7 @@ class TestWaitingForLoadJobs:
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
     ) -> None:
         """Goal: somebody else's success is not ours. Method: the job that 409 leads to loads elsewhere."""
-        server.script_upload(error(409, "duplicate"), load_job("job", "DONE", table="elsewhere"))
+        server.script(error(409, "duplicate"), load_job("job", "DONE", table="elsewhere"))
         with pytest.raises(SyncError) as caught:
             await sink.load(TABLE, ROWS, job_id="job")
         assert caught.value.failure is Failure.PERMANENT
@@ -155,7 +163,7 @@ class TestWaitingForLoadJobs:
         sink = BigQueryRowSink(
             DATASET, PROJECT, emulator_host=server.url, timeout_seconds=0.3, threads_limit=1
         )
-        server.script_upload(*[load_job("job", "RUNNING")] * 100)
+        server.script(*[load_job("job", "RUNNING")] * 100)
         with pytest.raises(SyncError) as caught:
             await sink.load(TABLE, ROWS, job_id="job")
         await sink.close()

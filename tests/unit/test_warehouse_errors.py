@@ -128,7 +128,7 @@ class TestAnswers:
     ) -> None:
         """Goal: no row is sent again unseen. Method: every answer to what carries rows."""
         if name == "load":
-            server.script_upload(answer)
+            server.script(answer)
         else:
             server.script(answer)
         caught = await failure_of(WRITES[name](sink))
@@ -192,11 +192,13 @@ class TestAnswers:
         assert "BigQuery Data Editor" in caught.hint
 
     async def test_no_message_holds_an_upload_session(
-        self, server: ScriptedBigQuery, sink: BigQueryRowSink
+        self, server: ScriptedBigQuery, sink: BigQueryRowSink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Goal: errors carry no keys. Method: failing uploads; search all text, the traceback too."""
+        # As for a load job of several megabytes.
+        monkeypatch.setattr("google.cloud.bigquery.client._MAX_MULTIPART_SIZE", 1)
         for answer in (DROP, error(500, "internalError"), Answer(502, b"?"), Answer(500, {"error": {}})):
-            server.script_upload(answer)
+            server.script_session(answer)
             caught = await failure_of(sink.load(TABLE, [row("a")], job_id="job"))
             told = [str(caught), repr(caught), caught.hint, *traceback.format_exception(caught)]
             assert not any(UPLOAD_SESSION in text or server.url in text for text in told)

@@ -145,7 +145,7 @@ class TestLoadJobs:
         self, server: ScriptedBigQuery, sink: BigQueryRowSink, reason: str, failure: Failure
     ) -> None:
         """Goal: a job that ended is never in doubt. Method: a job done with each reason."""
-        server.script_upload(load_job("job", "DONE", (reason, "why")))
+        server.script(load_job("job", "DONE", (reason, "why")))
         caught = await failure_of(sink.load(TABLE, [row("a")], job_id="job"))
         assert (caught.failure, caught.cause) == (failure, "why")
 
@@ -154,7 +154,7 @@ class TestLoadJobs:
     ) -> None:
         """Goal: the cause helps. Method: a result that only counts, beside one that explains."""
         said = "Could not convert value 'string_value: \"many\"' to integer. Field: steps"
-        server.script_upload(load_job("job", "DONE", COUNTED, ("invalid", said)))
+        server.script(load_job("job", "DONE", COUNTED, ("invalid", said)))
         server.script(table_resource(("experiment_run_name", "STRING"), ("steps", "INTEGER")))
         caught = await failure_of(sink.load(TABLE, [row("a", steps="many")], job_id="job"))
         assert (type(caught), caught.failure, caught.cause) == (JobFailedError, Failure.PERMANENT, said)
@@ -163,7 +163,7 @@ class TestLoadJobs:
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
     ) -> None:
         """Goal: not by the job's words. Method: a job failed as "invalid"; the table has no such column."""
-        server.script_upload(load_job("job", "DONE", COUNTED))
+        server.script(load_job("job", "DONE", COUNTED))
         server.script(table_resource(("experiment_run_name", "STRING")))
         caught = await failure_of(sink.load(TABLE, [row("a", steps=1)], job_id="job"))
         assert isinstance(caught, UnknownColumnError)
@@ -173,7 +173,7 @@ class TestLoadJobs:
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
     ) -> None:
         """Goal: one class for one fact, however it is told. Method: the job ends with notFound."""
-        server.script_upload(load_job("job", "DONE", ("notFound", "Not found: Table x")))
+        server.script(load_job("job", "DONE", ("notFound", "Not found: Table x")))
         assert isinstance(await failure_of(sink.load(TABLE, [row("a")], job_id="job")), TableNotFoundError)
 
     @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ class TestLoadJobs:
         self, server: ScriptedBigQuery, sink: BigQueryRowSink, answer: Answer
     ) -> None:
         """Goal: a running job is not begun again under a new id. Method: the first look at it fails."""
-        server.script_upload(load_job("job", "RUNNING"), answer)
+        server.script(load_job("job", "RUNNING"), answer)
         assert (await failure_of(sink.load(TABLE, [row("a")], job_id="job"))).failure is Failure.IN_DOUBT
 
     async def test_a_job_that_is_known_but_not_found_is_in_doubt(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
     ) -> None:
         """Goal: "exists already" counts. Method: 409 for the upload, then 404 for the job."""
-        server.script_upload(error(409, "duplicate"), error(404, "notFound"))
+        server.script(error(409, "duplicate"), error(404, "notFound"))
         assert (await failure_of(sink.load(TABLE, [row("a")], job_id="job"))).failure is Failure.IN_DOUBT
