@@ -7,10 +7,13 @@ not add up and the rate is exact as long as there is work. While there is none, 
 
 A body takes its place as a whole, before its request begins, and its pieces follow each other from there:
 bodies pass one after another at the full rate, not all at once at a crawl. So no request is open longer
-than its own body needs, and its time limit holds however many uploads wait.
+than its own body needs, and its time limit holds however many uploads wait. A body whose connection is slower
+than the rate loses its place while others pass; what it sends then goes first, and holds back those who wait.
 
 Time is passed in, in seconds, by a clock that is never set (`ports.Clock.elapsed`).
 """
+
+import re
 
 from pixaris_sync.ports import Clock
 
@@ -22,13 +25,36 @@ PIECE_BYTES = 64 * 1024
 CREDIT_SECONDS = 0.1
 #: A body may catch up with so much, after its connection stood still; what is left beyond loses its place.
 LATE_SECONDS = 0.5
-#: No wait is longer at once, so that another rate soon reaches whoever waits.
-WAIT_SECONDS_MAX = 1.0
+#: No wait is longer at once, so that another rate soon reaches whoever waits, and nobody is late for it.
+WAIT_SECONDS_MAX = 0.25
 
 #: "Start with a request rate below or near" this, "double the request rate no faster than every 20 minutes":
 #: Cloud Storage's "Request rate and access distribution guidelines", for writes to one bucket.
 WRITES_PER_SECOND_START = 1_000.0
 DOUBLING_SECONDS = 20 * 60.0
+
+#: Units of rates: decimal as networks are sold, binary as files are counted.
+_UNITS: dict[str, int] = {
+    unit: factor
+    for power, letter in enumerate("kmg", start=1)
+    for unit, factor in ((f"{letter}b", 1000**power), (f"{letter}ib", 1024**power))
+} | {"": 1, "b": 1}
+_RATE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([a-z]{0,3})(?:/s)?", re.IGNORECASE | re.ASCII)
+
+
+def parse_rate(text: str) -> int | None:
+    """The bytes per second that a text means: ``10MB``, ``500KiB/s``, ``2000000``; None for ``none``.
+
+    Raises:
+        ValueError: it means none.
+    """
+    if text.strip().lower() == "none":
+        return None
+    found = _RATE.fullmatch(text.strip())
+    factor = _UNITS.get(found[2].lower()) if found else None
+    if found is None or factor is None:
+        raise ValueError("must be bytes per second, such as 10MB or 500KiB, or none")
+    return round(float(found[1]) * factor)
 
 
 class Bandwidth:
@@ -80,15 +106,37 @@ class Bandwidth:
         # A part of a byte is a rounding error, and a sleep that short would return at once, for ever.
         return min(ahead / self._rate, WAIT_SECONDS_MAX) if ahead >= 1 else 0.0
 
-    def is_late(self, place: float, now: float) -> bool:
-        """Whether the stream is long past the byte at `place`, as its connection was slower than the rate.
+    def late_bytes(self, place: float, now: float) -> float:
+        """How far the stream is past the byte at `place`, if that is too far; else 0.
 
-        The rest of such a body must `reserve` anew, or all of it could be sent in one burst.
+        Then its connection was slower than the rate. Sent from its place on, all of the body's rest would go
+        in one burst.
         """
         if self._rate is None:
-            return False
+            return 0.0
         self._advance(now)
-        return self._passed - place > self._rate * LATE_SECONDS + PIECE_BYTES
+        late = self._passed - place
+        return late if late > self._late_bytes_max else 0.0
+
+    def give_back(self, count: float, now: float) -> float:
+        """Let others have up to `count` bytes that had a place and were not sent in time.
+
+        Returns:
+            How many they have: no more than makes a moment's burst.
+        """
+        self._advance(now)
+        given = min(count, self._late_bytes_max)
+        self._passed += given
+        return given
+
+    def hold_back(self, count: float, now: float) -> None:
+        """Let `count` bytes pass that have no place: all who wait do so for that much longer."""
+        self._advance(now)
+        self._passed -= count
+
+    @property
+    def _late_bytes_max(self) -> float:
+        return (self._rate or 0.0) * LATE_SECONDS + PIECE_BYTES
 
     def _advance(self, now: float) -> None:
         if self._rate is not None:
@@ -111,8 +159,8 @@ class PacedBody:
     def __init__(self, bandwidth: Bandwidth, clock: Clock, byte_count: int) -> None:
         self._bandwidth = bandwidth
         self._clock = clock
-        self._left = byte_count
         self._place = bandwidth.reserve(byte_count, clock.elapsed())
+        self._end = self._place + byte_count
 
     async def turn(self) -> None:
         """Wait until the first byte may be sent: before the request, and its time limit, begin."""
@@ -122,14 +170,17 @@ class PacedBody:
     async def piece(self, byte_count: int) -> None:
         """Wait until the next piece may be sent; what exceeds the stated length is paid for afterwards."""
         now = self._clock.elapsed()
-        if self._bandwidth.is_late(self._place, now):
-            self._place = self._bandwidth.reserve(self._left, now)
-        if byte_count > self._left:
-            self._bandwidth.reserve(byte_count - self._left, now)
-            byte_count = self._left
+        if late := self._bandwidth.late_bytes(self._place, now):
+            unused = max(0.0, min(late, self._end - self._place))
+            given = self._bandwidth.give_back(unused, now)
+            self._place += late + given
+            # Its own share passes later by as much as the stream has leapt ahead.
+            self._end += given
         await self.turn()
-        self._place += byte_count
-        self._left -= byte_count
+        beyond = min(byte_count, max(0.0, self._place + byte_count - self._end))
+        if beyond:
+            self._bandwidth.hold_back(beyond, self._clock.elapsed())
+        self._place += byte_count - beyond
 
 
 class WriteRate:
@@ -163,3 +214,30 @@ class WriteRate:
         delay = max(0.0, self._next_at - now)
         self._next_at += 1 / self._rate
         return delay
+
+
+class Pace:
+    """What all uploads to one bucket hold to.
+
+    Args:
+        bandwidth: for their bodies.
+        clock: to wait by.
+    """
+
+    def __init__(self, bandwidth: Bandwidth, clock: Clock) -> None:
+        self._bandwidth = bandwidth
+        self._clock = clock
+        self._writes = WriteRate()
+
+    async def next_object(self) -> None:
+        """Wait until one more object may be written to the bucket."""
+        if delay := self._writes.reserve(self._clock.elapsed()):
+            await self._clock.sleep(delay)
+
+    async def next_body(self, byte_count: int) -> PacedBody | None:
+        """Wait for the turn of a request's body; None where there is no limit: it may be sent as it is."""
+        if self._bandwidth.bytes_per_second is None:
+            return None
+        body = PacedBody(self._bandwidth, self._clock, byte_count)
+        await body.turn()
+        return body

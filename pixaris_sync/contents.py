@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-import aiofiles
 import google_crc32c
 from anyio import to_thread
 
@@ -83,6 +82,9 @@ class FileSource:
     @asynccontextmanager
     async def _opened(self) -> "AsyncIterator[AsyncFileIO]":
         """Open the planned version, and make sure at the end that it still is."""
+        # Imported when a large file comes: small ones are read without.
+        import aiofiles  # noqa: PLC0415 - see above
+
         planned = partial(_planned_handle, self._root, self._run, self._path, self._version)
         handle = await to_thread.run_sync(planned)
         subject = f"{self._run}/{self._path}"

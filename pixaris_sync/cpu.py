@@ -4,16 +4,19 @@ Work cannot be stopped half way, so it is paid for afterwards: who asks is told 
 the process has used fits what it was allowed. Debt is never forgiven, so the share holds over any time that
 is long against one piece of work; of time in which nothing was used, at most `CREDIT_SECONDS` count.
 
+Work comes in bursts: who has used up what it was allowed pauses until the whole credit is there again. Much
+of what files cost is shared by those that are carried together; one by one they cost ten times as much.
+
 All threads of the process are paid for: give `time.process_time()` or its like.
 """
 
 #: How much unused time may be made up for, in seconds of the clock.
-CREDIT_SECONDS = 0.1
+CREDIT_SECONDS = 0.5
 #: No pause is longer at once: ask again after it.
 PAUSE_SECONDS_MAX = 1.0
 
-#: Less is not worth a pause.
-PAUSE_SECONDS_MIN = 0.0005
+#: Less is not worth a pause: to wake up uses some time, too.
+PAUSE_SECONDS_MIN = 0.02
 
 
 class CpuGovernor:
@@ -29,6 +32,7 @@ class CpuGovernor:
     def __init__(self, max_cpu_percent: float | None = None) -> None:
         self._share: float | None = None
         self._debt_seconds = 0.0
+        self._resting = False
         self._seen: tuple[float, float] | None = None
         self.change(max_cpu_percent)
 
@@ -46,7 +50,7 @@ class CpuGovernor:
         if max_cpu_percent is not None and max_cpu_percent <= 0:
             raise ValueError("max_cpu_percent must be positive")
         self._share = None if max_cpu_percent is None else max_cpu_percent / 100
-        self._debt_seconds, self._seen = 0.0, None
+        self._debt_seconds, self._resting, self._seen = 0.0, False, None
 
     def pause_seconds(self, now: float, cpu_seconds: float) -> float:
         """How long to wait before new work begins, then ask again; 0: begin.
@@ -62,6 +66,6 @@ class CpuGovernor:
             self._debt_seconds += (cpu_seconds - used) - self._share * max(0.0, now - then)
         self._debt_seconds = max(self._debt_seconds, -self._share * CREDIT_SECONDS)
         self._seen = (now, cpu_seconds)
-        # A sleep that is too short for the clock would return at once, for ever.
-        pause = self._debt_seconds / self._share
-        return min(pause, PAUSE_SECONDS_MAX) if pause >= PAUSE_SECONDS_MIN else 0.0
+        pause = self._debt_seconds / self._share + CREDIT_SECONDS
+        self._resting = pause >= PAUSE_SECONDS_MIN and (self._resting or self._debt_seconds > 0)
+        return min(pause, PAUSE_SECONDS_MAX) if self._resting else 0.0

@@ -1,16 +1,19 @@
 """A process around the engine: signals, draining within a time limit, and what systemd wants to hear.
 
-SIGTERM or SIGINT drains: no new work, what is in flight may end within the limit, the rest is abandoned
-safely (the ledger knows it is in doubt). A second signal abandons at once.
+SIGTERM, SIGINT, or the SIGHUP of a terminal that is gone, drains: no new work, what is in flight may end
+within the limit, the rest is abandoned safely (the ledger knows it is in doubt). A second signal abandons at
+once. `CHANGE_SIGNAL` says that other limits are wanted; SIGHUP could not be told from a hang-up.
 """
 
 import logging
 import os
 import signal
 import socket
+import stat
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 from anyio.abc import TaskStatus
@@ -20,6 +23,8 @@ from pixaris_sync.ports import Clock
 log = logging.getLogger(__name__)
 
 STATUS_INTERVAL_SECONDS = 2.0
+#: What `pixaris-sync limit` sends.
+CHANGE_SIGNAL = signal.SIGUSR1
 
 
 class Notifier:
@@ -66,22 +71,58 @@ async def drain_on_signal(
     notifier: Notifier,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Wait for SIGTERM or SIGINT and drain; cancel `scope` when that takes too long or at a second signal."""
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+    """Wait for an end signal and drain; cancel `scope` when that takes too long or at a second signal."""
+    signals = [signal.SIGTERM, signal.SIGINT]
+    # Under nohup it is ignored, and stays so.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    with anyio.open_signal_receiver(*signals) as received:
         task_status.started()
         async for number in received:
             interruption.number = number
+            if number == signal.SIGHUP:
+                _leave_terminal()
             log.info("stopping: finishing what is in flight (up to %g s)", drain_timeout_seconds)
             notifier.tell(STOPPING="1", STATUS="finishing what is in flight")
             drain()
             break
         async with anyio.create_task_group() as race:
             race.start_soon(_cancel_after, scope, drain_timeout_seconds, clock)
-            async for _ in received:
+            async for number in received:
+                # A closed terminal may send it twice: nobody asks for haste.
+                if number == signal.SIGHUP:
+                    continue
                 log.warning("stopping at once; what was in flight is looked up at the next start")
                 interruption.forced = True
                 scope.cancel()
                 race.cancel_scope.cancel()
+
+
+def _leave_terminal() -> None:
+    """Send nothing more to a terminal that is gone: each word would be an error."""
+    with Path(os.devnull).open("r+b", buffering=0) as nowhere:
+        for handle in (0, 1, 2):
+            with suppress(OSError):
+                if stat.S_ISCHR(os.fstat(handle).st_mode):
+                    os.dup2(nowhere.fileno(), handle)
+
+
+async def change_on_signal(
+    change: Callable[[], None], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Call `change` at each `CHANGE_SIGNAL`, until cancelled; it is ignored before and after."""
+    try:
+        with anyio.open_signal_receiver(CHANGE_SIGNAL) as received:
+            task_status.started()
+            async for _ in received:
+                change()
+    finally:
+        ignore_change_signal()
+
+
+def ignore_change_signal() -> None:
+    """Let `CHANGE_SIGNAL` do nothing, as long as nobody waits for it: it would end the process."""
+    signal.signal(CHANGE_SIGNAL, signal.SIG_IGN)
 
 
 async def _cancel_after(scope: anyio.CancelScope, seconds: float, clock: Clock) -> None:

@@ -13,8 +13,6 @@ import re
 import zlib
 from typing import BinaryIO, Final
 
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
-
 _SCAN_BYTES: Final = 256 * 1024
 #: Larger images of other formats are not opened: some of Pillow's readers hold the whole file in memory.
 OTHER_FORMATS_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -43,8 +41,6 @@ def image_fault(file: BinaryIO) -> str | None:
     """
     try:
         return _fault_found(file)
-    except UnidentifiedImageError:
-        return "it is in no image format that Pillow knows"
     except OSError as error:
         if error.errno is not None:
             raise
@@ -60,14 +56,24 @@ def _fault_found(file: BinaryIO) -> str | None:
         return "it is empty"
     if magic == _PNG_MAGIC:
         return _png_fault(file)
-    if magic.startswith(_JPEG_MAGIC):
-        JpegImagePlugin.JpegImageFile(file)
-        return None if _jpeg_ends(file) else "it is cut short: its end marker is missing"
-    if file.seek(0, io.SEEK_END) > OTHER_FORMATS_BYTES_MAX:
+    if not magic.startswith(_JPEG_MAGIC) and file.seek(0, io.SEEK_END) > OTHER_FORMATS_BYTES_MAX:
         return "it is neither PNG nor JPEG, and too large to be looked at as anything else"
     file.seek(0)
-    with Image.open(file) as image:
-        image.verify()
+    return _fault_by_pillow(file, is_jpeg=magic.startswith(_JPEG_MAGIC))
+
+
+def _fault_by_pillow(file: BinaryIO, *, is_jpeg: bool) -> str | None:
+    # Pixaris writes PNG: most processes never need it.
+    from PIL import Image, JpegImagePlugin, UnidentifiedImageError  # noqa: PLC0415 - see above
+
+    try:
+        if is_jpeg:
+            JpegImagePlugin.JpegImageFile(file)
+            return None if _jpeg_ends(file) else "it is cut short: its end marker is missing"
+        with Image.open(file) as image:
+            image.verify()
+    except UnidentifiedImageError:
+        return "it is in no image format that Pillow knows"
     return None
 
 

@@ -1,8 +1,14 @@
 """One owner: at most one process works on a results folder.
 
-The lock is an advisory ``flock`` on the results folder itself: it needs no file in there, is seen by every
-process on the machine whatever its state folder, and vanishes with the process, however that ends. Beside
-the ledger a note tells who the owner is, for the message that the second one gets.
+There are two locks, both advisory (``flock``), both gone with their process, however that ends:
+
+- on the results folder itself: it needs no file in there, and is seen by every process on the machine whatever
+  its state folder;
+- on a file beside the ledger: where the state folder is on a network file system, it is seen by processes
+  on other machines too, and the file server takes it from a machine that has crashed. (A folder cannot be
+  locked there: that takes a handle for writing.)
+
+Beside the ledger a note tells who the owner is, for the message that the second one gets.
 """
 
 import fcntl
@@ -21,6 +27,9 @@ from typing import Self
 from pixaris_sync.errors import FolderOwnedError
 
 log = logging.getLogger(__name__)
+
+#: Of the file beside the ledger that is locked. It stays: a lock on a removed file would keep nobody out.
+LOCK_SUFFIX = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ class Ownership:
         self._folder = folder
         self._note = note
         self._command = command
-        self._handle = -1
+        self._handles: list[int] = []
 
     def __enter__(self) -> Self:
         """Take the lock.
@@ -58,9 +67,19 @@ class Ownership:
         Raises:
             FolderOwnedError: another process holds it; the cause says which.
         """
-        self._handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lock(os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        # A state folder that cannot be written shows soon enough elsewhere.
+        with suppress(OSError):
+            self._note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = self._note.with_suffix(LOCK_SUFFIX)
+            self._lock(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        self._write_note()
+        return self
+
+    def _lock(self, handle: int) -> None:
+        self._handles.append(handle)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._close()
             raise FolderOwnedError(
@@ -70,9 +89,8 @@ class Ownership:
                 hint="stop it first, or let it do the work: `pixaris-sync status` shows how far it is",
             ) from None
         except OSError:
-            log.warning("%s cannot be locked: make sure that no other process works on it", self._folder)
-        self._write_note()
-        return self
+            if len(self._handles) == 1:
+                log.warning("%s cannot be locked: make sure that no other process works on it", self._folder)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -83,8 +101,8 @@ class Ownership:
         self._close()
 
     def _close(self) -> None:
-        os.close(self._handle)
-        self._handle = -1
+        while self._handles:
+            os.close(self._handles.pop())
 
     def _write_note(self) -> None:
         owner = Owner(os.getpid(), socket.gethostname(), self._command, time.time())
@@ -111,6 +129,20 @@ def read_owner(note: Path) -> Owner | None:
         owner = Owner(**json.loads(note.read_text(encoding="utf-8")))
         return None if _is_gone(owner) else owner
     except (OSError, ValueError, TypeError, OverflowError):
+        return None
+
+
+def running_owner(folder: Path, note: Path) -> Owner | None:
+    """The process of this machine that owns a folder; None where that is not certain.
+
+    The kernel must know the lock as its: a number from an old note may be that of any other process by now.
+    """
+    owner = read_owner(note)
+    if owner is None or owner.host != socket.gethostname():
+        return None
+    try:
+        return owner if owner.pid in _locking_pids(folder) else None
+    except OSError:
         return None
 
 

@@ -4,7 +4,7 @@ Every method sends what it must and nothing else: an upload is one request, with
 
 Limits. At most `connections_limit` connections are open. A request has `timeout_seconds`, and on top, for its
 body, the time that the slowest uplink would need. Waiting for a free connection counts too, so no more calls
-than connections should be under way. Memory stays below
+than connections should be under way; waiting for bandwidth does not. Memory stays below
 
     calls under way x (the largest content given to `upload`, or chunk_bytes, + the connection's buffer)
         + listings under way x LIST_PAGE_OBJECTS x about 2 KiB
@@ -22,11 +22,12 @@ from urllib.parse import quote
 from gcloud.aio.storage import Storage
 from yarl import URL
 
+from pixaris_sync.bandwidth import Pace
 from pixaris_sync.errors import ConfigurationError, Failure
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
 from pixaris_sync.storage_answers import Refusal, compared, encode_crc32c, read_object, read_page
-from pixaris_sync.storage_bodies import multipart_body
+from pixaris_sync.storage_bodies import MULTIPART_HEAD_BYTES, multipart_body
 from pixaris_sync.storage_connection import GOOGLE_API_ROOT, Connection
 from pixaris_sync.storage_session import CHUNK_UNIT_BYTES, ResumableUpload
 
@@ -49,6 +50,7 @@ class GcsObjectStore:
         emulator_host: address of an emulator, ``host:port`` with or without a scheme; no token is asked for.
         service_file: path of a credentials file; None for the Application Default Credentials.
         api_root: where the API is served, for private endpoints; an emulator's address goes before it.
+        pace: what uploads hold to: bandwidth, and how fast a bucket may be filled; None for nothing.
 
     Raises:
         ConfigurationError: a limit is not positive, or `chunk_bytes` is no such multiple.
@@ -64,6 +66,7 @@ class GcsObjectStore:
         emulator_host: str | None = None,
         service_file: str | None = None,
         api_root: str = GOOGLE_API_ROOT,
+        pace: Pace | None = None,
     ) -> None:
         if min(connections_limit, timeout_seconds) <= 0:
             raise ConfigurationError("use", "the connection limits", "they must be positive")
@@ -78,6 +81,7 @@ class GcsObjectStore:
             service_file=service_file,
             connections_limit=connections_limit,
             timeout_seconds=timeout_seconds,
+            pace=pace,
         )
 
     async def check(self) -> None:
@@ -139,7 +143,15 @@ class GcsObjectStore:
             async with response:
                 return read_object(await response.json(content_type=None))
 
-        answer = await self._connection.request(operation, subject, send, writes=True, checksum=checksum)
+        await self._connection.next_object()
+        answer = await self._connection.request(
+            operation,
+            subject,
+            send,
+            writes=True,
+            checksum=checksum,
+            paced_bytes=len(content) + MULTIPART_HEAD_BYTES,
+        )
         if isinstance(answer, Refusal):
             raise answer.error(operation, subject, bucket=self._connection.bucket)
         return compared(answer, crc32c, operation, subject)
@@ -175,6 +187,7 @@ class GcsObjectStore:
         upload = ResumableUpload(
             self._connection, name, source, content_type, crc32c, if_generation, self._chunk_bytes
         )
+        await self._connection.next_object()
         answer = await upload.run(session_uri, on_session)
         return compared(answer, crc32c, "upload", self._connection.subject(name))
 

@@ -6,12 +6,14 @@ RFC 2046, 5.1.1, for multipart bodies.
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
+
+from pixaris_sync.bandwidth import PIECE_BYTES, PacedBody
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -23,23 +25,31 @@ _TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode("ascii")
 
 MULTIPART_CONTENT_TYPE = f"multipart/related; boundary={_BOUNDARY}"
 
-#: So much is handed to the connection at once: about what it buffers.
-PIECE_BYTES = 64 * 1024
+#: A request's line and headers, about; Google's tokens alone have some 200 bytes.
+HEAD_BYTES = 500
+#: The same, and what a multipart body has around its content.
+MULTIPART_HEAD_BYTES = HEAD_BYTES + 350
 
 
 @dataclass(slots=True)
 class Transfer:
-    """How far a request has come. `begun`: something of its content has left this machine."""
+    """How far a request has come.
 
+    Attributes:
+        pace: what its content holds to on the way; None: nothing.
+        begun: something of its content has left this machine.
+    """
+
+    pace: PacedBody | None = None
     begun: bool = False
 
 
 _transfer: ContextVar[Transfer | None] = ContextVar("_transfer", default=None)
 
 
-def begin_transfer() -> Transfer:
+def begin_transfer(pace: PacedBody | None = None) -> Transfer:
     """Follow the next request that is sent from here; its content tells how far it has come."""
-    transfer = Transfer()
+    transfer = Transfer(pace)
     _transfer.set(transfer)
     return transfer
 
@@ -64,16 +74,27 @@ class ContentBody(aiohttp.Payload):
         return b"".join(self._parts).decode(encoding, errors)
 
     async def write(self, writer: "AbstractStreamWriter") -> None:
-        """Send it, waiting wherever the connection is slower."""
+        """Send it, waiting wherever the connection is slower, or has to be."""
+        pace = None
         if (transfer := _transfer.get()) is not None:
             transfer.begun = True
+            pace = transfer.pace
+        if pace is not None:
+            # The headers have left, or leave with the first piece.
+            await pace.piece(HEAD_BYTES)
+        for piece in self._pieces():
+            if pace is not None:
+                await pace.piece(len(piece))
+            await writer.write(piece)
+
+    def _pieces(self) -> Iterator[bytes | memoryview]:
         if self._size <= PIECE_BYTES:
-            await writer.write(b"".join(self._parts))
+            yield b"".join(self._parts)
             return
         for part in self._parts:
             view = memoryview(part)
             for start in range(0, len(part), PIECE_BYTES):
-                await writer.write(view[start : start + PIECE_BYTES])
+                yield view[start : start + PIECE_BYTES]
 
 
 def multipart_body(name: str, content: bytes, content_type: str, checksum: str) -> ContentBody:

@@ -27,6 +27,7 @@ from gcloud.aio.auth import Token
 from gcloud.aio.auth.token import Type
 from gcloud.aio.storage import Storage
 
+from pixaris_sync.bandwidth import BYTES_PER_SECOND_MIN, Pace
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.storage_answers import CREDENTIALS_HINT, Refusal, unanswered
 from pixaris_sync.storage_bodies import begin_transfer
@@ -36,8 +37,9 @@ T = TypeVar("T")
 #: Where Google's JSON API is served.
 GOOGLE_API_ROOT = "https://storage.googleapis.com"
 
-#: The slowest connection on which a body of any size still arrives within its time limit.
-SLOWEST_UPLINK_BYTES_PER_SECOND = 64 * 1024
+#: The slowest connection on which a body of any size still arrives within its time limit; a limit that can
+#: be set is never slower.
+SLOWEST_UPLINK_BYTES_PER_SECOND = BYTES_PER_SECOND_MIN
 
 #: Enough to create, replace, read and list objects.
 SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
@@ -184,6 +186,7 @@ class Connection:
         service_file: path of a credentials file; None for the Application Default Credentials.
         connections_limit: the most connections to open.
         timeout_seconds: limit of one request without its body; waiting for a free connection counts.
+        pace: what uploads hold to; None for nothing.
     """
 
     def __init__(
@@ -195,6 +198,7 @@ class Connection:
         service_file: str | None,
         connections_limit: int,
         timeout_seconds: float,
+        pace: Pace | None = None,
     ) -> None:
         root = emulator_host or api_root
         self.bucket = bucket
@@ -204,6 +208,7 @@ class Connection:
         self._service_file = service_file
         self._connections_limit = connections_limit
         self._timeout_seconds = timeout_seconds
+        self._pace = pace
         self._session: aiohttp.ClientSession | None = None
         self._storage: Storage | None = None
         self._token: BoundedToken | None = None
@@ -230,6 +235,11 @@ class Connection:
         """The header that a request made by hand needs."""
         return {} if self._token is None else {"Authorization": f"Bearer {await self._token.get()}"}
 
+    async def next_object(self) -> None:
+        """Wait until the bucket can take one more object; emulators take as many as come."""
+        if self._pace is not None and not self._emulated:
+            await self._pace.next_object()
+
     async def close(self) -> None:
         """Give connections back. Safe to call twice; a later request opens new ones."""
         session, self._session, self._storage, self._token = self._session, None, None, None
@@ -244,19 +254,22 @@ class Connection:
         *,
         writes: bool = False,
         checksum: str = "",
+        paced_bytes: int = 0,
     ) -> T | Refusal:
         """Send a request, with a fresh token once if the service does not accept the one it got.
 
         Returns what `send` returns, or how the service refused. `send` raises ValueError for an answer that
-        it cannot read.
+        it cannot read. A request of `paced_bytes` waits for its turn first.
 
         Raises:
             SyncError: there is no readable answer, or no token.
         """
         storage, tokens, renewed = self._open(), self._token, False
         while True:
+            # Before its time limit begins, and before the token, which might be too old by then.
+            pace = await self._pace.next_body(paced_bytes) if self._pace and paced_bytes else None
             token = await tokens.get() if tokens else None
-            transfer = begin_transfer()
+            transfer = begin_transfer(pace)
             try:
                 return await send(storage)
             except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -27,7 +27,7 @@ from pixaris_sync.errors import Failure, LocalFileError, SyncError
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
 from pixaris_sync.storage_answers import Refusal, encode_crc32c, read_object
-from pixaris_sync.storage_bodies import ContentBody
+from pixaris_sync.storage_bodies import HEAD_BYTES, ContentBody
 from pixaris_sync.storage_connection import Connection
 
 #: Chunks are multiples of this, says the service; only the last may be shorter.
@@ -156,7 +156,10 @@ class ResumableUpload:
                 return read_object(await response.json(content_type=None))
 
         checksum = encode_crc32c(self.crc32c) if chunk else ""
-        answer = await self.connection.request(operation, subject, send, writes=last, checksum=checksum)
+        paced_bytes = len(chunk) + HEAD_BYTES if chunk else 0
+        answer = await self.connection.request(
+            operation, subject, send, writes=last, checksum=checksum, paced_bytes=paced_bytes
+        )
         if not isinstance(answer, Refusal):
             return answer
         if answer.status in _GONE and not answer.quotes_checksum:

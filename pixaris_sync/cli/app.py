@@ -157,6 +157,30 @@ def retry(
 
 
 @app.command()
+@with_settings(tuning=False)
+def limit(
+    *,
+    bandwidth_limit: Annotated[
+        str | None, typer.Option(help="Bytes per second, such as 10MB or 500KiB, or none.", metavar="VALUE")
+    ] = None,
+    max_cpu_percent: Annotated[
+        str | None, typer.Option(help="Percent of one core, or none.", metavar="VALUE")
+    ] = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Change the limits of the process that works on the folder; show what it holds to.
+
+    A limit set here lasts as long as that process; one that is not given stays as it is.
+    """
+    from pixaris_sync.cli.limit import change_limits
+
+    wishes = {"bandwidth_limit_bytes_per_second": bandwidth_limit, "max_cpu_percent": max_cpu_percent}
+    sys.exit(change_limits(wishes, flags, config, as_json=json))
+
+
+@app.command()
 def sandbox(
     *,
     data_dir: Annotated[Path | None, typer.Option(help="Keep the data in this folder.")] = None,

@@ -23,7 +23,10 @@ WHERE = (
 )
 
 #: Shorter names for flags.
-ALIASES = {"drain_timeout_seconds": ("--drain-timeout",)}
+ALIASES = {
+    "drain_timeout_seconds": ("--drain-timeout",),
+    "bandwidth_limit_bytes_per_second": ("--bandwidth-limit",),
+}
 
 ConfigOption = Annotated[
     Path | None,

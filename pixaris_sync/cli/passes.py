@@ -14,6 +14,7 @@ import anyio
 from pixaris_sync import __version__, report
 from pixaris_sync.cli.exits import Exit, exit_of_pass
 from pixaris_sync.cli.progress import show_progress
+from pixaris_sync.cli.quiet import begin_quietly
 from pixaris_sync.cli.wiring import owned_ledger, run_engine, settings_for
 from pixaris_sync.ledger.overview import overview
 from pixaris_sync.ledger.selection import Selection
@@ -38,6 +39,7 @@ def selection_of(
 def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
     """Follow the results folder until a signal ends it."""
     settings = settings_for(flags, config)
+    begin_quietly(settings)
     log.info(
         "pixaris-sync %s watches %s for bucket %s and dataset %s",
         __version__,
@@ -56,6 +58,7 @@ def run_pass(
 ) -> Exit:
     """Carry everything selected, then say what was done and what is left."""
     settings = settings_for(flags, config)
+    begin_quietly(settings)
     limited = Selection(
         project=mode.selection.project,
         dataset=mode.selection.dataset,

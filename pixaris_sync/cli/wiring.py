@@ -11,6 +11,9 @@ from typing import Any
 
 import anyio
 
+from pixaris_sync.bandwidth import Pace
+from pixaris_sync.cli.late import LateStore
+from pixaris_sync.cli.quiet import Restraint
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.daemon import Interruption, Notifier, drain_on_signal, tell_status
 from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
@@ -25,7 +28,6 @@ from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.pipeline.follower import follow
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.settings import Settings, load_settings
-from pixaris_sync.storage import GcsObjectStore
 from pixaris_sync.warehouse import BigQueryRowSink
 from pixaris_sync.watch import Changed, changes
 
@@ -71,15 +73,30 @@ def set_up_logging(level: str) -> None:
 
 
 @asynccontextmanager
-async def ports(settings: Settings, *, frames: bool = False) -> AsyncIterator[tuple[ObjectStore, RowSink]]:
-    """The bucket and the BigQuery dataset that the settings name; with `frames`, tables can be read whole."""
-    store = GcsObjectStore(
-        settings.gcp_pixaris_bucket_name,
-        emulator_host=settings.storage_emulator_host,
-        connections_limit=settings.upload_concurrency_limit,
-        timeout_seconds=settings.request_timeout_seconds,
-        chunk_bytes=settings.chunk_bytes,
-    )
+async def ports(
+    settings: Settings, *, frames: bool = False, pace: Pace | None = None
+) -> AsyncIterator[tuple[ObjectStore, RowSink]]:
+    """The bucket and the BigQuery dataset that the settings name.
+
+    Args:
+        settings: which, and how much at once.
+        frames: tables can be read whole.
+        pace: what uploads hold to.
+    """
+
+    def make_store() -> ObjectStore:
+        from pixaris_sync.storage import GcsObjectStore
+
+        return GcsObjectStore(
+            settings.gcp_pixaris_bucket_name,
+            emulator_host=settings.storage_emulator_host,
+            connections_limit=settings.upload_concurrency_limit,
+            timeout_seconds=settings.request_timeout_seconds,
+            chunk_bytes=settings.chunk_bytes,
+            pace=pace,
+        )
+
+    store = LateStore(make_store)
     sink = BigQueryRowSink(
         settings.gcp_bq_experiment_dataset,
         settings.gcp_project_id,
@@ -178,7 +195,8 @@ async def run_engine(
     """
     clock, notifier, interruption = SystemClock(), Notifier(), Interruption()
     left: WorkLeft | None = None
-    async with ports(settings) as (store, sink), anyio.create_task_group() as tasks:
+    restraint = Restraint(settings, clock)
+    async with ports(settings, pace=restraint.pace) as (store, sink), anyio.create_task_group() as tasks:
         engine = Engine(
             settings=settings,
             mode=mode,
@@ -188,6 +206,7 @@ async def run_engine(
             clock=clock,
             jitter=random.Random(),  # noqa: S311 - jitter needs no secrecy
         )
+        engine.context.pause_seconds = restraint.pause_seconds
         with anyio.CancelScope() as scope:
             await tasks.start(
                 partial(
@@ -200,6 +219,7 @@ async def run_engine(
                     notifier=notifier,
                 )
             )
+            await tasks.start(restraint.listen)
             if mode.follow:
                 tasks.start_soon(_keep_following, engine, settings, clock, notifier)
             if beside is not None:

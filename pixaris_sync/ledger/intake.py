@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Connection
 
-from pixaris_sync.ledger.standing import Problem, settle_runs
+from pixaris_sync.ledger.standing import OBJECT_WRITE_SECONDS, Problem, settle_runs
 from pixaris_sync.model import (
     DamagedLine,
     DatasetKey,
@@ -227,8 +227,16 @@ def _take_in_file(
         # pass alive.
         db.execute(
             "UPDATE files SET state = ?, since = ?, attempts = iif(state = ?, attempts, 0),"
-            " next_attempt_at = 0, cause = NULL, hint = NULL WHERE id = ?",
-            (FileState.PENDING, now, FileState.PENDING, known["id"]),
+            " next_attempt_at = iif(state = ?, min(since, ?) + ?, 0), cause = NULL, hint = NULL WHERE id = ?",
+            (
+                FileState.PENDING,
+                now,
+                FileState.PENDING,
+                FileState.UPLOADED,
+                now,
+                OBJECT_WRITE_SECONDS,
+                known["id"],
+            ),
         )
 
 

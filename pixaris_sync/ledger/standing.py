@@ -6,6 +6,9 @@ from sqlite3 import Connection
 
 from pixaris_sync.model import RunState
 
+#: GCS takes about one write a second for one object name.
+OBJECT_WRITE_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
 from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
-from pixaris_sync.ledger.standing import Problem, settle_runs
+from pixaris_sync.ledger.standing import OBJECT_WRITE_SECONDS, Problem, settle_runs
 from pixaris_sync.model import FileState, FileVersion, RemoteObject, RowState, RunKey
 
 #: Files that wait, as the index over open files knows them; the second condition is that index's own.
@@ -149,10 +149,10 @@ UPDATE files SET state = 'uploaded', since = ?, crc32c = ?, generation = ?, ours
 WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?
 """
 #: For a file that changed on the way: the object is a version behind, and is what the newer one may replace.
-_CONFIRM_OLDER = """
-UPDATE files SET state = 'pending', since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,
-    sent_crc32c = NULL
-WHERE id = ? AND NOT (size = ? AND mtime_ns = ? AND inode = ?)
+_CONFIRM_OLDER = f"""
+UPDATE files SET state = 'pending', since = ?1, crc32c = ?2, generation = ?3, ours = 1, looked = 1,
+    sent_crc32c = NULL, next_attempt_at = ?1 + {OBJECT_WRITE_SECONDS}
+WHERE id = ?4 AND NOT (size = ?5 AND mtime_ns = ?6 AND inode = ?7)
 """
 
 

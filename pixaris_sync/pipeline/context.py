@@ -1,10 +1,13 @@
 """What the parts of the engine share."""
 
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import TypeVar
+
+import anyio
 
 from pixaris_sync.clock import SteadyClock
 from pixaris_sync.contents import RunFiles
@@ -22,6 +25,10 @@ from pixaris_sync.settings import Settings
 
 T = TypeVar("T")
 BUCKET = "the bucket"
+#: After so many failures in a row a destination counts as away, which is told once.
+FAILURES_TOLD = 3
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class Context:
         draining: no new work is to begin.
         degraded: why everything rests (credentials, settings), until an attempt succeeds again.
         look_at: asks the engine to scan a dataset again.
+        pause_seconds: how long to wait before more work, then to ask again; 0: begin.
     """
 
     def __init__(
@@ -87,9 +95,12 @@ class Context:
         self.degraded: SyncError | None = None
         self.draining = False
         self.look_at: Callable[[DatasetKey], None] = _nobody_looks
+        self.pause_seconds: Callable[[], float] = _no_pause
+        self._pausing = anyio.Lock()
         self._jitter = jitter
         self._backoff = Backoff(settings.retry_delay_seconds_min, settings.retry_delay_seconds_max)
         self._gates: dict[str, Gate] = {}
+        self._away: set[str] = set()
 
     def now(self) -> float:
         """Seconds since the epoch, as far as known when this process began: it never jumps."""
@@ -109,10 +120,35 @@ class Context:
         """When an item that has failed `attempts` times before may be tried again."""
         return self.now() + self._backoff.delay_seconds(attempts + 1, self._jitter, error)
 
+    def failed(self, destination: str, error: SyncError) -> float:
+        """Note that an attempt at a destination failed.
+
+        Returns:
+            When the attempt may be repeated.
+        """
+        gate = self.gate(destination)
+        opens_at = gate.failed(self.now(), error)
+        if gate.failures == FAILURES_TOLD and destination not in self._away:
+            self._away.add(destination)
+            log.warning("%s; it is tried again until it works", error)
+        return opens_at
+
     def succeeded(self, destination: str) -> None:
         """Note that a destination works, and that credentials and settings do."""
+        if destination in self._away:
+            self._away.discard(destination)
+            log.info("%s works again", destination)
         self.gate(destination).succeeded()
         self.degraded = None
+
+    async def pause(self) -> None:
+        """Wait until the process may take more of the processor, or is told to end; mostly not at all."""
+        if not self.pause_seconds():
+            return
+        # One waits for all: were each woken by itself, that alone would use up what is allowed.
+        async with self._pausing:
+            while not self.draining and (seconds := self.pause_seconds()):
+                await self.clock.sleep(seconds)
 
     async def apply(self, transition: Callable[..., T], *args: object, **kwargs: object) -> T:
         """Run a transition of the ledger durably: ``transition(db, *args, **kwargs)``."""
@@ -121,6 +157,10 @@ class Context:
             return transition(db, *args, **kwargs)
 
         return await self.journal.write(operation)
+
+
+def _no_pause() -> float:
+    return 0.0
 
 
 def _nobody_looks(key: DatasetKey) -> None:

@@ -243,11 +243,11 @@ class Deliveries:
             await context.apply(put_off_rows, now, rows, problem, next_attempt_at=next_at, by_load=True)
             return None
         if sent and error.failure is Failure.IN_DOUBT:
-            context.gate(table).failed(now, error)
+            context.failed(table, error)
             next_at = now + LOOK_SECONDS_MAX
             await context.apply(doubt_rows, now, rows, problem, next_attempt_at=next_at)
         elif error.failure.retryable:
-            opens_at = context.gate(table).failed(now, error)
+            opens_at = context.failed(table, error)
             next_at = max(opens_at, context.next_attempt_at(attempts, error))
             await context.apply(put_off_rows, now, rows, problem, next_attempt_at=next_at)
         elif len(rows) > 1 and error.failure is Failure.PERMANENT and not self._refuses_all(table, error):
@@ -271,7 +271,7 @@ class Deliveries:
         await self._context.apply(trouble_rows, self._context.now(), rows, problem_of(error))
         if stops_everything(error) or isinstance(error, ConfigurationError):
             return error
-        self._context.gate(table).failed(self._context.now(), error)
+        self._context.failed(table, error)
         return None
 
     async def _look(self, step: LookForRows) -> SyncError | None:

@@ -19,6 +19,7 @@ from pixaris_sync.errors import ConfigurationError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
+from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.overview import WorkLeft, work_left
 from pixaris_sync.ledger.rows import recover_deliveries, stands
 from pixaris_sync.ledger.uploads import UploadTask, adoption_failed, claim, next_upload_at, recover_uploads
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 #: Ends that arrive together are answered together.
 COORDINATE_PAUSE_SECONDS = 0.002
 ADOPTIONS_LIMIT = 8
+#: Scope and subject of the notice that everything rests.
+REST = "everything"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class Engine:
         self._sent_at: dict[str, float] = {}
         self._drain_asked = anyio.Event()
         self._fatal: SyncError | None = None
+        self._rest_told: SyncError | None = None
         self._started = anyio.Event()
 
     async def started(self) -> None:
@@ -129,6 +133,7 @@ class Engine:
             try:
                 await self.context.apply(recover_uploads, self.context.now())
                 await self.context.apply(recover_deliveries, self.context.now())
+                await self.context.apply(take_in_notices, self.context.now(), REST, [])
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._scan, tasks)
                     tasks.start_soon(self._lane.write_receipts)
@@ -210,7 +215,7 @@ class Engine:
                         await self._discovery.adopt(known, self._destination.confirm)
                 except SyncError as error:
                     attempts += 1
-                    gate.failed(context.now(), error)
+                    context.failed(BUCKET, error)
                     await context.apply(adoption_failed, context.now(), known.id, problem_of(error))
                     if self._stops(error):
                         return
@@ -247,6 +252,15 @@ class Engine:
         self.drain()
         return True
 
+    async def _tell_of_rest(self) -> None:
+        """Let the ledger say, for ``status``, why everything rests, and that it does not any more."""
+        degraded = self.context.degraded
+        if degraded is self._rest_told:
+            return
+        self._rest_told = degraded
+        notices = [Notice(REST, problem_of(degraded), left_out=False)] if degraded else []
+        await self.context.apply(take_in_notices, self.context.now(), REST, notices)
+
     # -- deciding ----------------------------------------------------------------------------------------
 
     async def _coordinate(self, tasks: TaskGroup) -> None:
@@ -258,6 +272,7 @@ class Engine:
                     return
                 await progress.wait()
                 continue
+            await self._tell_of_rest()
             snapshot = await context.apply(self._take_snapshot)
             if snapshot.claimed:
                 self._lane.take(tasks, snapshot.claimed)
@@ -317,14 +332,14 @@ class Engine:
     def _settled(self, error: SyncError | None) -> None:
         """The next state of files is in the ledger; `error` is one that stops everything."""
         if error is not None:
-            self.context.gate(BUCKET).failed(self.context.now(), error)
+            self.context.failed(BUCKET, error)
             self._stops(error)
         self._progress.notify()
 
     async def _step(self, step: Step) -> None:
         error = await self._deliveries.perform(step)
         if error is not None:
-            self.context.gate(step.table_id).failed(self.context.now(), error)
+            self.context.failed(step.table_id, error)
             self._stops(error)
         self._busy_tables.discard(step.table_id)
         self._progress.notify()

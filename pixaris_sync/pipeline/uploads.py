@@ -196,7 +196,7 @@ async def _remote_failure(context: Context, task: UploadTask, error: SyncError) 
         await context.apply(unclaim, now, task, in_doubt=False)
         return error
     if error.failure.retryable:
-        opens_at = context.gate(BUCKET).failed(now, error)
+        opens_at = context.failed(BUCKET, error)
         await context.apply(
             put_off_upload,
             now,

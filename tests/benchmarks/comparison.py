@@ -4,7 +4,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tests.benchmarks.contenders import CONTENDERS, Contender, Place
 from tests.benchmarks.cores import Cores, choose_cores
 from tests.benchmarks.processes import Measured, measure
 from tests.benchmarks.results import Case, Run
+from tests.benchmarks.scratch import scratch_folder
 from tests.benchmarks.sets import RunSet, run_set
 
 #: Behind the name of a set: everything was carried before, and nothing is new.
@@ -100,16 +101,16 @@ class _Track:
             self.cloud.reset(case.latency_ms, with_md5=self.contender.wants_md5)
         else:
             self.cloud.set_latency(case.latency_ms)
-        scratch = self.kept or Path(tempfile.mkdtemp(prefix="scratch-", dir=self.cache))
-        place = self._place(scratch, case.latency_ms)
+        with nullcontext(self.kept) if self.kept else scratch_folder(self.cache) as scratch:
+            return self._run_in(self._place(scratch, case.latency_ms), case, repeat)
+
+    def _run_in(self, place: Place, case: Case, repeat: int) -> Run:
         counts_before = self.cloud.counts()
         before = self.cloud.load()
         measured = self._measure(place)
         share = self.cloud.load().share_since(before)
         counts = {k: n - counts_before.get(k, 0) for k, n in self.cloud.counts().items()}
         self._make_sure_all_is_there(place)
-        if self.kept is None:
-            shutil.rmtree(scratch)
         given = self.contender.subset(place) / self.runs.shape.runs
         scaled = self.contender.scaled(measured, place)
         gcs = sum(number for kind, number in counts.items() if kind.startswith("gcs."))

@@ -303,3 +303,30 @@ def test_runs_of_a_dataset_that_cannot_be_listed_say_why_they_wait(world: World)
     assert world.run_pass().waiting == 0
     assert world.state_of(early)[0] == "synced"
     world.check_everything_arrived()
+
+
+def test_status_says_why_everything_rests(world: World) -> None:
+    """Goal: runs that wait for credentials do not look as if they waited for their turn.
+
+    Method: credentials expire while `watch` has work, and are renewed; status is asked in between and after.
+    """
+    told: list[list[str]] = []
+
+    async def expire(engine: Engine) -> None:
+        world.local.store(name="first")
+        engine.look_at(world.local.runs[0].key.dataset_key)
+        await world.clock.sleep(60)
+        world.weather.credentials = False
+        engine.look_at(world.local.store(name="second").key.dataset_key)
+        await world.clock.sleep(60)
+        told.append([problem.cause for problem in world.check().problems if problem.state == "notice"])
+        world.weather.credentials = True
+        await world.clock.sleep(2 * world.settings.retry_delay_seconds_max)
+        told.append([problem.cause for problem in world.check().problems if problem.state == "notice"])
+
+    world.follow(expire)
+
+    [[cause], after] = told
+    assert "401" in cause
+    assert after == []
+    world.check_everything_arrived()

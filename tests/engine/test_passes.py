@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from pixaris_sync.cpu import CpuGovernor
+from pixaris_sync.pipeline.discovery import Look
+from pixaris_sync.pipeline.engine import Engine
 from tests.engine.world import World
 
 
@@ -174,3 +177,34 @@ def test_rows_of_the_steady_state_are_streamed(world: World) -> None:
 
     world.check_everything_arrived()
     assert (world.sink.counts["load"], world.sink.counts["stream"]) == (1, 1)
+
+
+def test_a_pass_holds_to_its_share_of_the_processor(world: World) -> None:
+    """Goal: the limit holds, and what waits for it does not use it up.
+
+    Method: 600 files; each upload uses 2 ms, and each task that is woken some, too; a tenth of a core.
+    """
+    governor, asked = CpuGovernor(10), 0
+
+    def used_seconds() -> float:
+        return 0.002 * len(world.store.objects) + 0.000_05 * asked
+
+    def pause_seconds() -> float:
+        nonlocal asked
+        asked += 1
+        return governor.pause_seconds(world.clock.elapsed(), used_seconds())
+
+    async def work(engine: Engine) -> None:
+        engine.context.pause_seconds = pause_seconds
+        for number in range(6):
+            world.local.store(f"run{number}", images=100)
+        began = world.clock.elapsed()
+        await engine.look_at_all(Look.EVERYTHING)
+        while len(world.store.objects) < 600:
+            await world.clock.sleep(0.1)
+        assert world.clock.elapsed() - began == pytest.approx(used_seconds() / 0.1, rel=0.1)
+
+    world.follow(work)
+
+    world.check_everything_arrived()
+    assert asked < 10 * 600

@@ -73,6 +73,8 @@ class CommandLine:
             **environment,
             "PIXARIS_SYNC_LOCAL_RESULTS_FOLDER": str(folder),
             "PIXARIS_SYNC_STATE_DIR": str(state_dir),
+            # Last in line for the processor, it would wait for whatever else this machine does.
+            "PIXARIS_SYNC_QUIET": "false",
         }
 
     def but(self, **variables: str | None) -> "CommandLine":

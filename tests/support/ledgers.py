@@ -130,8 +130,13 @@ class Book:
         known = self.dataset() if dataset_id is None else dataset_id
         return self.do(intake.take_in, known, tail(records, **options), runs)
 
-    def claim(self, count: int = 100, selection: Selection = ALL) -> list[uploads.UploadTask]:
-        return self.do(uploads.claim, selection, count)
+    def claim(
+        self, count: int = 100, selection: Selection = ALL, *, later_seconds: float = 0.0
+    ) -> list[uploads.UploadTask]:
+        found: list[uploads.UploadTask] = self.ledger.write(
+            lambda db: uploads.claim(db, self.now + later_seconds, selection, count)
+        )
+        return found
 
     def upload(self, task: uploads.UploadTask, *, was_there: bool = False) -> None:
         self.do(uploads.confirm_uploads, [uploads.Receipt(task, remote(task), was_there)])

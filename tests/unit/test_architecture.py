@@ -52,6 +52,7 @@ ROOMS = {
     "inspection": "scan",
     "ledger": "ledger",
     "limits": "pure",
+    "live_limits": "ownership",
     "model": "vocabulary",
     "names": "pure",
     "ownership": "ownership",

@@ -157,6 +157,55 @@ def test_a_slow_connection_does_not_end_in_a_burst() -> None:
     assert uplink.bytes_between(5, 6) <= (1 + LATE_SECONDS) * RATE + 2 * PIECE_BYTES
 
 
+def test_slow_connections_neither_starve_nor_exceed_the_rate() -> None:
+    """Goal: the rate is used up and held where each connection is slower. Method: 40 bodies at a fifth of it.
+
+    Each piece of them is on its way for five times as long as the rate would allow.
+    """
+    clock = VirtualClock()
+    uplink = Uplink(clock, Bandwidth(RATE))
+
+    async def go() -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(40):
+                tasks.start_soon(uplink.upload, 1_000_000, 5 * PIECE_BYTES / RATE)
+
+    clock.run(go)
+    assert clock.elapsed() == pytest.approx(40, rel=0.2)
+    for second in range(1, 30):
+        assert uplink.bytes_between(second, second + 5) <= 5 * 1.05 * RATE + LATE_SECONDS * RATE
+    # Without a limit, a body would take five seconds.
+    assert max(uplink.request_seconds) < 12
+
+
+def test_a_body_that_lost_its_place_is_not_sent_behind_all_that_wait() -> None:
+    """Goal: its time limit holds. Method: a stall of 2 s in the first of bodies that take 60 s together."""
+    clock = VirtualClock()
+    bandwidth = Bandwidth(RATE)
+    took: list[float] = []
+
+    async def stalls() -> None:
+        body = PacedBody(bandwidth, clock, 1_000_000)
+        await body.turn()
+        began = clock.elapsed()
+        for number in range(1_000_000 // PIECE_BYTES):
+            await body.piece(PIECE_BYTES)
+            if number == 5:
+                await clock.sleep(2)
+        took.append(clock.elapsed() - began)
+
+    async def go() -> None:
+        uplink = Uplink(clock, bandwidth)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stalls)
+            for _ in range(59):
+                tasks.start_soon(uplink.upload, 1_000_000)
+
+    clock.run(go)
+    assert took[0] < 5
+    assert clock.elapsed() == pytest.approx(60, rel=0.05)
+
+
 def test_what_a_body_has_on_top_is_paid_for() -> None:
     """Goal: many small files hold to the rate, too. Method: 2,000 bodies a tenth longer than they said."""
     clock = VirtualClock()

@@ -16,7 +16,7 @@ from pixaris_sync.settings import Settings
 #: Typer carries its own click: what it makes of commands is looked at by attributes, not by class.
 GROUP: Any = typer.main.get_command(app)
 TUNED = ("watch", "sync", "backfill")
-ASKING = ("status", "verify", "retry")
+ASKING = ("status", "verify", "retry", "limit")
 
 
 def options(name: str) -> dict[str, Any]:
@@ -68,6 +68,12 @@ def test_every_command_that_reports_speaks_json(name: str) -> None:
 def test_the_promised_short_flag_for_draining_is_there() -> None:
     """Goal: `--drain-timeout` as documented. Method: it is the setting's other name."""
     assert options("watch")["--drain-timeout"].name == "drain_timeout_seconds"
+
+
+def test_the_promised_short_flag_for_bandwidth_is_there() -> None:
+    """Goal: `--bandwidth-limit` as documented. Method: look it up, also in `limit`."""
+    assert options("sync")["--bandwidth-limit"].name == "bandwidth_limit_bytes_per_second"
+    assert {"--bandwidth-limit", "--max-cpu-percent"} <= options("limit").keys()
 
 
 @pytest.mark.parametrize("name", [*TUNED, *ASKING, "sandbox", "demo"])

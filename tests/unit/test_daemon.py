@@ -11,7 +11,16 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pixaris_sync.daemon import STATUS_INTERVAL_SECONDS, Interruption, Notifier, drain_on_signal, tell_status
+from pixaris_sync import daemon
+from pixaris_sync.daemon import (
+    CHANGE_SIGNAL,
+    STATUS_INTERVAL_SECONDS,
+    Interruption,
+    Notifier,
+    change_on_signal,
+    drain_on_signal,
+    tell_status,
+)
 from tests.fakes.clock import ManualClock
 
 PATIENCE_SECONDS = 20.0
@@ -22,6 +31,11 @@ DRAIN_SECONDS = 30.0
 def _without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _stay_at_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "_leave_terminal", lambda: None)
 
 
 def listening(address: str) -> socket.socket:
@@ -161,7 +175,7 @@ async def running() -> AsyncIterator[Process]:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_the_first_signal_drains_and_abandons_nothing(number: signal.Signals) -> None:
     """Goal: what is in flight may end. Method: one signal, and time short of the limit."""
     async with running() as process:
@@ -195,6 +209,67 @@ async def test_a_second_signal_abandons_at_once() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await process.abandoned.wait()
     assert process.interruption == Interruption(signal.SIGINT, forced=True)
+
+
+@pytest.mark.anyio
+async def test_a_terminal_that_hangs_up_twice_asks_for_no_haste() -> None:
+    """Goal: a closed terminal loses no work. Method: SIGHUP twice, as kernel and shell do.
+
+    The SIGTERM after it is what asks for haste.
+    """
+    async with running() as process:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await process.drained.wait()
+        os.kill(os.getpid(), signal.SIGHUP)
+        with anyio.open_signal_receiver(signal.SIGUSR2) as received:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            async for _ in received:
+                break
+        await anyio.wait_all_tasks_blocked()
+        assert not process.abandoned.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await process.abandoned.wait()
+    assert process.interruption == Interruption(signal.SIGHUP, forced=True)
+
+
+@pytest.mark.anyio
+async def test_a_hang_up_is_ignored_where_it_was_before() -> None:
+    """Goal: `nohup pixaris-sync backfill &` goes on. Method: ignored as nohup does, then sent."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with running() as process:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await process.drained.wait()
+        assert process.interruption == Interruption(signal.SIGTERM, forced=False)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.anyio
+async def test_other_limits_are_asked_for_by_a_signal_that_never_ends_the_process() -> None:
+    """Goal: `limit` at any time. Method: the signal while somebody listens, twice, and when nobody does."""
+    before = signal.getsignal(CHANGE_SIGNAL)
+    seen: list[int] = []
+    changed = anyio.Event()
+
+    def change() -> None:
+        seen.append(1)
+        changed.set()
+
+    try:
+        with anyio.fail_after(PATIENCE_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(partial(change_on_signal, change))
+                for _ in range(2):
+                    changed = anyio.Event()
+                    os.kill(os.getpid(), CHANGE_SIGNAL)
+                    await changed.wait()
+                tasks.cancel_scope.cancel()
+        os.kill(os.getpid(), CHANGE_SIGNAL)
+        assert len(seen) == 2
+    finally:
+        signal.signal(CHANGE_SIGNAL, before)
 
 
 @pytest.mark.anyio

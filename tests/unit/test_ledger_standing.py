@@ -26,6 +26,8 @@ class ModelFile:
     version: int
     state: str = "pending"
     cause: str | None = None
+    ours: bool = False
+    left_out_unless_found: bool = False
 
 
 @dataclass
@@ -89,19 +91,29 @@ class Ledger(RuleBasedStateMachine):
     def model_row(self, row: rows.PendingRow) -> ModelRow:
         return self.model[row.run.run].rows[row.line]
 
-    def look_into(self, name: str, versions: dict[str, int], problem: Problem | None) -> None:
+    def look_into(
+        self, name: str, versions: dict[str, int], problem: Problem | None, *, new_record: bool = False
+    ) -> None:
         run = self.model.setdefault(name, ModelRun())
         run.inspected = True
         complete = bool(run.files) and all(one.state == "uploaded" for one in run.files.values())
+        # A new record may need files that were never there.
+        complete = complete and not new_record
         run.folder_cause = problem.cause if problem and not complete else None
         for path, version in versions.items() if problem is None else ():
             known = run.files.get(path)
             if known is None:
                 run.files[path] = ModelFile(version)
-            elif known.version != version:
-                known.version = version
+            elif known.version != version or known.left_out_unless_found:
+                known.version, known.left_out_unless_found = version, False
                 if known.state != "uploading":
                     known.state, known.cause = "pending", None
+        if problem is None:
+            run.files = {
+                path: one
+                for path, one in run.files.items()
+                if not one.left_out_unless_found or one.state in ("uploading", "uploaded")
+            }
 
     # -- what a scan finds ---------------------------------------------------------------------------------
 
@@ -115,7 +127,7 @@ class Ledger(RuleBasedStateMachine):
         files = [file(path, size=version) for path, version in versions.items()]
         one = record(name, line=self.lines, note=self.lines)
         self.book.take(found_run(one, name=name, files=files, problem=problem), dataset_id=self.dataset_id)
-        self.look_into(name, versions, problem)
+        self.look_into(name, versions, problem, new_record=True)
         self.model[name].rows[self.lines] = ModelRow()
 
     @precondition(lambda self: self.model)
@@ -144,7 +156,7 @@ class Ledger(RuleBasedStateMachine):
             for one in run.files.values()
             if one.state == "pending"
         ]
-        claimed = self.book.claim(count)
+        claimed = self.book.claim(count, later_seconds=1)
         assert len(claimed) == min(count, len(waiting))
         for task in claimed:
             self.model_file(task).state = "uploading"
@@ -156,6 +168,7 @@ class Ledger(RuleBasedStateMachine):
         task = self.tasks.pop()
         self.book.upload(task, was_there=was_there)
         one = self.model_file(task)
+        one.ours = True
         if one.version == task.version.size:
             one.state, one.cause = "uploaded", None
         else:
@@ -271,6 +284,7 @@ class Ledger(RuleBasedStateMachine):
                 for one in run.files.values():
                     if one.state == "quarantined":
                         one.state, one.cause = "pending", None
+                        one.left_out_unless_found |= not one.ours
                 for row in run.rows.values():
                     if row.state == "quarantined":
                         row.state, row.cause = ("in_doubt" if row.taken else "pending"), None

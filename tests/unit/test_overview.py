@@ -216,7 +216,7 @@ def test_a_released_file_keeps_our_own_object(book: Book) -> None:
     book.take(found_run(record(), files=[file()]))
     book.upload_all()
     book.do(intake.take_in_runs, book.dataset(), [found_run(files=[file(size=11)])])
-    [task] = book.claim()
+    [task] = book.claim(later_seconds=1)
     book.do(uploads.give_up_upload, task, PROBLEM)
     release(book)
     [task] = book.claim()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.errors import FolderOwnedError
-from pixaris_sync.ownership import Ownership, read_owner
+from pixaris_sync.ownership import Ownership, read_owner, running_owner
 
 #: Takes the lock, says so, and holds it until its input ends or it is killed.
 OWNER = """
@@ -86,6 +86,22 @@ def test_a_killed_owner_owns_nothing(folder: Path, note: Path) -> None:
         assert (found.pid, found.host, found.command) == (os.getpid(), socket.gethostname(), "sync")
 
 
+def test_who_shares_only_the_state_folder_is_refused_too(folder: Path, note: Path, tmp_path: Path) -> None:
+    """Goal: a machine that mounts both folders from a file server is kept out, and let in after a crash.
+
+    Method: the lock on the results folder is not seen, as if there were two of them; the owner is killed.
+    """
+    elsewhere = tmp_path / "mounted"
+    elsewhere.mkdir()
+    with owner(folder, note) as process:
+        cause = refusal(elsewhere, note).cause
+        assert f"process {process.pid} on {socket.gethostname()} (pixaris-sync watch, since " in cause
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with Ownership(elsewhere, note, "sync"):
+            assert (note.parent / "ledger.lock").stat().st_mode & 0o777 == 0o600
+
+
 def test_owners_with_different_state_folders_still_meet(folder: Path, note: Path, tmp_path: Path) -> None:
     """Goal: the lock is on the folder, not on the state. Method: another note, absent or of somebody else."""
     elsewhere = tmp_path / "elsewhere" / "ledger.owner"
@@ -110,9 +126,9 @@ def test_owning_leaves_no_trace(folder: Path, note: Path) -> None:
     """Goal: the results folder stays as it is, and the note goes with its owner. Method: list both."""
     with Ownership(folder, note, "sync"):
         assert list(folder.iterdir()) == []
-        assert [path.name for path in note.parent.iterdir()] == [note.name]
+        assert {path.name for path in note.parent.iterdir()} == {note.name, "ledger.lock"}
         assert note.stat().st_mode & 0o777 == 0o600
-    assert list(note.parent.iterdir()) == []
+    assert [path.name for path in note.parent.iterdir()] == ["ledger.lock"]
 
 
 def test_an_owner_that_fails_gives_the_folder_back(folder: Path, note: Path) -> None:
@@ -149,3 +165,38 @@ def test_an_owner_on_another_machine_counts_as_alive(note: Path) -> None:
     assert str(found) == (
         "process 4194305 on elsewhere (pixaris-sync watch, since 1970-01-01T00:00:00+00:00)"
     )
+
+
+def test_only_who_holds_the_lock_is_the_running_owner(folder: Path, note: Path) -> None:
+    """Goal: no signal to a stranger. Method: while an owner runs, and by its note when it was killed.
+
+    The note is made to name this process: it lives, as whoever gets the number of a dead one does.
+    """
+    assert running_owner(folder, note) is None
+    with owner(folder, note) as process:
+        found = running_owner(folder, note)
+        assert found is not None
+        assert found.pid == process.pid
+        told = json.loads(note.read_text())
+        process.kill()
+        process.wait()
+        note.write_text(json.dumps(told | {"pid": os.getpid()}))
+        assert read_owner(note) is not None
+        assert running_owner(folder, note) is None
+
+
+def test_an_owner_on_another_machine_runs_elsewhere(folder: Path, note: Path) -> None:
+    """Goal: as above. Method: a note of another host, with the number of this very process."""
+    with Ownership(folder, note, "watch"):
+        found = running_owner(folder, note)
+        assert found is not None
+        assert found.pid == os.getpid()
+        note.write_text(json.dumps(json.loads(note.read_text()) | {"host": "elsewhere"}))
+        assert running_owner(folder, note) is None
+
+
+def test_a_folder_that_is_gone_has_no_running_owner(folder: Path, note: Path) -> None:
+    """Goal: no traceback. Method: remove it under its owner."""
+    with Ownership(folder, note, "watch"):
+        folder.rmdir()
+        assert running_owner(folder, note) is None

@@ -1,5 +1,6 @@
 """Where settings come from, their bounds, and where the ledger lies."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,46 @@ def test_a_refused_value_is_named_with_its_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("10MB", 10_000_000),
+        ("1.5 MiB/s", 1_572_864),
+        ("500kib", 512_000),
+        ("500KB", 500_000),
+        ("2GB", 2_000_000_000),
+        ("70000", 70_000),
+        ("70000 B", 70_000),
+        (65_536, 65_536),
+        ("none", None),
+        (" None ", None),
+    ],
+)
+def test_rates_are_written_as_people_write_them(tmp_path: Path, text: Any, rate: int | None) -> None:
+    """Goal: no counting of noughts. Method: decimal and binary units, none; as flag, in a file."""
+    assert load(bandwidth_limit_bytes_per_second=text).bandwidth_limit_bytes_per_second == rate
+    config = written(tmp_path, f"pixaris_sync: {{bandwidth_limit_bytes_per_second: {text!r}}}")
+    assert load(config).bandwidth_limit_bytes_per_second == rate
+
+
+@pytest.mark.parametrize(("text", "percent"), [("25", 25.0), ("12.5", 12.5), ("none", None), (50, 50.0)])
+def test_a_share_of_the_processor_is_a_number_or_none(text: Any, percent: float | None) -> None:
+    """Goal: a limit that can be lifted where a file sets one. Method: numbers as text, none."""
+    assert load(max_cpu_percent=text).max_cpu_percent == percent
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("bandwidth_limit_bytes_per_second", "65535"),
+        ("bandwidth_limit_bytes_per_second", "-10MB"),
+        ("bandwidth_limit_bytes_per_second", "10Mbit"),
+        ("bandwidth_limit_bytes_per_second", "fast"),
+        ("bandwidth_limit_bytes_per_second", "1e9"),
+        ("max_cpu_percent", "0"),
+        ("max_cpu_percent", "nan"),
+        ("max_cpu_percent", "half"),
+        ("max_cpu_percent", str(100 * (os.cpu_count() or 1) + 1)),
+        ("quiet", "perhaps"),
         ("upload_concurrency_limit", "0"),
         ("upload_concurrency_limit", "many"),
         ("loads_per_day_limit", "1501"),

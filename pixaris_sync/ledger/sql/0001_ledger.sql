@@ -118,7 +118,7 @@ CREATE TABLE tables (
 ) STRICT;
 
 CREATE TABLE notices (
-    scope TEXT NOT NULL,                   -- 'project/dataset', or '' for the whole results folder
+    scope TEXT NOT NULL,                   -- 'project/dataset', '' for the whole results folder, or 'everything'
     subject TEXT NOT NULL,
     state TEXT NOT NULL,                   -- 'quarantined': left out until somebody acts; 'notice': to know
     since REAL NOT NULL,

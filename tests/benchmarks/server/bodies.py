@@ -93,19 +93,23 @@ class Related:
 
     def feed(self, data: bytes) -> None:
         """See `Sink`."""
-        held = self._held + data if self._held else data
         if not self._in_content:
+            held = self._held + data
             begin = self._read_head(held)
             if begin < 0:
                 self._held = held
                 return
             self._in_content = True
-            held = held[begin:]
-        # The last boundary is no part of the content; where it begins shows at the end only.
-        if len(held) > _TAIL_BYTES:
+            self._held, data = b"", held[begin:]
+        # Where the last boundary begins, which is no part of the content, shows at the end only: the last
+        # piece is held back. Whole pieces are passed on without a copy.
+        if len(data) >= _TAIL_BYTES:
+            self._target.feed(self._held)
+            self._held = data
+        else:
+            held = self._held + data
             self._target.feed(held[:-_TAIL_BYTES])
-            held = held[-_TAIL_BYTES:]
-        self._held = held
+            self._held = held[-_TAIL_BYTES:]
 
     def end(self) -> None:
         """See `Sink`.
