@@ -2,8 +2,8 @@
 
 There are two locks, both advisory (``flock``), both gone with their process, however that ends:
 
-- on the results folder itself: it needs no file in there, and is seen by every process on the machine whatever
-  its state folder;
+- on the results folder itself: it needs no file in there, and is seen by every process on the machine
+  whatever its state folder;
 - on a file beside the ledger: where the state folder is on a network file system, it is seen by processes
   on other machines too, and the file server takes it from a machine that has crashed. (A folder cannot be
   locked there: that takes a handle for writing.)
