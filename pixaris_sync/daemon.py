@@ -34,6 +34,11 @@ class Notifier:
         self._address = os.environ.get("NOTIFY_SOCKET") if address is None else address
 
     @property
+    def listens(self) -> bool:
+        """Whether anybody is told."""
+        return bool(self._address)
+
+    @property
     def watchdog_seconds(self) -> float | None:
         """How often a sign of life must be given at least, half of what systemd allows; None: never."""
         allowed_us = os.environ.get("WATCHDOG_USEC", "")

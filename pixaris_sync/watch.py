@@ -41,6 +41,8 @@ _WAIT_MS: Final = 60_000
 _VANISHED_LIMIT: Final = 3
 #: How long to wait before watching anew where it broke.
 _BROKEN_PAUSE_SECONDS: Final = 1.0
+#: Without any event for so long, the watching thread wakes less often.
+_QUIET_AFTER_SECONDS: Final = 30.0
 #: RustNotify's debug, force_polling, poll_delay_ms, recursive and ignore_permission_denied.
 _NOT_RECURSIVE: Final = (False, False, 0, False, False)
 #: A dataset is a folder this deep below the results folder.
@@ -111,6 +113,7 @@ async def changes(
     *,
     debounce_ms: int = 50,
     step_ms: int = 10,
+    quiet_step_ms: int = 50,
     polling: bool = False,
     poll_delay_ms: int = 1_000,
     tracking_file: str = DEFAULT_TRACKING_FILE,
@@ -125,6 +128,7 @@ async def changes(
         debounce_ms: events within this time at most are told of together.
         step_ms: events that follow each other within this time are told of together; also how often the
             watching thread wakes.
+        quiet_step_ms: the same once nothing has happened for a while: each waking costs a little.
         polling: compare the status of folders and tracking files instead of asking the kernel: for network
             file systems, whose changes by other machines no kernel tells of, and where a limit is reached.
         poll_delay_ms: how often to compare.
@@ -139,7 +143,7 @@ async def changes(
     words = (
         _poll(root, stop, tracking_file, poll_delay_ms)
         if polling
-        else _listen(root, stop, debounce_ms, step_ms)
+        else _listen(root, stop, debounce_ms, step_ms, quiet_step_ms)
     )
     async with aclosing(words):
         async for word in words:
@@ -147,18 +151,20 @@ async def changes(
 
 
 async def _listen(
-    root: Path, stop: anyio.Event, debounce_ms: int, step_ms: int
+    root: Path, stop: anyio.Event, debounce_ms: int, step_ms: int, quiet_step_ms: int
 ) -> AsyncGenerator[Changed, None]:
     flag = _Stop(stop)
+    quiet_at = anyio.current_time() + _QUIET_AFTER_SECONDS
     try:
         while not flag.is_set():
             folders, watcher = await to_thread.run_sync(_start, root)
             yield Changed(everything=True)
             renew = False
             while not renew:
+                step = step_ms if anyio.current_time() < quiet_at else quiet_step_ms
                 try:
                     events = await to_thread.run_sync(
-                        _wait, watcher, debounce_ms, step_ms, flag, abandon_on_cancel=True
+                        _wait, watcher, debounce_ms, step, flag, abandon_on_cancel=True
                     )
                 except RuntimeError:
                     # watchfiles breaks, for one, at a file name that is no UTF-8.
@@ -166,6 +172,9 @@ async def _listen(
                     break
                 if flag.is_set():
                     break
+                if not events:
+                    continue
+                quiet_at = anyio.current_time() + _QUIET_AFTER_SECONDS
                 seen = affected(root, (path for _, path in events))
                 renew = await to_thread.run_sync(_needs_renewal, events, seen, folders)
                 datasets = frozenset(key for key in seen.datasets if _folder(root, key) in folders)

@@ -247,7 +247,8 @@ async def _keep_following(engine: Engine, settings: Settings, clock: SystemClock
     await engine.started()
     notifier.tell(READY="1", STATUS="catching up")
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(tell_status, notifier, clock, engine.describe)
+        if notifier.listens:
+            tasks.start_soon(tell_status, notifier, clock, engine.describe)
         await follow(
             engine,
             partial(_changes, settings),

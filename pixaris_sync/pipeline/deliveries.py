@@ -95,7 +95,9 @@ class Deliveries:
             await context.apply(put_off_rows, context.now(), [row.row for row in batch], by_load=True)
             return None
         sends = max(mapped.row.sends for mapped in batch)
-        identity = job_id(table, [row.row_id for row in outgoing], sends) if method is Delivery.LOAD else None
+        identity = None
+        if method is Delivery.LOAD:
+            identity = job_id(context.destination, table, [row.row_id for row in outgoing], sends)
         sent = [mapped.row for mapped in batch]
         delivery = await context.apply(start_delivery, context.now(), table, sent, method, identity)
         return await self._deliver(table, delivery, sent, outgoing, identity)

@@ -173,7 +173,8 @@ class UploadLane:
             outcome = Outcome.OK
             context.succeeded(BUCKET)
             self._receipts.append(Receipt(task, remote, was_there))
-            self._receipt_came.notify()
+            if len(self._receipts) == 1:
+                self._receipt_came.notify()
         finally:
             context.budget.release(ready.held_bytes)
             now = context.clock.elapsed()

@@ -45,9 +45,13 @@ def map_row(row: PendingRow, destination: Destination, dataset: DatasetKey | Non
     return MappedRow(row, map_record(record, destination).cells)
 
 
-def job_id(table: str, row_ids: Sequence[str], sends: int) -> str:
-    """A load job's id: the same rows after as many deliveries are the same job, whoever begins it."""
-    return f"pixaris-sync-{_short_hash(chr(0).join([table, str(sends), *sorted(row_ids)]))}"
+def job_id(destination: Destination, table: str, row_ids: Sequence[str], sends: int) -> str:
+    """A load job's id: the same rows after as many deliveries are the same job, whoever begins it.
+
+    Ids are one project's, whatever its datasets: so where the table is belongs to the id.
+    """
+    identity = [destination.bq_project, destination.bq_dataset_id, table, str(sends), *sorted(row_ids)]
+    return f"pixaris-sync-{_short_hash(chr(0).join(identity))}"
 
 
 def _short_hash(identity: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,14 @@ def _without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _hear_of_hang_ups() -> Iterator[None]:
+    """Tests may run where hang-ups are ignored, as under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture(autouse=True)
 def _stay_at_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "_leave_terminal", lambda: None)
 
@@ -52,6 +60,7 @@ def test_states_are_told_to_a_socket_in_the_file_system(
     path = str(tmp_path / "notify")
     monkeypatch.setenv("NOTIFY_SOCKET", path)
     with listening(path) as link:
+        assert Notifier().listens
         Notifier().tell(READY="1", STATUS="catching up")
         assert link.recv(1024) == b"READY=1\nSTATUS=catching up"
 

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from pixaris_sync.contract import Destination
 from pixaris_sync.ledger.rows import PendingRow
 from pixaris_sync.model import DatasetKey, RowState, RunKey
-from pixaris_sync.pipeline.rows import MappedRow, map_row, sort_by_presence
+from pixaris_sync.pipeline.rows import MappedRow, job_id, map_row, sort_by_presence
 
 RUN = RunKey("shop", "shoes", "20240101-000001_x")
 DESTINATION = Destination(gcp_project="gcp", bucket="bucket", bq_dataset="gcp.pixaris")
@@ -58,3 +59,19 @@ def test_the_row_of_a_synced_record_answers_for_no_other(synced: int, found: lis
     twins = {1: {DatasetKey(RUN.project, RUN.dataset): synced}}
     there, _ = sort_by_presence([mapped(1, "a")], [read("a")], twins, DESTINATION)
     assert [row.id for row in there] == found
+
+
+def test_a_load_job_is_the_same_for_the_same_rows_in_the_same_place_only() -> None:
+    """Goal: found again after a crash, and taken for no other. Method: vary each part of what a job is."""
+    ids = ["a", "b"]
+    same = job_id(DESTINATION, "t", ids, 0)
+    assert same == job_id(DESTINATION, "t", ["b", "a"], 0)
+    assert same == job_id(replace(DESTINATION, bucket="other", bq_dataset="pixaris"), "t", ids, 0)
+    others = {
+        job_id(replace(DESTINATION, bq_dataset="gcp.other"), "t", ids, 0),
+        job_id(replace(DESTINATION, bq_dataset="other.pixaris"), "t", ids, 0),
+        job_id(DESTINATION, "u", ids, 0),
+        job_id(DESTINATION, "t", ["a"], 0),
+        job_id(DESTINATION, "t", ids, 1),
+    }
+    assert len(others | {same}) == 6

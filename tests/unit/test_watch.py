@@ -253,3 +253,27 @@ async def test_a_folder_that_keeps_vanishing_is_an_error(root: Path, monkeypatch
     with pytest.raises(SyncError):
         async with watching(root):
             pass
+
+
+async def test_the_watching_thread_wakes_less_often_when_nothing_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: waiting costs next to nothing. Method: the steps asked for, before and after a quiet while."""
+    steps: list[int] = []
+
+    def wait(_watcher: object, _debounce_ms: int, step_ms: int, stop: Any) -> frozenset[tuple[int, str]]:
+        steps.append(step_ms)
+        if len(steps) == 3:
+            stop.ended.set()
+        return frozenset()
+
+    monkeypatch.setattr(watch, "_wait", wait)
+    monkeypatch.setattr(watch, "_QUIET_AFTER_SECONDS", 0.0)
+    async for _ in watch.changes(tmp_path, anyio.Event(), step_ms=7, quiet_step_ms=70):
+        pass
+    assert steps == [70, 70, 70]
+    monkeypatch.setattr(watch, "_QUIET_AFTER_SECONDS", 60.0)
+    steps.clear()
+    async for _ in watch.changes(tmp_path, anyio.Event(), step_ms=7, quiet_step_ms=70):
+        pass
+    assert steps == [7, 7, 7]
