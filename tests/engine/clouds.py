@@ -38,7 +38,7 @@ class Witness(Protocol):
         ...
 
 
-class _Blind:
+class Unwatched:
     """A witness that looks away."""
 
     def saw_object(self, remote: RemoteObject, content: bytes, before: bytes | None) -> None: ...
@@ -58,7 +58,7 @@ class WatchedStore(FakeObjectStore):
         super().__init__(clock=clock, page_objects=7)
         self.fuse = fuse
         self.weather = weather
-        self.witness: Witness = _Blind()
+        self.witness: Witness = Unwatched()
         self.list_denied = False
         self.on_call: Callable[[str], None] = lambda _method: None
 
@@ -111,7 +111,7 @@ class WatchedSink(FakeRowSink):
         super().__init__(SteadyClock(clock))
         self.fuse = fuse
         self.weather = weather
-        self.witness: Witness = _Blind()
+        self.witness: Witness = Unwatched()
         self.refuse_rows_of: str | None = None
         self.refuse_column: str | None = None
         self._denied: dict[str, str] = {}

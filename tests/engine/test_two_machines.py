@@ -1,0 +1,71 @@
+"""Two machines whose runs go into one table."""
+
+from pathlib import Path
+from random import Random
+
+import anyio
+
+from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.pipeline.context import Mode
+from pixaris_sync.pipeline.engine import Engine
+from tests.engine.clouds import Unwatched
+from tests.engine.local_folder import LocalFolder
+from tests.engine.world import World
+
+
+def test_two_machines_that_add_columns_at_the_same_time_both_get_through(folder: Path) -> None:
+    """Goal: whoever comes second to change a table loses nothing.
+
+    Method: two engines with a folder and a ledger each follow; again and again both store runs at the same
+    instant that need a column each, and the same one, which both have to widen, while requests take their
+    time and a new column is unknown to streaming for minutes.
+    """
+    world = World(folder)
+    world.weather.latency_seconds = 2.0
+    world.sink.new_column_unknown_seconds = 240.0
+    # What the other machine does is no business of this world's truth.
+    world.sink.witness = world.store.witness = Unwatched()
+    other_root = folder / "other"
+    other_root.mkdir()
+    other = LocalFolder(other_root / "local_results", world.clock)
+    stored: dict[str, dict[str, float]] = {}
+
+    async def follow_both(engine: Engine) -> None:
+        with_other = world.settings.model_copy(update={"local_results_folder": other.root})
+        ledger = Ledger.open(other_root / "ledger.sqlite3")
+        try:
+            second = Engine(
+                settings=with_other,
+                mode=Mode(follow=True),
+                ledger=ledger,
+                store=world.store,
+                sink=world.sink,
+                clock=world.clock,
+                jitter=Random(1),  # noqa: S311 - a test's chance needs no secrecy
+                threaded_ledger=False,
+            )
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(second.run)
+                await second.started()
+                for turn in range(6):
+                    both = {"both": turn if turn < 3 else turn + 0.5}
+                    for name, local, machine in (("a", world.local, engine), ("b", other, second)):
+                        values = {f"of_{name}_{turn}": turn, **both}
+                        run = local.store(name=f"{name}{turn}", images=1, values=values)
+                        stored[run.key.run] = values
+                        machine.look_at(run.key.dataset_key)
+                    await world.clock.sleep(100.0)
+                await world.clock.sleep(600.0)
+                second.drain()
+        finally:
+            ledger.close()
+
+    world.follow(follow_both)
+
+    counts = world.sink.counts
+    assert counts["create_table"] == counts["widen_columns"] == 2
+    assert counts["add_columns"] >= 10
+    rows = {row["experiment_run_name"]: row for row in world.sink.visible_rows("p_d_experiment_results")}
+    assert len(world.sink.visible_rows("p_d_experiment_results")) == len(stored) == 12
+    for run_name, values in stored.items():
+        assert {name: rows[run_name][name] for name in values} == values
