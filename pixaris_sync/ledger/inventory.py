@@ -9,8 +9,6 @@ from pixaris_sync.ledger.overview import ProblemRun
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
 
-UNSYNCED = "AND r.state <> 'synced'"
-
 
 @dataclass(frozen=True, slots=True)
 class KnownRun:
@@ -113,10 +111,11 @@ class InspectedRun:
 
 def inspected_runs(db: Connection, dataset_id: int, *, synced_too: bool) -> list[InspectedRun]:
     """The runs of a dataset that a record names; unless `synced_too`, those that are not synced."""
+    which = "" if synced_too else " AND r.state <> 'synced'"
     rows = db.execute(
         "SELECT r.name, r.signature, r.state = 'quarantined' OR EXISTS (SELECT 1 FROM files f"
         " WHERE f.run_id = r.id AND f.state <> 'uploaded' AND f.cause IS NOT NULL) AS troubled"
-        f" FROM runs r WHERE r.dataset_id = ? AND r.committed {'' if synced_too else UNSYNCED}",
+        f" FROM runs r WHERE r.dataset_id = ? AND r.committed{which}",
         (dataset_id,),
     )
     return [InspectedRun(row["name"], row["signature"], bool(row["troubled"])) for row in rows]

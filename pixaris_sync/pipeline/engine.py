@@ -2,8 +2,8 @@
 
 One loop decides (`_coordinate`): it claims files for the upload lane, asks the planner what each table
 needs, starts both as tasks, and waits until something ended or is due. Scans run beside it, one dataset at a
-time. What is in flight is bounded by `upload_concurrency_limit` files, `inflight_bytes_limit` bytes and one
-step per table; everything else waits in the ledger, not in memory.
+time. What is in flight is bounded by `upload_concurrency_limit` files and some that are read ahead,
+`inflight_bytes_limit` bytes and one step per table; everything else waits in the ledger, not in memory.
 """
 
 import logging
@@ -157,7 +157,6 @@ class Engine:
         for key in await self._discovery.list_datasets():
             if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
                 self.look_at(key, look)
-        self._work_found.notify()
 
     async def ledger_changes(self) -> int:
         """A number that changes when another process has changed the ledger."""
@@ -299,7 +298,7 @@ class Engine:
             await context.clock.sleep(COORDINATE_PAUSE_SECONDS)
 
     def _take_snapshot(self, db: Connection) -> _Snapshot:
-        """Claim files for free slots, and see what the tables need. Runs in the ledger's transaction."""
+        """Claim files for the lane, and see what the tables need. Runs in the ledger's transaction."""
         context, now = self.context, self.context.now()
         selection = context.mode.selection
         lane = self._lane
