@@ -117,6 +117,7 @@ class AdaptiveConcurrency:
             raise ValueError("limits must be positive")
         self._limit_max = limit_max
         self._limit = float(min(limit_start, limit_max))
+        self._whole_limit = round(self._limit)
         self._under_way = 0
         self._seen_at = 0.0
         self._expected: dict[int, float] = {}
@@ -132,7 +133,7 @@ class AdaptiveConcurrency:
     @property
     def limit(self) -> int:
         """How many uploads may be under way now; at least one."""
-        return max(1, round(self._limit))
+        return self._whole_limit
 
     @property
     def under_way(self) -> int:
@@ -186,12 +187,16 @@ class AdaptiveConcurrency:
 
     def _pass_time(self, now: float) -> None:
         if self._round is not None:
-            self._round.load += min(self._under_way, self.limit) * max(0.0, now - self._seen_at)
+            # Rather than with min() and max(): this runs twice for every upload.
+            under_way = self._under_way if self._under_way < self._whole_limit else self._whole_limit
+            if now > self._seen_at:
+                self._round.load += under_way * (now - self._seen_at)
         self._seen_at = now
 
     def _set_limit(self, now: float, limit: float) -> None:
         """Change the limit; uploads that began before say nothing about the new one."""
         self._limit = min(max(limit, 1.0), float(self._limit_max))
+        self._whole_limit = round(self._limit)
         self._round = _Round(now)
 
     def _back_off(self, now: float, *, began: float) -> None:

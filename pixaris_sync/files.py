@@ -113,7 +113,16 @@ def _is_link(folder: int, name: str) -> bool:
 
 @contextmanager
 def opened_file(folder: int, name: str, *, subject: str) -> Iterator[tuple[int, os.stat_result]]:
-    """Open a regular file in an open folder; give its handle and status; it is closed at the end.
+    """Open a regular file as `open_file` does; it is closed at the end."""
+    handle, status = open_file(folder, name, subject=subject)
+    try:
+        yield handle, status
+    finally:
+        os.close(handle)
+
+
+def open_file(folder: int, name: str, *, subject: str) -> tuple[int, os.stat_result]:
+    """Open a regular file in an open folder; give its handle, which the caller closes, and its status.
 
     Raises:
         MissingFileError: it does not exist.
@@ -129,9 +138,10 @@ def opened_file(folder: int, name: str, *, subject: str) -> Iterator[tuple[int, 
     try:
         status = os.fstat(handle)
         check_regular(status, subject=subject)
-        yield handle, status
-    finally:
+    except BaseException:
         os.close(handle)
+        raise
+    return handle, status
 
 
 def check_regular(status: os.stat_result, *, subject: str) -> None:

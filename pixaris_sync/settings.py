@@ -22,8 +22,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from platformdirs import user_state_path
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -99,7 +97,7 @@ class Settings(BaseModel):
         default=False, description="sync runs whose generated_images is absent or empty, not quarantine them"
     )
 
-    upload_concurrency_limit: int = Field(default=128, ge=1, le=1024, description="uploads at the same time")
+    upload_concurrency_limit: int = Field(default=192, ge=1, le=1024, description="uploads at the same time")
     inflight_bytes_limit: int = Field(
         default=128 * MEBIBYTE, ge=MEBIBYTE, description="bytes of files held in memory at the same time"
     )
@@ -211,6 +209,8 @@ class Settings(BaseModel):
         # systemd separates several folders by colons; ours is the first.
         if given := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
             return Path(given)
+        from platformdirs import user_state_path  # noqa: PLC0415 - often the folder is named
+
         return user_state_path("pixaris-sync", appauthor=False)
 
     @property
@@ -280,6 +280,8 @@ def environment_variable(key: str) -> str:
 
 
 def _from_file(path: Path) -> dict[str, Any]:
+    import yaml  # noqa: PLC0415 - often there is no file
+
     operation, hint = "read config", "give Pixaris' config.yaml, or a file like it, with --config"
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))

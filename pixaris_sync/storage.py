@@ -137,11 +137,10 @@ class GcsObjectStore:
                 address,  # type: ignore[arg-type]  # as in `stat`
                 headers=await self._connection.authorization(),
                 data=multipart_body(name, content, content_type, checksum),  # type: ignore[arg-type]
-                timeout=self._connection.limit_seconds(len(content)),
+                timeout=self._connection.time_limit(len(content)),
                 params=None,
             )
-            async with response:
-                return read_object(await response.json(content_type=None))
+            return read_object(await response.json(encoding="utf-8", content_type=None))
 
         await self._connection.next_object()
         answer = await self._connection.request(
@@ -209,10 +208,9 @@ class GcsObjectStore:
             response = await storage.session.get(
                 address,  # type: ignore[arg-type]  # an address object is what the client makes of a text
                 headers=await self._connection.authorization(),
-                timeout=self._connection.limit_seconds(),
+                timeout=self._connection.time_limit(),
             )
-            async with response:
-                return read_object(await response.json(content_type=None))
+            return read_object(await response.json(encoding="utf-8", content_type=None))
 
         answer = await self._connection.request(operation, subject, send)
         if not isinstance(answer, Refusal):

@@ -23,8 +23,9 @@ _BOUNDARY = secrets.token_hex(16)
 _METADATA_HEAD = f"--{_BOUNDARY}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode("ascii")
 _TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode("ascii")
 
-#: Bodies up to this are joined and sent at once, unless they are held to a pace: more calls would cost more.
-JOINED_BYTES = 256 * 1024
+#: Bodies up to this are joined and sent at once, larger ones in such pieces, unless they are held to a pace:
+#: more calls would cost more, and larger pieces gain nothing.
+UNPACED_PIECE_BYTES = 256 * 1024
 
 MULTIPART_CONTENT_TYPE = f"multipart/related; boundary={_BOUNDARY}"
 
@@ -85,19 +86,19 @@ class ContentBody(aiohttp.Payload):
         if pace is not None:
             # The headers have left, or leave with the first piece.
             await pace.piece(HEAD_BYTES)
-        for piece in self._pieces(JOINED_BYTES if pace is None else PIECE_BYTES):
+        for piece in self._pieces(UNPACED_PIECE_BYTES if pace is None else PIECE_BYTES):
             if pace is not None:
                 await pace.piece(len(piece))
             await writer.write(piece)
 
-    def _pieces(self, joined_bytes: int) -> Iterator[bytes | memoryview]:
-        if self._size <= joined_bytes:
+    def _pieces(self, piece_bytes: int) -> Iterator[bytes | memoryview]:
+        if self._size <= piece_bytes:
             yield b"".join(self._parts)
             return
         for part in self._parts:
             view = memoryview(part)
-            for start in range(0, len(part), PIECE_BYTES):
-                yield view[start : start + PIECE_BYTES]
+            for start in range(0, len(part), piece_bytes):
+                yield view[start : start + piece_bytes]
 
 
 def multipart_body(name: str, content: bytes, content_type: str, checksum: str) -> ContentBody:
@@ -109,6 +110,7 @@ def multipart_body(name: str, content: bytes, content_type: str, checksum: str) 
         content_type: its MIME type.
         checksum: its crc32c, as the API writes it.
     """
-    metadata = json.dumps({"crc32c": checksum, "name": name})
+    # The checksum is in base64: nothing of it needs to be escaped.
+    metadata = f'{{"crc32c": "{checksum}", "name": {json.dumps(name)}}}'
     between = f"{metadata}\r\n--{_BOUNDARY}\r\nContent-Type: {content_type}\r\n\r\n".encode("ascii")
     return ContentBody((_METADATA_HEAD + between, content, _TAIL), MULTIPART_CONTENT_TYPE)

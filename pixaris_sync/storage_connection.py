@@ -209,6 +209,7 @@ class Connection:
         self._connections_limit = connections_limit
         self._timeout_seconds = timeout_seconds
         self._pace = pace
+        self._time_limits: dict[int, aiohttp.ClientTimeout] = {}
         self._session: aiohttp.ClientSession | None = None
         self._storage: Storage | None = None
         self._token: BoundedToken | None = None
@@ -230,6 +231,13 @@ class Connection:
     def limit_seconds(self, body_bytes: int = 0) -> int:
         """How long a request with such a body may take."""
         return math.ceil(self._timeout_seconds + body_bytes / SLOWEST_UPLINK_BYTES_PER_SECOND)
+
+    def time_limit(self, body_bytes: int = 0) -> aiohttp.ClientTimeout:
+        """The same, as HTTP's own client takes it."""
+        seconds = self.limit_seconds(body_bytes)
+        if seconds not in self._time_limits:
+            self._time_limits[seconds] = aiohttp.ClientTimeout(total=seconds)
+        return self._time_limits[seconds]
 
     async def authorization(self) -> dict[str, str]:
         """The header that a request made by hand needs."""

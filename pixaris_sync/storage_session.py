@@ -20,7 +20,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-import aiohttp
 from gcloud.aio.storage import Storage
 
 from pixaris_sync.errors import Failure, LocalFileError, SyncError
@@ -96,7 +95,7 @@ class ResumableUpload:
                 },
                 params={"uploadType": "resumable", "ifGenerationMatch": str(self.if_generation)},
                 data=json.dumps({"name": self.name, "crc32c": encode_crc32c(self.crc32c)}).encode(),
-                timeout=self.connection.limit_seconds(),
+                timeout=self.connection.time_limit(),
             )
             async with response:
                 if uri := response.headers.get("Location"):
@@ -147,7 +146,7 @@ class ResumableUpload:
                 # The service goes by the type told at the beginning; some emulators by this one.
                 headers={"Content-Range": span},
                 data=ContentBody((chunk,), self.content_type),
-                timeout=aiohttp.ClientTimeout(total=self.connection.limit_seconds(len(chunk))),
+                timeout=self.connection.time_limit(len(chunk)),
                 allow_redirects=False,
             )
             async with response:

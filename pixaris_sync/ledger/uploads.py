@@ -2,36 +2,42 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from sqlite3 import Connection, Row
+from sqlite3 import Connection
+from typing import Any, NamedTuple
 
 from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
 from pixaris_sync.ledger.standing import OBJECT_WRITE_SECONDS, Problem, settle_runs
 from pixaris_sync.model import FileState, FileVersion, RemoteObject, RowState, RunKey
 
-#: Files that wait, as the index over open files knows them; the second condition is that index's own.
-_WAITING = f"""
-f.state = 'pending' AND f.state <> 'uploaded' AND f.dataset_id = d.id AND {selected("f.rank")}
-"""
-#: Files that may be sent: their dataset was compared with the bucket, and nothing speaks against them.
+_Parameters = Mapping[str, Any]
+
+#: Files of a dataset d that nothing speaks against. The condition on ``uploaded`` is that of the index.
 _SENDABLE = f"""
-FROM datasets d CROSS JOIN files f INDEXED BY files_open CROSS JOIN runs r
-WHERE {_WAITING} AND r.id = f.run_id AND d.adopted_at IS NOT NULL AND d.cause IS NULL
-  AND r.folder_cause IS NULL AND f.attempts < :attempts_limit
+f.state = 'pending' AND f.state <> 'uploaded' AND f.dataset_id = d.id AND {selected("f.rank")}
+AND r.id = f.run_id AND r.folder_cause IS NULL AND f.attempts < :attempts_limit
 """
-#: Datasets that files may be sent of, and the newest run of each that has a file waiting.
+_OPEN_FILES = "files f INDEXED BY files_open CROSS JOIN runs r"
+#: Datasets that were compared with the bucket, and may be synced.
+_OPEN_DATASETS = f"d.adopted_at IS NOT NULL AND d.cause IS NULL AND {SELECTED_DATASETS}"
+#: Of each dataset, or of one, the newest run that has a file to send.
 _HEADS = f"""
-SELECT (SELECT f.rank FROM files f WHERE {_WAITING} ORDER BY f.rank DESC LIMIT 1) AS newest, d.id
-FROM datasets d WHERE d.adopted_at IS NOT NULL AND d.cause IS NULL AND {SELECTED_DATASETS}
+SELECT (SELECT f.rank FROM {_OPEN_FILES} WHERE {_SENDABLE} AND f.next_attempt_at <= :now
+        ORDER BY f.rank DESC LIMIT 1) AS newest, d.id
+FROM datasets d WHERE {_OPEN_DATASETS} AND (:dataset_id IS NULL OR d.id = :dataset_id)
 """
 _NEXT_OF_DATASET = f"""
-SELECT f.*, r.name, d.project, d.dataset {_SENDABLE}
-  AND d.id = :dataset_id AND f.rank >= :floor AND f.next_attempt_at <= :now
+SELECT f.id, f.run_id, d.project, d.dataset, r.name, f.path, f.size, f.mtime_ns, f.inode, f.content,
+    f.generation, f.crc32c, f.ours, f.looked, f.sent_crc32c, f.session_uri, f.attempts, f.cause
+FROM datasets d CROSS JOIN {_OPEN_FILES}
+WHERE d.id = :dataset_id AND {_SENDABLE} AND f.next_attempt_at <= :now AND f.rank > :above
 ORDER BY f.rank DESC, f.size LIMIT :count
+"""
+_NEXT_ATTEMPT = f"""
+SELECT min(f.next_attempt_at) FROM datasets d CROSS JOIN {_OPEN_FILES} WHERE {_OPEN_DATASETS} AND {_SENDABLE}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class UploadTask:
+class UploadTask(NamedTuple):
     """A file claimed for upload.
 
     Attributes:
@@ -65,63 +71,75 @@ class UploadTask:
     had_cause: bool
 
 
-def _task(row: Row) -> UploadTask:
-    return UploadTask(
-        id=row["id"],
-        run_id=row["run_id"],
-        run=RunKey(row["project"], row["dataset"], row["name"]),
-        path=row["path"],
-        version=FileVersion(row["size"], row["mtime_ns"], row["inode"]),
-        content=row["content"],
-        generation=row["generation"],
-        crc32c=row["crc32c"],
-        ours=bool(row["ours"]),
-        looked=bool(row["looked"]),
-        sent_crc32c=row["sent_crc32c"],
-        session_uri=row["session_uri"],
-        attempts=row["attempts"],
-        had_cause=row["cause"] is not None,
-    )
-
-
 def claim(db: Connection, now: float, selection: Selection, count: int) -> list[UploadTask]:
     """Claim up to `count` files for upload: newest runs first, small before large within a run.
 
-    Each dataset's index is in that order already; those that cannot change the answer are not looked into, so
-    that a claim costs as much as it brings, however much waits.
+    Each dataset's index is in that order already, so they are merged: of the dataset with the newest run,
+    what comes before the newest run of any other. A claim costs as much as it brings, however much waits.
     """
-    rows: list[Row] = []
-    heads = [tuple(head) for head in db.execute(_HEADS, selection.parameters) if head["newest"] is not None]
-    for newest, dataset_id in sorted(heads, reverse=True):
-        floor = rows[-1]["rank"] if len(rows) == count else ""
-        if newest < floor:
-            break
-        rows += db.execute(
-            _NEXT_OF_DATASET,
-            {**selection.parameters, "dataset_id": dataset_id, "floor": floor, "now": now, "count": count},
+    claimed: list[UploadTask] = []
+    asked: dict[str, Any] = {**selection.parameters, "now": now, "dataset_id": None}
+    heads = _heads(db, asked)
+    while heads and len(claimed) < count:
+        newest = max(heads)[0]
+        # Mostly one; runs of one name in several datasets share the order of sizes.
+        first = [dataset_id for rank, dataset_id in heads if rank == newest]
+        heads = [(rank, dataset_id) for rank, dataset_id in heads if rank < newest]
+        asked |= {"above": max(heads)[0] if heads else "", "count": count - len(claimed)}
+        found: list[UploadTask] = []
+        for dataset_id in first:
+            found += _next_of_dataset(db, asked | {"dataset_id": dataset_id})
+        if len(first) > 1:
+            found = sorted(found, key=lambda task: task.version.size)
+            found = sorted(found, key=lambda task: task.run.run, reverse=True)[: asked["count"]]
+        db.executemany(
+            "UPDATE files SET state = ?, since = ? WHERE id = ?",
+            [(FileState.UPLOADING, now, task.id) for task in found],
         )
-        rows = sorted(rows, key=_size)
-        rows = sorted(rows, key=_rank, reverse=True)[:count]
-    db.executemany(
-        "UPDATE files SET state = ?, since = ? WHERE id = ?",
-        [(FileState.UPLOADING, now, row["id"]) for row in rows],
-    )
-    return [_task(row) for row in rows]
+        claimed += found
+        for dataset_id in first:
+            heads += _heads(db, asked | {"dataset_id": dataset_id})
+    return claimed
 
 
-def _rank(row: Row) -> str:
-    return str(row["rank"])
+def _heads(db: Connection, asked: _Parameters) -> list[tuple[str, int]]:
+    """Of datasets that have a file to send, the newest run that has, and the dataset."""
+    return [(newest, dataset_id) for newest, dataset_id in db.execute(_HEADS, asked) if newest is not None]
 
 
-def _size(row: Row) -> int:
-    return int(row["size"])
+def _next_of_dataset(db: Connection, asked: _Parameters) -> list[UploadTask]:
+    run = RunKey("", "", "")
+    found: list[UploadTask] = []
+    for id_, run_id, project, dataset, name, path, size, mtime_ns, inode, *rest in db.execute(
+        _NEXT_OF_DATASET, asked
+    ):
+        if name != run.run:
+            run = RunKey(project, dataset, name)
+        content, generation, crc32c, ours, looked, sent_crc32c, session_uri, attempts, cause = rest
+        found.append(
+            UploadTask(
+                id=id_,
+                run_id=run_id,
+                run=run,
+                path=path,
+                version=FileVersion(size, mtime_ns, inode),
+                content=content,
+                generation=generation,
+                crc32c=crc32c,
+                ours=bool(ours),
+                looked=bool(looked),
+                sent_crc32c=sent_crc32c,
+                session_uri=session_uri,
+                attempts=attempts,
+                had_cause=cause is not None,
+            )
+        )
+    return found
 
 
 def next_upload_at(db: Connection, selection: Selection) -> float | None:
     """When the next file that waits for another attempt is due; None when none waits."""
-    value: float | None = db.execute(
-        f"SELECT min(f.next_attempt_at) {_SENDABLE}", selection.parameters
-    ).fetchone()[0]
+    value: float | None = db.execute(_NEXT_ATTEMPT, selection.parameters).fetchone()[0]
     return value
 
 

@@ -10,7 +10,7 @@ sent already.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from anyio.abc import TaskGroup
 
@@ -19,20 +19,21 @@ from pixaris_sync.contents import Content, PlannedFile
 from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, confirm_uploads, unclaim
 from pixaris_sync.pipeline.context import BUCKET, Context
-from pixaris_sync.pipeline.signals import Signal
+from pixaris_sync.pipeline.signals import Signal, wait_until
 from pixaris_sync.pipeline.uploads import carry, fail, is_image, is_large
 
-#: So many files at most are ready before there is a request free for them.
-READ_AHEAD_FILES = 64
+#: So many files at most are claimed beyond those that are sent: read ahead, or waiting to be written down.
+AHEAD_FILES = 192
+#: Fewer are not worth a claim.
+CLAIM_FILES_MIN = 48
 #: Files that are read at once: so many, and together so large (or one alone).
-READ_FILES_LIMIT = 16
+READ_FILES_LIMIT = 32
 READ_BYTES_LIMIT = 4 * 1024 * 1024
 #: How long receipts gather while other files are under way.
-GATHER_SECONDS = 0.005
+GATHER_SECONDS = 0.007
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
+class _Ready(NamedTuple):
     """A file to send; `read`: what reading it ahead has brought; `held_bytes` of the budget are its."""
 
     task: UploadTask
@@ -52,12 +53,14 @@ class UploadLane:
     def __init__(self, context: Context, settled: Callable[[SyncError | None], None]) -> None:
         self._context = context
         self._settled = settled
+        self._gate = context.gate(BUCKET)
         self._concurrency = AdaptiveConcurrency(context.settings.upload_concurrency_limit)
         self._in_flight = 0
         self._senders = 0
         self._ready: deque[_Ready] = deque()
         self._receipts: list[Receipt] = []
         self._receipt_came = Signal()
+        self._all_sent = Signal()
 
     @property
     def in_flight(self) -> int:
@@ -67,8 +70,8 @@ class UploadLane:
     @property
     def room(self) -> int:
         """How many more files are worth claiming now; 0 rather than a few."""
-        room = self._concurrency.limit + READ_AHEAD_FILES - self._in_flight
-        return room if room >= READ_AHEAD_FILES // 2 else 0
+        room = self._concurrency.limit + AHEAD_FILES - self._in_flight
+        return room if room >= CLAIM_FILES_MIN else 0
 
     def take(self, tasks: TaskGroup, claimed: Sequence[UploadTask]) -> None:
         """Begin to carry claimed files, in their order."""
@@ -83,12 +86,12 @@ class UploadLane:
         """
         context = self._context
         while True:
-            came = self._receipt_came.listen()
+            came, all_sent = self._receipt_came.listen(), self._all_sent.listen()
             if not self._receipts:
                 await came.wait()
                 continue
             if self._senders:
-                await context.clock.sleep(GATHER_SECONDS)
+                await wait_until(all_sent, context.clock, context.now() + GATHER_SECONDS)
             receipts, self._receipts = self._receipts, []
             await context.apply(confirm_uploads, context.now(), receipts)
             found = sum(receipt.was_there for receipt in receipts)
@@ -150,18 +153,20 @@ class UploadLane:
             ready = self._ready.popleft()
             self._start_senders(tasks)
         self._senders -= 1
+        if not self._senders:
+            self._all_sent.notify()
 
     async def _send_one(self, ready: _Ready) -> None:
-        context, task = self._context, ready.task
+        context, concurrency, task = self._context, self._concurrency, ready.task
         await context.pause()
-        if context.draining or not context.gate(BUCKET).is_open(context.now()):
+        if context.draining or not self._gate.is_open(context.now()):
             # While it waited, the bucket came to rest, or the end was asked for.
             context.budget.release(ready.held_bytes)
             await context.apply(unclaim, context.now(), task, in_doubt=False)
             self._settle_one(None)
             return
         outcome, begun = Outcome.FAILED, context.clock.elapsed()
-        self._concurrency.started(begun)
+        concurrency.started(begun)
         try:
             remote, was_there = await carry(context, task, ready.read)
         except SyncError as error:
@@ -178,7 +183,7 @@ class UploadLane:
         finally:
             context.budget.release(ready.held_bytes)
             now = context.clock.elapsed()
-            self._concurrency.ended(now, now - begun, task.version.size, outcome)
+            concurrency.ended(now, now - begun, task.version.size, outcome)
 
     def _settle_one(self, error: SyncError | None) -> None:
         self._in_flight -= 1

@@ -7,10 +7,10 @@ never overwritten when it has not.
 """
 
 import logging
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pixaris_sync.contents import Content, extend_crc32c
-from pixaris_sync.contract import IMAGE_SUFFIXES, check_object_name, content_type, object_name
+from pixaris_sync.contract import IMAGE_SUFFIXES, content_type, object_name
 from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, ObjectConflictError, SyncError
 from pixaris_sync.ledger.standing import Problem
 from pixaris_sync.ledger.uploads import (
@@ -27,8 +27,7 @@ from pixaris_sync.pipeline.context import BUCKET, Context, problem_of, stops_eve
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
+class _Body(NamedTuple):
     """What is to be sent: `content` whole, or None where it is streamed from disk."""
 
     crc32c: int
@@ -63,8 +62,7 @@ async def carry(
         SyncError: it cannot be sent.
     """
     name = object_name(task.run, task.path)
-    check_object_name(name)
-    body = await _body(context, task, read)
+    body = _Body(read.crc32c, read.data) if isinstance(read, Content) else await _body(context, task, read)
     generation, known_crc32c, ours = task.generation, task.crc32c, task.ours
     if not task.looked:
         found = await context.store.stat(name)
@@ -102,9 +100,7 @@ def object_conflict(name: str) -> ObjectConflictError:
     )
 
 
-async def _body(context: Context, task: UploadTask, read: Content | LocalFileError | None) -> _Body:
-    if isinstance(read, Content):
-        return _Body(read.crc32c, read.data)
+async def _body(context: Context, task: UploadTask, read: LocalFileError | None) -> _Body:
     if read is not None:
         raise read
     if task.content is not None:
