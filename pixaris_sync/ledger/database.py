@@ -16,6 +16,8 @@ Operation = Callable[[sqlite3.Connection], Any]
 #: "PXSY": tells a ledger from any other SQLite database.
 APPLICATION_ID = 0x50585359
 BUSY_TIMEOUT_MS = 10_000
+#: SQLite's ``-wal`` file is cut to this length when it is begun anew, whatever length it once needed.
+WAL_BYTES_LIMIT = 4 * 1024 * 1024
 #: SQLite's primary result codes for a file whose content is damaged.
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: Errors of SQLite's that an operation brings upon itself, as opposed to a disk or a file in trouble.
@@ -36,11 +38,12 @@ def migrations() -> list[tuple[int, str]]:
 
 
 @cache
-def _tables() -> frozenset[str]:
-    """The tables that a whole ledger has."""
+def _tables(version: int) -> frozenset[str]:
+    """The tables that a whole ledger of that version has."""
     with closing(sqlite3.connect(":memory:")) as db:
-        for _, script in migrations():
-            db.executescript(script)
+        for number, script in migrations():
+            if number <= version:
+                db.executescript(script)
         return _tables_of(db)
 
 
@@ -98,11 +101,14 @@ class Ledger:
             connection.execute("PRAGMA foreign_keys = ON")
             ledger._check_version(read_only=read_only)
             if not read_only:
+                if not ledger._version():
+                    # Only before its first page is written: then unused space can be given back.
+                    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
                 connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_LIMIT}")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA secure_delete = ON")
                 ledger._migrate()
-            ledger._check_tables()
         except sqlite3.Error as error:
             connection.close()
             if error.sqlite_errorcode & 0xFF in _DAMAGED:
@@ -133,7 +139,6 @@ class Ledger:
             connection.execute("PRAGMA foreign_keys = ON")
             ledger._check_version(read_only=False)
             ledger._migrate()
-            ledger._check_tables()
         except (OSError, sqlite3.Error) as error:
             connection.close()
             raise LedgerError("read ledger", str(ledger.path), str(error)) from None
@@ -180,9 +185,7 @@ class Ledger:
                 f"its version {version} is older than this program's {known}",
                 hint="run `pixaris-sync sync` once: it upgrades the ledger",
             )
-
-    def _check_tables(self) -> None:
-        missing = _tables() - _tables_of(self._connection)
+        missing = _tables(version) - tables
         if missing:
             raise self._damaged(f"it lacks tables: {', '.join(sorted(missing))}")
 

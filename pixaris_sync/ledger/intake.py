@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from sqlite3 import Connection
+from sqlite3 import Connection, Row
 
+from pixaris_sync.ledger.finished import packed_files, restore
+from pixaris_sync.ledger.lines import ordinal_of, take_in_damaged
 from pixaris_sync.ledger.standing import OBJECT_WRITE_SECONDS, Problem, settle_runs
 from pixaris_sync.model import (
-    DamagedLine,
     DatasetKey,
     FileState,
     FileVersion,
@@ -17,11 +18,6 @@ from pixaris_sync.model import (
     TailPosition,
     TrackingRecord,
 )
-
-DAMAGED_HINT = (
-    "repair or remove the line; where the run's args.json is whole, put its content in the line's place"
-)
-
 
 #: In the place of a file's mtime: it is forgotten, unless the next inspection of its run finds it.
 LEFT_OUT_UNLESS_FOUND = -1
@@ -34,6 +30,10 @@ JUDGED_ANEW = -1
 _NEW_FILE = """
 INSERT INTO files (run_id, dataset_id, path, rank, content, size, mtime_ns, inode, state, since)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+_KNOWN_RUN = """
+SELECT id, committed, signature, folder_cause, folder_hint, packed_files FROM runs
+WHERE dataset_id = ? AND name = ?
 """
 
 
@@ -136,14 +136,7 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
         for found in run.records:
             new += _take_in_record(db, now, dataset_id, run_id, found, reading)
         touched.append(run_id)
-    for damaged in tail.damaged:
-        _take_in_damaged(db, now, dataset_id, damaged, reading)
-    if not tail.more:
-        # A damaged line that this reading did not see any more was repaired or removed.
-        db.execute(
-            "DELETE FROM records WHERE dataset_id = ? AND run_id IS NULL AND reading < ?",
-            (dataset_id, reading),
-        )
+    take_in_damaged(db, now, dataset_id, tail, reading)
     db.execute(
         "UPDATE datasets SET tail = ?, torn_bytes = ?, read_whole = max(read_whole, ?) WHERE id = ?",
         (
@@ -158,49 +151,76 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
 
 
 def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> int:
-    db.execute(
-        "INSERT INTO runs (dataset_id, name, state, since) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (dataset_id, run.name, RunState.PENDING, now),
-    )
-    run_id: int = db.execute(
-        "SELECT id FROM runs WHERE dataset_id = ? AND name = ?", (dataset_id, run.name)
-    ).fetchone()[0]
+    known = db.execute(_KNOWN_RUN, (dataset_id, run.name)).fetchone()
     problem = run.problem
-    if problem is not None and _all_uploaded(db, run_id) and _all_known(db, dataset_id, run.records):
+    if known is None:
+        run_id = db.execute(
+            "INSERT INTO runs (dataset_id, name, state, since, committed, signature, folder_cause,"
+            " folder_hint) VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
+            (dataset_id, run.name, RunState.PENDING, now, run.signature, *_texts(problem)),
+        ).lastrowid
+        assert run_id is not None  # noqa: S101 - an INSERT always has one
+        if problem is None:
+            _take_in_new(db, now, dataset_id, run_id, run.name, run.files)
+        return run_id
+    run_id = int(known["id"])
+    if problem is not None and _all_uploaded(db, known) and _all_known(db, dataset_id, run.records):
         # What the folder has lost since is in the bucket already.
         problem = None
-    db.execute(
-        "UPDATE runs SET committed = 1, signature = ?, folder_cause = ?, folder_hint = ? WHERE id = ?",
-        (run.signature, problem.cause if problem else None, problem.hint if problem else None, run_id),
-    )
+    looked = (1, run.signature, *_texts(problem))
+    if (known["committed"], known["signature"], known["folder_cause"], known["folder_hint"]) != looked:
+        db.execute(
+            "UPDATE runs SET committed = ?, signature = ?, folder_cause = ?, folder_hint = ? WHERE id = ?",
+            (*looked, run_id),
+        )
     if run.problem is None:
-        if _take_in_new(db, now, dataset_id, run_id, run) < len(run.files):
-            for file in run.files:
-                _take_in_file(db, now, dataset_id, run_id, run.name, file)
+        _take_in_files(db, now, dataset_id, known, run)
+    return run_id
+
+
+def _texts(problem: Problem | None) -> tuple[str, str] | tuple[None, None]:
+    return (problem.cause, problem.hint) if problem else (None, None)
+
+
+def _take_in_files(db: Connection, now: float, dataset_id: int, known: Row, run: FoundRun) -> None:
+    """Take in the files of a known run as they are now; what is as it was is only compared."""
+    run_id = known["id"]
+    if known["packed_files"] is None:
+        rows = db.execute("SELECT path, size, mtime_ns, inode FROM files WHERE run_id = ?", (run_id,))
+        stamps = {row[0]: tuple(row)[1:] for row in rows}
+    else:
+        stamps = {file.path: file[1:4] for file in packed_files(db, run_id)}
+    new = [file for file in run.files if file.path not in stamps]
+    changed = [one for one in run.files if one.path in stamps and stamps[one.path] != _stamp(one.version)]
+    if new or changed:
+        restore(db, run_id)
+    _take_in_new(db, now, dataset_id, run_id, run.name, new)
+    for file in changed:
+        _take_in_file(db, now, dataset_id, run_id, run.name, file)
+    if any(mtime_ns == LEFT_OUT_UNLESS_FOUND for _, mtime_ns, _ in stamps.values()):
         db.execute(
             "DELETE FROM files WHERE run_id = ? AND mtime_ns = ? AND state IN ('pending', 'quarantined')",
             (run_id, LEFT_OUT_UNLESS_FOUND),
         )
-    return run_id
 
 
-def _take_in_new(db: Connection, now: float, dataset_id: int, run_id: int, run: FoundRun) -> int:
-    """Take in the files of a run that are not known yet, and tell how many these were."""
-    return db.executemany(
-        _NEW_FILE, [_new_file(now, dataset_id, run_id, run.name, f) for f in run.files]
-    ).rowcount
+def _take_in_new(
+    db: Connection, now: float, dataset_id: int, run_id: int, rank: str, files: Sequence[FoundFile]
+) -> None:
+    """Take in files of a run that are not known yet."""
+    db.executemany(_NEW_FILE, [_new_file(now, dataset_id, run_id, rank, file) for file in files])
 
 
 def _new_file(now: float, dataset_id: int, run_id: int, rank: str, file: FoundFile) -> tuple[object, ...]:
     return (run_id, dataset_id, file.path, rank, file.content, *_stamp(file.version), FileState.PENDING, now)
 
 
-def _all_uploaded(db: Connection, run_id: int) -> bool:
+def _all_uploaded(db: Connection, known: Row) -> bool:
     total, uploaded = db.execute(
         "SELECT count(*), coalesce(sum(state = ?), 0) FROM files WHERE run_id = ?",
-        (FileState.UPLOADED, run_id),
+        (FileState.UPLOADED, known["id"]),
     ).fetchone()
-    return bool(total and total == uploaded)
+    return bool(known["packed_files"] or (total and total == uploaded))
 
 
 def _all_known(db: Connection, dataset_id: int, records: Sequence[FoundRecord]) -> bool:
@@ -244,19 +264,11 @@ def _stamp(version: FileVersion) -> tuple[int, int, int]:
     return (version.size, version.mtime_ns, version.inode)
 
 
-def _ordinal(db: Connection, dataset_id: int, digest: str, reading: int) -> int:
-    count: int = db.execute(
-        "SELECT count(*) FROM records WHERE dataset_id = ? AND digest = ? AND reading = ?",
-        (dataset_id, digest, reading),
-    ).fetchone()[0]
-    return count
-
-
 def _take_in_record(
     db: Connection, now: float, dataset_id: int, run_id: int, found: FoundRecord, reading: int
 ) -> int:
     record = found.record
-    ordinal = _ordinal(db, dataset_id, record.digest, reading)
+    ordinal = ordinal_of(db, dataset_id, record.digest, reading)
     db.execute(
         "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = ? AND reading = ?",
         (dataset_id, record.digest, ordinal, JUDGED_ANEW),
@@ -267,6 +279,8 @@ def _take_in_record(
     ).rowcount
     if known:
         return 0
+    if found.inline:
+        restore(db, run_id)
     clash = _clash(db, run_id, found.inline)
     if clash is None:
         for file in found.inline:
@@ -305,24 +319,3 @@ def _clash(db: Connection, run_id: int, inline: Sequence[FoundFile]) -> Problem 
                 "two runs were stored under one name in the same second; store one of them again",
             )
     return None
-
-
-def _take_in_damaged(db: Connection, now: float, dataset_id: int, damaged: DamagedLine, reading: int) -> None:
-    ordinal = _ordinal(db, dataset_id, damaged.digest, reading)
-    db.execute(
-        "INSERT INTO records (dataset_id, digest, ordinal, line, reading, state, since, found_at, cause,"
-        " hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET line = excluded.line, reading = excluded.reading, cause = excluded.cause",
-        (
-            dataset_id,
-            damaged.digest,
-            ordinal,
-            damaged.line,
-            reading,
-            RowState.QUARANTINED,
-            now,
-            now,
-            damaged.cause,
-            DAMAGED_HINT,
-        ),
-    )

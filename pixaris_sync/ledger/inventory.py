@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from sqlite3 import Connection
 
+from pixaris_sync.ledger.finished import unpack
 from pixaris_sync.ledger.overview import ProblemRun
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
@@ -43,6 +44,16 @@ def inventory(db: Connection, key: DatasetKey) -> Inventory:
         " AND f.state = ? AND f.crc32c IS NOT NULL",
         (*names, FileState.UPLOADED),
     )
+    uploaded = {(row["name"], row["path"]): row["crc32c"] for row in files}
+    packs = db.execute(
+        f"SELECT r.name, p.packed FROM packs p JOIN runs r ON r.id = p.run_id {of_dataset}", names
+    )
+    for row in packs:
+        uploaded.update(
+            ((row["name"], file.path), file.crc32c)
+            for file in unpack(row["packed"])
+            if file.crc32c is not None
+        )
     records = db.execute(
         "SELECT r.name, c.digest, count(*) AS count FROM records c JOIN runs r ON r.id = c.run_id"
         f" {of_dataset} AND c.state = ? GROUP BY r.name, c.digest",
@@ -50,7 +61,7 @@ def inventory(db: Connection, key: DatasetKey) -> Inventory:
     )
     return Inventory(
         runs={row["name"]: KnownRun(RunState(row["state"]), row["cause"] or "") for row in runs},
-        uploaded={(row["name"], row["path"]): row["crc32c"] for row in files},
+        uploaded=uploaded,
         synced=Counter({(row["name"], row["digest"]): row["count"] for row in records}),
     )
 
@@ -121,6 +132,17 @@ def inspected_runs(db: Connection, dataset_id: int, *, synced_too: bool) -> list
     return [InspectedRun(row["name"], row["signature"], bool(row["troubled"])) for row in rows]
 
 
+def unfinished_datasets(db: Connection) -> set[DatasetKey]:
+    """Datasets of which something is not synced or something is to be said: they can change by themselves."""
+    rows = db.execute(
+        "SELECT d.project, d.dataset FROM datasets d WHERE d.adopted_at IS NULL OR NOT d.read_whole"
+        " OR d.id IN (SELECT r.dataset_id FROM runs r"
+        " WHERE r.state IN ('pending', 'failing', 'quarantined', 'incomplete') AND r.state <> 'synced')"
+        " OR d.project || '/' || d.dataset IN (SELECT n.scope FROM notices n)"
+    )
+    return {DatasetKey(row["project"], row["dataset"]) for row in rows}
+
+
 def committed_names(db: Connection, dataset_id: int) -> set[str]:
     """The names of all runs of a dataset that a record names."""
     rows = db.execute("SELECT name FROM runs WHERE dataset_id = ? AND committed", (dataset_id,))
@@ -150,4 +172,22 @@ def local_paths(db: Connection, dataset_id: int, run: str) -> list[str]:
         " WHERE r.dataset_id = ? AND r.name = ? AND f.mtime_ns > 0",
         (dataset_id, run),
     )
-    return [row["path"] for row in rows]
+    paths = [row["path"] for row in rows]
+    pack = db.execute(
+        "SELECT p.packed FROM packs p JOIN runs r ON r.id = p.run_id WHERE r.dataset_id = ? AND r.name = ?",
+        (dataset_id, run),
+    ).fetchone()
+    return paths + [file.path for file in (unpack(pack[0]) if pack else ()) if file.mtime_ns > 0]
+
+
+def args_and_payloads(
+    db: Connection, dataset_id: int, runs: Iterable[str]
+) -> dict[str, tuple[list[str], list[tuple[int, str]]]]:
+    """Of each of these runs, the local files beside its images, and `payloads`."""
+    return {
+        run: (
+            [path for path in local_paths(db, dataset_id, run) if "/" not in path],
+            payloads(db, dataset_id, run),
+        )
+        for run in runs
+    }

@@ -73,10 +73,13 @@ def overview(db: Connection, tracking_file: str) -> Overview:
     damaged = db.execute("SELECT count(*) FROM records WHERE run_id IS NULL").fetchone()[0]
     # A damaged line is a run that nobody can name.
     runs[RunState.QUARANTINED] += damaged
+    files = _count(db, "SELECT state, count(*) FROM files GROUP BY state", list(FileState))
+    # Those of finished runs are packed.
+    files[FileState.UPLOADED] += db.execute("SELECT coalesce(sum(packed_files), 0) FROM runs").fetchone()[0]
     last = get_fact(db, LAST_SYNCED)
     return Overview(
         runs=runs,
-        files=_count(db, "SELECT state, count(*) FROM files GROUP BY state", list(FileState)),
+        files=files,
         rows=_count(db, "SELECT state, count(*) FROM records GROUP BY state", list(RowState)),
         pending_bytes=db.execute(
             "SELECT coalesce(sum(size), 0) FROM files WHERE state <> 'uploaded'"

@@ -37,10 +37,9 @@ from pixaris_sync.ledger.intake import (
 )
 from pixaris_sync.ledger.inventory import (
     InspectedRun,
+    args_and_payloads,
     committed_names,
     inspected_runs,
-    local_paths,
-    payloads,
     runs_with_records,
 )
 from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
@@ -187,7 +186,7 @@ class Discovery:
             by_run[record.run.run].append(record)
         # Runs stored in the same second share a folder: it must hold the files of all their records.
         shared = await self._context.apply(runs_with_records, known.id, by_run)
-        saved = {name: await self._saved_files(known, name) for name in shared}
+        saved = await self._saved_files(known, shared)
         return await self._blocking(
             lambda: [
                 self._find_run(known.key, name, saved.get(name, ()), records)
@@ -242,11 +241,11 @@ class Discovery:
         changed = await self._blocking(lambda: list(self._changed(known.key, runs, inspected)))
         for start in range(0, len(changed), INSPECT_RUNS_LIMIT):
             found = []
-            for name in changed[start : start + INSPECT_RUNS_LIMIT]:
+            saved = await self._saved_files(known, changed[start : start + INSPECT_RUNS_LIMIT])
+            for name, saved_before in saved.items():
                 await context.pause()
-                saved = await self._saved_files(known, name)
                 run = RunKey(known.key.project, known.key.dataset, name)
-                found.append(await self._blocking(partial(self._inspect, run, saved)))
+                found.append(await self._blocking(partial(self._inspect, run, saved_before)))
             await context.apply(take_in_runs, context.now(), known.id, found)
         if look >= Look.FOLDERS:
             await self._look_for_orphans(known)
@@ -273,18 +272,20 @@ class Discovery:
             if signature is None or signature != known.signature:
                 yield known.name
 
-    async def _saved_files(self, known: KnownDataset, run: str) -> list[str]:
-        """Names of args saved as files: from what was taken in, and from records that are not synced."""
+    async def _saved_files(self, known: KnownDataset, runs: Sequence[str]) -> dict[str, list[str]]:
+        """Names of args saved as files, by run: of those taken in, and of records that are not synced."""
         context = self._context
-        key = RunKey(known.key.project, known.key.dataset, run)
-        saved = [path for path in await context.apply(local_paths, known.id, run) if "/" not in path]
-        for line, payload in await context.apply(payloads, known.id, run):
-            record = TrackingRecord(key, json.loads(payload), "", line)
-            try:
-                saved.extend(map_record(record, context.destination).saved_files)
-            except LocalFileError as error:
-                # It was refused when it was taken in, and still is.
-                log.debug("%s", error)
+        saved: dict[str, list[str]] = {}
+        for name, (args, records) in (await context.apply(args_and_payloads, known.id, runs)).items():
+            saved[name] = args
+            key = RunKey(known.key.project, known.key.dataset, name)
+            for line, payload in records:
+                record = TrackingRecord(key, json.loads(payload), "", line)
+                try:
+                    args.extend(map_record(record, context.destination).saved_files)
+                except LocalFileError as error:
+                    # It was refused when it was taken in, and still is.
+                    log.debug("%s", error)
         return saved
 
     def _orphans(self, key: DatasetKey, named: set[str]) -> list[Orphan]:

@@ -30,6 +30,7 @@ from pixaris_sync.pipeline.destination import Destination
 from pixaris_sync.pipeline.discovery import Discovery, Look
 from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.pipeline.signals import Signal, wait_until
+from pixaris_sync.pipeline.upkeep import pack_finished_runs, tidy_ledger
 from pixaris_sync.planner import SendRows, Step, TableStand, plan_rows
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.settings import Settings
@@ -139,6 +140,7 @@ class Engine:
                     tasks.start_soon(self._lane.write_receipts)
                     await self._coordinate(tasks)
                     tasks.cancel_scope.cancel()
+                await tidy_ledger(self.context)
                 left = await self.context.apply(work_left, self.context.mode.selection)
             finally:
                 self._journal.close()
@@ -157,10 +159,12 @@ class Engine:
         for key in await self._discovery.list_datasets():
             if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
                 self.look_at(key, look)
+        if look is Look.EVERYTHING and self._started.is_set():
+            await tidy_ledger(self.context)
 
-    async def ledger_changes(self) -> int:
-        """A number that changes when another process has changed the ledger."""
-        return await self._journal.changes_of_others()
+    def stirs(self) -> anyio.Event:
+        """An event that is set when something has ended or was found."""
+        return self._progress.listen()
 
     def drain(self) -> None:
         """Take no new work; `run` ends when what is in flight has ended."""
@@ -342,3 +346,4 @@ class Engine:
             self._stops(error)
         self._busy_tables.discard(step.table_id)
         self._progress.notify()
+        await pack_finished_runs(self.context)

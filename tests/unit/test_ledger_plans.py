@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.ledger import overview, rows, uploads
+from pixaris_sync.ledger import inventory, overview, rows, uploads
 from pixaris_sync.model import Delivery
 from tests.support.ledgers import ALL, NOW, TABLE, Book, file, found_run, record, remote
 
@@ -60,6 +60,7 @@ def in_the_middle(transition: Callable[..., Any], *args: Any) -> Callable[[sqlit
         pytest.param(lambda db: rows.stands(db, NOW, ALL), id="stands"),
         pytest.param(lambda db: overview.backlog(db, ALL), id="backlog"),
         pytest.param(lambda db: overview.work_left(db, ALL), id="work_left"),
+        pytest.param(inventory.unfinished_datasets, id="unfinished_datasets"),
         pytest.param(lambda db: uploads.recover_uploads(db, NOW), id="recover_uploads"),
         pytest.param(lambda db: rows.end_delivery(db, NOW, 1), id="end_delivery"),
         pytest.param(lambda db: rows.delivered_by(db, 1), id="delivered_by"),
