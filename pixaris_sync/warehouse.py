@@ -22,6 +22,7 @@ import anyio
 import anyio.to_thread
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
+from pixaris_sync.imports import importing
 from pixaris_sync.model import Column, JsonValue, OutgoingRow, RowRefusal
 from pixaris_sync.warehouse_imports import OPTIONAL_LIBRARIES, without
 
@@ -194,7 +195,7 @@ class BigQueryRowSink:
         with self._calls_lock:
             if self._calls is None:
                 # A heavy import, which the start of the program must not wait for.
-                with without(*self._needless):
+                with importing(), without(*self._needless):
                     from pixaris_sync.warehouse_calls import (  # noqa: PLC0415 - see above
                         Address,
                         BigQueryCalls,

@@ -1,9 +1,23 @@
 """The command ``pixaris-sync``: arguments, wiring, exit codes. Rules are made elsewhere.
 
-What is imported here is imported by ``--help`` and by shell completion, so everything heavy is imported by
-the command that needs it.
+What `app` imports is imported by ``--help`` and by shell completion, so everything heavy is imported by the
+command that needs it.
 """
 
-from pixaris_sync.cli.app import main
+import atexit
+import gc
+import os
+from typing import NoReturn
 
-__all__ = ["main"]
+from pixaris_sync.imports import importing
+
+
+def main() -> NoReturn:
+    """Run the command line; see `app.main`."""
+    # Else Python's last act is to look for garbage among all that the process made, and to take it apart.
+    atexit.register(gc.freeze)
+    # Pydantic would read the metadata of all installed packages for plugins, which are made for web services.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    with importing():
+        from pixaris_sync.cli import app
+    app.main()

@@ -12,6 +12,7 @@ from pixaris_sync.cli.endings import ungrouped
 from pixaris_sync.cli.exits import Exit, exit_of
 from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
 from pixaris_sync.errors import SyncError
+from pixaris_sync.imports import importing
 from pixaris_sync.names import printable_line
 
 app = typer.Typer(
@@ -76,7 +77,8 @@ def watch(*, config: ConfigOption = None, flags: dict[str, Any]) -> None:
     SIGTERM or Ctrl+C finishes what is in flight within --drain-timeout-seconds and exits 0; a second signal
     ends it at once.
     """
-    from pixaris_sync.cli.passes import run_watch
+    with importing():
+        from pixaris_sync.cli.passes import run_watch
 
     sys.exit(run_watch(flags, config))
 
@@ -87,8 +89,9 @@ def sync(
     *, full: FullOption = False, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]
 ) -> None:
     """Carry everything that is committed so far, then exit."""
-    from pixaris_sync.cli.passes import run_pass
-    from pixaris_sync.pipeline.context import Mode
+    with importing():
+        from pixaris_sync.cli.passes import run_pass
+        from pixaris_sync.pipeline.context import Mode
 
     sys.exit(run_pass("sync", Mode(full=full), flags, config, as_json=json))
 
@@ -108,8 +111,9 @@ def backfill(
     flags: dict[str, Any],
 ) -> None:
     """Carry old runs in bulk: rows by load jobs, with progress."""
-    from pixaris_sync.cli.passes import run_dry, run_pass, selection_of
-    from pixaris_sync.pipeline.context import Mode
+    with importing():
+        from pixaris_sync.cli.passes import run_dry, run_pass, selection_of
+        from pixaris_sync.pipeline.context import Mode
 
     mode = Mode(bulk=True, full=full, selection=selection_of(project, dataset, since, until))
     if dry_run:
@@ -121,7 +125,8 @@ def backfill(
 @with_settings(tuning=False)
 def status(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
     """Show where everything stands, by the ledger; also while the daemon runs."""
-    from pixaris_sync.cli.questions import show_status
+    with importing():
+        from pixaris_sync.cli.questions import show_status
 
     sys.exit(show_status(flags, config, as_json=json))
 
@@ -133,7 +138,8 @@ def verify(*, json: JsonOption = False, config: ConfigOption = None, flags: dict
 
     One line a difference: - missing remotely, + only remote, * differs, ! error.
     """
-    from pixaris_sync.cli.questions import run_verify
+    with importing():
+        from pixaris_sync.cli.questions import run_verify
 
     sys.exit(run_verify(flags, config, as_json=json))
 
@@ -151,7 +157,8 @@ def retry(
     flags: dict[str, Any],
 ) -> None:
     """Take quarantined runs up again: named ones, or all."""
-    from pixaris_sync.cli.questions import release_runs
+    with importing():
+        from pixaris_sync.cli.questions import release_runs
 
     sys.exit(release_runs(runs or [], flags, config, all_runs=all_runs, as_json=json))
 
@@ -174,7 +181,8 @@ def limit(
 
     A limit set here lasts as long as that process; one that is not given stays as it is.
     """
-    from pixaris_sync.cli.limit import change_limits
+    with importing():
+        from pixaris_sync.cli.limit import change_limits
 
     wishes = {"bandwidth_limit_bytes_per_second": bandwidth_limit, "max_cpu_percent": max_cpu_percent}
     sys.exit(change_limits(wishes, flags, config, as_json=json))

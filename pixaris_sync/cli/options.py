@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable output on stdout.")]
 
 
+@cache
 def _flag(key: str) -> inspect.Parameter:
     field = Settings.model_fields[key]
     is_switch = field.annotation is bool

@@ -4,10 +4,10 @@ import logging
 import random
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -18,6 +18,7 @@ from pixaris_sync.clock import SystemClock
 from pixaris_sync.daemon import Interruption, Notifier, drain_on_signal, tell_status
 from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
 from pixaris_sync.filesystems import network_filesystem
+from pixaris_sync.imports import importing
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
 from pixaris_sync.ledger.rescue import working_ledger
@@ -25,11 +26,13 @@ from pixaris_sync.names import printable_line
 from pixaris_sync.ownership import Ownership
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.pipeline.follower import follow
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.settings import Settings, load_settings
 from pixaris_sync.warehouse import BigQueryRowSink
-from pixaris_sync.watch import Changed, changes
+
+if TYPE_CHECKING:
+    from pixaris_sync.doorbell import Doorbell
+    from pixaris_sync.watch import Changed
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +61,11 @@ class LineFormatter(logging.Formatter):
 
 def set_up_logging(level: str) -> None:
     """Messages go to stderr; a terminal gets colours and keeps its progress bar."""
-    from rich.console import Console
-    from rich.logging import RichHandler
-
     handler: logging.Handler
     if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
         handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
         handler.setFormatter(LineFormatter("%(message)s", datefmt="%H:%M:%S"))
     else:
@@ -85,7 +88,8 @@ async def ports(
     """
 
     def make_store() -> ObjectStore:
-        from pixaris_sync.storage import GcsObjectStore
+        with importing():
+            from pixaris_sync.storage import GcsObjectStore
 
         return GcsObjectStore(
             settings.gcp_pixaris_bucket_name,
@@ -229,8 +233,11 @@ async def run_engine(
     return left, interruption
 
 
-def _changes(settings: Settings) -> AsyncIterator[Changed]:
+def _changes(settings: Settings) -> "AsyncIterator[Changed]":
     """Begin to watch: by events, or by polling where other machines write without any."""
+    # Only those who follow need it.
+    from pixaris_sync.watch import changes
+
     folder = settings.local_results_folder
     kind = network_filesystem(folder)
     if kind is not None:
@@ -244,14 +251,35 @@ def _changes(settings: Settings) -> AsyncIterator[Changed]:
 
 
 async def _keep_following(engine: Engine, settings: Settings, clock: SystemClock, notifier: Notifier) -> None:
+    from pixaris_sync.pipeline.follower import follow
+
     await engine.started()
     notifier.tell(READY="1", STATUS="catching up")
     async with anyio.create_task_group() as tasks:
         if notifier.listens:
-            tasks.start_soon(tell_status, notifier, clock, engine.describe)
-        await follow(
-            engine,
-            partial(_changes, settings),
-            clock=clock,
-            rescan_interval_seconds=settings.rescan_interval_seconds,
-        )
+            tasks.start_soon(tell_status, notifier, clock, engine.describe, engine.stirs)
+        with _ledger_bell(settings) as bell:
+            await follow(
+                engine,
+                partial(_changes, settings),
+                clock=clock,
+                rescan_interval_seconds=settings.rescan_interval_seconds,
+                ledger_bell=bell,
+            )
+
+
+@contextmanager
+def _ledger_bell(settings: Settings) -> "Iterator[Doorbell | None]":
+    """What rings when the ledger is written; None where no event tells of that."""
+    from pixaris_sync.doorbell import Doorbell
+
+    folder = settings.ledger_path.parent
+    bell: Doorbell | None = None
+    if network_filesystem(folder) is None:
+        with suppress(OSError):
+            bell = Doorbell([folder.resolve()])
+    try:
+        yield bell
+    finally:
+        if bell is not None:
+            bell.close()

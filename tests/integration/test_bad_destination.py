@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import CommandLine, Outcome
+from tests.support.command_line import CommandLine, Outcome, Watching
 from tests.support.proxy import Answer, Proxies, Request, refusal
 from tests.support.stored_runs import DATASET, PROJECT, Reader, StoredRun, run_objects, store_run
 
@@ -57,6 +57,24 @@ def test_an_object_that_may_not_be_written_fails_its_run_only(
     assert (released.code, released.document["released"]) == (0, 1)
     assert proxied.sync("--doubt-settle-seconds", "0.5")["runs"]["synced"] == 3
     assert pixaris.runs() == [run.name for run in runs]
+
+
+def test_retry_beside_the_service_is_noticed(
+    proxied: CommandLine, proxies: Proxies, pixaris: Reader, tmp_path: Path
+) -> None:
+    """Goal: `retry` needs no restart. Method: an upload is denied, then allowed; `retry` as another process.
+
+    Nothing wakes the service but that process' writing to the ledger.
+    """
+    proxies.storage.decide = _denies_object("denied")
+    with Watching(proxied, tmp_path, "--rescan-interval-seconds", "86400") as watch:
+        watch.wait_until_ready()
+        run = store_run(proxied.folder, "denied")
+        watch.until(lambda: proxied.status()["runs"]["quarantined"] == 1, "its run needs attention")
+        proxies.storage.decide = lambda _: None
+        assert proxied.run("retry", "--all").code == 0
+        watch.until(lambda: pixaris.runs() == [run.name], "its row can be read")
+        assert watch.end() == 0
 
 
 @pytest.mark.parametrize("there_before", [False, True], ids=["new table", "known table"])

@@ -1,0 +1,123 @@
+"""What a command does not need is not imported, and what is imported costs no search for garbage."""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pixaris_sync.imports import importing
+
+#: What a pass that finds nothing new does without, and when it is needed.
+NEEDLESS = {
+    "PIL": "to check images",
+    "aiohttp": "to ask the bucket",
+    "cryptography": "to ask the cloud",
+    "gcloud": "to ask the bucket",
+    "google.cloud.bigquery": "to ask the dataset",
+    "numpy": "to read whole tables",
+    "pandas": "to read whole tables",
+    "pixaris_sync.sandbox": "to try things out",
+    "pixaris_sync.storage": "to ask the bucket",
+    "pixaris_sync.verify": "to verify",
+    "pixaris_sync.warehouse_calls": "to ask the dataset",
+    "pixaris_sync.watch": "to follow",
+    "platformdirs": "to find a state folder where none is named",
+    "requests": "to ask the dataset",
+    "rich": "on a terminal",
+    "watchfiles": "to follow",
+    "yaml": "to read a config file",
+}
+
+#: Runs the command line, and tells at its very end of the interpreter that it ran in.
+PROGRAM = """
+import gc, json, os, sys
+from pixaris_sync.cli import main
+try:
+    main()
+finally:
+    state = {
+        "modules": [*sys.modules],
+        "enabled": gc.isenabled(),
+        "frozen": gc.get_freeze_count(),
+        "others": len(gc.get_objects()),
+        "plugins": os.environ["PYDANTIC_DISABLE_PLUGINS"],
+    }
+    print(json.dumps(state))
+"""
+
+
+def interpreter_at_the_end(*arguments: str, **variables: str) -> dict[str, Any]:
+    """Run the command line; what its interpreter was like in the end."""
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PIXARIS_SYNC_", "PYDANTIC_"))
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    state: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
+    return state
+
+
+def a_pass_over(folder: Path) -> list[str]:
+    """Arguments for a pass to a destination where nobody answers."""
+    (folder / "results").mkdir()
+    return [
+        "sync",
+        "--json",
+        f"--local-results-folder={folder / 'results'}",
+        f"--state-dir={folder / 'state'}",
+        "--gcp-project-id=p",
+        "--gcp-bq-experiment-dataset=p.d",
+        "--gcp-pixaris-bucket-name=b",
+        "--storage-emulator-host=http://127.0.0.1:9",
+        "--bigquery-emulator-host=http://127.0.0.1:9",
+    ]
+
+
+def test_a_pass_with_nothing_new_imports_only_what_it_needs(tmp_path: Path) -> None:
+    """Goal: what is finished costs nothing to check again. Method: what is imported after a real pass."""
+    there = set(interpreter_at_the_end(*a_pass_over(tmp_path))["modules"])
+    assert "pixaris_sync.pipeline.engine" in there
+    assert not NEEDLESS.keys() & there
+
+
+def test_garbage_is_collected_as_soon_as_everything_is_imported(tmp_path: Path) -> None:
+    """Goal: quick start, bounded memory. Method: the collector after a pass, and what is left to it."""
+    state = interpreter_at_the_end(*a_pass_over(tmp_path))
+    assert state["enabled"]
+    assert state["frozen"] > 5 * state["others"]
+
+
+def test_plugins_are_not_looked_for_unless_somebody_wants_them() -> None:
+    """Goal: no walk over all installed packages. Method: the variable, by default and set by the user."""
+    assert interpreter_at_the_end("--version")["plugins"] == "__all__"
+    given = interpreter_at_the_end("--version", PYDANTIC_DISABLE_PLUGINS="logfire-plugin")
+    assert given["plugins"] == "logfire-plugin"
+
+
+def test_nothing_is_collected_while_modules_are_imported() -> None:
+    """Goal: the saving, and nothing else changed after it. Method: within, nested, and after."""
+    assert gc.isenabled()
+    try:
+        with importing():
+            with importing():
+                assert not gc.isenabled()
+            assert not gc.isenabled()
+            made: list[object] = []
+        assert gc.isenabled()
+        assert all(one is not made for one in gc.get_objects())
+        with pytest.raises(ImportError), importing():
+            raise ImportError
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
