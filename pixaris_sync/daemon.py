@@ -18,11 +18,14 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskStatus
 
+from pixaris_sync.pipeline.signals import wait_until
 from pixaris_sync.ports import Clock
 
 log = logging.getLogger(__name__)
 
 STATUS_INTERVAL_SECONDS = 2.0
+#: The same while nothing happens.
+STATUS_INTERVAL_SECONDS_MAX = 30.0
 #: What `pixaris-sync limit` sends.
 CHANGE_SIGNAL = signal.SIGUSR1
 
@@ -136,15 +139,30 @@ async def _cancel_after(scope: anyio.CancelScope, seconds: float, clock: Clock) 
     scope.cancel()
 
 
-async def tell_status(notifier: Notifier, clock: Clock, describe: Callable[[], Awaitable[str]]) -> None:
+async def tell_status(
+    notifier: Notifier,
+    clock: Clock,
+    describe: Callable[[], Awaitable[str]],
+    stirs: Callable[[], anyio.Event] | None = None,
+) -> None:
     """Keep systemd's status line and watchdog fed until cancelled.
 
-    `describe` must go through the parts that have to be alive, so that a stuck one starves the watchdog.
+    Args:
+        notifier: who tells it.
+        clock: time.
+        describe: the status. It must go through the parts that have to be alive, so that a stuck one starves
+            the watchdog.
+        stirs: an event that is set once there may be another status; until then it is told less often.
     """
-    interval = min(STATUS_INTERVAL_SECONDS, notifier.watchdog_seconds or STATUS_INTERVAL_SECONDS)
+    watchdog_seconds = notifier.watchdog_seconds or STATUS_INTERVAL_SECONDS_MAX
+    interval = min(STATUS_INTERVAL_SECONDS, watchdog_seconds)
+    longest = min(STATUS_INTERVAL_SECONDS_MAX, watchdog_seconds)
     told = ""
     while True:
+        stirred = stirs() if stirs else None
         status = await describe()
         notifier.tell(WATCHDOG="1", **({"STATUS": status} if status != told else {}))
         told = status
         await clock.sleep(interval)
+        if stirred is not None:
+            await wait_until(stirred, clock, clock.now() + longest - interval)

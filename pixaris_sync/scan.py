@@ -47,6 +47,17 @@ class Datasets:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetStatus:
+    """What differs once an entry of a dataset's folder was added or removed, or its tracking file written.
+
+    `changed_ns` is when either happened last; both are compared by inode, size and times.
+    """
+
+    changed_ns: int
+    compared: tuple[tuple[int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunFolder:
     """A folder with the name of a run. `mtime_ns` is when an entry was last added to it or removed."""
 
@@ -65,6 +76,7 @@ class LocalResults:
 
     def __init__(self, root: Path, tracking_file: str, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self.root = root.absolute()
+        self._tracking_file = tracking_file
         self._tailer = Tailer(self.root, tracking_file, self._run_names, max_line_bytes=max_line_bytes)
 
     def check(self) -> None:
@@ -140,6 +152,21 @@ class LocalResults:
         """
         with opened_folder(self.root, [key.project, key.dataset]) as folder:
             return os.fstat(folder).st_mtime_ns
+
+    def status(self, key: DatasetKey) -> DatasetStatus:
+        """What a dataset's folder and tracking file look like from outside; two looks at the disk.
+
+        Raises:
+            LocalFileError: the dataset's folder is missing or cannot be read.
+        """
+        with opened_folder(self.root, [key.project, key.dataset]) as folder:
+            looks = [os.fstat(folder)]
+            with suppress(FileNotFoundError):
+                looks.append(os.lstat(self._tracking_file, dir_fd=folder))
+        return DatasetStatus(
+            max(look.st_mtime_ns for look in looks),
+            tuple((look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns) for look in looks),
+        )
 
     def inspect(
         self, run: RunKey, saved_files: Sequence[str], *, accept_without_images: bool = False

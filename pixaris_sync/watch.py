@@ -14,7 +14,6 @@ The kernel drops events when too many wait (``IN_Q_OVERFLOW``), and watchfiles d
 """
 
 import os
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -27,22 +26,20 @@ from watchfiles import Change
 from watchfiles._rust_notify import RustNotify
 
 from pixaris_sync.contract import DEFAULT_TRACKING_FILE, FEEDBACK_FOLDER
+from pixaris_sync.doorbell import Doorbell
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.names import is_utf8, printable
+from pixaris_sync.watch_events import Ear, Events, Stop, hang_bell
 
 _HINT: Final = (
     "raise the limits (sysctl fs.inotify.max_user_watches and fs.inotify.max_user_instances), "
     "or watch by polling"
 )
-#: How often one wait for events ends by itself; nothing depends on its length.
-_WAIT_MS: Final = 60_000
 #: How often in a row folders may vanish between being listed and being watched.
 _VANISHED_LIMIT: Final = 3
 #: How long to wait before watching anew where it broke.
 _BROKEN_PAUSE_SECONDS: Final = 1.0
-#: Without any event for so long, the watching thread wakes less often.
-_QUIET_AFTER_SECONDS: Final = 30.0
 #: RustNotify's debug, force_polling, poll_delay_ms, recursive and ignore_permission_denied.
 _NOT_RECURSIVE: Final = (False, False, 0, False, False)
 #: A dataset is a folder this deep below the results folder.
@@ -63,21 +60,6 @@ class Affected:
 
     datasets: frozenset[DatasetKey]
     folders: frozenset[Path]
-
-
-#: What watchfiles reports: kinds of change, as `watchfiles.Change`, and paths.
-Events = frozenset[tuple[int, str]]
-
-
-class _Stop:
-    """What the watching thread asks at each step: the caller's event, or the end of this generator."""
-
-    def __init__(self, stop: anyio.Event) -> None:
-        self._stop = stop
-        self.ended = threading.Event()
-
-    def is_set(self) -> bool:
-        return self.ended.is_set() or self._stop.is_set()
 
 
 def affected(root: Path, paths: Iterable[str]) -> Affected:
@@ -127,8 +109,8 @@ async def changes(
         stop: ends the iteration within one step.
         debounce_ms: events within this time at most are told of together.
         step_ms: events that follow each other within this time are told of together; also how often the
-            watching thread wakes.
-        quiet_step_ms: the same once nothing has happened for a while: each waking costs a little.
+            watching thread wakes while there are some.
+        quiet_step_ms: the same before it falls asleep, or where nothing can wake it.
         polling: compare the status of folders and tracking files instead of asking the kernel: for network
             file systems, whose changes by other machines no kernel tells of, and where a limit is reached.
         poll_delay_ms: how often to compare.
@@ -153,19 +135,17 @@ async def changes(
 async def _listen(
     root: Path, stop: anyio.Event, debounce_ms: int, step_ms: int, quiet_step_ms: int
 ) -> AsyncGenerator[Changed, None]:
-    flag = _Stop(stop)
-    quiet_at = anyio.current_time() + _QUIET_AFTER_SECONDS
+    flag = Stop(stop)
+    ear: Ear | None = None
     try:
         while not flag.is_set():
-            folders, watcher = await to_thread.run_sync(_start, root)
+            folders, watcher, bell = await to_thread.run_sync(_start, root)
+            ear = Ear(watcher, bell, debounce_ms, step_ms, quiet_step_ms)
             yield Changed(everything=True)
             renew = False
             while not renew:
-                step = step_ms if anyio.current_time() < quiet_at else quiet_step_ms
                 try:
-                    events = await to_thread.run_sync(
-                        _wait, watcher, debounce_ms, step, flag, abandon_on_cancel=True
-                    )
+                    events = await ear.listen(flag, stop)
                 except RuntimeError:
                     # watchfiles breaks, for one, at a file name that is no UTF-8.
                     await _pause(stop, _BROKEN_PAUSE_SECONDS)
@@ -174,16 +154,18 @@ async def _listen(
                     break
                 if not events:
                     continue
-                quiet_at = anyio.current_time() + _QUIET_AFTER_SECONDS
                 seen = affected(root, (path for _, path in events))
                 renew = await to_thread.run_sync(_needs_renewal, events, seen, folders)
                 datasets = frozenset(key for key in seen.datasets if _folder(root, key) in folders)
                 if datasets and not renew:
                     yield Changed(datasets)
             watcher.close()
+            ear.close()
     finally:
         # A thread that a cancellation left behind ends within one step, and the watcher with it.
         flag.ended.set()
+        if ear is not None:
+            ear.close()
 
 
 async def _poll(
@@ -207,17 +189,19 @@ async def _pause(stop: anyio.Event, seconds: float) -> None:
         await stop.wait()
 
 
-def _start(root: Path) -> tuple[frozenset[Path], RustNotify]:
-    """Watch all folders there are; returns them and the watcher."""
+def _start(root: Path) -> tuple[frozenset[Path], RustNotify, Doorbell | None]:
+    """Watch all folders there are; returns them, the watcher, and what tells when to ask it."""
     vanished = 0
     while True:
         try:
             folders = _watchable(root)
             # The last argument would make it swallow every error, a limit that is reached included.
             watcher = RustNotify([str(folder) for folder in sorted(folders)], *_NOT_RECURSIVE)
+            # It must not use up what the watcher needs. Events from before it are asked for at first.
+            bell = hang_bell(folders)
             # What appeared after the listing and before its parent was watched made no event.
             if _watchable(root) <= folders:
-                return folders, watcher
+                return folders, watcher, bell
             watcher.close()
         except FileNotFoundError as error:
             vanished += 1
@@ -287,12 +271,6 @@ def _needs_renewal(events: Events, seen: Affected, watched: frozenset[Path]) -> 
     gone = {Path(path) for change, path in events if change == Change.deleted}
     new = (path for path in seen.folders - watched if path.is_dir() and not path.is_symlink())
     return not watched.isdisjoint(gone) or any(new)
-
-
-def _wait(watcher: RustNotify, debounce_ms: int, step_ms: int, stop: _Stop) -> Events:
-    """Wait for events; none after a while without any."""
-    answer = watcher.watch(debounce_ms, step_ms, _WAIT_MS, stop)
-    return frozenset(answer) if isinstance(answer, set) else frozenset()
 
 
 def _cannot_watch(root: Path, error: Exception) -> SyncError:

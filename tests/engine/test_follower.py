@@ -7,8 +7,11 @@ import anyio
 import pytest
 
 from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.ledger.intake import KnownDataset
+from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.overview import release
 from pixaris_sync.model import DatasetKey
+from pixaris_sync.pipeline.discovery import Discovery, Look
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.pipeline.follower import EVERYTHING_SECONDS, POLL_SECONDS, follow
 from pixaris_sync.scan import LocalResults
@@ -19,15 +22,39 @@ Changes = Callable[[], AsyncIterator[Changed]]
 HOUR_SECONDS = 3600.0
 
 
-def watch(world: World, changes: Changes, script: Callable[[], Awaitable[None]]) -> None:
-    """Let an engine follow what `changes` tells of, until `script` ends."""
+class Bell:
+    """Rings when the test says so."""
+
+    def __init__(self) -> None:
+        self._rung = anyio.Event()
+
+    async def wait(self) -> None:
+        await self._rung.wait()
+
+    def hush(self) -> None:
+        self._rung = anyio.Event()
+
+    def ring(self) -> None:
+        self._rung.set()
+
+
+def watch(
+    world: World, changes: Changes, script: Callable[[], Awaitable[None]], bell: Bell | None = None
+) -> None:
+    """Let an engine follow what `changes` tells of, until `script` ends; `bell` is the ledger's."""
 
     async def beside(engine: Engine) -> None:
         async with anyio.create_task_group() as tasks:
 
             async def keep_awake() -> None:
                 interval = world.settings.rescan_interval_seconds
-                await follow(engine, changes, clock=world.clock, rescan_interval_seconds=interval)
+                await follow(
+                    engine,
+                    changes,
+                    clock=world.clock,
+                    rescan_interval_seconds=interval,
+                    ledger_bell=bell,
+                )
 
             tasks.start_soon(keep_awake)
             await script()
@@ -174,6 +201,76 @@ def test_retry_beside_the_daemon_is_noticed(world: World) -> None:
             assert ledger.write(lambda db: release(db, world.clock.now(), None)) == 1
         await world.clock.sleep(5)
         assert len(world.sink.visible_rows(run.table)) == 1
+
+    watch(world, silence, script)
+    world.check_everything_arrived()
+
+
+def test_the_ledger_is_asked_when_it_was_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: no polling, and `retry` is noticed all the same.
+
+    Method: questions to the ledger whether others wrote to it are counted in an idle hour; then a file that
+    was refused is released by another process, and the bell rings.
+    """
+    asked: Counter[str] = Counter()
+    monkeypatch.setattr(Journal, "changes_of_others", counting(asked, Journal.changes_of_others, "asked"))
+    bell = Bell()
+    run = world.local.store(images=1)
+    world.store.fail_next("upload", SyncError("upload", "o", "403", failure=Failure.PERMISSION))
+
+    async def script() -> None:
+        await world.clock.sleep(HOUR_SECONDS)
+        assert asked["asked"] == 1
+        with world.ledger() as ledger:
+            assert ledger.write(lambda db: release(db, world.clock.now(), None)) == 1
+        bell.ring()
+        await world.clock.sleep(5)
+        assert len(world.sink.visible_rows(run.table)) == 1
+        bell.ring()
+        await world.clock.sleep(HOUR_SECONDS)
+        assert asked["asked"] == 3
+
+    watch(world, silence, script, bell)
+    world.check_everything_arrived()
+
+
+def test_rounds_scan_what_changed_or_is_not_finished_and_nothing_else(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a round through years of finished runs is cheap and misses nothing.
+
+    Method: nothing is told of. Scans are counted by dataset in quiet times; then one dataset grows, and
+    another holds a run without its images, which are put into its folder, two levels below what is compared.
+    """
+    scans: Counter[str] = Counter()
+    scan = Discovery.scan
+
+    async def counted(self: Discovery, key: DatasetKey, look: Look = Look.EVERYTHING) -> KnownDataset:
+        scans[key.dataset] += 1
+        return await scan(self, key, look)
+
+    monkeypatch.setattr(Discovery, "scan", counted)
+    for number in range(6):
+        world.local.store(dataset=f"d{number % 3}", name=f"run{number}")
+
+    async def rounds(count: int) -> None:
+        scans.clear()
+        await world.clock.sleep(count * world.settings.rescan_interval_seconds)
+
+    async def script() -> None:
+        await world.clock.sleep(2 * world.settings.table_settle_seconds)
+        await rounds(5)
+        assert scans == {}
+        world.local.store(dataset="d1", name="new")
+        await rounds(5)
+        assert scans.keys() == {"d1"}
+        damaged = world.local.store(dataset="d2", name="damaged", images=0)
+        await rounds(5)
+        assert scans["d2"] >= 4
+        world.local.put_image(damaged, "generated_images/image.png")
+        await world.clock.sleep(2 * world.settings.table_settle_seconds)
+        await rounds(5)
+        assert scans == {}
 
     watch(world, silence, script)
     world.check_everything_arrived()

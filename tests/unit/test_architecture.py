@@ -45,10 +45,12 @@ ROOMS = {
     "contract": "pure",
     "cpu": "pure",
     "daemon": "daemon",
+    "doorbell": "watch",
     "errors": "vocabulary",
     "files": "scan",
     "filesystems": "filesystems",
     "images": "scan",
+    "imports": "pure",
     "inspection": "scan",
     "ledger": "ledger",
     "limits": "pure",
@@ -84,6 +86,7 @@ ROOMS = {
     "warehouse_imports": "warehouse",
     "warehouse_sql": "warehouse",
     "watch": "watch",
+    "watch_events": "watch",
 }
 #: Concrete adapters that only ``cli`` puts behind the ports.
 WIRED = ("storage", "warehouse")
@@ -109,6 +112,8 @@ PURE_LIBRARIES = frozenset(
 PURE_EXCEPTIONS = {
     # Reads the environment and Pixaris' config.yaml; that is its work.
     "settings": frozenset({"os", "pathlib", "platformdirs", "pydantic", "yaml"}),
+    # Speaks to the interpreter, not to the world.
+    "imports": frozenset({"contextlib", "gc"}),
     # `anyio.Event`, to let tasks wait for free memory.
     "limits": frozenset({"anyio", "random"}),
     "retry": frozenset({"email", "random"}),

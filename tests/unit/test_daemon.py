@@ -15,6 +15,7 @@ from pixaris_sync import daemon
 from pixaris_sync.daemon import (
     CHANGE_SIGNAL,
     STATUS_INTERVAL_SECONDS,
+    STATUS_INTERVAL_SECONDS_MAX,
     Interruption,
     Notifier,
     change_on_signal,
@@ -124,6 +125,52 @@ async def test_the_watchdog_is_fed_each_time_and_the_status_told_when_it_changes
         {"WATCHDOG": "1"},
         {"WATCHDOG": "1", "STATUS": "b"},
     ]
+
+
+@pytest.mark.anyio
+async def test_the_status_is_told_less_often_while_nothing_happens() -> None:
+    """Goal: an idle service sleeps. Method: time passes without and with a stir; what is told is counted."""
+    clock, listener, stirred = ManualClock(), Listener(), anyio.Event()
+
+    async def describe() -> str:
+        return "a"
+
+    async def signs_after(seconds: float) -> int:
+        for _ in range(int(seconds)):
+            clock.advance(1)
+            await anyio.wait_all_tasks_blocked()
+        return len(listener.told)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tell_status, listener, clock, describe, lambda: stirred)
+        await anyio.wait_all_tasks_blocked()
+        assert await signs_after(STATUS_INTERVAL_SECONDS_MAX - 1) == 1
+        assert await signs_after(1) == 2
+        stirred.set()
+        # What stirs all the time is told of in steps.
+        assert await signs_after(10 * STATUS_INTERVAL_SECONDS) == 12
+        stirred = anyio.Event()
+        await signs_after(STATUS_INTERVAL_SECONDS)
+        assert await signs_after(STATUS_INTERVAL_SECONDS_MAX) == 14
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_the_watchdog_is_fed_in_time_while_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: nobody is killed for being idle. Method: a short watchdog, and nothing that stirs."""
+    monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+    clock, listener = ManualClock(), Listener()
+
+    async def describe() -> str:
+        return "a"
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tell_status, listener, clock, describe, anyio.Event)
+        for _ in range(20):
+            await anyio.wait_all_tasks_blocked()
+            clock.advance(1)
+        tasks.cancel_scope.cancel()
+    assert len(listener.told) == 20 // 5
 
 
 @pytest.mark.anyio

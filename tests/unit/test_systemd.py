@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.daemon import STATUS_INTERVAL_SECONDS
+from pixaris_sync.daemon import STATUS_INTERVAL_SECONDS_MAX
 from pixaris_sync.settings import Settings, environment_variable
 
 REPOSITORY = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def test_watch_tells_of_itself_and_is_given_the_time_it_needs(name: str) -> None
     assert seconds(unit["TimeoutStopSec"][0]) > drain + request
     # Bucket and dataset are looked at before it says that it is ready.
     assert seconds(unit["TimeoutStartSec"][0]) > 2 * request
-    assert seconds(unit["WatchdogSec"][0]) > 2 * STATUS_INTERVAL_SECONDS
+    assert seconds(unit["WatchdogSec"][0]) > 2 * STATUS_INTERVAL_SECONDS_MAX
 
 
 @pytest.mark.parametrize("name", WATCHING)
