@@ -42,15 +42,38 @@ class Inventory:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class SeenUploads:
+    """How uploads came and went; times are of the machine's monotonic clock, in seconds.
+
+    Attributes:
+        began_at: when the first one that was taken began; None: there was none.
+        last_began_at: when the last one did.
+        ended: for each object stored, when its upload ended, and how long all uploads together had been under
+            way by then.
+        refused: how many were not taken.
+        cpu_seconds: what the server used from the first beginning to the last end.
+    """
+
+    began_at: float | None
+    last_began_at: float
+    ended: tuple[tuple[float, float], ...]
+    refused: int
+    cpu_seconds: float
+
+
 class Cloud:
     """A running server."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def reset(self, latency_ms: float, *, with_md5: bool = False) -> None:
-        """Forget everything, and answer with this latency from now on, with MD5 checksums or without."""
-        self._ask("reset", f"?latency_ms={latency_ms}&md5={with_md5}")
+    def reset(self, latency_ms: float, *, with_md5: bool = False, at_once: int = 0) -> None:
+        """Forget everything, and answer with this latency from now on, with MD5 checksums or without.
+
+        Of uploads, `at_once` are taken at the same time (0: all) and others refused with 503.
+        """
+        self._ask("reset", f"?latency_ms={latency_ms}&md5={with_md5}&at_once={at_once}")
 
     def set_latency(self, latency_ms: float) -> None:
         """Answer with this latency from now on."""
@@ -60,6 +83,17 @@ class Cloud:
         """Requests by kind since the last reset."""
         found: Mapping[str, int] = self._ask("counts")
         return found
+
+    def uploads(self) -> SeenUploads:
+        """How uploads came and went since the last reset."""
+        found = self._ask("uploads")
+        return SeenUploads(
+            found["began_at"],
+            found["last_began_at"],
+            tuple((at, seconds) for at, seconds in found["ended"]),
+            found["refused"],
+            found["cpu_seconds"],
+        )
 
     def load(self) -> Load:
         """What the server has used."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.benchmarks.comparison import AGAIN, Comparison, available
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.flame import draw_flames
+from tests.benchmarks.levels import LevelCase, Levels, levels_text, write_levels
 from tests.benchmarks.many import measure_scale, ratio_text
 from tests.benchmarks.picture import draw
 from tests.benchmarks.results import Case, table, write_json
@@ -18,6 +19,8 @@ from tests.benchmarks.training import measure_slowdown
 from tests.benchmarks.watch_latency import watch_latency, write_latencies
 
 CACHE = Path("build/benchmarks")
+#: Levels of concurrency are compared in these.
+LEVEL_CASES = ("A:0", "A:20", "A:50", "A:200", "B:0", "B:50", "C:0", "C:50", "C:50:40")
 #: What is measured when nothing else is asked for; it ends within a quarter of an hour on two cores.
 DEFAULT_CASES = ("A:50", "B:50", "C:0", f"C{AGAIN}:0", f"C{AGAIN}:50")
 DEFAULT_CONTENDERS = (
@@ -41,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         "idle": (_idle, _idle_options),
         "training": (_training, _training_options),
         "flame": (_flame, _flame_options),
+        "levels": (_levels, _levels_options),
     }
     word = arguments[0] if arguments and arguments[0] in words else "compare"
     run, add_options = words[word]
@@ -191,6 +195,42 @@ def _flame_options(parser: argparse.ArgumentParser) -> None:
     _add_flags(parser)
 
 
+def _levels(options: argparse.Namespace) -> None:
+    runs = Levels(
+        options.cache,
+        options.cases,
+        options.fixed,
+        repeats=options.repeats,
+        files_min=options.files,
+        seconds_max=options.seconds,
+        flags=options.flags,
+    ).run()
+    _say(levels_text(runs))
+    if options.json:
+        write_levels(options.json, runs)
+
+
+def _levels_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cases",
+        type=lambda text: [_level_case(part) for part in text.split(",")],
+        default=[_level_case(text) for text in LEVEL_CASES],
+        help="SET:LATENCY_MS or SET:LATENCY_MS:AT_ONCE, where the service refuses more uploads than that, "
+        f"comma-separated [{','.join(LEVEL_CASES)}]",
+    )
+    parser.add_argument(
+        "--fixed",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[8, 16, 32, 64, 128, 192],
+        help="levels to hold, comma-separated [8,16,32,64,128,192]",
+    )
+    parser.add_argument("--repeats", type=int, default=1, help="rounds [%(default)s]")
+    parser.add_argument("--files", type=int, default=10_000, help="at least so many, by copies [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=20, help="limit of each run [%(default)s]")
+    parser.add_argument("--json", type=Path, help="file to write everything to")
+    _add_flags(parser)
+
+
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flags", default="", help="further flags for pixaris-sync, as one argument: --flags='...'"
@@ -210,6 +250,11 @@ def _crossed(sets: list[str] | None, latencies: list[float] | None) -> list[Case
 def _case(text: str) -> Case:
     what, _, latency = text.partition(":")
     return Case(_sets(what)[0], float(latency or 0))
+
+
+def _level_case(text: str) -> LevelCase:
+    what, latency, at_once = (*text.split(":"), "0", "0")[:3]
+    return LevelCase(_sets(what)[0], float(latency), int(at_once))
 
 
 def _sets(text: str) -> list[str]:

@@ -18,6 +18,7 @@ import uvloop
 
 from tests.benchmarks.server.bodies import Collected, Sink
 from tests.benchmarks.server.objects import Objects, inventory_digest
+from tests.benchmarks.server.uploads import Uploads
 from tests.benchmarks.server.warehouse import Warehouse
 from tests.benchmarks.server.wire import Answer, Line, Request, json_answer, refusal
 
@@ -50,7 +51,8 @@ class Services:
     def _tell(self, what: str, query: dict[str, str]) -> Answer:
         match what:
             case "reset":
-                self._objects = Objects(self._host, with_md5=query["md5"] == "True")
+                uploads = Uploads(int(query["at_once"]))
+                self._objects = Objects(self._host, with_md5=query["md5"] == "True", uploads=uploads)
                 self._warehouse = Warehouse(self._host)
                 self._latency_seconds = float(query["latency_ms"]) / 1000
                 gc.collect()
@@ -60,6 +62,8 @@ class Services:
                 answer = json_answer({})
             case "counts":
                 answer = json_answer({**self._objects.counts, **self._warehouse.counts})
+            case "uploads":
+                answer = json_answer(self._objects.uploads.told())
             case "load":
                 usage = resource.getrusage(resource.RUSAGE_SELF)
                 answer = json_answer(

@@ -13,9 +13,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tests.benchmarks.server.bodies import Collected, Content, Related, Sink
+from tests.benchmarks.server.uploads import Uploads
 from tests.benchmarks.server.wire import Answer, Request, json_answer, refusal
 
 _TIME = "2026-01-01T00:00:00.000Z"
@@ -88,24 +90,27 @@ class Objects:
 
     Attributes:
         counts: requests by kind.
+        uploads: when uploads came and went.
         objects: what is stored, by bucket and name.
         host: the server's own address, for the addresses of sessions.
     """
 
-    def __init__(self, host: str, *, with_md5: bool) -> None:
+    def __init__(self, host: str, *, with_md5: bool, uploads: Uploads | None = None) -> None:
         self.host = host
+        self.uploads = uploads or Uploads()
         self._with_md5 = with_md5
         self.counts: Counter[str] = Counter()
         self.objects: dict[str, dict[str, StoredObject]] = {}
         self._sessions: dict[str, Session] = {}
         self._numbers = itertools.count(1_700_000_000_000_000)
         self._names: dict[str, list[str]] = {}
+        self._stored = 0
 
     def route(self, request: Request) -> tuple[Sink, Callable[[], Answer]]:
         """Requests below ``/storage/v1/b`` and ``/upload/storage/v1/b``."""
         segments = request.segments
         if segments[0] == "upload":
-            return self._route_upload(request, segments[4])
+            return self._watched(*self._route_upload(request, segments[4]))
         body = Collected()
         bucket = segments[3] if len(segments) > 3 else ""
         match segments[4:]:
@@ -120,6 +125,27 @@ class Objects:
     def checksums(self) -> dict[str, int]:
         """Checksums by bucket and name."""
         return {f"{b}/{name}": o.crc32c for b, named in self.objects.items() for name, o in named.items()}
+
+    def _watched(self, sink: Sink, finish: Callable[[], Answer]) -> tuple[Sink, Callable[[], Answer]]:
+        """Take down when an upload came and went, or refuse it where there are too many."""
+        if not self.uploads.begin():
+            self.counts["gcs.refused"] += 1
+            finish, sink = self._too_many, Collected()
+
+        def answered() -> Answer:
+            stored_before = self._stored
+            try:
+                answer = finish()
+            except BaseException:
+                self.uploads.end(stored=False)
+                raise
+            answer.sent = partial(self.uploads.end, stored=self._stored > stored_before)
+            return answer
+
+        return sink, answered
+
+    def _too_many(self) -> Answer:
+        return refusal(503, "backendError", "too many uploads at the same time")
 
     def _unknown(self) -> Answer:
         self.counts["gcs.other"] += 1
@@ -215,6 +241,7 @@ class Objects:
             base64.b64encode(content.md5.digest()).decode() if content.md5 else "",
         )
         named[name] = stored
+        self._stored += 1
         return json_answer(stored.resource())
 
     def _bucket(self, bucket: str) -> Answer:

@@ -33,12 +33,21 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What goes back. `at_once` leaves the latency out: for whoever asks about the benchmark."""
+    """What goes back.
+
+    Attributes:
+        status: of HTTP.
+        body: of the answer.
+        headers: besides those that every answer has.
+        at_once: the latency is left out: for whoever asks about the benchmark.
+        sent: called when it is on its way.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     at_once: bool = False
+    sent: Callable[[], None] | None = None
 
     def encoded(self) -> bytes:
         """The answer as it goes over the wire."""
@@ -159,14 +168,16 @@ class Line(asyncio.Protocol):
         self._sink = self._answer = None
         latency = 0.0 if answer.at_once else self._latency_seconds()
         if latency:
-            self._loop.call_later(latency, self._write, answer.encoded(), self._closes)
+            self._loop.call_later(latency, self._write, answer, self._closes)
         else:
-            self._write(answer.encoded(), self._closes)
+            self._write(answer, self._closes)
 
-    def _write(self, encoded: bytes, closes: bool) -> None:  # noqa: FBT001 - for call_later, which has no keywords
+    def _write(self, answer: Answer, closes: bool) -> None:  # noqa: FBT001 - for call_later, which has no keywords
+        if answer.sent is not None:
+            answer.sent()
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(encoded)
+        self._transport.write(answer.encoded())
         if closes:
             self._transport.close()
 
