@@ -11,6 +11,7 @@ from pixaris_sync.bandwidth import Bandwidth, Pace
 from pixaris_sync.cpu import CpuGovernor
 from pixaris_sync.daemon import change_on_signal, ignore_change_signal
 from pixaris_sync.live_limits import InForce, LimitFiles, LiveLimits
+from pixaris_sync.memory import share_one_pool
 from pixaris_sync.ports import Clock
 from pixaris_sync.settings import Settings
 
@@ -18,7 +19,8 @@ log = logging.getLogger(__name__)
 
 
 def begin_quietly(settings: Settings) -> None:
-    """What comes before all work: later threads have the priority of this one."""
+    """What comes before all work: later threads share this one's memory, and have its priority."""
+    share_one_pool()
     # From here on others may take this process for the owner of the folder.
     ignore_change_signal()
     if settings.quiet:

@@ -55,6 +55,7 @@ ROOMS = {
     "ledger": "ledger",
     "limits": "pure",
     "live_limits": "ownership",
+    "memory": "priority",
     "model": "vocabulary",
     "names": "pure",
     "ownership": "ownership",
