@@ -264,7 +264,7 @@ def own_file(run: RunKey, key: str, value: object) -> str | None:
         The file's name in the run's folder; None where the value is anything else, where `key` holds a slash,
         a backslash or NUL, and for `ARGS_FILE`, which Pixaris overwrites with the record.
     """
-    if not isinstance(value, str) or "\0" in value:
+    if not isinstance(value, str) or not value.endswith((".png", ".json")) or "\0" in value:
         return None
     *folders, name = value.replace("\\", "/").split("/")
     if name == ARGS_FILE or name not in (f"{key}.png", f"{key}.json"):

@@ -6,14 +6,15 @@ be set in the environment as ``PIXARIS_SYNC_<KEY>``.
 
 Memory, while files are uploaded, is about
 
-    95 MB for Python, its libraries and the ledger
+    85 MB for Python, its libraries and the ledger
     + the contents of files that are sent or ready to be: upload_concurrency_limit of them are sent at once,
-      as many again but no more than 64 are ready; together never more than inflight_bytes_limit, and only
-      chunk_bytes of a file in a resumable session
-    + upload_concurrency_limit x 64 KiB for connections
+      192 more at most are ready; together never more than inflight_bytes_limit, and only chunk_bytes of a
+      file in a resumable session
+    + 64 KiB for each connection: upload_concurrency_limit at most, one for each file that is sent
 
-Contents are sent out of the memory that they were read into. 2,000 files of 100 KB come to 95 + 192 x 0.1 +
-128 x 0.066 = 123 MB; measured: 115 to 118. Files of 5 MB come to 237 MB; measured: 202.
+Contents are sent out of the memory that they were read into. 2,000 files of 100 KB come to 85 + 384 x 0.1 +
+192 x 0.066 = 136 MB; measured: 122 to 124. Files of 5 MB come to 85 + 134 + 2 = 221 MB at most; measured: 167
+to 177, because they leave as fast as they are read.
 """
 
 import hashlib

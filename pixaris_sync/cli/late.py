@@ -1,6 +1,7 @@
 """A bucket whose client is imported when it is first needed: a pass with nothing new never needs it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource, ObjectStore
@@ -27,11 +28,11 @@ class LateStore:
         """See `ObjectStore.check`."""
         await self._store.check()
 
-    async def upload(
+    def upload(
         self, name: str, content: bytes, *, content_type: str, crc32c: int, if_generation: int
-    ) -> RemoteObject:
+    ) -> Coroutine[Any, Any, RemoteObject]:
         """See `ObjectStore.upload`."""
-        return await self._store.upload(
+        return self._store.upload(
             name, content, content_type=content_type, crc32c=crc32c, if_generation=if_generation
         )
 

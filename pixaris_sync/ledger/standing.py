@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from sqlite3 import Connection
+from sqlite3 import Connection, Row
 
 from pixaris_sync.model import RunState
 
@@ -48,25 +48,12 @@ def settle_runs(db: Connection, now: float, run_ids: Iterable[int]) -> None:
             continue
         # Without a signature its folder is still to be inspected: it may hold more than is known.
         ready = not run["open_files"] and run["folder_cause"] is None and run["signature"] is not None
-        db.execute(
-            "UPDATE records SET ready = ? WHERE run_id = ? AND state <> 'synced' AND ready <> ?",
-            (ready, run_id, ready),
-        )
-        cause, hint = None, None
-        worst = db.execute(_WORST, {"run": run_id}).fetchone()
-        if run["dataset_cause"] and (run["open_files"] or run["open_records"]):
-            state, cause, hint = RunState.QUARANTINED, run["dataset_cause"], run["dataset_hint"]
-        elif run["folder_cause"]:
-            state, cause, hint = RunState.QUARANTINED, run["folder_cause"], run["folder_hint"]
-        elif worst is not None:
-            state = RunState.QUARANTINED if worst["stuck"] else RunState.FAILING
-            cause, hint = worst["cause"], worst["hint"]
-        elif (run["open_files"] or run["open_records"]) and run["trouble"]:
-            state, cause, hint = RunState.FAILING, run["trouble"], run["trouble_hint"]
-        elif run["open_files"] or run["open_records"]:
-            state = RunState.PENDING
-        else:
-            state = RunState.SYNCED
+        if run["open_records"]:
+            db.execute(
+                "UPDATE records SET ready = ? WHERE run_id = ? AND state <> 'synced' AND ready <> ?",
+                (ready, run_id, ready),
+            )
+        state, cause, hint = _stand(db, run)
         if (run["state"], run["cause"], run["hint"]) == (state, cause, hint):
             continue
         since = "since" if run["state"] == state else ":now"
@@ -74,3 +61,18 @@ def settle_runs(db: Connection, now: float, run_ids: Iterable[int]) -> None:
             f"UPDATE runs SET state = :state, cause = :cause, hint = :hint, since = {since} WHERE id = :id",
             {"state": state, "cause": cause, "hint": hint, "now": now, "id": run_id},
         )
+
+
+def _stand(db: Connection, run: Row) -> tuple[RunState, str | None, str | None]:
+    """The state of a run by these facts of it, and why it is there, if that has a cause."""
+    is_open = run["open_files"] or run["open_records"]
+    worst = db.execute(_WORST, {"run": run["id"]}).fetchone() if is_open else None
+    if is_open and run["dataset_cause"]:
+        return RunState.QUARANTINED, run["dataset_cause"], run["dataset_hint"]
+    if run["folder_cause"]:
+        return RunState.QUARANTINED, run["folder_cause"], run["folder_hint"]
+    if worst is not None:
+        return RunState.QUARANTINED if worst["stuck"] else RunState.FAILING, worst["cause"], worst["hint"]
+    if is_open and run["trouble"]:
+        return RunState.FAILING, run["trouble"], run["trouble_hint"]
+    return RunState.PENDING if is_open else RunState.SYNCED, None, None

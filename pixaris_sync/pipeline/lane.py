@@ -27,7 +27,7 @@ AHEAD_FILES = 192
 #: Fewer are not worth a claim.
 CLAIM_FILES_MIN = 48
 #: Files that are read at once: so many, and together so large (or one alone).
-READ_FILES_LIMIT = 32
+READ_FILES_LIMIT = 48
 READ_BYTES_LIMIT = 4 * 1024 * 1024
 #: How long receipts gather while other files are under way.
 GATHER_SECONDS = 0.007

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pixaris_sync.contract import Destination, map_record
@@ -30,7 +30,8 @@ class MappedRow:
     def row_id(self) -> str:
         """The same for the same record, whoever sends it: insertId, and part of a load job's id."""
         # Not the table: two datasets that share one can hold equal records.
-        identity = "\0".join([*astuple(self.row.run.dataset_key), self.row.digest, str(self.row.ordinal)])
+        run = self.row.run
+        identity = "\0".join([run.project, run.dataset, self.row.digest, str(self.row.ordinal)])
         return _short_hash(identity)
 
 
