@@ -8,12 +8,12 @@ a run's folder and nothing else, and not even that where `Look` says so.
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from enum import IntEnum
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, create_task_group, to_thread
 
 from pixaris_sync.contents import extend_crc32c
 from pixaris_sync.contract import (
@@ -47,6 +47,7 @@ from pixaris_sync.ledger.standing import Problem
 from pixaris_sync.ledger.uploads import adopt_objects, adopted
 from pixaris_sync.model import DatasetKey, FileVersion, RemoteObject, RunKey, TrackingRecord
 from pixaris_sync.pipeline.context import Context, problem_of
+from pixaris_sync.pipeline.listing import EarlyListing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class Discovery:
         self._limiter = CapacityLimiter(1)
         #: When the folders of datasets had last changed when they were listed; none that had young runs.
         self._listed: dict[DatasetKey, int] = {}
+        self._early: dict[DatasetKey, EarlyListing] = {}
 
     async def list_datasets(self) -> tuple[DatasetKey, ...]:
         """List the datasets of the results folder, and note what is wrong with it."""
@@ -119,6 +121,19 @@ class Discovery:
         await context.apply(take_in_notices, context.now(), str(key), notices)
         return known
 
+    async def ask_early(
+        self, keys: Sequence[DatasetKey], ask_destination: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Ask what datasets that are new will need to know once they are scanned: what is in the bucket."""
+        context = self._context
+        for key in keys:
+            known = await context.apply(open_dataset, context.now(), key, table_id(key))
+            if not known.adopted:
+                early = self._early[key] = EarlyListing(context.store.list(object_prefix(key)))
+                async with create_task_group() as asking:
+                    asking.start_soon(early.begin)
+                    asking.start_soon(ask_destination)
+
     async def adopt(
         self, known: KnownDataset, confirmed: Callable[[], Awaitable[None]] | None = None
     ) -> None:
@@ -135,8 +150,9 @@ class Discovery:
             SyncError: the bucket cannot be listed now, or what `confirmed` raises.
         """
         context, prefix, listed = self._context, object_prefix(known.key), True
+        early = self._early.pop(known.key, None)
         try:
-            async for page in context.store.list(prefix):
+            async for page in early.read() if early else context.store.list(prefix):
                 objects = dict(_by_run_and_path(prefix, page))
                 await context.apply(adopt_objects, known.id, objects)
         except SyncError as error:

@@ -185,6 +185,8 @@ class Engine:
         if self.context.mode.follow and not await self._checked_at_start():
             return
         self._started.set()
+        # While the first dataset is scanned: it takes a while to get ready for the first question.
+        tasks.start_soon(self._discovery.ask_early, [*self._dirty][:1], self._destination.ask_early)
         while True:
             found = self._work_found.listen()
             if not self._dirty:
@@ -196,9 +198,6 @@ class Engine:
             key = next(iter(self._dirty))
             known = await self._discovery.scan(key, self._dirty.pop(key))
             if not known.adopted and known.read_whole and key not in self._adopting:
-                if not self._destination.confirmed:
-                    # While the bucket is listed: it takes a while to get ready for the first question.
-                    tasks.start_soon(self._destination.ask_early)
                 self._adopting.add(key)
                 tasks.start_soon(self._adopt, known)
             self._progress.notify()
