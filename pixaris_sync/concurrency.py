@@ -249,7 +249,8 @@ class AdaptiveConcurrency:
             if count >= ROUND_UPLOADS_MIN:
                 self._expected[size] = min(self._expected[size], seconds / count)
         expected = sum(count * self._expected[size] for size, (count, _) in this.seconds.items())
-        return (took / expected_before, took / expected) if expected > 0 else (1.0, 1.0)
+        # By a clock that is not fine enough, uploads can take no time at all: that says nothing.
+        return (took / expected_before, took / expected) if min(took, expected) > 0 else (1.0, 1.0)
 
     def _try_next(self, now: float, throughput: float, latency: float, *, rising: bool = False) -> None:
         """Begin a trial, if there is one worth its cost."""

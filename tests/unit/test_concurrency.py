@@ -191,3 +191,17 @@ def test_the_limit_is_always_within_its_bounds(
         now += seconds / 10
         controller.ended(now, min(seconds, now), size, outcome)
         assert 1 <= controller.limit <= limit_max
+
+
+def test_uploads_that_take_no_time_are_no_error() -> None:
+    """Goal: a coarse clock stops nothing.
+
+    Method: after a round that took a second, another in which every upload ends as it begins.
+    """
+    controller = AdaptiveConcurrency(8, limit_start=8)
+    for round_begins, seconds in ((0.0, 1.0), (1.0, 0.0), (2.0, 0.0)):
+        for _ in range(8):
+            controller.started(round_begins)
+        for size in [4_096] * 7 + [100_000]:
+            controller.ended(round_begins + 1.0, seconds, size, Outcome.OK)
+    assert 1 <= controller.limit <= 8
