@@ -196,10 +196,10 @@ def test_the_limit_is_always_within_its_bounds(
 def test_uploads_that_take_no_time_are_no_error() -> None:
     """Goal: a coarse clock stops nothing.
 
-    Method: after a round that took a second, another in which every upload ends as it begins.
+    Method: after rounds that took a second, and a rest, one in which every upload ends as it begins.
     """
     controller = AdaptiveConcurrency(8, limit_start=8)
-    for round_begins, seconds in ((0.0, 1.0), (1.0, 0.0), (2.0, 0.0)):
+    for round_begins, seconds in ((0.0, 1.0), (30.0, 1.0), (31.0, 0.0)):
         for _ in range(8):
             controller.started(round_begins)
         for size in [4_096] * 7 + [100_000]:
