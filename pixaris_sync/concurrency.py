@@ -187,10 +187,7 @@ class AdaptiveConcurrency:
 
     def _pass_time(self, now: float) -> None:
         if self._round is not None:
-            # Rather than with min() and max(): this runs twice for every upload.
-            under_way = self._under_way if self._under_way < self._whole_limit else self._whole_limit  # noqa: FURB136 - as said
-            if now > self._seen_at:
-                self._round.load += under_way * (now - self._seen_at)
+            self._round.load += min(self._under_way, self._whole_limit) * max(0.0, now - self._seen_at)
         self._seen_at = now
 
     def _set_limit(self, now: float, limit: float) -> None:

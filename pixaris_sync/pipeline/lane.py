@@ -159,7 +159,7 @@ class UploadLane:
     async def _send_one(self, ready: _Ready) -> None:
         context, concurrency, task = self._context, self._concurrency, ready.task
         await context.pause()
-        if context.draining or (self._gate.failures and not self._gate.is_open(context.now())):
+        if context.draining or not self._gate.is_open(context.now()):
             # While it waited, the bucket came to rest, or the end was asked for.
             context.budget.release(ready.held_bytes)
             await context.apply(unclaim, context.now(), task, in_doubt=False)

@@ -21,7 +21,7 @@ from tests.benchmarks.cloud import BUCKET, SERVER_BOUND_SHARE, Cloud, SeenUpload
 from tests.benchmarks.contenders import Place
 from tests.benchmarks.cores import Cores, choose_cores
 from tests.benchmarks.processes import ProgramFailedError
-from tests.benchmarks.results import Spread, machine
+from tests.benchmarks.results import Spread, machine, table_lines
 from tests.benchmarks.scratch import scratch_folder
 from tests.benchmarks.service import command, process
 from tests.benchmarks.sets import PIXARIS_PROJECT, RunSet, run_set
@@ -236,8 +236,7 @@ def levels_text(runs: Sequence[LevelRun]) -> str:
     lines: list[str] = []
     for case in dict.fromkeys(run.case for run in runs):
         of_case = [run for run in runs if run.case == case]
-        heads = ("level", "files/s", "whole", "under way", "refused")
-        rows = [heads]
+        rows = [("level", "files/s", "whole", "under way", "refused")]
         for level in sorted({run.fixed for run in of_case}, key=lambda fixed: (fixed is None, fixed or 0)):
             mine = [run for run in of_case if run.fixed == level]
             bound = "!" if any(run.rates.server_share > SERVER_BOUND_SHARE for run in mine) else ""
@@ -250,12 +249,7 @@ def levels_text(runs: Sequence[LevelRun]) -> str:
                     Spread.of(run.refused for run in mine).text(0),
                 )
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-        lines += ["", f"### {case.title()}", ""]
-        for number, row in enumerate(rows):
-            lines.append("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |")
-            if number == 0:
-                lines.append("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        lines += ["", f"### {case.title()}", "", *table_lines(rows)]
         judged = verdict(runs, case)
         said = f"Its own level carries {judged.ratio.text()} times the files/s of the best one held"
         lines += ["", f"{said}, {judged.best}; its search included {judged.whole_ratio.text()}."]

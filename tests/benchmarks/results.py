@@ -155,14 +155,16 @@ def table(runs: Sequence[Run], descriptions: Mapping[str, str]) -> str:
     for case in dict.fromkeys(run.case for run in runs):
         heads = ("", "wall s", "CPU s", "peak MB", "requests/file", "wall ratio", "CPU ratio")
         rows = [heads, *(_row(standing, notes) for standing in standings(runs, case))]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-        lines += ["", f"### {case.title(descriptions[case.what])}", ""]
-        for number, row in enumerate(rows):
-            lines.append("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |")
-            if number == 0:
-                lines.append("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        lines += ["", f"### {case.title(descriptions[case.what])}", "", *table_lines(rows)]
     lines += ["", "Ratios are to pixaris-sync in the same round: median (least-most).", *sorted(notes)]
     return "\n".join(lines).lstrip("\n")
+
+
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as a Markdown table, in columns of equal width; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *body = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows]
+    return [head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *body]
 
 
 def _row(standing: Standing, notes: set[str]) -> tuple[str, ...]:
