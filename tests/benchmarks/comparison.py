@@ -105,6 +105,7 @@ class _Track:
             return self._run_in(self._place(scratch, case.latency_ms), case, repeat)
 
     def _run_in(self, place: Place, case: Case, repeat: int) -> Run:
+        self.runs.warm()
         counts_before = self.cloud.counts()
         before = self.cloud.load()
         measured = self._measure(place)

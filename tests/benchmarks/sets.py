@@ -6,6 +6,7 @@ is exact: an ancillary chunk fills it up and makes every file's content its own.
 
 import io
 import json
+import os
 import random
 import shutil
 import zlib
@@ -101,6 +102,16 @@ class RunSet:
             for line in tracking.read_text().splitlines():
                 record = json.loads(line)
                 yield RunFolder(tracking.parent.name, tracking.parent / record["experiment_run_name"], record)
+
+    def warm(self) -> None:
+        """Read everything once, so that whoever reads next finds it in memory.
+
+        Some programs, rclone among them, tell the kernel to drop what they have read; who comes after one of
+        those would be measured with a disk that the others never touched.
+        """
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                Path(folder, name).read_bytes()
 
 
 def run_set(name: str, cache: Path, *, bucket: str) -> RunSet:
