@@ -28,7 +28,7 @@ from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
 from pixaris_sync.storage_answers import Refusal, compared, encode_crc32c, read_object, read_page
 from pixaris_sync.storage_bodies import MULTIPART_HEAD_BYTES, multipart_body
-from pixaris_sync.storage_connection import GOOGLE_API_ROOT, Connection
+from pixaris_sync.storage_connection import GOOGLE_API_ROOT, NO_TIME_LIMIT, Connection
 from pixaris_sync.storage_session import CHUNK_UNIT_BYTES, ResumableUpload
 
 #: The service's largest page of a listing.
@@ -100,7 +100,7 @@ class GcsObjectStore:
             return await storage.get_bucket_metadata(
                 self._connection.bucket_in_path,
                 params={"fields": "name"},
-                timeout=self._connection.limit_seconds(),
+                timeout=NO_TIME_LIMIT,  # type: ignore[arg-type]  # handed on to the session, which takes it
             )
 
         answer = await self._connection.request(operation, subject, send)
@@ -137,7 +137,7 @@ class GcsObjectStore:
                 address,  # type: ignore[arg-type]  # as in `stat`
                 headers=await self._connection.authorization(),
                 data=multipart_body(name, content, content_type, checksum),  # type: ignore[arg-type]
-                timeout=self._connection.time_limit(len(content)),
+                timeout=NO_TIME_LIMIT,
                 params=None,
             )
             return read_object(await response.json(encoding="utf-8", content_type=None))
@@ -208,7 +208,7 @@ class GcsObjectStore:
             response = await storage.session.get(
                 address,  # type: ignore[arg-type]  # an address object is what the client makes of a text
                 headers=await self._connection.authorization(),
-                timeout=self._connection.time_limit(),
+                timeout=NO_TIME_LIMIT,
             )
             return read_object(await response.json(encoding="utf-8", content_type=None))
 
@@ -238,7 +238,7 @@ class GcsObjectStore:
                 await storage.list_objects(
                     self._connection.bucket_in_path,
                     params=dict(params),
-                    timeout=self._connection.limit_seconds(),
+                    timeout=NO_TIME_LIMIT,  # type: ignore[arg-type]  # as in `check`
                 )
             )
 

@@ -31,6 +31,7 @@ from pixaris_sync.bandwidth import BYTES_PER_SECOND_MIN, Pace
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.storage_answers import CREDENTIALS_HINT, Refusal, unanswered
 from pixaris_sync.storage_bodies import begin_transfer
+from pixaris_sync.storage_deadlines import Deadlines
 
 T = TypeVar("T")
 
@@ -49,6 +50,9 @@ METADATA_TIMEOUT_SECONDS = 3
 
 #: The share of a token's lifetime after which a new one is taken.
 LIFETIME_SHARE = 0.9
+
+#: What a request gives to the client, as `Connection.request` sees to its limit.
+NO_TIME_LIMIT = aiohttp.ClientTimeout(total=None)
 
 _OPERATION = "get an access token from"
 
@@ -209,7 +213,7 @@ class Connection:
         self._connections_limit = connections_limit
         self._timeout_seconds = timeout_seconds
         self._pace = pace
-        self._time_limits: dict[int, aiohttp.ClientTimeout] = {}
+        self._deadlines = Deadlines(timeout_seconds)
         self._session: aiohttp.ClientSession | None = None
         self._storage: Storage | None = None
         self._token: BoundedToken | None = None
@@ -227,17 +231,6 @@ class Connection:
     def subject(self, name: str) -> str:
         """How messages call an object."""
         return f"gs://{self.bucket}/{name}"
-
-    def limit_seconds(self, body_bytes: int = 0) -> int:
-        """How long a request with such a body may take."""
-        return math.ceil(self._timeout_seconds + body_bytes / SLOWEST_UPLINK_BYTES_PER_SECOND)
-
-    def time_limit(self, body_bytes: int = 0) -> aiohttp.ClientTimeout:
-        """The same, as HTTP's own client takes it."""
-        seconds = self.limit_seconds(body_bytes)
-        if seconds not in self._time_limits:
-            self._time_limits[seconds] = aiohttp.ClientTimeout(total=seconds)
-        return self._time_limits[seconds]
 
     async def authorization(self) -> dict[str, str]:
         """The header that a request made by hand needs."""
@@ -266,20 +259,22 @@ class Connection:
     ) -> T | Refusal:
         """Send a request, with a fresh token once if the service does not accept the one it got.
 
-        Returns what `send` returns, or how the service refused. `send` raises ValueError for an answer that
-        it cannot read. A request of `paced_bytes` waits for its turn first.
+        Returns what `send` returns, or how the service refused. `send` leaves the time limit to this
+        (`NO_TIME_LIMIT`), and raises ValueError for an answer that it cannot read. A request of `paced_bytes`
+        waits for its turn first, and may take as long as the slowest uplink needs for them on top.
 
         Raises:
             SyncError: there is no readable answer, or no token.
         """
         storage, tokens, renewed = self._open(), self._token, False
+        limit_seconds = self._timeout_seconds + paced_bytes / SLOWEST_UPLINK_BYTES_PER_SECOND
         while True:
             # Before its time limit begins, and before the token, which might be too old by then.
             pace = await self._pace.next_body(paced_bytes) if self._pace and paced_bytes else None
             token = await tokens.get() if tokens else None
             transfer = begin_transfer(pace)
             try:
-                return await send(storage)
+                return await self._deadlines.hold(limit_seconds, send(storage))
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 answer = Refusal.from_client(error, checksum=checksum) or unanswered(
                     operation, subject, error, sent=transfer.begun or not writes, writes=writes

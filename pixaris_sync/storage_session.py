@@ -27,7 +27,7 @@ from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
 from pixaris_sync.storage_answers import Refusal, encode_crc32c, read_object
 from pixaris_sync.storage_bodies import HEAD_BYTES, ContentBody
-from pixaris_sync.storage_connection import Connection
+from pixaris_sync.storage_connection import NO_TIME_LIMIT, Connection
 
 #: Chunks are multiples of this, says the service; only the last may be shorter.
 CHUNK_UNIT_BYTES = 256 * 1024
@@ -95,7 +95,7 @@ class ResumableUpload:
                 },
                 params={"uploadType": "resumable", "ifGenerationMatch": str(self.if_generation)},
                 data=json.dumps({"name": self.name, "crc32c": encode_crc32c(self.crc32c)}).encode(),
-                timeout=self.connection.time_limit(),
+                timeout=NO_TIME_LIMIT,
             )
             async with response:
                 if uri := response.headers.get("Location"):
@@ -146,7 +146,7 @@ class ResumableUpload:
                 # The service goes by the type told at the beginning; some emulators by this one.
                 headers={"Content-Range": span},
                 data=ContentBody((chunk,), self.content_type),
-                timeout=self.connection.time_limit(len(chunk)),
+                timeout=NO_TIME_LIMIT,
                 allow_redirects=False,
             )
             async with response:

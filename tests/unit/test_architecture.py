@@ -76,6 +76,7 @@ ROOMS = {
     "storage_answers": "storage",
     "storage_bodies": "storage",
     "storage_connection": "storage",
+    "storage_deadlines": "storage",
     "storage_session": "storage",
     "tailing": "scan",
     "tracking": "pure",

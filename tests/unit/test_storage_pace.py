@@ -13,6 +13,7 @@ from pixaris_sync.bandwidth import (
     Bandwidth,
     Pace,
 )
+from pixaris_sync.errors import SyncError
 from pixaris_sync.storage import GcsObjectStore
 from pixaris_sync.storage_answers import encode_crc32c
 from pixaris_sync.storage_bodies import HEAD_BYTES
@@ -29,7 +30,6 @@ class Transport:
     Attributes:
         sent: time and number of bytes, headers included.
         open_seconds: how long each request was open.
-        limits: the time limit of each.
     """
 
     closed = False
@@ -38,7 +38,6 @@ class Transport:
         self.clock = clock
         self.sent: list[tuple[float, int]] = []
         self.open_seconds: list[float] = []
-        self.limits: list[float] = []
 
     async def post(self, *_: Any, **options: Any) -> "Answer":
         return await self.request("POST", "", **options)
@@ -49,11 +48,9 @@ class Transport:
         _url: str,
         *,
         data: Any = b"",
-        timeout: Any = 0,  # noqa: ASYNC109 - theirs
         **_: Any,
     ) -> "Answer":
         began = self.clock.elapsed()
-        self.limits.append(getattr(timeout, "total", timeout))
         if not isinstance(data, bytes):
             self.sent.append((began, HEAD_BYTES))
             await data.write(self)
@@ -144,9 +141,18 @@ def test_no_request_is_open_for_longer_than_its_time_limit() -> None:
     """Goal: waiting for bandwidth is no time-out. Method: the slowest rate, 64 uploads for 20 minutes."""
     transport = upload_all([1_250_000] * 64, rate=BYTES_PER_SECOND_MIN)
     assert transport.clock.elapsed() > 1_200
-    for seconds, limit in zip(transport.open_seconds, transport.limits, strict=True):
-        assert seconds < limit
     assert max(transport.open_seconds) < 25
+
+
+def test_a_request_that_stands_still_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: that limit, on the clock of the test above. Method: a connection that takes nothing any more."""
+
+    async def stand_still(transport: Transport, _: bytes | memoryview) -> None:
+        await transport.clock.sleep(3_600)
+
+    monkeypatch.setattr(Transport, "write", stand_still)
+    with pytest.RaisesGroup(pytest.RaisesExc(SyncError, match="no answer within the time limit")):
+        upload_all([1_250_000], rate=BYTES_PER_SECOND_MIN)
 
 
 def test_resumable_uploads_hold_to_it_too() -> None:
