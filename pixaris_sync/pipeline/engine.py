@@ -8,9 +8,7 @@ time. What is in flight is bounded by `upload_concurrency_limit` files and some 
 
 import logging
 import random
-from dataclasses import dataclass
 from functools import partial
-from sqlite3 import Connection
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,8 +19,8 @@ from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.overview import WorkLeft, work_left
-from pixaris_sync.ledger.rows import recover_deliveries, stands
-from pixaris_sync.ledger.uploads import UploadTask, adoption_failed, claim, next_upload_at, recover_uploads
+from pixaris_sync.ledger.rows import recover_deliveries
+from pixaris_sync.ledger.uploads import adoption_failed, recover_uploads
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.context import BUCKET, Context, Mode, problem_of, row_limits, stops_everything
 from pixaris_sync.pipeline.deliveries import Deliveries
@@ -30,8 +28,9 @@ from pixaris_sync.pipeline.destination import Destination
 from pixaris_sync.pipeline.discovery import Discovery, Look
 from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.pipeline.signals import Signal, wait_until
+from pixaris_sync.pipeline.snapshot import take_snapshot
 from pixaris_sync.pipeline.upkeep import pack_finished_runs, tidy_ledger
-from pixaris_sync.planner import SendRows, Step, TableStand, plan_rows
+from pixaris_sync.planner import SendRows, Step, plan_rows
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.settings import Settings
 
@@ -42,15 +41,6 @@ COORDINATE_PAUSE_SECONDS = 0.002
 ADOPTIONS_LIMIT = 8
 #: Scope and subject of the notice that everything rests.
 REST = "everything"
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """What the coordinator sees of the ledger, and what it has just claimed there."""
-
-    claimed: list[UploadTask]
-    next_upload_at: float | None
-    tables: list[TableStand]
 
 
 class Engine:
@@ -137,7 +127,6 @@ class Engine:
                 await self.context.apply(take_in_notices, self.context.now(), REST, [])
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._scan, tasks)
-                    tasks.start_soon(self._lane.write_receipts)
                     await self._coordinate(tasks)
                     tasks.cancel_scope.cancel()
                 await tidy_ledger(self.context)
@@ -269,13 +258,19 @@ class Engine:
         context = self.context
         while True:
             progress = self._progress.listen()
-            if self.context.draining:
-                if not self.in_flight:
+            receipts = self._lane.hand_over_receipts()
+            if context.draining:
+                if receipts:
+                    await context.apply(self._lane.write_down, receipts)
+                    self._lane.written_down(receipts)
+                elif not self.in_flight:
                     return
-                await progress.wait()
+                else:
+                    await progress.wait()
                 continue
             await self._tell_of_rest()
-            snapshot = await context.apply(self._take_snapshot)
+            snapshot = await context.apply(take_snapshot, context, self._lane, receipts)
+            self._lane.written_down(receipts)
             if snapshot.claimed:
                 self._lane.take(tasks, snapshot.claimed)
             now = context.now()
@@ -299,35 +294,6 @@ class Engine:
                 return
             await wait_until(progress, context.clock, min(wakes, default=None))
             await context.clock.sleep(COORDINATE_PAUSE_SECONDS)
-
-    def _take_snapshot(self, db: Connection) -> _Snapshot:
-        """Claim files for the lane, and see what the tables need. Runs in the ledger's transaction."""
-        context, now = self.context, self.context.now()
-        selection = context.mode.selection
-        lane = self._lane
-        gate = context.gate(BUCKET)
-        claimed: list[UploadTask] = []
-        next_at: float | None = None
-        if gate.failures < selection.attempts_limit:
-            # While the bucket rests, one file at a time finds out whether it is well again.
-            count = lane.room if not gate.failures else 1 - lane.in_flight
-            if gate.is_open(now) and count > 0:
-                claimed = claim(db, now, selection, count)
-            if not lane.in_flight and not claimed:
-                next_at = next_upload_at(db, selection)
-                if next_at is not None:
-                    next_at = max(next_at, gate.opens_at)
-        tables = [self._rested(stand, now) for stand in stands(db, now, selection)]
-        return _Snapshot(claimed, next_at, [stand for stand in tables if stand is not None])
-
-    def _rested(self, stand: TableStand, now: float) -> TableStand | None:
-        """A table as the planner may see it: nothing is due while its gate is closed."""
-        gate = self.context.gate(stand.table_id)
-        if gate.failures >= self.context.mode.selection.attempts_limit:
-            return None
-        if gate.is_open(now):
-            return stand
-        return TableStand(stand.table_id, next_at=gate.opens_at)
 
     # -- doing -------------------------------------------------------------------------------------------
 

@@ -4,12 +4,13 @@
 
 Small files are read several at once, in one thread, before there is a request free for them; what is in
 memory is bounded by ``inflight_bytes_limit``. How many requests are under way is up to
-`AdaptiveConcurrency`. Receipts that arrive together are written down together, while the next files are
-sent already.
+`AdaptiveConcurrency`. Receipts are written down by the transaction that claims the next files, all that have
+come by then, while other files are sent.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from sqlite3 import Connection
 from typing import NamedTuple
 
 from anyio.abc import TaskGroup
@@ -19,7 +20,6 @@ from pixaris_sync.contents import Content, PlannedFile
 from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, confirm_uploads, unclaim
 from pixaris_sync.pipeline.context import BUCKET, Context
-from pixaris_sync.pipeline.signals import Signal, wait_until
 from pixaris_sync.pipeline.uploads import carry, fail, is_image, is_large
 
 #: So many files at most are claimed beyond those that are sent: read ahead, or waiting to be written down.
@@ -29,8 +29,6 @@ CLAIM_FILES_MIN = 48
 #: Files that are read at once: so many, and together so large (or one alone).
 READ_FILES_LIMIT = 48
 READ_BYTES_LIMIT = 4 * 1024 * 1024
-#: How long receipts gather while other files are under way.
-GATHER_SECONDS = 0.007
 
 
 class _Ready(NamedTuple):
@@ -46,8 +44,8 @@ class UploadLane:
 
     Args:
         context: what the engine's parts share.
-        settled: called when the next state of files is in the ledger; with an error that stops everything
-            (credentials, bucket): its file was given back then.
+        settled: called when the next state of files is in the ledger, or is to be written by whoever takes
+            receipts; with an error that stops everything (credentials, bucket): its file was given back then.
     """
 
     def __init__(self, context: Context, settled: Callable[[SyncError | None], None]) -> None:
@@ -59,18 +57,15 @@ class UploadLane:
         self._senders = 0
         self._ready: deque[_Ready] = deque()
         self._receipts: list[Receipt] = []
-        self._receipt_came = Signal()
-        self._all_sent = Signal()
 
     @property
     def in_flight(self) -> int:
         """How many files were taken and are not settled."""
         return self._in_flight
 
-    @property
-    def room(self) -> int:
-        """How many more files are worth claiming now; 0 rather than a few."""
-        room = self._concurrency.limit + AHEAD_FILES - self._in_flight
+    def room(self, in_flight: int) -> int:
+        """How many more files are worth claiming while so many are in flight; 0 rather than a few."""
+        room = self._concurrency.limit + AHEAD_FILES - in_flight
         return room if room >= CLAIM_FILES_MIN else 0
 
     def take(self, tasks: TaskGroup, claimed: Sequence[UploadTask]) -> None:
@@ -78,28 +73,24 @@ class UploadLane:
         self._in_flight += len(claimed)
         tasks.start_soon(self._read, tasks, claimed)
 
-    async def write_receipts(self) -> None:
-        """Write down what has arrived in the bucket, for ever.
+    def hand_over_receipts(self) -> list[Receipt]:
+        """What has arrived in the bucket since the last time: `write_down` and `written_down` must follow."""
+        receipts, self._receipts = self._receipts, []
+        return receipts
 
-        Raises:
-            LedgerError: the ledger cannot be written.
-        """
-        context = self._context
-        while True:
-            came, all_sent = self._receipt_came.listen(), self._all_sent.listen()
-            if not self._receipts:
-                await came.wait()
-                continue
-            if self._senders:
-                await wait_until(all_sent, context.clock, context.now() + GATHER_SECONDS)
-            receipts, self._receipts = self._receipts, []
-            await context.apply(confirm_uploads, context.now(), receipts)
-            found = sum(receipt.was_there for receipt in receipts)
-            context.tally.files += len(receipts) - found
-            context.tally.files_found += found
-            context.tally.bytes += sum(receipt.task.version.size for receipt in receipts)
-            self._in_flight -= len(receipts)
-            self._settled(None)
+    def write_down(self, db: Connection, receipts: Sequence[Receipt]) -> None:
+        """Record receipts in the ledger; part of a transaction, in its thread."""
+        if receipts:
+            confirm_uploads(db, self._context.now(), receipts)
+
+    def written_down(self, receipts: Sequence[Receipt]) -> None:
+        """That transaction is durable."""
+        tally = self._context.tally
+        found = sum(receipt.was_there for receipt in receipts)
+        tally.files += len(receipts) - found
+        tally.files_found += found
+        tally.bytes += sum(receipt.task.version.size for receipt in receipts)
+        self._in_flight -= len(receipts)
 
     async def _read(self, tasks: TaskGroup, claimed: Sequence[UploadTask]) -> None:
         context = self._context
@@ -153,8 +144,6 @@ class UploadLane:
             ready = self._ready.popleft()
             self._start_senders(tasks)
         self._senders -= 1
-        if not self._senders:
-            self._all_sent.notify()
 
     async def _send_one(self, ready: _Ready) -> None:
         context, concurrency, task = self._context, self._concurrency, ready.task
@@ -179,7 +168,7 @@ class UploadLane:
             context.succeeded(BUCKET)
             self._receipts.append(Receipt(task, remote, was_there))
             if len(self._receipts) == 1:
-                self._receipt_came.notify()
+                self._settled(None)
         finally:
             context.budget.release(ready.held_bytes)
             now = context.clock.elapsed()
