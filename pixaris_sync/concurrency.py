@@ -34,7 +34,7 @@ from enum import Enum, auto
 #: Where the search begins: no flood anywhere, and two rounds away from what a distant service needs.
 LIMIT_START = 16
 #: The search for less ends here: what so few uploads hold in memory is no burden.
-LIMIT_QUIET = 8
+LIMIT_QUIET = 16
 #: How much is tried at once before anything was found to be full, later, and near a limit that was too much.
 FACTOR_START, FACTOR_LATER, FACTOR_CAUTIOUS = 4.0, 2.0, 1.15
 #: More load pays if throughput grows by at least this share of it.
