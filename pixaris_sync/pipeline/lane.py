@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sqlite3 import Connection
 from typing import NamedTuple
 
+import anyio
 from anyio.abc import TaskGroup
 
 from pixaris_sync.concurrency import AdaptiveConcurrency, Outcome
@@ -39,6 +40,22 @@ class _Ready(NamedTuple):
     held_bytes: int
 
 
+class _Idle:
+    """A sender that rests: a new task for each file would cost twice as much."""
+
+    def __init__(self) -> None:
+        self._woken = anyio.Event()
+        self._ready: list[_Ready] = []
+
+    def go_on(self, ready: _Ready) -> None:
+        self._ready.append(ready)
+        self._woken.set()
+
+    async def next(self) -> _Ready:
+        await self._woken.wait()
+        return self._ready.pop()
+
+
 class UploadLane:
     """Carries claimed files.
 
@@ -55,6 +72,7 @@ class UploadLane:
         self._concurrency = AdaptiveConcurrency(context.settings.upload_concurrency_limit)
         self._in_flight = 0
         self._senders = 0
+        self._idle: list[_Idle] = []
         self._ready: deque[_Ready] = deque()
         self._receipts: list[Receipt] = []
 
@@ -133,17 +151,24 @@ class UploadLane:
     def _start_senders(self, tasks: TaskGroup) -> None:
         while self._ready and self._senders < self._concurrency.limit:
             self._senders += 1
-            tasks.start_soon(self._send, tasks, self._ready.popleft())
+            ready = self._ready.popleft()
+            if self._idle:
+                self._idle.pop().go_on(ready)
+            else:
+                tasks.start_soon(self._send, tasks, ready)
 
     async def _send(self, tasks: TaskGroup, ready: _Ready) -> None:
-        """Send a file, then others that are ready, as long as so many are to be under way."""
+        """Send a file, then others, for ever: rests while there is none, or while others are enough."""
         while True:
             await self._send_one(ready)
-            if not self._ready or self._senders > self._concurrency.limit:
-                break
-            ready = self._ready.popleft()
-            self._start_senders(tasks)
-        self._senders -= 1
+            if self._ready and self._senders <= self._concurrency.limit:
+                ready = self._ready.popleft()
+                self._start_senders(tasks)
+            else:
+                self._senders -= 1
+                idle = _Idle()
+                self._idle.append(idle)
+                ready = await idle.next()
 
     async def _send_one(self, ready: _Ready) -> None:
         context, concurrency, task = self._context, self._concurrency, ready.task
