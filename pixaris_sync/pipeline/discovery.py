@@ -1,6 +1,6 @@
 """Takes what is on disk into the ledger: records, runs, files, and what is wrong with them.
 
-One dataset at a time: read on in its tracking file, inspect the runs that new records name, look again at
+Dataset by dataset: read on in its tracking file, inspect the runs that new records name, look again at
 runs whose folders changed, and list run folders that no record names. What is unchanged costs two looks at
 a run's folder and nothing else, and not even that where `Look` says so.
 """
@@ -8,23 +8,23 @@ a run's folder and nothing else, and not even that where `Look` says so.
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import IntEnum
 from functools import partial
-from typing import Any, TypeVar
+from sqlite3 import Connection
+from typing import TypeVar
 
-from anyio import CapacityLimiter, create_task_group, to_thread
+from anyio import CapacityLimiter, to_thread
 
 from pixaris_sync.contents import extend_crc32c
 from pixaris_sync.contract import (
     check_dataset_names,
     listing_hazard,
     map_record,
-    object_prefix,
     table_collisions,
     table_id,
 )
-from pixaris_sync.errors import Failure, LocalFileError, NameRefusedError, SyncError
+from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.ledger.intake import (
     FoundFile,
     FoundRecord,
@@ -36,6 +36,7 @@ from pixaris_sync.ledger.intake import (
     take_in_runs,
 )
 from pixaris_sync.ledger.inventory import (
+    ArgsAndPayloads,
     InspectedRun,
     args_and_payloads,
     committed_names,
@@ -44,10 +45,8 @@ from pixaris_sync.ledger.inventory import (
 )
 from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
 from pixaris_sync.ledger.standing import Problem
-from pixaris_sync.ledger.uploads import adopt_objects, adopted
-from pixaris_sync.model import DatasetKey, FileVersion, RemoteObject, RunKey, TrackingRecord
+from pixaris_sync.model import DatasetKey, FileVersion, RunKey, TrackingRecord
 from pixaris_sync.pipeline.context import Context, problem_of
-from pixaris_sync.pipeline.listing import EarlyListing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -56,6 +55,8 @@ T = TypeVar("T")
 TAIL_BYTES_LIMIT = 2 * 1024 * 1024
 #: Runs inspected between two transactions.
 INSPECT_RUNS_LIMIT = 500
+#: Datasets that are scanned at the same time: one of a backlog, and one with news.
+SCANS_LIMIT = 2
 #: What is added to a folder this soon after it changed may leave the same time of change.
 CLOCK_TICK_SECONDS = 2.0
 
@@ -74,14 +75,13 @@ class Look(IntEnum):
 
 
 class Discovery:
-    """Scans datasets, one at a time, in a thread of its own."""
+    """Scans datasets in threads of its own. No dataset may be scanned twice at the same time."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._limiter = CapacityLimiter(1)
+        self._limiter = CapacityLimiter(SCANS_LIMIT)
         #: When the folders of datasets had last changed when they were listed; none that had young runs.
         self._listed: dict[DatasetKey, int] = {}
-        self._early: dict[DatasetKey, EarlyListing] = {}
 
     async def list_datasets(self) -> tuple[DatasetKey, ...]:
         """List the datasets of the results folder, and note what is wrong with it."""
@@ -110,8 +110,8 @@ class Discovery:
             The dataset as it is known now.
         """
         context = self._context
-        known = await context.apply(open_dataset, context.now(), key, table_id(key))
-        notices = await self._check_names(known)
+        refused, notices = _check_names(key)
+        known = await context.apply(_open, context.now(), key, refused)
         inspected: set[str] = set()
         try:
             known = await self._read_on(known, inspected)
@@ -120,61 +120,6 @@ class Discovery:
             notices.append(Notice(error.subject, problem_of(error), left_out=True))
         await context.apply(take_in_notices, context.now(), str(key), notices)
         return known
-
-    async def ask_early(
-        self, keys: Sequence[DatasetKey], ask_destination: Callable[[], Coroutine[Any, Any, None]]
-    ) -> None:
-        """Ask what datasets that are new will need to know once they are scanned: what is in the bucket."""
-        context = self._context
-        for key in keys:
-            known = await context.apply(open_dataset, context.now(), key, table_id(key))
-            if not known.adopted:
-                early = self._early[key] = EarlyListing(context.store.list(object_prefix(key)))
-                async with create_task_group() as asking:
-                    asking.start_soon(early.begin)
-                    asking.start_soon(ask_destination)
-
-    async def adopt(
-        self, known: KnownDataset, confirmed: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
-        """Compare a dataset that is new to this ledger with the bucket, so that nothing is sent twice.
-
-        An account that may write but not list goes on without: then the generation precondition of each
-        upload tells which files are there already, and every row is looked for before it is sent.
-
-        Args:
-            known: the dataset.
-            confirmed: returns once it is known that the destination can be used; None: it is known.
-
-        Raises:
-            SyncError: the bucket cannot be listed now, or what `confirmed` raises.
-        """
-        context, prefix, listed = self._context, object_prefix(known.key), True
-        early = self._early.pop(known.key, None)
-        try:
-            async for page in early.read() if early else context.store.list(prefix):
-                objects = dict(_by_run_and_path(prefix, page))
-                await context.apply(adopt_objects, known.id, objects)
-        except SyncError as error:
-            if error.failure is not Failure.PERMISSION:
-                raise
-            listed = False
-            log.info("objects of %s cannot be listed; uploads tell what is there already", known.key)
-        if confirmed is not None:
-            await confirmed()
-        await context.apply(adopted, context.now(), known.id, listed=listed)
-
-    async def _check_names(self, known: KnownDataset) -> list[Notice]:
-        context, problem = self._context, None
-        try:
-            check_dataset_names(known.key)
-        except NameRefusedError as error:
-            problem = problem_of(error)
-        await context.apply(refuse_dataset, context.now(), known.id, problem)
-        hazard = listing_hazard(known.key)
-        if hazard is None or problem is not None:
-            return []
-        return [Notice(str(known.key), Problem(hazard, "rename it, if that is not wanted"), left_out=False)]
 
     async def _read_on(self, known: KnownDataset, inspected: set[str]) -> KnownDataset:
         context, position = self._context, known.position
@@ -201,8 +146,7 @@ class Discovery:
         for record in records:
             by_run[record.run.run].append(record)
         # Runs stored in the same second share a folder: it must hold the files of all their records.
-        shared = await self._context.apply(runs_with_records, known.id, by_run)
-        saved = await self._saved_files(known, shared)
+        saved = await self._saved_files(known, by_run, _args_and_payloads_of_shared)
         return await self._blocking(
             lambda: [
                 self._find_run(known.key, name, saved.get(name, ()), records)
@@ -288,11 +232,16 @@ class Discovery:
             if signature is None or signature != known.signature:
                 yield known.name
 
-    async def _saved_files(self, known: KnownDataset, runs: Sequence[str]) -> dict[str, list[str]]:
+    async def _saved_files(
+        self,
+        known: KnownDataset,
+        runs: Collection[str],
+        look_up: Callable[..., ArgsAndPayloads] = args_and_payloads,
+    ) -> dict[str, list[str]]:
         """Names of args saved as files, by run: of those taken in, and of records that are not synced."""
         context = self._context
         saved: dict[str, list[str]] = {}
-        for name, (args, records) in (await context.apply(args_and_payloads, known.id, runs)).items():
+        for name, (args, records) in (await context.apply(look_up, known.id, runs)).items():
             saved[name] = args
             key = RunKey(known.key.project, known.key.dataset, name)
             for line, payload in records:
@@ -331,14 +280,29 @@ class Discovery:
         return await to_thread.run_sync(function, limiter=self._limiter)
 
 
+def _check_names(key: DatasetKey) -> tuple[Problem | None, list[Notice]]:
+    """Why a dataset is refused for its names, if it is; and what is to be told of them otherwise."""
+    try:
+        check_dataset_names(key)
+    except NameRefusedError as error:
+        return problem_of(error), []
+    hazard = listing_hazard(key)
+    if hazard is None:
+        return None, []
+    return None, [Notice(str(key), Problem(hazard, "rename it, if that is not wanted"), left_out=False)]
+
+
+def _open(db: Connection, now: float, key: DatasetKey, refused: Problem | None) -> KnownDataset:
+    """Find a dataset, or take it in, and say whether it is refused."""
+    known = open_dataset(db, now, key, table_id(key))
+    refuse_dataset(db, now, known.id, refused)
+    return known
+
+
+def _args_and_payloads_of_shared(db: Connection, dataset_id: int, runs: Iterable[str]) -> ArgsAndPayloads:
+    """Of those of these runs that a record was taken in for already."""
+    return args_and_payloads(db, dataset_id, runs_with_records(db, dataset_id, runs))
+
+
 def _inline_file(path: str, content: bytes) -> FoundFile:
     return FoundFile(path, FileVersion(len(content), 0, extend_crc32c(0, content)), content)
-
-
-def _by_run_and_path(
-    prefix: str, objects: Sequence[RemoteObject]
-) -> Iterable[tuple[tuple[str, str], RemoteObject]]:
-    for remote in objects:
-        run, slash, path = remote.name.removeprefix(prefix).partition("/")
-        if slash:
-            yield (run, path), remote

@@ -2,12 +2,14 @@
 
 One loop decides (`_coordinate`): it claims files for the upload lane, asks the planner what each table
 needs, starts both as tasks, and waits until something ended or is due. Scans run beside it, one dataset at a
-time. What is in flight is bounded by `upload_concurrency_limit` files and some that are read ahead,
-`inflight_bytes_limit` bytes and one step per table; everything else waits in the ledger, not in memory.
+time, and one more in which something has just happened: news do not wait behind a backlog. What is in flight
+is bounded by `upload_concurrency_limit` files and some that are read ahead, `inflight_bytes_limit` bytes and
+one step per table; everything else waits in the ledger, not in memory.
 """
 
 import logging
 import random
+from collections.abc import Collection
 from functools import partial
 
 import anyio
@@ -22,6 +24,7 @@ from pixaris_sync.ledger.overview import WorkLeft, work_left
 from pixaris_sync.ledger.rows import recover_deliveries
 from pixaris_sync.ledger.uploads import adoption_failed, recover_uploads
 from pixaris_sync.model import DatasetKey
+from pixaris_sync.pipeline.adoption import Adoption
 from pixaris_sync.pipeline.context import BUCKET, Context, Mode, problem_of, row_limits, stops_everything
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.destination import Destination
@@ -74,12 +77,15 @@ class Engine:
         )
         self.context.look_at = partial(self.look_at, look=Look.NEWS)
         self._discovery = Discovery(self.context)
+        self._adoption = Adoption(self.context)
         self._deliveries = Deliveries(self.context)
         self._limits = row_limits(settings, mode)
         self._progress = Signal()
         self._work_found = Signal()
         self._dirty: dict[DatasetKey, Look] = {}
-        self._scanning = True
+        #: Those of the dirty datasets in which something has happened just now, in that order.
+        self._news: dict[DatasetKey, None] = {}
+        self._scanned_now: set[DatasetKey] = set()
         self._adopting: set[DatasetKey] = set()
         self._adoptions = anyio.CapacityLimiter(ADOPTIONS_LIMIT)
         self._destination = Destination(self.context)
@@ -138,8 +144,10 @@ class Engine:
         return left
 
     def look_at(self, key: DatasetKey, look: Look = Look.EVERYTHING) -> None:
-        """Scan a dataset soon."""
+        """Scan a dataset soon; for `Look.NEWS` beside the others, which may take long."""
         self._dirty[key] = max(look, self._dirty.get(key, look))
+        if look is Look.NEWS:
+            self._news[key] = None
         self._work_found.notify()
 
     async def look_at_all(self, look: Look) -> None:
@@ -169,27 +177,41 @@ class Engine:
     # -- scanning ----------------------------------------------------------------------------------------
 
     async def _scan(self, tasks: TaskGroup) -> None:
-        """Scan dirty datasets one after another, for ever; begins with all of them."""
+        """Scan datasets that are dirty, for ever; begins with all of them."""
         await self.look_at_all(Look.EVERYTHING)
         if self.context.mode.follow and not await self._checked_at_start():
             return
         self._started.set()
+        self._progress.notify()
         # While the first dataset is scanned: it takes a while to get ready for the first question.
-        tasks.start_soon(self._discovery.ask_early, [*self._dirty][:1], self._destination.ask_early)
+        tasks.start_soon(self._adoption.ask_early, [*self._dirty][:1], self._destination.ask_early)
+        tasks.start_soon(self._scan_each, tasks, self._news)
+        await self._scan_each(tasks, self._dirty)
+
+    async def _scan_each(self, tasks: TaskGroup, wanted: Collection[DatasetKey]) -> None:
+        """Scan the dirty datasets among those that are wanted, one after another, for ever."""
         while True:
             found = self._work_found.listen()
-            if not self._dirty:
-                self._scanning = False
-                self._progress.notify()
+            key = next((key for key in wanted if key in self._dirty and key not in self._scanned_now), None)
+            if key is None:
                 await found.wait()
                 continue
-            self._scanning = True
-            key = next(iter(self._dirty))
+            self._scanned_now.add(key)
+            self._news.pop(key, None)
             known = await self._discovery.scan(key, self._dirty.pop(key))
+            self._scanned_now.discard(key)
+            if key in self._dirty:
+                # It became so meanwhile, and was left out by whoever looked for work.
+                self._work_found.notify()
             if not known.adopted and known.read_whole and key not in self._adopting:
                 self._adopting.add(key)
                 tasks.start_soon(self._adopt, known)
             self._progress.notify()
+
+    @property
+    def _scanning(self) -> bool:
+        """Whether there is, or may be, a dataset to scan."""
+        return bool(not self._started.is_set() or self._dirty or self._scanned_now)
 
     async def _adopt(self, known: KnownDataset) -> None:
         context, gate, attempts = self.context, self.context.gate(BUCKET), 0
@@ -203,7 +225,7 @@ class Engine:
                         # It may have closed while others went first: an outage must not cost one try each.
                         if not gate.is_open(context.now()):
                             continue
-                        await self._discovery.adopt(known, self._destination.confirm)
+                        await self._adoption.adopt(known, self._destination.confirm)
                 except SyncError as error:
                     attempts += 1
                     context.failed(BUCKET, error)
@@ -288,7 +310,7 @@ class Engine:
                     self._sent_at[step.table_id] = now
                 tasks.start_soon(self._step, step)
             wakes = [at for at in (snapshot.next_upload_at, plan.wake_at) if at is not None]
-            busy = self.in_flight or self._scanning or self._dirty or wakes or context.mode.follow
+            busy = self.in_flight or self._scanning or wakes or context.mode.follow
             # What ended since the snapshot was taken may have made something ready that it does not show.
             if not busy and not progress.is_set():
                 return

@@ -51,6 +51,7 @@ from pixaris_sync.model import (
     RemoteObject,
     TrackingRecord,
 )
+from pixaris_sync.pipeline.adoption import Adoption
 from pixaris_sync.pipeline.context import Context, Mode, problem_of, stops_everything
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery
@@ -163,13 +164,14 @@ class _Preview:
         return await context.apply(self._document)
 
     async def _discover(self) -> None:
-        context, discovery = self._context, Discovery(self._context)
+        context = self._context
+        discovery, adoption = Discovery(context), Adoption(context)
         selection = context.mode.selection
         for key in await discovery.list_datasets():
             if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
                 known = await discovery.scan(key)
                 if not known.adopted and known.read_whole:
-                    await discovery.adopt(known)
+                    await adoption.adopt(known)
 
     # -- files -------------------------------------------------------------------------------------------
 
