@@ -121,7 +121,7 @@ def _watch_latency(options: argparse.Namespace) -> None:
 def _watch_latency_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=200, help="how many runs are written [%(default)s]")
     parser.add_argument(
-        "--backfill-copies", type=int, default=3, help="how many sets C are carried meanwhile [%(default)s]"
+        "--backfill-copies", type=int, default=20, help="how many sets C are carried meanwhile [%(default)s]"
     )
     parser.add_argument(
         "--table-settle-seconds", type=float, default=0, help="as in the settings [%(default)s]"

@@ -91,6 +91,46 @@ def test_an_event_brings_a_run_at_once(world: World) -> None:
     world.check_everything_arrived()
 
 
+def test_news_do_not_wait_behind_a_backlog(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: live runs go ahead of a backfill, also while that is still looked through.
+
+    Method: old datasets take a minute each to scan; meanwhile runs come into one that was scanned, and into
+    one whose turn has not come, and are rows long before the scan is over. The old ones come in the end.
+    """
+    scan = Discovery.scan
+    scanned: list[str] = []
+
+    async def slow(discovery: Discovery, key: DatasetKey, look: Look = Look.EVERYTHING) -> KnownDataset:
+        if key.dataset.startswith("old"):
+            await world.clock.sleep(60)
+        scanned.append(key.dataset)
+        return await scan(discovery, key, look)
+
+    monkeypatch.setattr(Discovery, "scan", slow)
+    for dataset in ("a_live", "old0", "old1", "old2", "z_live"):
+        world.local.store(dataset=dataset, name="run0")
+    send, receive = anyio.create_memory_object_stream[Changed](10)
+
+    async def changes() -> AsyncIterator[Changed]:
+        async for changed in receive:
+            yield changed
+
+    async def script() -> None:
+        await world.clock.sleep(10)
+        for dataset in ("a_live", "z_live"):
+            run = world.local.store(dataset=dataset, name="run1")
+            await send.send(Changed(frozenset({run.key.dataset_key})))
+            await world.clock.sleep(10)
+            assert len(world.sink.visible_rows(run.table)) == 2
+        assert not [name for name in scanned if name.startswith("old")]
+        await world.clock.sleep(300)
+
+    watch(world, changes, script)
+    send.close()
+    receive.close()
+    world.check_everything_arrived()
+
+
 def test_lost_events_cost_time_but_no_run(world: World) -> None:
     """Goal: events are no more than a hint.
 
