@@ -153,6 +153,17 @@ def synced_twins(db: Connection, rows: Sequence[PendingRow]) -> dict[int, dict[D
     }
 
 
+def rows_and_twins(
+    db: Connection, now: float, selection: Selection, table_id: str, count: int
+) -> tuple[list[PendingRow], dict[int, dict[DatasetKey, int]]]:
+    """`rows_to_look_for`, and their `synced_twins`.
+
+    The latter stay the same until those rows are confirmed, as long as a table has one step at a time.
+    """
+    rows = rows_to_look_for(db, now, selection, table_id, count)
+    return rows, synced_twins(db, rows)
+
+
 def delivered_by(db: Connection, delivery_id: int) -> tuple[str, str | None, list[PendingRow]]:
     """Method, job id and rows of a delivery whose end is not known."""
     delivery = db.execute("SELECT method, job_id FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()

@@ -7,6 +7,7 @@ load job.
 
 import logging
 from collections.abc import Sequence
+from sqlite3 import Connection
 
 from pixaris_sync.errors import (
     ConfigurationError,
@@ -27,9 +28,8 @@ from pixaris_sync.ledger.rows import (
     look_again,
     put_off_rows,
     ready_rows,
-    rows_to_look_for,
+    rows_and_twins,
     start_delivery,
-    synced_twins,
     table_changed,
     trouble_rows,
 )
@@ -201,6 +201,9 @@ class Deliveries:
         else:
             context.succeeded(table)
             self._refused_alone.pop(table, None)
+            if not refusals:
+                await context.apply(_end_well, context.now(), delivery, rows)
+                return None
             await self._sort_out(table, rows, refusals)
         await context.apply(end_delivery, context.now(), delivery)
         return stopping
@@ -213,7 +216,8 @@ class Deliveries:
         stopped = [rows[index] for index, refusal in refused.items() if refusal.stopped]
         unknown = [rows[index] for index, refusal in refused.items() if refusal.unknown_column]
         await context.apply(accept_rows, now, taken)
-        await context.apply(put_off_rows, now, stopped)
+        if stopped:
+            await context.apply(put_off_rows, now, stopped)
         if unknown:
             # The column was added a moment ago, or taken away: look again, and go by load job.
             self._columns.pop(table, None)
@@ -278,7 +282,9 @@ class Deliveries:
 
     async def _look(self, step: LookForRows) -> SyncError | None:
         context, table = self._context, step.table_id
-        rows = await context.apply(rows_to_look_for, context.now(), context.mode.selection, table, step.count)
+        rows, twins = await context.apply(
+            rows_and_twins, context.now(), context.mode.selection, table, step.count
+        )
         batch = await self._mapped(rows)
         if not batch:
             return None
@@ -291,10 +297,10 @@ class Deliveries:
             await context.apply(give_up_rows, context.now(), rows, problem_of(error))
             return None
         context.succeeded(table)
-        twins = await context.apply(synced_twins, rows)
         found, missing = sort_by_presence(batch, read, twins, context.destination)
         context.tally.rows += len(found)
-        await context.apply(confirm_rows, context.now(), found)
+        if found:
+            await context.apply(confirm_rows, context.now(), found)
         await self._still_missing(table, missing)
         return None
 
@@ -321,7 +327,14 @@ class Deliveries:
             log.warning("%s and %d more: %s", lost[0].run, len(lost) - 1, problem.cause)
             await context.apply(put_off_rows, now, lost, problem, by_load=True)
         absent = [row for row in overdue if row.state is RowState.IN_DOUBT]
-        await context.apply(put_off_rows, now, absent, by_load=True)
+        if absent:
+            await context.apply(put_off_rows, now, absent, by_load=True)
+
+
+def _end_well(db: Connection, now: float, delivery: int, rows: Sequence[PendingRow]) -> None:
+    """All rows of a delivery were taken."""
+    accept_rows(db, now, rows)
+    end_delivery(db, now, delivery)
 
 
 def _ends_a_job(error: SyncError) -> bool:

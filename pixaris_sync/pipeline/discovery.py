@@ -53,6 +53,8 @@ T = TypeVar("T")
 
 #: How much of a tracking file is taken in per transaction: some thousand records.
 TAIL_BYTES_LIMIT = 2 * 1024 * 1024
+#: The same while following, some dozen records: live runs wait for no transaction of a second.
+FOLLOW_TAIL_BYTES_LIMIT = 32 * 1024
 #: Runs inspected between two transactions.
 INSPECT_RUNS_LIMIT = 500
 #: Datasets that are scanned at the same time: one of a backlog, and one with news.
@@ -123,10 +125,11 @@ class Discovery:
 
     async def _read_on(self, known: KnownDataset, inspected: set[str]) -> KnownDataset:
         context, position = self._context, known.position
+        bytes_limit = FOLLOW_TAIL_BYTES_LIMIT if context.mode.follow else TAIL_BYTES_LIMIT
         while True:
             await context.pause()
             tail = await self._blocking(
-                partial(context.results.tail, known.key, position, bytes_limit=TAIL_BYTES_LIMIT)
+                partial(context.results.tail, known.key, position, bytes_limit=bytes_limit)
             )
             if tail is None:
                 break

@@ -33,14 +33,14 @@ from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.pipeline.signals import Signal, wait_until
 from pixaris_sync.pipeline.snapshot import take_snapshot
 from pixaris_sync.pipeline.upkeep import pack_finished_runs, tidy_ledger
-from pixaris_sync.planner import SendRows, Step, plan_rows
+from pixaris_sync.planner import LookForRows, SendRows, Step, plan_rows
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.settings import Settings
 
 log = logging.getLogger(__name__)
 
 #: Ends that arrive together are answered together.
-COORDINATE_PAUSE_SECONDS = 0.002
+COORDINATE_PAUSE_SECONDS = 0.001
 ADOPTIONS_LIMIT = 8
 #: Scope and subject of the notice that everything rests.
 REST = "everything"
@@ -333,4 +333,6 @@ class Engine:
             self._stops(error)
         self._busy_tables.discard(step.table_id)
         self._progress.notify()
-        await pack_finished_runs(self.context)
+        if isinstance(step, LookForRows):
+            # Only a row that was read back finishes a run.
+            await pack_finished_runs(self.context)
