@@ -334,5 +334,5 @@ class Engine:
         self._busy_tables.discard(step.table_id)
         self._progress.notify()
         if isinstance(step, LookForRows):
-            # Only a row that was read back finishes a run.
+            # Nearly always a row that was read back finishes a run; `tidy_ledger` sees to the others.
             await pack_finished_runs(self.context)
