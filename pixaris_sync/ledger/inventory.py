@@ -10,9 +10,6 @@ from pixaris_sync.ledger.overview import ProblemRun
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
 
-#: By run, the local files beside its images, and line and JSON of the records that are not synced.
-ArgsAndPayloads = dict[str, tuple[list[str], list[tuple[int, str]]]]
-
 
 @dataclass(frozen=True, slots=True)
 class KnownRun:
@@ -183,12 +180,14 @@ def local_paths(db: Connection, dataset_id: int, run: str) -> list[str]:
     return paths + [file.path for file in (unpack(pack[0]) if pack else ()) if file.mtime_ns > 0]
 
 
-def args_and_payloads(db: Connection, dataset_id: int, runs: Iterable[str]) -> ArgsAndPayloads:
-    """Of each of these runs, the local files beside its images, and `payloads`."""
+def args_and_payloads(
+    db: Connection, dataset_id: int, runs: Iterable[str]
+) -> dict[str, tuple[list[str], list[tuple[int, str]]]]:
+    """Of each of these runs that records name already, the local files beside its images, and `payloads`."""
     return {
         run: (
             [path for path in local_paths(db, dataset_id, run) if "/" not in path],
             payloads(db, dataset_id, run),
         )
-        for run in runs
+        for run in runs_with_records(db, dataset_id, runs)
     }

@@ -36,12 +36,10 @@ from pixaris_sync.ledger.intake import (
     take_in_runs,
 )
 from pixaris_sync.ledger.inventory import (
-    ArgsAndPayloads,
     InspectedRun,
     args_and_payloads,
     committed_names,
     inspected_runs,
-    runs_with_records,
 )
 from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
 from pixaris_sync.ledger.standing import Problem
@@ -149,7 +147,7 @@ class Discovery:
         for record in records:
             by_run[record.run.run].append(record)
         # Runs stored in the same second share a folder: it must hold the files of all their records.
-        saved = await self._saved_files(known, by_run, _args_and_payloads_of_shared)
+        saved = await self._saved_files(known, by_run)
         return await self._blocking(
             lambda: [
                 self._find_run(known.key, name, saved.get(name, ()), records)
@@ -235,16 +233,11 @@ class Discovery:
             if signature is None or signature != known.signature:
                 yield known.name
 
-    async def _saved_files(
-        self,
-        known: KnownDataset,
-        runs: Collection[str],
-        look_up: Callable[..., ArgsAndPayloads] = args_and_payloads,
-    ) -> dict[str, list[str]]:
+    async def _saved_files(self, known: KnownDataset, runs: Collection[str]) -> dict[str, list[str]]:
         """Names of args saved as files, by run: of those taken in, and of records that are not synced."""
         context = self._context
         saved: dict[str, list[str]] = {}
-        for name, (args, records) in (await context.apply(look_up, known.id, runs)).items():
+        for name, (args, records) in (await context.apply(args_and_payloads, known.id, runs)).items():
             saved[name] = args
             key = RunKey(known.key.project, known.key.dataset, name)
             for line, payload in records:
@@ -300,11 +293,6 @@ def _open(db: Connection, now: float, key: DatasetKey, refused: Problem | None) 
     known = open_dataset(db, now, key, table_id(key))
     refuse_dataset(db, now, known.id, refused)
     return known
-
-
-def _args_and_payloads_of_shared(db: Connection, dataset_id: int, runs: Iterable[str]) -> ArgsAndPayloads:
-    """Of those of these runs that a record was taken in for already."""
-    return args_and_payloads(db, dataset_id, runs_with_records(db, dataset_id, runs))
 
 
 def _inline_file(path: str, content: bytes) -> FoundFile:

@@ -41,7 +41,7 @@ class _Ready(NamedTuple):
 
 
 class _Idle:
-    """A sender that rests: a new task for each file would cost twice as much."""
+    """A sender that rests: to wake it costs less than to make a new one."""
 
     def __init__(self) -> None:
         self._woken = anyio.Event()

@@ -1,5 +1,6 @@
 """The benchmark itself, so that it does not rot: a tiny set, carried and told in every form."""
 
+import errno
 import json
 import os
 import time
@@ -198,6 +199,10 @@ def test_a_set_is_in_memory_before_it_is_measured(tmp_path: Path) -> None:
                 os.preadv(file.fileno(), [bytearray(4_000)], 0, os.RWF_NOWAIT)
             except BlockingIOError:
                 return False
+            except OSError as error:
+                if error.errno == errno.EOPNOTSUPP:
+                    pytest.skip("this file system does not tell what is in memory")
+                raise
             return True
 
     for path in paths:
