@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from pixaris_sync import report
+from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.wiring import settings_for
-from pixaris_sync.daemon import CHANGE_SIGNAL
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
-from pixaris_sync.live_limits import InForce, LimitFiles, LiveLimits
-from pixaris_sync.ownership import running_owner
+from pixaris_sync.process.live_limits import InForce, LimitFiles, LiveLimits
+from pixaris_sync.process.ownership import running_owner
+from pixaris_sync.process.signals import CHANGE_SIGNAL
 from pixaris_sync.settings import Settings, explain
 
 T = TypeVar("T")

@@ -11,15 +11,16 @@ from typing import Any
 
 import anyio
 
-from pixaris_sync import __version__, report
+from pixaris_sync import __version__
+from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit, exit_of_pass
 from pixaris_sync.cli.progress import show_progress
-from pixaris_sync.cli.quiet import begin_quietly
 from pixaris_sync.cli.wiring import owned_ledger, run_engine, settings_for
 from pixaris_sync.ledger.overview import overview
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.process.quiet import begin_quietly
 
 log = logging.getLogger(__name__)
 

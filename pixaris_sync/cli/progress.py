@@ -5,7 +5,7 @@ import time
 
 import anyio
 
-from pixaris_sync import report
+from pixaris_sync.cli import report
 from pixaris_sync.ledger.overview import Backlog, backlog
 from pixaris_sync.pipeline.engine import Engine
 

@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pixaris_sync.bandwidth import Pace
+from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.cli.late import LateStore
-from pixaris_sync.cli.quiet import Restraint
 from pixaris_sync.clock import SystemClock
-from pixaris_sync.daemon import Interruption, Notifier, drain_on_signal, tell_status
 from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
-from pixaris_sync.filesystems import network_filesystem
 from pixaris_sync.imports import importing
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
 from pixaris_sync.ledger.rescue import working_ledger
-from pixaris_sync.names import printable_line
-from pixaris_sync.ownership import Ownership
+from pixaris_sync.limits.bandwidth import Pace
+from pixaris_sync.local.mounts import network_filesystem
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.ports import ObjectStore, RowSink
+from pixaris_sync.process.ownership import Ownership
+from pixaris_sync.process.quiet import Restraint
+from pixaris_sync.process.signals import Interruption, Notifier, drain_on_signal, tell_status
+from pixaris_sync.rules.names import printable_line
 from pixaris_sync.settings import Settings, load_settings
-from pixaris_sync.warehouse import BigQueryRowSink
 
 if TYPE_CHECKING:
-    from pixaris_sync.doorbell import Doorbell
-    from pixaris_sync.watch import Changed
+    from pixaris_sync.local.inotify import Doorbell
+    from pixaris_sync.local.watch import Changed
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ async def ports(
 
     def make_store() -> ObjectStore:
         with importing():
-            from pixaris_sync.storage import GcsObjectStore
+            from pixaris_sync.gcs.store import GcsObjectStore
 
         return GcsObjectStore(
             settings.gcp_pixaris_bucket_name,
@@ -127,7 +127,7 @@ def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
         FolderOwnedError: another process owns the folder.
         LedgerError: the ledger cannot be opened.
     """
-    from pixaris_sync.scan import LocalResults
+    from pixaris_sync.local.results_folder import LocalResults
 
     LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name).check()
     path = settings.ledger_path
@@ -236,7 +236,7 @@ async def run_engine(
 def _changes(settings: Settings) -> "AsyncIterator[Changed]":
     """Begin to watch: by events, or by polling where other machines write without any."""
     # Only those who follow need it.
-    from pixaris_sync.watch import changes
+    from pixaris_sync.local.watch import changes
 
     folder = settings.local_results_folder
     kind = network_filesystem(folder)
@@ -271,7 +271,7 @@ async def _keep_following(engine: Engine, settings: Settings, clock: SystemClock
 @contextmanager
 def _ledger_bell(settings: Settings) -> "Iterator[Doorbell | None]":
     """What rings when the ledger is written; None where no event tells of that."""
-    from pixaris_sync.doorbell import Doorbell
+    from pixaris_sync.local.inotify import Doorbell
 
     folder = settings.ledger_path.parent
     bell: Doorbell | None = None

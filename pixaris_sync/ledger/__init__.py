@@ -9,9 +9,9 @@ never a second row.
 * `intake`, `uploads` and `rows` are the transitions, each a plain function over an open transaction, named
   by the verb that changes the state. `overview` reads what ``status`` tells,
   `inventory` what ``verify`` and a preview ask for.
-* `finished` packs the files of finished runs, so that the ledger stays small.
+* `packs` packs the files of finished runs, so that the ledger stays small.
 
 Invariants kept here: a run's state is always what its folder, files and records make it
-(`standing.settle_runs` ends every transition); the position in a tracking file moves in the transaction that
+(`runs.settle_runs` ends every transition); the position in a tracking file moves in the transaction that
 keeps its records.
 """

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Connection, Row
 
-from pixaris_sync.ledger.finished import packed_files, restore
 from pixaris_sync.ledger.lines import ordinal_of, take_in_damaged
-from pixaris_sync.ledger.standing import OBJECT_WRITE_SECONDS, Problem, settle_runs
+from pixaris_sync.ledger.packs import packed_files, restore
+from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, Problem, settle_runs
 from pixaris_sync.model import (
     DatasetKey,
     FileState,

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from pixaris_sync.ledger.finished import unpack
 from pixaris_sync.ledger.overview import ProblemRun
+from pixaris_sync.ledger.packs import unpack
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from pixaris_sync.ledger.standing import Problem
+from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.model import RunState
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.intake import JUDGED_ANEW, LEFT_OUT_UNLESS_FOUND
+from pixaris_sync.ledger.runs import settle_runs
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
-from pixaris_sync.ledger.standing import settle_runs
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
 
 LAST_SYNCED = "last_synced_at"

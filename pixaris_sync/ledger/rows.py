@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
+from pixaris_sync.ledger.runs import Problem, settle_runs
 from pixaris_sync.ledger.selection import Selection, selected
-from pixaris_sync.ledger.standing import Problem, settle_runs
 from pixaris_sync.model import DatasetKey, Delivery, RowState, RunKey
-from pixaris_sync.planner import TableStand
+from pixaris_sync.rules.planner import TableStand
 
 DAY_SECONDS = 24 * 3600
 

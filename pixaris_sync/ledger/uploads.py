@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any, NamedTuple
 
+from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, Problem, settle_runs
 from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
-from pixaris_sync.ledger.standing import OBJECT_WRITE_SECONDS, Problem, settle_runs
 from pixaris_sync.model import FileState, FileVersion, RemoteObject, RowState, RunKey
 
 _Parameters = Mapping[str, Any]

@@ -6,12 +6,12 @@ from typing import Any
 
 import anyio
 
-from pixaris_sync.contract import object_prefix, table_id
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.intake import KnownDataset, open_dataset
 from pixaris_sync.ledger.uploads import adopt_objects, adopted
 from pixaris_sync.model import DatasetKey, RemoteObject
 from pixaris_sync.pipeline.context import Context
+from pixaris_sync.rules.contract import object_prefix, table_id
 
 log = logging.getLogger(__name__)
 

@@ -10,17 +10,17 @@ from typing import TypeVar
 import anyio
 
 from pixaris_sync.clock import SteadyClock
-from pixaris_sync.contents import RunFiles
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.journal import Journal
+from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.selection import Selection
-from pixaris_sync.ledger.standing import Problem
-from pixaris_sync.limits import ByteBudget, Gate
+from pixaris_sync.limits.backoff import Backoff
+from pixaris_sync.limits.gates import ByteBudget, Gate
+from pixaris_sync.local.contents import RunFiles
+from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey
-from pixaris_sync.planner import RowLimits
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
-from pixaris_sync.retry import Backoff
-from pixaris_sync.scan import LocalResults
+from pixaris_sync.rules.planner import RowLimits
 from pixaris_sync.settings import Settings
 
 T = TypeVar("T")

@@ -33,12 +33,12 @@ from pixaris_sync.ledger.rows import (
     table_changed,
     trouble_rows,
 )
-from pixaris_sync.ledger.standing import Problem
+from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.model import Column, Delivery, OutgoingRow, RowRefusal, RowState
 from pixaris_sync.pipeline.context import Context, problem_of, stops_everything
-from pixaris_sync.pipeline.rows import MappedRow, fitting, job_id, map_row, sort_by_presence
-from pixaris_sync.planner import FinishLoad, LookForRows, SendRows, Step
-from pixaris_sync.schema import BatchPlan, plan_batch
+from pixaris_sync.pipeline.outgoing_rows import MappedRow, fitting, job_id, map_row, sort_by_presence
+from pixaris_sync.rules.planner import FinishLoad, LookForRows, SendRows, Step
+from pixaris_sync.rules.schema import BatchPlan, plan_batch
 
 log = logging.getLogger(__name__)
 

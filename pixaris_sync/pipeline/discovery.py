@@ -16,14 +16,6 @@ from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from pixaris_sync.contents import extend_crc32c
-from pixaris_sync.contract import (
-    check_dataset_names,
-    listing_hazard,
-    map_record,
-    table_collisions,
-    table_id,
-)
 from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.ledger.intake import (
     FoundFile,
@@ -42,9 +34,17 @@ from pixaris_sync.ledger.inventory import (
     inspected_runs,
 )
 from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
-from pixaris_sync.ledger.standing import Problem
+from pixaris_sync.ledger.runs import Problem
+from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.model import DatasetKey, FileVersion, RunKey, TrackingRecord
 from pixaris_sync.pipeline.context import Context, problem_of
+from pixaris_sync.rules.contract import (
+    check_dataset_names,
+    listing_hazard,
+    map_record,
+    table_collisions,
+    table_id,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -30,12 +30,12 @@ from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.destination import Destination
 from pixaris_sync.pipeline.discovery import Discovery, Look
 from pixaris_sync.pipeline.lane import UploadLane
-from pixaris_sync.pipeline.signals import Signal, wait_until
 from pixaris_sync.pipeline.snapshot import take_snapshot
 from pixaris_sync.pipeline.upkeep import pack_finished_runs, tidy_ledger
-from pixaris_sync.planner import LookForRows, SendRows, Step, plan_rows
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
+from pixaris_sync.rules.planner import LookForRows, SendRows, Step, plan_rows
 from pixaris_sync.settings import Settings
+from pixaris_sync.waiting import Signal, wait_until
 
 log = logging.getLogger(__name__)
 

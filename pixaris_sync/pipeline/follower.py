@@ -12,11 +12,11 @@ from typing import Protocol
 import anyio
 
 from pixaris_sync.errors import LedgerError, LocalFileError, SyncError
+from pixaris_sync.local.watch import Changed
 from pixaris_sync.pipeline.discovery import Look
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.pipeline.rounds import Rounds
 from pixaris_sync.ports import Clock
-from pixaris_sync.watch import Changed
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ EVERYTHING_SECONDS = 3600.0
 
 
 class Bell(Protocol):
-    """What `doorbell.Doorbell` promises."""
+    """What `local.inotify.Doorbell` promises."""
 
     async def wait(self) -> None:
         """Return once something has happened since the last `hush`."""

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
-from pixaris_sync.concurrency import AdaptiveConcurrency, Outcome
-from pixaris_sync.contents import Content, PlannedFile
 from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, confirm_uploads, unclaim
+from pixaris_sync.limits.concurrency import AdaptiveConcurrency, Outcome
+from pixaris_sync.local.contents import Content, PlannedFile
 from pixaris_sync.pipeline.context import BUCKET, Context
 from pixaris_sync.pipeline.uploads import carry, fail, is_image, is_large
 

@@ -19,8 +19,6 @@ import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
-from pixaris_sync.contents import extend_crc32c
-from pixaris_sync.contract import check_object_name, map_record, object_name
 from pixaris_sync.errors import ConfigurationError, LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import count_synced, stuck
@@ -36,7 +34,7 @@ from pixaris_sync.ledger.rows import (
     recover_deliveries,
     stands,
 )
-from pixaris_sync.ledger.standing import Problem
+from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.uploads import (
     Receipt,
     UploadTask,
@@ -45,6 +43,7 @@ from pixaris_sync.ledger.uploads import (
     give_up_upload,
     recover_uploads,
 )
+from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.model import (
     Cell,
     JsonValue,
@@ -57,9 +56,10 @@ from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery
 from pixaris_sync.pipeline.table_plans import TablePlan, tables_document
 from pixaris_sync.pipeline.uploads import object_conflict
-from pixaris_sync.planner import LookForRows
 from pixaris_sync.ports import ObjectStore, RowSink
-from pixaris_sync.schema import plan_batch
+from pixaris_sync.rules.contract import check_object_name, map_record, object_name
+from pixaris_sync.rules.planner import LookForRows
+from pixaris_sync.rules.schema import plan_batch
 from pixaris_sync.settings import Settings
 
 #: Files looked at between two notes in the ledger, and how many of them are read at the same time.

@@ -13,10 +13,10 @@ from anyio import to_thread
 
 from pixaris_sync.errors import LocalFileError
 from pixaris_sync.ledger.inventory import unfinished_datasets
+from pixaris_sync.local.results_folder import DatasetStatus, LocalResults
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.discovery import CLOCK_TICK_SECONDS, Look
 from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.scan import DatasetStatus, LocalResults
 
 
 @dataclass(frozen=True, slots=True)

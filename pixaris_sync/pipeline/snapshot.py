@@ -8,7 +8,7 @@ from pixaris_sync.ledger.rows import stands
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, claim, next_upload_at
 from pixaris_sync.pipeline.context import BUCKET, Context
 from pixaris_sync.pipeline.lane import UploadLane
-from pixaris_sync.planner import TableStand
+from pixaris_sync.rules.planner import TableStand
 
 
 @dataclass(frozen=True, slots=True)

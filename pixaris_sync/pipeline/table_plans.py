@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pixaris_sync.model import Column, ColumnType, JsonValue
-from pixaris_sync.schema import BatchPlan
+from pixaris_sync.rules.schema import BatchPlan
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 import logging
 
 from pixaris_sync.errors import LedgerError
-from pixaris_sync.ledger.finished import (
+from pixaris_sync.ledger.packs import (
     GIVEN_BACK_PAGES_LIMIT,
     give_pages_back,
     pack_finished,

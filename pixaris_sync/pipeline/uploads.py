@@ -9,10 +9,8 @@ never overwritten when it has not.
 import logging
 from typing import NamedTuple
 
-from pixaris_sync.contents import Content, extend_crc32c
-from pixaris_sync.contract import IMAGE_SUFFIXES, content_type, object_name
 from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, ObjectConflictError, SyncError
-from pixaris_sync.ledger.standing import Problem
+from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.uploads import (
     UploadTask,
     give_up_upload,
@@ -21,8 +19,10 @@ from pixaris_sync.ledger.uploads import (
     put_off_upload,
     unclaim,
 )
+from pixaris_sync.local.contents import Content, extend_crc32c
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.pipeline.context import BUCKET, Context, problem_of, stops_everything
+from pixaris_sync.rules.contract import IMAGE_SUFFIXES, content_type, object_name
 
 log = logging.getLogger(__name__)
 

@@ -6,16 +6,16 @@ from functools import partial
 
 from anyio import to_thread
 
-from pixaris_sync.contents import RunFiles
-from pixaris_sync.contract import table_id
 from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import KnownRun, inventory
 from pixaris_sync.ledger.overview import known_datasets
+from pixaris_sync.local.contents import RunFiles
+from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey, RunState
-from pixaris_sync.names import printable
 from pixaris_sync.ports import ObjectStore, RowSink
-from pixaris_sync.scan import LocalResults
+from pixaris_sync.rules.contract import table_id
+from pixaris_sync.rules.names import printable
 from pixaris_sync.settings import Settings
 from pixaris_sync.verify.expected import Expected, expect
 from pixaris_sync.verify.findings import Finding, Kind, Sign, failed

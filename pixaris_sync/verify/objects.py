@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import anyio
 
-from pixaris_sync.contents import RunFiles
-from pixaris_sync.contract import object_prefix
 from pixaris_sync.errors import LocalFileError
+from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.model import RemoteObject
-from pixaris_sync.names import printable
 from pixaris_sync.ports import ObjectStore
+from pixaris_sync.rules.contract import object_prefix
+from pixaris_sync.rules.names import printable
 from pixaris_sync.verify.expected import Expected, ExpectedObject
 from pixaris_sync.verify.findings import Finding, Kind, Sign, failed
 

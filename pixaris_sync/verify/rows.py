@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pixaris_sync.contract import RUN_NAME_KEY
 from pixaris_sync.model import Cell, JsonValue
-from pixaris_sync.names import printable
-from pixaris_sync.readback import same_record
-from pixaris_sync.schema import column_name, companion_names, hashed_column_name, value_type
+from pixaris_sync.rules.contract import RUN_NAME_KEY
+from pixaris_sync.rules.names import printable
+from pixaris_sync.rules.readback import same_record
+from pixaris_sync.rules.schema import column_name, companion_names, hashed_column_name, value_type
 from pixaris_sync.verify.expected import Expected, ExpectedRow
 from pixaris_sync.verify.findings import Finding, Kind, Sign
 

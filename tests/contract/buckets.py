@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import aiohttp
 from gcloud.aio.storage import Storage
 
+from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
+from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.ports import ObjectStore
-from pixaris_sync.storage import GcsObjectStore
-from pixaris_sync.storage_session import CHUNK_UNIT_BYTES
 from tests.fakes.object_store import FakeObjectStore
 from tests.support.go_emulators import FAKE_GCS_SERVER
 

@@ -12,8 +12,8 @@ import google_crc32c
 import pytest
 
 from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, ObjectConflictError, SyncError
+from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
 from pixaris_sync.model import RemoteObject
-from pixaris_sync.storage_session import CHUNK_UNIT_BYTES
 from tests.contract.buckets import BucketBackend, Capability
 from tests.fakes.byte_source import MemorySource
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from pixaris_sync.report import status_document
+from pixaris_sync.cli.report import status_document
 from tests.crash.fates import Assassin, Fate, draw_fate
 from tests.crash.standing import Standing, look_at
 from tests.crash.truth import LocalTruth

@@ -6,7 +6,7 @@ from sqlite3 import Connection
 
 import pytest
 
-from pixaris_sync.ledger import finished, intake
+from pixaris_sync.ledger import intake, packs
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import inventory
 from pixaris_sync.ledger.overview import known_datasets, set_fact
@@ -24,7 +24,7 @@ MEBIBYTE = 1024 * 1024
 
 @pytest.fixture(autouse=True)
 def small_ledgers_are_packed_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finished, "PACKED_FROM_BYTES", 0)
+    monkeypatch.setattr(packs, "PACKED_FROM_BYTES", 0)
 
 
 def numbers(world: World) -> tuple[int, int]:
@@ -81,7 +81,7 @@ def test_what_an_earlier_process_left_is_packed_by_the_next(
 ) -> None:
     """Goal: an upgraded or interrupted ledger gets small too. Method: a pass that packs nothing, then one."""
     with monkeypatch.context() as patched:
-        patched.setattr(finished, "PACKED_FROM_BYTES", 1024 * MEBIBYTE)
+        patched.setattr(packs, "PACKED_FROM_BYTES", 1024 * MEBIBYTE)
         world.local.store()
         world.run_pass()
         assert numbers(world) == (2, 0)
@@ -139,10 +139,10 @@ def test_histories_hold_while_finished_runs_are_packed(monkeypatch: pytest.Monke
     held against the bucket; runs must have been packed and taken out again.
     """
     happened: Counter[str] = Counter()
-    restore, check_states = finished.restore, Truth._check_states
+    restore, check_states = packs.restore, Truth._check_states
 
     def restore_and_count(db: Connection, run_id: int) -> None:
-        happened["restored"] += len(finished.packed_files(db, run_id))
+        happened["restored"] += len(packs.packed_files(db, run_id))
         restore(db, run_id)
 
     def check_packed_too(self: Truth, db: Connection) -> None:

@@ -10,12 +10,12 @@ from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.overview import release
+from pixaris_sync.local.results_folder import LocalResults
+from pixaris_sync.local.watch import Changed
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.discovery import Discovery, Look
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.pipeline.follower import EVERYTHING_SECONDS, POLL_SECONDS, follow
-from pixaris_sync.scan import LocalResults
-from pixaris_sync.watch import Changed
 from tests.engine.world import World
 
 Changes = Callable[[], AsyncIterator[Changed]]

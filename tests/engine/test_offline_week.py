@@ -7,9 +7,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from pixaris_sync.local.watch import Changed
 from pixaris_sync.pipeline import follower
 from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.watch import Changed
 from tests.engine.gauge import Gauge
 from tests.engine.local_folder import StoredRun
 from tests.engine.world import World

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.cpu import CpuGovernor
+from pixaris_sync.limits.cpu import CpuGovernor
 from pixaris_sync.pipeline.discovery import Look
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.world import World

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.contract import table_id
 from pixaris_sync.ledger import intake, rows, uploads
 from pixaris_sync.ledger.rows import PendingRow
 from pixaris_sync.ledger.uploads import Receipt
 from pixaris_sync.model import Tail
 from pixaris_sync.pipeline import deliveries, discovery, lane
+from pixaris_sync.rules.contract import table_id
 from tests.engine.history import History
 from tests.engine.world import in_memory_folder
 from tests.support.proofs import Tell

@@ -7,10 +7,10 @@ checked when a row appears and not afterwards, when the files have come too.
 from collections import Counter, defaultdict
 from sqlite3 import Connection, Row
 
-from pixaris_sync.contract import record_digest
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.model import JsonValue, RemoteObject, RunKey, RunState
+from pixaris_sync.rules.contract import record_digest
 from tests.engine.clouds import WatchedSink, WatchedStore
 from tests.engine.local_folder import MARKER, TRACKING_FILE, LocalFolder, StoredRecord, StoredRun
 from tests.fakes.row_table import StoredRow

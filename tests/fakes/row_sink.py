@@ -18,8 +18,8 @@ from pixaris_sync.errors import (
     UnknownColumnError,
 )
 from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal
-from pixaris_sync.names import table_id_fault
 from pixaris_sync.ports import Clock
+from pixaris_sync.rules.names import table_id_fault
 from tests.fakes.row_table import StoredRow, Table, check_columns, fits
 
 Method = Literal[

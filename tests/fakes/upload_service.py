@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
 
-from pixaris_sync.concurrency import Outcome
+from pixaris_sync.limits.concurrency import Outcome
 
 
 class Controller(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pixaris_sync.model import ColumnType
-from pixaris_sync.schema import companion_names, hashed_column_name
+from pixaris_sync.rules.schema import companion_names, hashed_column_name
 from tests.fuzz import odd
 from tests.fuzz.folder import TRACKING_FILE, HostileFolder
 

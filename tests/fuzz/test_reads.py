@@ -16,7 +16,7 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from pixaris_sync.contract import FEEDBACK_FOLDER
+from pixaris_sync.rules.contract import FEEDBACK_FOLDER
 from tests.fuzz import lines, places
 from tests.fuzz.carrier import carry
 from tests.fuzz.folder import IMAGES, HostileFolder

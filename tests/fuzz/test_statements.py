@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pixaris_sync import warehouse_sql
-from pixaris_sync.contract import check_dataset_names, check_run_name, object_name, table_id
+from pixaris_sync.bigquery import sql
 from pixaris_sync.errors import NameRefusedError
 from pixaris_sync.model import Cell, Column, ColumnType, DatasetKey, RunKey
-from pixaris_sync.schema import plan_batch
+from pixaris_sync.rules.contract import check_dataset_names, check_run_name, object_name, table_id
+from pixaris_sync.rules.schema import plan_batch
 from tests.fuzz import odd
 
 MARKS = "`\\'\";-/*#\n\r@.() \t\0ax\u2028"
@@ -57,12 +57,12 @@ def identifiers(statement: str) -> list[str]:
 
 
 def statements(table: str, columns: Sequence[str]) -> list[str]:
-    path = warehouse_sql.table_path("gcp", "pixaris", table)
+    path = sql.table_path("gcp", "pixaris", table)
     return [
-        warehouse_sql.add_columns(path, [Column(name, ColumnType.STRING) for name in columns]),
-        warehouse_sql.widen_columns(path, columns),
-        warehouse_sql.rows_of_runs(path),
-        warehouse_sql.whole_table(path),
+        sql.add_columns(path, [Column(name, ColumnType.STRING) for name in columns]),
+        sql.widen_columns(path, columns),
+        sql.rows_of_runs(path),
+        sql.whole_table(path),
     ]
 
 

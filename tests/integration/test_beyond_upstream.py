@@ -16,8 +16,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pixaris_sync.rules.schema import column_name
 from pixaris_sync.sandbox.emulators import Sandbox
-from pixaris_sync.schema import column_name
 from tests.integration.cloud import new_cloud
 from tests.support.command_line import CommandLine
 from tests.support.stored_runs import Reader, StoredRun, picture, store_run

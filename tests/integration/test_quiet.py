@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.priority import NICENESS
+from pixaris_sync.process.priority import NICENESS
 from tests.support.command_line import CommandLine, Watching
 from tests.support.proxy import UPLOADS, Proxies, Request
 from tests.support.stored_runs import PROJECT, store_run

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.cli.wiring import set_up_logging
 from pixaris_sync.errors import SyncError
+from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
+from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.model import Column, ColumnType, OutgoingRow
-from pixaris_sync.storage import GcsObjectStore
-from pixaris_sync.storage_session import CHUNK_UNIT_BYTES
-from pixaris_sync.warehouse import BigQueryRowSink
 from tests.support import scripted_bigquery, scripted_gcs
 from tests.support.scripted_bigquery import DATASET, DROP, PROJECT, TABLE, Answer, ScriptedBigQuery
 from tests.support.scripted_gcs import Handler, Resumable, Script, breaks, stops_halfway

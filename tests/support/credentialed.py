@@ -6,9 +6,9 @@ said as always; unlike always, every request to them carries a token that was go
 
 from typing import Any
 
+from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.cli import main, wiring
-from pixaris_sync.storage import GcsObjectStore
-from pixaris_sync.warehouse import BigQueryRowSink
+from pixaris_sync.gcs.store import GcsObjectStore
 from tests.support.secrets import ask_no_other_host
 
 

@@ -12,13 +12,13 @@ from typing import Any
 from PIL import Image
 
 from pixaris_sync.clock import SystemClock
-from pixaris_sync.contract import DEFAULT_TRACKING_FILE
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.model import DatasetKey, JsonValue, RunKey
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.pipeline.preview import preview
+from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
 from pixaris_sync.settings import Settings
 from pixaris_sync.verify import Finding, verify
 from tests.fakes.object_store import FakeObjectStore

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from pixaris_sync.bigquery.sink import BigQueryRowSink
+from pixaris_sync.bigquery.sql import column_type
 from pixaris_sync.errors import TableNotFoundError
 from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow
 from pixaris_sync.ports import RowSink
-from pixaris_sync.warehouse import BigQueryRowSink
-from pixaris_sync.warehouse_sql import column_type
 from tests.fakes.clock import ManualClock
 from tests.fakes.row_sink import FakeRowSink
 from tests.support.bigquery import EmulatedBigQuery

@@ -17,10 +17,10 @@ import pytest
 from aiohttp import web
 
 from pixaris_sync.errors import SyncError
+from pixaris_sync.gcs.answers import encode_crc32c
+from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
+from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.model import JsonValue, RemoteObject
-from pixaris_sync.storage import GcsObjectStore
-from pixaris_sync.storage_answers import encode_crc32c
-from pixaris_sync.storage_session import CHUNK_UNIT_BYTES
 from tests.fakes.byte_source import MemorySource
 from tests.support.secrets import secrets_in
 

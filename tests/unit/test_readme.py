@@ -9,7 +9,7 @@ import typer.main
 from pixaris_sync.cli.app import app
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.model import Cell, Column, ColumnType
-from pixaris_sync.schema import plan_batch
+from pixaris_sync.rules.schema import plan_batch
 from pixaris_sync.settings import MEBIBYTE, Settings, environment_variable
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
--- The files of a finished run leave ``files`` and stand in one value; see finished.py.
+-- The files of a finished run leave ``files`` and stand in one value; see packs.py.
 
 CREATE TABLE packs (
     run_id INTEGER PRIMARY KEY REFERENCES runs (id),

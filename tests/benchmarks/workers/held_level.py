@@ -6,7 +6,7 @@ have no use for it.
 
 import sys
 
-from pixaris_sync import concurrency
+from pixaris_sync.limits import concurrency
 
 
 class HeldConcurrency(concurrency.AdaptiveConcurrency):

@@ -1,0 +1,342 @@
+"""The requests of the warehouse, one blocking method each, on google-cloud-bigquery.
+
+Importing this module imports Google's client libraries, which takes a fifth of a second, and with pandas a
+half: `sink` does so in a worker thread when the first request is due. No method retries; each gives up
+when an answer stays out longer than the timeout. Methods may be called from several threads at once.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from google.api_core.client_options import ClientOptions
+from google.api_core.exceptions import Conflict
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+
+from pixaris_sync.bigquery import sql
+from pixaris_sync.bigquery.errors import failure_of_reason, in_doubt, job_cause, translated
+from pixaris_sync.bigquery.wire import (
+    INSERT_BYTES_MAX,
+    INSERT_ROWS_MAX,
+    REASON_STOPPED,
+    insert_size,
+    load_body,
+    row_refusals,
+    unknown_columns,
+    wire_cells,
+)
+from pixaris_sync.errors import (
+    ConfigurationError,
+    Failure,
+    JobFailedError,
+    NameRefusedError,
+    SyncError,
+    TableNotFoundError,
+    UnknownColumnError,
+)
+from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal
+from pixaris_sync.rules.names import table_id_fault
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from google.api_core.retry import Retry
+
+_DATASET_HINT = "create the dataset, or correct gcp_bq_experiment_dataset"
+_DONE = "DONE"
+
+#: The client takes None for "do not retry"; its annotations do not say so.
+_NO_RETRY = cast("Retry", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where requests go.
+
+    Attributes:
+        project: the project that the dataset belongs to.
+        dataset: the dataset's bare id.
+        billing_project: the project that jobs run in.
+        endpoint: an emulator's URL, used without credentials; None is the real service.
+    """
+
+    project: str
+    dataset: str
+    billing_project: str
+    endpoint: str | None
+
+    def __str__(self) -> str:
+        return f"{self.project}.{self.dataset}"
+
+
+class LoadInProgress:
+    """A load job that exists. `done` says whether it had ended when it was last looked at."""
+
+    def __init__(self, job: bigquery.LoadJob, table: str, rows: Sequence[OutgoingRow]) -> None:
+        self.job = job
+        self.table = table
+        self.rows = rows
+
+    @property
+    def done(self) -> bool:
+        """Whether the job has ended, well or badly."""
+        return bool(self.job.state == _DONE)
+
+
+class BigQueryCalls:
+    """Requests to one dataset. Every method raises `SyncError` and its kinds."""
+
+    def __init__(self, address: Address, timeout_seconds: float) -> None:
+        self._address = address
+        self._timeout = timeout_seconds
+        self._location: str | None = None
+        credentials, options = None, None
+        if address.endpoint is not None:
+            credentials = AnonymousCredentials()  # type: ignore[no-untyped-call] # it has no annotations
+            options = ClientOptions(api_endpoint=address.endpoint)
+        with translated("open dataset", str(address), repeatable=True):
+            self._client = bigquery.Client(
+                project=address.billing_project, credentials=credentials, client_options=options
+            )
+
+    def check(self) -> None:
+        """Look the dataset up, as `RowSink.check` promises."""
+        try:
+            self._find_dataset()
+        except ConfigurationError:
+            raise
+        except SyncError as error:
+            if error.failure.retryable:
+                raise
+            raise ConfigurationError(
+                error.operation, error.subject, error.cause, hint=error.hint, failure=error.failure
+            ) from error
+
+    def columns(self, table: str) -> tuple[Column, ...] | None:
+        """The table's columns; None where the dataset is there and the table is not."""
+        try:
+            with translated("look up table", self._name(table), repeatable=True):
+                found = self._client.get_table(self._reference(table), retry=_NO_RETRY, timeout=self._timeout)
+        except TableNotFoundError:
+            self._find_dataset()  # its absence is a 404 as well, and another matter
+            return None
+        return tuple(
+            Column(field.name, sql.column_type(field.field_type, field.mode)) for field in found.schema
+        )
+
+    def create_table(self, table: str, columns: Sequence[Column]) -> None:
+        """Create the table unless it exists."""
+        self._refuse_other_types("create table", table, columns)
+        schema = [bigquery.SchemaField(column.name, column.type.value) for column in columns]
+        definition = bigquery.Table(self._reference(table), schema=schema)
+        with translated("create table", self._name(table), repeatable=True):
+            try:
+                self._client.create_table(definition, retry=_NO_RETRY, timeout=self._timeout)
+            except Conflict:
+                return
+
+    def add_columns(self, table: str, columns: Sequence[Column]) -> None:
+        """Add the columns that are missing."""
+        self._refuse_other_types("add columns to table", table, columns)
+        statement = sql.add_columns(self._path(table), columns)
+        self._query("add columns to table", table, statement)
+
+    def widen_columns(self, table: str, columns: Sequence[str]) -> None:
+        """Turn INTEGER columns into FLOAT."""
+        statement = sql.widen_columns(self._path(table), columns)
+        self._query("widen columns of table", table, statement)
+
+    def read_rows(self, table: str, runs: Sequence[str]) -> list[Mapping[str, JsonValue]]:
+        """The rows of these runs, without NULL cells."""
+        parameter = bigquery.ArrayQueryParameter(sql.RUNS_PARAMETER, "STRING", list(runs))
+        try:
+            found = self._query("read rows of table", table, sql.rows_of_runs(self._path(table)), parameter)
+            with translated("read rows of table", self._name(table), repeatable=True):
+                return [{k: v for k, v in row.items() if v is not None} for row in found]
+        except TableNotFoundError:
+            self._confirm_absence(table)
+            return []
+
+    def read_table(self, table: str) -> "pd.DataFrame | None":
+        """The whole table; None where there is none."""
+        try:
+            found = self._query("read table", table, sql.whole_table(self._path(table)))
+            with translated("read table", self._name(table), repeatable=True):
+                return cast("pd.DataFrame", found.to_dataframe(create_bqstorage_client=False))
+        except TableNotFoundError:
+            self._confirm_absence(table)
+            return None
+
+    def stream(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
+        """Insert rows by one ``insertAll``."""
+        operation, subject = "insert rows into table", self._name(table)
+        cells = [wire_cells(row) for row in rows]
+        size = insert_size(rows, cells)
+        if size > INSERT_BYTES_MAX or len(rows) > INSERT_ROWS_MAX:
+            cause = f"{len(rows)} rows of {size} bytes are more than BigQuery takes in one request"
+            raise SyncError(operation, subject, cause, hint="send fewer rows at once, or by a load job")
+        with translated(operation, subject, repeatable=False):
+            insert_errors = self._client.insert_rows_json(
+                self._reference(table),
+                cells,
+                row_ids=[row.row_id for row in rows],
+                retry=_NO_RETRY,
+                timeout=self._timeout,
+            )
+        return self._refusals(table, rows, insert_errors) if insert_errors else ()
+
+    def start_load(self, table: str, rows: Sequence[OutgoingRow], job_id: str) -> LoadInProgress:
+        """Begin the load job, or find the one that has this id already."""
+        operation, subject = "load rows into table", self._name(table)
+        config = bigquery.LoadJobConfig(
+            source_format=bigquery.SourceFormat.NEWLINE_DELIMITED_JSON,
+            write_disposition=bigquery.WriteDisposition.WRITE_APPEND,
+            create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+        )
+        location = self._find_location()
+        body = load_body(rows)
+        with translated(operation, subject, repeatable=False):
+            try:
+                job = self._client.load_table_from_file(
+                    io.BytesIO(body),
+                    self._reference(table),
+                    # Told, so that a small one goes in one request.
+                    size=len(body),
+                    num_retries=0,
+                    job_id=job_id,
+                    location=location,
+                    job_config=config,
+                    timeout=self._timeout,
+                )
+            except Conflict:
+                return self._find_load(table, rows, job_id)
+        return LoadInProgress(job, table, rows)
+
+    def look_at_load(self, load: LoadInProgress) -> None:
+        """Ask how far the job is.
+
+        Raises:
+            SyncError: IN_DOUBT whatever goes wrong: the job is under way all the same.
+        """
+        operation, subject = "follow the load job of table", self._name(load.table)
+        with in_doubt(), translated(operation, subject, repeatable=True):
+            load.job.reload(retry=_NO_RETRY, timeout=self._timeout)
+
+    def finish_load(self, load: LoadInProgress) -> None:
+        """Judge a load job that has ended: return where it loaded its rows.
+
+        Raises:
+            TableNotFoundError: there is no such table.
+            UnknownColumnError: the table lacks a column that a row needs.
+            JobFailedError: the job failed for another reason.
+        """
+        result = load.job.error_result
+        if not result:
+            return
+        operation, subject = "load rows into table", self._name(load.table)
+        reason = result.get("reason") or ""
+        cause = job_cause(result, load.job.errors)
+        if reason == "notFound":
+            raise TableNotFoundError(operation, subject, cause, failure=Failure.TRANSIENT)
+        if reason == "invalid":
+            columns = self._columns_by_name(load.table)
+            lacking = {name for row in load.rows for name in unknown_columns(row, columns)}
+            if lacking:
+                cause = f"no column {', '.join(sorted(lacking))} ({cause})"
+                raise UnknownColumnError(operation, subject, cause, failure=Failure.TRANSIENT)
+        failure = Failure.PERMISSION if reason == "accessDenied" else failure_of_reason(reason)
+        raise JobFailedError(operation, subject, cause, failure=failure or Failure.PERMANENT)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()  # type: ignore[no-untyped-call] # the client has no annotation here
+
+    def _find_load(self, table: str, rows: Sequence[OutgoingRow], job_id: str) -> LoadInProgress:
+        operation, subject = "find the load job of table", self._name(table)
+        with in_doubt(), translated(operation, subject, repeatable=True):
+            job = self._client.get_job(
+                job_id, location=self._find_location(), retry=_NO_RETRY, timeout=self._timeout
+            )
+        if not isinstance(job, bigquery.LoadJob) or job.destination != self._reference(table):
+            raise SyncError(operation, subject, f"the job id {job_id} belongs to another job")
+        return LoadInProgress(job, table, rows)
+
+    def _refusals(
+        self, table: str, rows: Sequence[OutgoingRow], insert_errors: Sequence[Mapping[str, Any]]
+    ) -> tuple[RowRefusal, ...]:
+        reasons = {error.get("reason") or "" for entry in insert_errors for error in entry["errors"]}
+        if failed := sorted(filter(failure_of_reason, reasons)):
+            cause = f"rows came back with {', '.join(failed)}"
+            raise SyncError("insert rows into table", self._name(table), cause, failure=Failure.IN_DOUBT)
+        columns = self._columns_by_name(table) if reasons - {REASON_STOPPED} else {}
+        return row_refusals(insert_errors, rows, columns)
+
+    def _columns_by_name(self, table: str) -> dict[str, ColumnType]:
+        columns = self.columns(table)
+        if columns is None:
+            raise TableNotFoundError(
+                "look up table", self._name(table), "it is gone", failure=Failure.TRANSIENT
+            )
+        return {column.name.casefold(): column.type for column in columns}
+
+    def _query(
+        self, operation: str, table: str, statement: str, *parameters: bigquery.ArrayQueryParameter
+    ) -> Any:  # noqa: ANN401 - the client's two kinds of iterator have no common type
+        """Run an idempotent statement; its rows as an iterator, which may fetch more pages."""
+        # Without a location, a dataset that is not in the US is "not found" while metadata lags.
+        location = self._find_location()
+        config = bigquery.QueryJobConfig(query_parameters=parameters)
+        if parameters:
+            config.use_query_cache = False
+        with translated(operation, self._name(table), repeatable=True):
+            return self._client.query_and_wait(
+                statement,
+                job_config=config,
+                location=location,
+                api_timeout=self._timeout,
+                wait_timeout=self._timeout,
+                retry=_NO_RETRY,
+                job_retry=_NO_RETRY,
+            )
+
+    def _confirm_absence(self, table: str) -> None:
+        """Make sure that a query's "not found" means the table: taken for empty, rows would be sent twice."""
+        if self.columns(table) is not None:
+            cause = "queries do not find it yet"
+            raise TableNotFoundError("read table", self._name(table), cause, failure=Failure.TRANSIENT)
+
+    def _find_dataset(self) -> bigquery.Dataset:
+        reference = bigquery.DatasetReference(self._address.project, self._address.dataset)
+        try:
+            with translated("open dataset", str(self._address), repeatable=True):
+                dataset = self._client.get_dataset(reference, retry=_NO_RETRY, timeout=self._timeout)
+        except TableNotFoundError as error:
+            raise ConfigurationError(
+                error.operation, error.subject, "there is no such dataset", hint=_DATASET_HINT
+            ) from error
+        self._location = dataset.location
+        return dataset
+
+    def _find_location(self) -> str | None:
+        return self._location or self._find_dataset().location
+
+    def _reference(self, table: str) -> bigquery.TableReference:
+        # The client puts the id into a path as it is: a slash or a question mark would change the request.
+        if fault := table_id_fault(table):
+            raise NameRefusedError(
+                "use table", repr(table), f"it {fault}", hint="rename the project or dataset folder"
+            )
+        return bigquery.DatasetReference(self._address.project, self._address.dataset).table(table)
+
+    def _path(self, table: str) -> str:
+        return sql.table_path(self._address.project, self._address.dataset, table)
+
+    def _name(self, table: str) -> str:
+        return f"{self._address}.{table}"
+
+    def _refuse_other_types(self, operation: str, table: str, columns: Sequence[Column]) -> None:
+        for column in columns:
+            if column.type is ColumnType.OTHER:
+                cause = f"no type is given for its column {column.name}"
+                raise NameRefusedError(operation, self._name(table), cause)

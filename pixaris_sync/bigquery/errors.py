@@ -1,0 +1,186 @@
+"""What BigQuery's client raises, translated into `SyncError`.
+
+Decided by class, status code and ``reason``, never by text. Texts are taken from the service's error objects
+only: the client's own messages carry URLs, and those of uploads are keys to an upload session.
+
+Importing this module imports Google's client libraries: only `calls` does.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
+
+import requests
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from pixaris_sync.bigquery.wire import error_text, one_line
+from pixaris_sync.errors import ConfigurationError, Failure, SyncError, TableNotFoundError
+from pixaris_sync.limits.backoff import retry_after_seconds
+
+# Reasons of https://cloud.google.com/bigquery/docs/error-messages. They stand above the status code, because
+# one and the same reason comes with several: 403 and 429, 400 and 503.
+_QUOTA_REASONS = frozenset({"quotaExceeded", "rateLimitExceeded", "jobRateLimitExceeded"})
+_SERVICE_REASONS = frozenset(
+    {
+        "backendError",
+        "badGateway",
+        "internalError",
+        "jobBackendError",
+        "jobInternalError",
+        "tableUnavailable",
+        "timeout",
+    }
+)
+
+_STATUS_FAILURES: Mapping[int, Failure] = {
+    HTTPStatus.UNAUTHORIZED: Failure.CREDENTIALS,
+    HTTPStatus.FORBIDDEN: Failure.PERMISSION,
+    HTTPStatus.REQUEST_TIMEOUT: Failure.TRANSIENT,
+    HTTPStatus.TOO_MANY_REQUESTS: Failure.QUOTA,
+}
+
+_CREDENTIALS_HINT = (
+    "run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a key file"
+)
+_PERMISSION_HINT = "grant the roles BigQuery Data Editor on the dataset and BigQuery Job User on the project"
+
+# ValueError, KeyError and AttributeError are what the client raises on an answer that is no JSON, or JSON of
+# another shape: proxies send such.
+_CLIENT_ERRORS = (
+    GoogleAPIError,
+    GoogleAuthError,
+    requests.RequestException,
+    OSError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+)
+
+
+@contextmanager
+def translated(operation: str, subject: str, *, repeatable: bool) -> Iterator[None]:
+    """Raise what the client raises within as `SyncError`.
+
+    Args:
+        operation: what is tried.
+        subject: what it is tried on.
+        repeatable: doing it twice is like doing it once, so that a lost answer is TRANSIENT; else it is
+            IN_DOUBT.
+    """
+    try:
+        yield
+    except SyncError:
+        raise
+    except _CLIENT_ERRORS as error:
+        # The client's exception names URLs, of upload sessions and of proxies with passwords: not even a
+        # traceback may show it.
+        raise translate(error, operation, subject, repeatable=repeatable) from None
+
+
+@contextmanager
+def in_doubt() -> Iterator[None]:
+    """Whatever fails within leaves it open whether something else was done: make it IN_DOUBT."""
+    try:
+        yield
+    except SyncError as error:
+        raise SyncError(
+            error.operation, error.subject, error.cause, hint=error.hint, failure=Failure.IN_DOUBT
+        ) from error
+
+
+def translate(error: Exception, operation: str, subject: str, *, repeatable: bool) -> SyncError:
+    """The `SyncError` for what the client raised; arguments as of `translated`."""
+    if isinstance(error, GoogleAPICallError):
+        return _from_answer(error, operation, subject, repeatable=repeatable)
+    if isinstance(error, GoogleAuthError):
+        return _from_credentials(error, operation, subject)
+    kind = type(error).__name__
+    unknown = Failure.TRANSIENT if repeatable else Failure.IN_DOUBT
+    if isinstance(
+        error, (requests.exceptions.JSONDecodeError, ValueError, KeyError, AttributeError, TypeError)
+    ):
+        cause = f"the answer is not one that BigQuery gives ({kind})"
+        return SyncError(operation, subject, cause, failure=unknown, hint="is there a proxy in between?")
+    if _never_connected(error):
+        return SyncError(operation, subject, f"no connection ({kind})", failure=Failure.TRANSIENT)
+    late = isinstance(error, (requests.Timeout, TimeoutError))
+    cause = f"no answer in time ({kind})" if late else f"the connection broke ({kind})"
+    return SyncError(operation, subject, cause, failure=unknown)
+
+
+def failure_of_reason(reason: str) -> Failure | None:
+    """What an ``ErrorProto`` reason says by itself about the next attempt; None where it says nothing."""
+    if reason in _QUOTA_REASONS:
+        return Failure.QUOTA
+    if reason in _SERVICE_REASONS:
+        return Failure.TRANSIENT
+    return None
+
+
+def job_cause(error_result: Mapping[str, Any], errors: Sequence[Mapping[str, Any]] | None) -> str:
+    """Why a job failed: the errors it collected; its result, which only counts them, where there are none."""
+    texts = dict.fromkeys(
+        error_text(error) for error in errors or () if error.get("message") != error_result.get("message")
+    )
+    return one_line("; ".join(texts) or error_text(error_result))
+
+
+def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, repeatable: bool) -> SyncError:
+    code = int(error.code or 0)
+    details = [detail for detail in error.errors or () if isinstance(detail, Mapping)]
+    cause = one_line("; ".join(map(error_text, details))) or _status_text(code)
+    failure = _failure_of_answer(code, [detail.get("reason", "") for detail in details])
+    if failure is Failure.TRANSIENT and not repeatable:
+        # Google cannot tell after its own errors whether the rows were taken or the job was begun:
+        # https://cloud.google.com/bigquery/docs/error-messages, backendError.
+        failure = Failure.IN_DOUBT
+    hint = {Failure.CREDENTIALS: _CREDENTIALS_HINT, Failure.PERMISSION: _PERMISSION_HINT}.get(failure, "")
+    kind = SyncError
+    if code == HTTPStatus.NOT_FOUND:
+        kind, failure = TableNotFoundError, Failure.TRANSIENT
+    header = "" if error.response is None else error.response.headers.get("Retry-After", "")
+    retry_after = retry_after_seconds(header, time.time())
+    return kind(operation, subject, cause, hint=hint, failure=failure, retry_after_seconds=retry_after)
+
+
+def _failure_of_answer(code: int, reasons: Sequence[str]) -> Failure:
+    for reason in reasons:
+        if failure := failure_of_reason(reason):
+            return failure
+    if code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Failure.TRANSIENT
+    return _STATUS_FAILURES.get(code, Failure.PERMANENT)
+
+
+def _from_credentials(error: GoogleAuthError, operation: str, subject: str) -> SyncError:
+    if isinstance(error, TransportError) or error.retryable:
+        cause = "no answer from the service that gives out access tokens"
+        return SyncError(operation, subject, cause, failure=Failure.TRANSIENT)
+    # The second argument of a RefreshError is the token service's whole answer: it stays out.
+    said = one_line(str(error.args[0]), length_max=200) if error.args else ""
+    cause = f"the credentials are refused or missing ({type(error).__name__}: {said})"
+    kind = ConfigurationError if isinstance(error, DefaultCredentialsError) else SyncError
+    return kind(operation, subject, cause, hint=_CREDENTIALS_HINT, failure=Failure.CREDENTIALS)
+
+
+def _never_connected(error: BaseException) -> bool:
+    """Whether no connection came about, so that nothing can have been sent."""
+    seen: list[object] = [error]
+    for cause in seen:
+        if isinstance(cause, (requests.ConnectTimeout, NewConnectionError, ConnectTimeoutError)):
+            return True
+        inner = [getattr(cause, "reason", None), *getattr(cause, "args", ())]
+        seen += [one for one in inner if isinstance(one, BaseException) and one not in seen]
+    return False
+
+
+def _status_text(code: int) -> str:
+    try:
+        return f"HTTP status {code} ({HTTPStatus(code).phrase})"
+    except ValueError:
+        return f"HTTP status {code}" if code else "no answer"

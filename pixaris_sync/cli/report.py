@@ -1,0 +1,178 @@
+"""Findings as text for people and as JSON for machines. It knows neither ledger nor cloud."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from pixaris_sync.model import JsonValue
+from pixaris_sync.rules.names import printable_line
+
+#: How many of the runs that a preview cannot carry, and how many kinds of problems, are printed for people.
+PROBLEMS_SHOWN = 20
+#: How many runs are named that have the same problem.
+NAMES_SHOWN = 3
+#: What somebody must act on comes first, what is worth to know last.
+_STATES_IN_ORDER = ("quarantined", "incomplete", "failing")
+
+
+def as_json(document: Mapping[str, JsonValue]) -> str:
+    """One JSON document on one line."""
+    return json.dumps(document, ensure_ascii=True, default=str)
+
+
+def when(at: float | None) -> str | None:
+    """Seconds since the epoch as an ISO timestamp in UTC; None stays None."""
+    return None if at is None else datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")
+
+
+def bytes_text(count: float) -> str:
+    """A number of bytes for people: ``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":  # noqa: PLR2004 - the step of the units
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def span_text(seconds: float) -> str:
+    """A time span for people, by its two largest units: ``2 h 5 min``."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left = int(seconds)
+    parts: list[str] = []
+    for name, size in units:
+        count, left = divmod(left, size)
+        if count or (name == "s" and not parts):
+            parts.append(f"{count} {name}")
+    return " ".join(parts[:2])
+
+
+def status_document(overview: Any, now: float) -> dict[str, JsonValue]:  # noqa: ANN401 - see the docstring
+    """What ``status --json`` prints, of an overview of the ledger (`ledger.overview.Overview`).
+
+    Ages are in seconds before `now`, times are ISO timestamps in UTC.
+    """
+    oldest = overview.oldest_pending_at
+    return {
+        "runs": overview.runs,
+        "files": overview.files,
+        "rows": overview.rows,
+        "pending_bytes": overview.pending_bytes,
+        "oldest_pending_seconds": None if oldest is None else max(0.0, now - oldest),
+        "last_synced_at": when(overview.last_synced_at),
+        "torn_lines": overview.torn_lines,
+        "waiting": [{**asdict(waiting), "since": when(waiting.since)} for waiting in overview.waiting],
+        "problems": [{**asdict(problem), "since": when(problem.since)} for problem in overview.problems],
+    }
+
+
+def status_text(document: Mapping[str, Any]) -> str:
+    """What ``status`` prints, of `status_document`: as many lines for an outage of many runs as for one."""
+    lines = [f"{name:<5} {_counts(document[name])}" for name in ("runs", "files", "rows")]
+    waiting = f"{bytes_text(document['pending_bytes'])} to upload"
+    if document["oldest_pending_seconds"] is not None:
+        waiting += f", oldest run waiting for {span_text(document['oldest_pending_seconds'])}"
+    lines.append(f"wait  {waiting}")
+    lines += [f"      {one['runs']} pending: {printable_line(one['cause'])}" for one in document["waiting"]]
+    lines.append(f"last  {document['last_synced_at'] or 'nothing synced yet'}")
+    if document["torn_lines"]:
+        lines.append(f"torn  {document['torn_lines']} tracking file(s) end in an unfinished line")
+    groups = _grouped(document["problems"])
+    for group in groups[:PROBLEMS_SHOWN]:
+        lines += ["", *map(printable_line, _problem_lines(group))]
+    if len(groups) > PROBLEMS_SHOWN:
+        left = sum(map(len, groups[PROBLEMS_SHOWN:]))
+        lines += ["", f"and {left} more with {len(groups) - PROBLEMS_SHOWN} other causes: --json lists all"]
+    return "\n".join(lines)
+
+
+def _grouped(problems: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Problems that differ by nothing but the run, together."""
+    groups: defaultdict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for problem in problems:
+        groups[problem["state"], _common(problem, "cause"), _common(problem, "hint")].append(problem)
+    order = {state: place for place, state in enumerate(_STATES_IN_ORDER)}
+    return sorted(groups.values(), key=lambda group: order.get(group[0]["state"], len(order)))
+
+
+def _common(problem: Mapping[str, Any], part: str) -> str:
+    """A cause or hint with ``...`` in the place of the run, and of the path or object that it stands in."""
+    return re.sub(rf"\S*{re.escape(problem['run'])}\S*?(?=:?(?:\s|$))", "...", problem[part])
+
+
+def _problem_lines(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    first, count = group[0], len(group)
+    if count == 1:
+        lines = [f"{first['state']}: {first['run']} (since {first['since']})"]
+        parts = {part: first[part] for part in ("cause", "hint")}
+    else:
+        since = min(problem["since"] for problem in group)
+        lines = [f"{first['state']}: {count} of the same cause (the first since {since})"]
+        lines += [f"  {problem['run']}" for problem in group[:NAMES_SHOWN]]
+        if count > NAMES_SHOWN:
+            lines.append(f"  and {count - NAMES_SHOWN} more: --json lists all")
+        parts = {part: _common(first, part) for part in ("cause", "hint")}
+    return [*lines, *(f"  {part}: {text}" for part, text in parts.items() if text or part == "cause")]
+
+
+def pass_text(document: Mapping[str, Any]) -> str:
+    """What ``sync`` and ``backfill`` print at their end, of what they did and `status_document`."""
+    done = (
+        f"{document['files_uploaded']} files uploaded ({bytes_text(document['bytes'])}), "
+        f"{document['files_found']} found there, {document['rows_synced']} rows synced "
+        f"in {document['seconds']:.1f} s"
+    )
+    return f"{done}\n{status_text(document)}"
+
+
+def preview_text(document: Mapping[str, Any]) -> str:
+    """What ``backfill --dry-run`` prints, of the document that ``pipeline.preview`` makes."""
+    carried, found = (_amounts(document, suffix) for suffix in ("", "_found"))
+    left = document["not_carried"]
+    lines = [
+        ("would carry", f"{document['runs']} runs: {carried}"),
+        ("there already", found),
+        *(
+            ("create table", f"{table['table']} with {len(table['columns'])} columns")
+            for table in document["tables_to_create"]
+        ),
+        *(
+            ("add column", f"{column['table']}.{column['name']} {column['type']}")
+            for column in document["columns_to_add"]
+        ),
+        *(
+            ("widen column", f"{column['table']}.{column['name']} to {column['type']}")
+            for column in document["columns_to_widen"]
+        ),
+        *(
+            ("rename", f"{name['table']}: {json.dumps(name['key'])} to {name['column']}")
+            for name in document["names_rewritten"]
+        ),
+        *(
+            ("not carried", f"{problem['run']}: {problem['state']}: {problem['cause']}")
+            for problem in left[:PROBLEMS_SHOWN]
+        ),
+    ]
+    if len(left) > PROBLEMS_SHOWN:
+        lines.append(("not carried", f"and {len(left) - PROBLEMS_SHOWN} more: --json lists all"))
+    return f"{table_text(lines)}\nnothing was changed"
+
+
+def _amounts(document: Mapping[str, Any], suffix: str) -> str:
+    files, size, rows = (document[f"{name}{suffix}"] for name in ("files", "bytes", "rows"))
+    return f"{files} files ({bytes_text(size)}), {rows} rows"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    shown = [f"{count} {state.replace('_', ' ')}" for state, count in counts.items() if count]
+    return ", ".join(shown) or "none"
+
+
+def table_text(rows: Iterable[tuple[str, str]]) -> str:
+    """Two columns, the first as wide as its longest entry."""
+    pairs = [(printable_line(name), printable_line(text)) for name, text in rows]
+    width = max((len(name) for name, _ in pairs), default=0)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in pairs)

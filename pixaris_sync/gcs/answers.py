@@ -1,0 +1,270 @@
+"""What GCS answers: objects, refusals and nothing at all; the last two become `SyncError`.
+
+Sources: the JSON API's object resource, its error body (``error.errors[].reason``) and status codes, and the
+client's exceptions.
+
+| answer | becomes |
+| --- | --- |
+| 401 | `ConfigurationError`, CREDENTIALS |
+| 403 with a rate or quota reason, 429 | QUOTA |
+| other 403 | PERMISSION, with the permission that is missing |
+| 404 | `ConfigurationError`: a bucket that is not there (callers keep a missing object or session apart) |
+| 408, 5xx | TRANSIENT |
+| 412 | `ObjectConflictError` |
+| 400 that quotes the checksum which was sent | TRANSIENT: the content was damaged on its way |
+| any other | PERMANENT |
+| none, nothing was sent | TRANSIENT |
+| none, or an unreadable one, after a write was sent | IN_DOUBT |
+| none, or an unreadable one, after a read was sent | TRANSIENT |
+
+A refused checksum has the same status and reason as other bad requests; the service's answer quotes the
+checksum that was sent, so that value is looked for, never the wording.
+
+No message holds a token, a header or a session's address: the client's own texts, which do, are never used,
+and the service's are taken out of their JSON field only and scrubbed.
+"""
+
+import base64
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Self
+
+import aiohttp
+
+from pixaris_sync.errors import ConfigurationError, Failure, ObjectConflictError, SyncError
+from pixaris_sync.limits.backoff import retry_after_seconds
+from pixaris_sync.model import JsonValue, RemoteObject
+from pixaris_sync.scrubbing import MASK, scrub
+
+#: The hint for every missing, expired or revoked credential.
+CREDENTIALS_HINT = (
+    "run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a "
+    "service account's key file"
+)
+
+#: Stands for the checksum that the service leaves out (customer-encrypted objects, never ours): equals none.
+CRC32C_UNKNOWN = -1
+
+_QUOTA_REASONS = frozenset(
+    {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"}
+)
+_REASON = re.compile(r"[A-Za-z_]{1,40}")
+_PERMISSION = re.compile(r"\bstorage(?:\.[A-Za-z]+){2,}")
+#: Addresses, and unbroken runs as long as tokens are.
+_SECRET = re.compile(r"\S*://\S*|\S{40,}")
+_MESSAGE_CHARACTERS_MAX = 200
+
+
+def encode_crc32c(crc32c: int) -> str:
+    """The checksum as the API writes it: base64 of its four bytes, the highest first."""
+    return base64.b64encode(crc32c.to_bytes(4, "big")).decode("ascii")
+
+
+def read_object(answer: JsonValue) -> RemoteObject:
+    """Read an object resource.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        checksum = answer.get("crc32c")
+        return RemoteObject(
+            name=answer["name"],
+            size=int(answer["size"]),
+            crc32c=(
+                CRC32C_UNKNOWN
+                if checksum is None
+                else int.from_bytes(base64.b64decode(checksum, validate=True), "big")
+            ),
+            generation=int(answer["generation"]),
+        )
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError("no object resource") from error
+
+
+def read_page(answer: JsonValue) -> tuple[tuple[RemoteObject, ...], str]:
+    """Read a page of a listing: its objects, and the token of the next page, empty after the last.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        items, token = answer.get("items", ()), answer.get("nextPageToken", "")
+        return tuple(read_object(item) for item in items), token.strip()
+    except (AttributeError, TypeError) as error:
+        raise ValueError("no page of a listing") from error
+
+
+def compared(answer: RemoteObject, crc32c: int, operation: str, subject: str) -> RemoteObject:
+    """The answer to an upload, if it tells the checksum of what was sent.
+
+    Raises:
+        SyncError: it tells another one; whether the object or only the answer is wrong is IN_DOUBT.
+    """
+    if answer.crc32c == crc32c:
+        return answer
+    raise SyncError(
+        operation,
+        subject,
+        "the answer tells another checksum than that of the content",
+        failure=Failure.IN_DOUBT,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer with an error status.
+
+    Attributes:
+        status: the HTTP status.
+        reasons: the machine-readable reasons of the body, none where it is no JSON error.
+        message: the body's message in one line, scrubbed and cut; may be empty.
+        permission: the IAM permission that the message names, or empty.
+        quotes_checksum: the message quotes the checksum that was sent.
+        retry_after_seconds: how long the service asked to wait, if it did.
+    """
+
+    status: int
+    reasons: tuple[str, ...]
+    message: str
+    permission: str
+    quotes_checksum: bool
+    retry_after_seconds: float | None
+
+    @classmethod
+    def from_client(cls, error: Exception, *, checksum: str = "") -> Self | None:
+        """Read the client's exception; None where it tells of no answer, or of one that is not HTTP.
+
+        The client puts ``<reason phrase>: <body>`` into the exception's message. An answer that cannot be
+        parsed is such an exception too, with an invented status and the parser's error as its cause.
+
+        Args:
+            error: what the client raised.
+            checksum: the base64 crc32c that was sent, if one was.
+        """
+        if not isinstance(error, aiohttp.ClientResponseError):
+            return None
+        if error.status < HTTPStatus.BAD_REQUEST or error.__cause__ is not None:
+            return None
+        _, _, body = error.message.partition(": ")
+        message, reasons = _read_error_body(body)
+        permission = _PERMISSION.search(message)
+        return cls(
+            status=error.status,
+            reasons=tuple(reason for reason in reasons if _REASON.fullmatch(reason)),
+            message=_scrub(message),
+            permission=permission.group() if permission else "",
+            quotes_checksum=bool(checksum) and checksum in message,
+            retry_after_seconds=retry_after_seconds(
+                "" if error.headers is None else error.headers.get("Retry-After", ""), time.time()
+            ),
+        )
+
+    @property
+    def failure(self) -> Failure:
+        """What it means for the next attempt."""
+        match self.status:
+            case HTTPStatus.UNAUTHORIZED:
+                return Failure.CREDENTIALS
+            case HTTPStatus.FORBIDDEN:
+                limited = _QUOTA_REASONS.intersection(self.reasons)
+                return Failure.QUOTA if limited else Failure.PERMISSION
+            case HTTPStatus.TOO_MANY_REQUESTS:
+                return Failure.QUOTA
+            case HTTPStatus.BAD_REQUEST:
+                return Failure.TRANSIENT if self.quotes_checksum else Failure.PERMANENT
+            case status:
+                passing = status == HTTPStatus.REQUEST_TIMEOUT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+                return Failure.TRANSIENT if passing else Failure.PERMANENT
+
+    def error(self, operation: str, subject: str, *, bucket: str) -> SyncError:
+        """The error for whoever asked for `operation` on `subject` in `bucket`."""
+        kind, hint = SyncError, ""
+        cause = f"the service answered {self._summary()}"
+        match self.status:
+            case HTTPStatus.UNAUTHORIZED:
+                kind, hint = ConfigurationError, CREDENTIALS_HINT
+                cause = "the service does not accept the credentials"
+            case HTTPStatus.FORBIDDEN if self.failure is Failure.PERMISSION:
+                missing = self.permission or "a permission that the answer does not name"
+                cause = f"the account lacks {missing} ({self._summary()})"
+                hint = f"grant {self.permission or 'it'} on bucket {bucket}, e.g. with Storage Object User"
+            case HTTPStatus.NOT_FOUND:
+                kind, cause = ConfigurationError, f"there is no bucket {bucket}"
+                hint = "create the bucket, or correct the setting gcp_pixaris_bucket_name"
+            case HTTPStatus.PRECONDITION_FAILED:
+                kind, cause = ObjectConflictError, "the object's generation is not the expected one"
+            case HTTPStatus.BAD_REQUEST if self.quotes_checksum:
+                cause = "what arrived does not have the checksum that was sent with it"
+                hint = "it is sent again; if this goes on, the file changes or the network damages data"
+        return kind(
+            operation,
+            subject,
+            cause,
+            hint=hint,
+            failure=self.failure,
+            retry_after_seconds=self.retry_after_seconds,
+        )
+
+    def _summary(self) -> str:
+        """Status, reasons and message in one line."""
+        head = " ".join((str(self.status), *self.reasons))
+        return f"{head}: {self.message}" if self.message else head
+
+
+def unanswered(operation: str, subject: str, error: Exception, *, sent: bool, writes: bool) -> SyncError:
+    """The error for a request without a readable answer.
+
+    Args:
+        operation: what was tried.
+        subject: what it was tried on.
+        error: the client's exception, or a ValueError for an answer that cannot be read.
+        sent: the request was on its way, wholly or in part, when it failed.
+        writes: the request would have changed an object.
+    """
+    match error:
+        case TimeoutError():
+            cause = "no answer within the time limit" if sent else "no connection within the time limit"
+        case aiohttp.ClientConnectorDNSError():
+            cause = "the service's name cannot be resolved"
+        case aiohttp.ClientSSLError():
+            cause = "no secure connection can be made"
+        case aiohttp.ClientConnectorError():
+            cause = f"no connection can be made ({error.strerror or type(error).__name__})"
+        case aiohttp.ClientResponseError():
+            cause = "the answer cannot be read"
+        case aiohttp.ClientError() | OSError():
+            cause = f"the connection broke ({type(error).__name__})"
+        case _:
+            cause = "the answer cannot be read"
+    failure = Failure.IN_DOUBT if sent and writes else Failure.TRANSIENT
+    return SyncError(operation, subject, cause, failure=failure)
+
+
+def _read_error_body(body: str) -> tuple[str, list[str]]:
+    """Message and reasons of a JSON error body, Google's kind or OAuth's (RFC 6749, 5.2); else nothing."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return "", []
+    details = answer.get("error") if isinstance(answer, Mapping) else None
+    if isinstance(details, str):
+        return "", [details]
+    if not isinstance(details, Mapping):
+        return "", []
+    message, entries = details.get("message"), details.get("errors")
+    reasons = [
+        entry["reason"]
+        for entry in (entries if isinstance(entries, list) else ())
+        if isinstance(entry, Mapping) and isinstance(entry.get("reason"), str)
+    ]
+    return message if isinstance(message, str) else "", reasons
+
+
+def _scrub(message: str) -> str:
+    line = _SECRET.sub(MASK, " ".join(scrub(message).split()))
+    return line if len(line) <= _MESSAGE_CHARACTERS_MAX else f"{line[:_MESSAGE_CHARACTERS_MAX]}..."

@@ -1,0 +1,116 @@
+"""Request bodies that carry the content of objects, sent piece by piece out of the memory that they are in.
+
+Sources: "Upload an object in a single-request upload, with metadata" of the product's documentation, and
+RFC 2046, 5.1.1, for multipart bodies.
+"""
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from pixaris_sync.limits.bandwidth import PIECE_BYTES, PacedBody
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+
+#: Unlike any content: 128 random bits, chosen anew by each process.
+_BOUNDARY = secrets.token_hex(16)
+_METADATA_HEAD = f"--{_BOUNDARY}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode("ascii")
+_TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode("ascii")
+
+#: Bodies up to this are joined and sent at once, larger ones in such pieces, unless they are held to a pace:
+#: more calls would cost more, and larger pieces gain nothing.
+UNPACED_PIECE_BYTES = 256 * 1024
+
+MULTIPART_CONTENT_TYPE = f"multipart/related; boundary={_BOUNDARY}"
+
+#: A request's line and headers, about; Google's tokens alone have some 200 bytes.
+HEAD_BYTES = 500
+#: The same, and what a multipart body has around its content.
+MULTIPART_HEAD_BYTES = HEAD_BYTES + 350
+
+
+@dataclass(slots=True)
+class Transfer:
+    """How far a request has come.
+
+    Attributes:
+        pace: what its content holds to on the way; None: nothing.
+        begun: something of its content has left this machine.
+    """
+
+    pace: PacedBody | None = None
+    begun: bool = False
+
+
+_transfer: ContextVar[Transfer | None] = ContextVar("_transfer", default=None)
+
+
+def begin_transfer(pace: PacedBody | None = None) -> Transfer:
+    """Follow the next request that is sent from here; its content tells how far it has come."""
+    transfer = Transfer(pace)
+    _transfer.set(transfer)
+    return transfer
+
+
+class ContentBody(aiohttp.Payload):
+    """A body made of parts that are never joined, unless they are small.
+
+    Args:
+        parts: the body, in order.
+        content_type: of the body.
+    """
+
+    _autoclose = True  # Nothing to give back.
+
+    def __init__(self, parts: Sequence[bytes], content_type: str) -> None:
+        super().__init__(parts, content_type=content_type)
+        self._parts = parts
+        self._size: int = sum(map(len, parts))
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The whole body as text."""
+        return b"".join(self._parts).decode(encoding, errors)
+
+    async def write(self, writer: "AbstractStreamWriter") -> None:
+        """Send it, waiting wherever the connection is slower, or has to be."""
+        pace = None
+        if (transfer := _transfer.get()) is not None:
+            transfer.begun = True
+            pace = transfer.pace
+        if pace is not None:
+            # The headers have left, or leave with the first piece.
+            await pace.piece(HEAD_BYTES)
+        for piece in self._pieces(UNPACED_PIECE_BYTES if pace is None else PIECE_BYTES):
+            if pace is not None:
+                await pace.piece(len(piece))
+            await writer.write(piece)
+
+    def _pieces(self, piece_bytes: int) -> Iterator[bytes | memoryview]:
+        if self._size <= piece_bytes:
+            yield b"".join(self._parts)
+            return
+        for part in self._parts:
+            view = memoryview(part)
+            for start in range(0, len(part), piece_bytes):
+                yield view[start : start + piece_bytes]
+
+
+def multipart_body(name: str, content: bytes, content_type: str, checksum: str) -> ContentBody:
+    """Metadata and content of an object in one request.
+
+    Args:
+        name: the object's name.
+        content: all of it.
+        content_type: its MIME type.
+        checksum: its crc32c, as the API writes it.
+    """
+    # The checksum is in base64: nothing of it needs to be escaped.
+    metadata = f'{{"crc32c": "{checksum}", "name": {json.dumps(name)}}}'
+    between = f"{metadata}\r\n--{_BOUNDARY}\r\nContent-Type: {content_type}\r\n\r\n".encode("ascii")
+    return ContentBody((_METADATA_HEAD + between, content, _TAIL), MULTIPART_CONTENT_TYPE)

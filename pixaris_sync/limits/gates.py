@@ -1,0 +1,98 @@
+"""Bounds on what happens at once: bytes in memory, and rest for a destination that is in trouble."""
+
+import random
+from collections import deque
+
+import anyio
+
+from pixaris_sync.errors import SyncError
+from pixaris_sync.limits.backoff import Backoff
+
+
+class ByteBudget:
+    """At most so many bytes are held at the same time; who asks first is served first."""
+
+    def __init__(self, bytes_limit: int) -> None:
+        if bytes_limit <= 0:
+            raise ValueError("bytes_limit must be positive")
+        self._limit = bytes_limit
+        self._held = 0
+        self._waiting: deque[tuple[int, anyio.Event]] = deque()
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes are held now."""
+        return self._held
+
+    async def acquire(self, count: int) -> int:
+        """Wait until `count` bytes fit and hold them; more than the limit counts as the limit.
+
+        Returns:
+            What to give to `release`.
+        """
+        count = min(count, self._limit)
+        if self._waiting or self._held + count > self._limit:
+            turn = (count, anyio.Event())
+            self._waiting.append(turn)
+            try:
+                await turn[1].wait()
+            except BaseException:
+                if turn[1].is_set():
+                    self.release(count)
+                else:
+                    self._waiting.remove(turn)
+                    self._admit()
+                raise
+        else:
+            self._held += count
+        return count
+
+    def release(self, count: int) -> None:
+        """Give back what `acquire` answered."""
+        self._held -= count
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self._held + self._waiting[0][0] <= self._limit:
+            count, turn = self._waiting.popleft()
+            self._held += count
+            turn.set()
+
+
+class Gate:
+    """Rest for a destination that is in trouble, so that an outage costs one attempt at a time, not all.
+
+    Attributes:
+        failures: how many attempts have failed since the last success.
+        opens_at: no attempt before this time, in seconds since the epoch.
+        last_error: what failed last; None after a success.
+    """
+
+    def __init__(self, backoff: Backoff, jitter: random.Random) -> None:
+        self._backoff = backoff
+        self._jitter = jitter
+        self.failures = 0
+        self.opens_at = 0.0
+        self.last_error: SyncError | None = None
+
+    def failed(self, now: float, error: SyncError) -> float:
+        """Note a failure; failures of attempts that were under way together count once.
+
+        Returns:
+            When the failed attempt may be repeated.
+        """
+        self.last_error = error
+        if now >= self.opens_at:
+            self.failures += 1
+            self.opens_at = now + self._backoff.delay_seconds(self.failures, self._jitter, error)
+        return self.opens_at
+
+    def succeeded(self) -> None:
+        """Note a success: the destination is well."""
+        self.failures = 0
+        self.opens_at = 0.0
+        self.last_error = None
+
+    def is_open(self, now: float) -> bool:
+        """Whether an attempt may be made now."""
+        return now >= self.opens_at

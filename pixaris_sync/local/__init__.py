@@ -1,0 +1,1 @@
+"""The results folder on this machine: listed, tailed, watched, read; never changed."""

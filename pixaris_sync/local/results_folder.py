@@ -1,0 +1,248 @@
+"""The results folder as it stands on disk: datasets, run folders, files of a run. Nothing is ever written.
+
+Folders are walked as `safe_open` says: from handle to handle, never through a symbolic link. What is hidden
+(begins with a dot) and what Pixaris keeps beside runs is left out without a word; what somebody would miss is
+a problem, with its cause: a link in the place of a project, dataset, run or image, a name that is no UTF-8, a
+folder that cannot be read.
+
+All methods block: call them in a thread. One `LocalResults` may serve several threads, but one dataset's
+`tail` only one at a time.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pixaris_sync.errors import ConfigurationError, LocalFileError
+from pixaris_sync.local import run_folder
+from pixaris_sync.local.run_folder import RunInspection, listed
+from pixaris_sync.local.safe_open import MissingFileError, local_error, opened_folder
+from pixaris_sync.local.tracking_file import Tailer
+from pixaris_sync.local.tracking_lines import MAX_LINE_BYTES
+from pixaris_sync.model import DatasetKey, RunKey, Tail, TailPosition
+from pixaris_sync.rules.contract import FEEDBACK_FOLDER
+from pixaris_sync.rules.names import is_utf8, printable
+
+#: How LocalExperimentHandler names a run's folder: the second it was stored, then the name it was given.
+_RUN_FOLDER: Final = re.compile(r"\d{8}-\d{6}_", re.ASCII)
+_ROOT_HINT: Final = "set local_results_folder to the folder that LocalExperimentHandler writes to"
+_ACCESS_HINT: Final = "let the user who runs pixaris-sync read and enter it"
+_LINK_HINT: Final = (
+    "put the folder itself there, or sync the folder that holds what the link leads to by itself"
+)
+_NAME_HINT: Final = "give it a name in UTF-8 in a copy of the results folder, then sync that copy"
+
+
+@dataclass(frozen=True, slots=True)
+class Datasets:
+    """What stands in a results folder: dataset folders in sorted order, and what could not be looked into."""
+
+    keys: tuple[DatasetKey, ...]
+    problems: tuple[LocalFileError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStatus:
+    """What differs once an entry of a dataset's folder was added or removed, or its tracking file written.
+
+    `changed_ns` is when either happened last; both are compared by inode, size and times.
+    """
+
+    changed_ns: int
+    compared: tuple[tuple[int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A folder with the name of a run. `mtime_ns` is when an entry was last added to it or removed."""
+
+    name: str
+    mtime_ns: int
+
+
+class LocalResults:
+    """A ``local_results`` folder.
+
+    Args:
+        root: the folder.
+        tracking_file: the name of the tracking file in each dataset's folder.
+        max_line_bytes: a longer line of a tracking file is damaged and not held in memory.
+    """
+
+    def __init__(self, root: Path, tracking_file: str, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self.root = root.absolute()
+        self._tracking_file = tracking_file
+        self._tailer = Tailer(self.root, tracking_file, self._run_names, max_line_bytes=max_line_bytes)
+
+    def check(self) -> None:
+        """Make sure that the folder can be listed and entered.
+
+        Raises:
+            ConfigurationError: it is missing, no folder, or may not be read or entered.
+        """
+        try:
+            with os.scandir(self.root):
+                if not os.access(self.root, os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            hint = _ACCESS_HINT if isinstance(error, PermissionError) else _ROOT_HINT
+            subject = printable(str(self.root))
+            cause = local_error("read", subject, error).cause
+            raise ConfigurationError("read results folder", subject, cause, hint=hint) from error
+
+    def datasets(self) -> Datasets:
+        """List the folders two levels deep, those without a tracking file included.
+
+        Raises:
+            LocalFileError: the results folder itself cannot be read (transient).
+        """
+        keys: list[DatasetKey] = []
+        problems: list[LocalFileError] = []
+        for project in self._folders((), problems):
+            datasets = self._folders((project,), problems)
+            keys += [DatasetKey(project, dataset) for dataset in datasets if dataset != FEEDBACK_FOLDER]
+        return Datasets(tuple(keys), tuple(problems))
+
+    def tail(self, key: DatasetKey, position: TailPosition | None, *, bytes_limit: int) -> Tail | None:
+        """Read what is new in a dataset's tracking file since `position`.
+
+        Where the file's status is as in `position`, it is not read. Else the bytes before `position` are
+        read again, and where their hash is another, the file is read from its start.
+
+        Args:
+            key: the dataset.
+            position: what an earlier call returned, or None for everything.
+            bytes_limit: whole lines of so many bytes together are read, or one line that is longer.
+
+        Returns:
+            What is new; None where there is no tracking file.
+
+        Raises:
+            LocalFileError: it is a link, no regular file, or cannot be read.
+        """
+        return self._tailer.tail(key, position, bytes_limit=bytes_limit)
+
+    def run_folders(self, key: DatasetKey) -> list[RunFolder]:
+        """List a dataset's run folders, sorted by name; other folders are stray and left out.
+
+        Raises:
+            LocalFileError: the dataset's folder is missing or cannot be read.
+        """
+        found: list[RunFolder] = []
+        parts = [key.project, key.dataset]
+        with opened_folder(self.root, parts) as folder, listed(folder, str(key)) as entries:
+            for entry in entries:
+                if not _RUN_FOLDER.match(entry.name) or not is_utf8(entry.name):
+                    continue
+                with suppress(FileNotFoundError):
+                    if entry.is_dir(follow_symlinks=False):
+                        found.append(RunFolder(entry.name, entry.stat(follow_symlinks=False).st_mtime_ns))
+        return sorted(found, key=lambda run: run.name)
+
+    def listing_changed_ns(self, key: DatasetKey) -> int:
+        """When an entry was last added to a dataset's folder or removed, in ns since the epoch.
+
+        Raises:
+            LocalFileError: the dataset's folder is missing or cannot be read.
+        """
+        with opened_folder(self.root, [key.project, key.dataset]) as folder:
+            return os.fstat(folder).st_mtime_ns
+
+    def status(self, key: DatasetKey) -> DatasetStatus:
+        """What a dataset's folder and tracking file look like from outside; two looks at the disk.
+
+        Raises:
+            LocalFileError: the dataset's folder is missing or cannot be read.
+        """
+        with opened_folder(self.root, [key.project, key.dataset]) as folder:
+            looks = [os.fstat(folder)]
+            with suppress(FileNotFoundError):
+                looks.append(os.lstat(self._tracking_file, dir_fd=folder))
+        return DatasetStatus(
+            max(look.st_mtime_ns for look in looks),
+            tuple((look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns) for look in looks),
+        )
+
+    def inspect(
+        self, run: RunKey, saved_files: Sequence[str], *, accept_without_images: bool = False
+    ) -> RunInspection:
+        """Look at everything of a run that belongs in the bucket.
+
+        That is each regular file directly in ``generated_images`` with the suffix of an image, in any case
+        of letters, and the `saved_files`. A link in the place of one is a problem and is never opened.
+
+        Args:
+            run: which.
+            saved_files: names in the run's folder of args that were saved as files.
+            accept_without_images: whether missing or empty ``generated_images`` is no problem.
+        """
+        return run_folder.inspect(self.root, run, saved_files, accept_without_images=accept_without_images)
+
+    def signature(self, run: RunKey) -> str | None:
+        """What changes when an entry of the run's folder or of its images is added, renamed or removed.
+
+        It takes two looks at the disk, whatever the run's size. A file that is overwritten in place does not
+        change it.
+
+        Returns:
+            None where the run's folder cannot be opened.
+        """
+        return run_folder.signature(self.root, run)
+
+    def changed_ns(self, run: RunKey) -> int:
+        """When something in a run's folder or among its images was last written, in ns since the epoch.
+
+        Raises:
+            LocalFileError: the run's folder is missing or cannot be read.
+        """
+        return run_folder.changed_ns(self.root, run)
+
+    def incomplete_reason(self, run: RunKey) -> str:
+        """What can be said about a run folder that no tracking line names, in one sentence."""
+        return run_folder.incomplete_reason(self.root, run)
+
+    def _run_names(self, key: DatasetKey) -> list[str]:
+        return [run.name for run in self.run_folders(key)]
+
+    def _folders(self, parts: tuple[str, ...], problems: list[LocalFileError]) -> list[str]:
+        """Names of the folders in a folder; links in their place and unreadable ones become problems."""
+        names: list[str] = []
+        try:
+            with (
+                opened_folder(self.root, parts) as folder,
+                listed(folder, "/".join(parts) or str(self.root)) as entries,
+            ):
+                for entry in entries:
+                    if entry.name.startswith(".") or not _leads_to_folder(entry):
+                        continue
+                    subject = "/".join((*parts, entry.name))
+                    if not is_utf8(entry.name):
+                        problems.append(_problem(subject, "its name is no UTF-8", _NAME_HINT))
+                    elif entry.is_symlink():
+                        cause = "it is a symbolic link, which is never followed"
+                        problems.append(_problem(subject, cause, _LINK_HINT))
+                    else:
+                        names.append(entry.name)
+        except MissingFileError:
+            return []  # Removed meanwhile.
+        except LocalFileError as error:
+            if not parts:
+                raise
+            problems.append(error)
+        return sorted(names)
+
+
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return entry.is_symlink()  # A link in a circle, or to where we may not go: worth a word.
+
+
+def _problem(subject: str, cause: str, hint: str) -> LocalFileError:
+    return LocalFileError("look into", printable(subject), cause, hint=hint)

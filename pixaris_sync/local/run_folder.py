@@ -1,0 +1,205 @@
+"""One run as it stands on disk: its files, what is missing, whether it changed, why it is incomplete.
+
+Blocking. The run's folder is reached as `safe_open` says: never through a symbolic link.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pixaris_sync.errors import LocalFileError, SyncError
+from pixaris_sync.local.damaged_lines import load_json
+from pixaris_sync.local.safe_open import (
+    MissingFileError,
+    check_regular,
+    inode_of,
+    local_error,
+    opened_file,
+    opened_folder,
+    version_of,
+)
+from pixaris_sync.local.tracking_file import read_args
+from pixaris_sync.local.tracking_lines import MAX_LINE_BYTES
+from pixaris_sync.model import FileVersion, RunKey
+from pixaris_sync.rules.contract import (
+    ARGS_FILE,
+    GENERATED_IMAGES,
+    IMAGE_SUFFIXES,
+    check_object_name,
+    object_name,
+)
+from pixaris_sync.rules.names import printable
+
+_IMAGES_HINT: Final = (
+    "put the images back; where runs without images are meant, set accept_runs_without_images"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of a run that belongs in the bucket; `path` is relative to the run's folder, with slashes."""
+
+    path: str
+    version: FileVersion
+
+
+@dataclass(frozen=True, slots=True)
+class RunInspection:
+    """What of a run is on disk.
+
+    Attributes:
+        files: what belongs in the bucket, sorted by path.
+        problems: what is missing or cannot be carried; the run cannot go while there is one. A transient
+            one means that the disk could not be asked.
+        signature: see `signature`; empty where the run's folder cannot be opened.
+    """
+
+    files: tuple[LocalFile, ...]
+    problems: tuple[SyncError, ...]
+    signature: str
+
+
+def inspect(
+    root: Path, run: RunKey, saved_files: Sequence[str], *, accept_without_images: bool
+) -> RunInspection:
+    """Look at everything of a run that belongs in the bucket. See `results_folder.LocalResults.inspect`."""
+    # Taken first: what is added while we look makes another signature.
+    try:
+        with _opened_run(root, run) as folder:
+            signed = _signature(folder)
+    except LocalFileError as error:
+        return RunInspection((), (error,), "")
+    files: dict[str, LocalFile] = {}
+    problems: list[SyncError] = []
+    try:
+        images = _list_images(root, run, problems)
+        if not images and not problems and not accept_without_images:
+            problems.append(_without_images(run, "there is no image in it"))
+    except MissingFileError as error:
+        images = {}
+        if not accept_without_images:
+            problems.append(_without_images(run, error.cause))
+    except LocalFileError as error:
+        images = {}
+        problems.append(error)
+    for path in (*images, *saved_files):
+        try:
+            check_object_name(object_name(run, path))
+            files[path] = LocalFile(path, images.get(path) or _saved_version(root, run, path))
+        except SyncError as error:
+            problems.append(error)
+    return RunInspection(tuple(files[path] for path in sorted(files)), tuple(problems), signed)
+
+
+def signature(root: Path, run: RunKey) -> str | None:
+    """A run's signature by two looks at the disk; None where its folder cannot be opened."""
+    try:
+        with _opened_run(root, run) as folder:
+            return _signature(folder)
+    except LocalFileError:
+        return None
+
+
+def changed_ns(root: Path, run: RunKey) -> int:
+    """When something in a run's folder or among its images was last written, in ns since the epoch.
+
+    Raises:
+        LocalFileError: the run's folder is missing or cannot be read.
+    """
+    with _opened_run(root, run) as folder:
+        newest = _newest_ns(folder, str(run))
+        with suppress(LocalFileError), _opened_run(root, run, GENERATED_IMAGES) as images:
+            newest = max(newest, _newest_ns(images, f"{run}/{GENERATED_IMAGES}"))
+    return newest
+
+
+def incomplete_reason(root: Path, run: RunKey) -> str:
+    """What can be said about a run folder that no tracking line names, in one sentence."""
+    try:
+        args = read_args(root, run.dataset_key, run.run, bytes_limit=MAX_LINE_BYTES)
+        if args is not None:
+            load_json(args, f"{run}/{ARGS_FILE}")
+    except MissingFileError:
+        return f"{ARGS_FILE} is missing: the run was stopped before its record was stored"
+    except LocalFileError as error:
+        failed = "storing the run failed half way, as Pixaris does with images inside a list"
+        return f"{ARGS_FILE} is not whole ({error.cause}): {failed}"
+    if args is None:
+        return f"{ARGS_FILE} is longer than any record may be"
+    return f"{ARGS_FILE} is whole, but no line of the tracking file names this run"
+
+
+@contextmanager
+def listed(folder: int, subject: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """List an open folder; a failure of the system while it is listed becomes a `LocalFileError`."""
+    try:
+        with os.scandir(folder) as entries:
+            yield entries
+    except OSError as error:
+        raise local_error("list folder", subject, error) from error
+
+
+@contextmanager
+def _opened_run(root: Path, run: RunKey, *folders: str) -> Iterator[int]:
+    with opened_folder(root, [run.project, run.dataset, run.run, *folders]) as folder:
+        yield folder
+
+
+def _list_images(root: Path, run: RunKey, problems: list[SyncError]) -> dict[str, FileVersion]:
+    """The images of a run; what stands in an image's place and cannot be one becomes a problem."""
+    versions: dict[str, FileVersion] = {}
+    with _opened_run(root, run, GENERATED_IMAGES) as folder, listed(folder, str(run)) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or not entry.name.lower().endswith(IMAGE_SUFFIXES):
+                continue
+            if not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
+                continue
+            path = f"{GENERATED_IMAGES}/{entry.name}"
+            subject = f"{run}/{path}"
+            try:
+                status = entry.stat(follow_symlinks=False)
+                check_regular(status, subject=subject)
+                if not os.access(entry.name, os.R_OK, dir_fd=folder):
+                    raise local_error("open file", subject, PermissionError(errno.EACCES, ""))
+                versions[path] = version_of(status)
+            except SyncError as error:
+                problems.append(error)
+    return versions
+
+
+def _saved_version(root: Path, run: RunKey, path: str) -> FileVersion:
+    *folders, name = path.split("/")
+    with (
+        _opened_run(root, run, *folders) as folder,
+        opened_file(folder, name, subject=f"{run}/{path}") as (_, status),
+    ):
+        return version_of(status)
+
+
+def _without_images(run: RunKey, cause: str) -> LocalFileError:
+    subject = printable(f"{run}/{GENERATED_IMAGES}")
+    return LocalFileError("find images in", subject, cause, hint=_IMAGES_HINT)
+
+
+def _signature(folder: int) -> str:
+    parts = [_identity(os.fstat(folder))]
+    with suppress(OSError):
+        parts.append(_identity(os.lstat(GENERATED_IMAGES, dir_fd=folder)))
+    return " ".join(parts)
+
+
+def _identity(status: os.stat_result) -> str:
+    return f"{inode_of(status)}:{status.st_mtime_ns}"
+
+
+def _newest_ns(folder: int, subject: str) -> int:
+    newest = os.fstat(folder).st_mtime_ns
+    with listed(folder, subject) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                newest = max(newest, entry.stat(follow_symlinks=False).st_mtime_ns)
+    return newest

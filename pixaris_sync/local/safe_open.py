@@ -1,0 +1,165 @@
+"""Opens folders and files of runs, without ever leaving the results folder.
+
+Every file is reached from the results folder one component at a time, each opened relative to the folder
+before it and never through a symbolic link, so that no name in a record and no link on the disk leads
+elsewhere, not even one that is swapped in meanwhile. Only the results folder's own path may contain links.
+Only regular files are opened: a FIFO or a device in a file's place neither blocks nor is touched.
+
+Functions block.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from pixaris_sync.errors import Failure, LocalFileError
+from pixaris_sync.model import FileVersion
+from pixaris_sync.rules.names import component_fault, is_utf8, printable
+
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+_FILE_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_INODE_MASK: Final = 2**63 - 1
+_ROOT_HINT: Final = "make sure that its disk is mounted and that the user who runs pixaris-sync may read it"
+_LINK_HINT: Final = "put the file or folder itself there: links below the results folder are not followed"
+_PLACE_HINT: Final = (
+    "put what Pixaris wrote in its place again, or take its run's line out of the tracking file"
+)
+#: Errors of the system that stay until somebody acts, each with what is wrong and what to do.
+_PERMANENT: Final = {
+    errno.ENOENT: ("it does not exist", "put it back, or let `pixaris-sync retry` go on without it"),
+    errno.ENOTDIR: ("it is no folder", _PLACE_HINT),
+    errno.EISDIR: ("it is a folder, not a file", _PLACE_HINT),
+    errno.ELOOP: ("it is a symbolic link, which is never followed", _LINK_HINT),
+    errno.EACCES: ("permission denied", "let the user who runs pixaris-sync read it"),
+    errno.EPERM: ("permission denied", "let the user who runs pixaris-sync read it"),
+    errno.ENAMETOOLONG: ("its name is longer than the file system takes", _PLACE_HINT),
+    errno.ENXIO: ("it is no regular file", _PLACE_HINT),
+}
+
+
+class MissingFileError(LocalFileError):
+    """A file or folder does not exist."""
+
+
+def local_error(operation: str, subject: str, error: OSError) -> LocalFileError:
+    """Translate an error of the system: permanent where only somebody can mend it, else transient."""
+    code = error.errno or 0
+    if code in _PERMANENT:
+        cause, hint = _PERMANENT[code]
+        kind = MissingFileError if code == errno.ENOENT else LocalFileError
+        return kind(operation, printable(subject), cause, hint=hint)
+    cause = os.strerror(code) if code else type(error).__name__
+    return LocalFileError(operation, printable(subject), cause, failure=Failure.TRANSIENT)
+
+
+def version_of(status: os.stat_result) -> FileVersion:
+    """The version of a file whose status this is."""
+    return FileVersion(status.st_size, status.st_mtime_ns, inode_of(status))
+
+
+def inode_of(status: os.stat_result) -> int:
+    """The inode number without its 64th bit, which overlay file systems set and SQLite cannot store."""
+    return status.st_ino & _INODE_MASK
+
+
+@contextmanager
+def opened_folder(root: Path, parts: Sequence[str]) -> Iterator[int]:
+    """Open the folder `parts` below `root` and give its handle; it is closed at the end.
+
+    Raises:
+        MissingFileError: it does not exist, while `root` does.
+        LocalFileError: a part is a symbolic link, no folder, unreadable, or no single path component; or
+            (transient) `root` itself cannot be opened.
+    """
+    try:
+        handle = os.open(root, _FOLDER_FLAGS)
+    except OSError as error:
+        # Transient whatever it is: a disk that is away for a while must not condemn all runs on it.
+        cause = local_error("open", str(root), error).cause
+        raise LocalFileError(
+            "open results folder", printable(str(root)), cause, hint=_ROOT_HINT, failure=Failure.TRANSIENT
+        ) from error
+    try:
+        for index, part in enumerate(parts):
+            _check_component(part, subject="/".join(parts))
+            below = _open_below(handle, part, subject="/".join(parts[: index + 1]))
+            os.close(handle)
+            handle = below
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _open_below(folder: int, name: str, *, subject: str) -> int:
+    try:
+        return os.open(name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError as error:
+        # O_DIRECTORY with O_NOFOLLOW answers ENOTDIR for a link, as for a file: tell them apart.
+        if error.errno == errno.ENOTDIR and _is_link(folder, name):
+            error = OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        raise local_error("open folder", subject, error) from error
+
+
+def _is_link(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode)
+    except OSError:
+        return False
+
+
+@contextmanager
+def opened_file(folder: int, name: str, *, subject: str) -> Iterator[tuple[int, os.stat_result]]:
+    """Open a regular file as `open_file` does; it is closed at the end."""
+    handle, status = open_file(folder, name, subject=subject)
+    try:
+        yield handle, status
+    finally:
+        os.close(handle)
+
+
+def open_file(folder: int, name: str, *, subject: str) -> tuple[int, os.stat_result]:
+    """Open a regular file in an open folder; give its handle, which the caller closes, and its status.
+
+    Raises:
+        MissingFileError: it does not exist.
+        LocalFileError: it is a symbolic link, no regular file, unreadable, or no single path component.
+    """
+    _check_component(name, subject=subject)
+    try:
+        # Looked at before it is opened: opening a device can already have an effect.
+        check_regular(os.lstat(name, dir_fd=folder), subject=subject)
+        handle = os.open(name, _FILE_FLAGS, dir_fd=folder)
+    except OSError as error:
+        raise local_error("open file", subject, error) from error
+    try:
+        status = os.fstat(handle)
+        check_regular(status, subject=subject)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle, status
+
+
+def check_regular(status: os.stat_result, *, subject: str) -> None:
+    """Make sure that a status, taken without following links, is that of a regular file.
+
+    Raises:
+        LocalFileError: it is a symbolic link or anything else.
+    """
+    if stat.S_ISREG(status.st_mode):
+        return
+    if stat.S_ISLNK(status.st_mode):
+        code = errno.ELOOP
+    else:
+        code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
+    raise local_error("open file", subject, OSError(code, os.strerror(code)))
+
+
+def _check_component(name: str, *, subject: str) -> None:
+    fault = component_fault(name) or (None if is_utf8(name) else "is not valid UTF-8")
+    if fault:
+        raise LocalFileError("open", printable(subject), f"its part {name!r} {fault}")

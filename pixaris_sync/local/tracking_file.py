@@ -1,0 +1,260 @@
+"""Tailing tracking files on disk: what is new since a position, and what may have been rewritten before it.
+
+A tracking file grows by whole lines, but nothing keeps anybody from truncating, rotating or editing it. So
+before new lines are read, the bytes consumed so far are read again and their SHA-256 compared with the
+position's. That decides, not inode or device: a copy with the same beginning goes on where it stood, a file
+rewritten in place is read from its start. Where the file's status did not change, nothing is read at all.
+
+Limits: one block of the file, one line of up to `MAX_LINE_BYTES` and, only where a line is damaged, up to
+`CANDIDATE_BYTES_LIMIT` of ``args.json`` files are held in memory.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pixaris_sync.errors import LocalFileError
+from pixaris_sync.local.safe_open import MissingFileError, inode_of, local_error, opened_file, opened_folder
+from pixaris_sync.local.tracking_lines import (
+    MAX_LINE_BYTES,
+    LineReader,
+    RawLine,
+    Recovery,
+    Suspect,
+    candidate,
+    named_runs,
+    read_line,
+)
+from pixaris_sync.model import DamagedLine, DatasetKey, Tail, TailPosition, TrackingRecord
+from pixaris_sync.rules.contract import ARGS_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from hashlib import _Hash
+
+_BLOCK_BYTES: Final = 1024 * 1024
+#: How much of ``args.json`` files may be held to recover damaged lines; runs beyond it stay unrecovered.
+CANDIDATE_BYTES_LIMIT: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Consumed:
+    """What is known of a tracking file's beginning: saves reading it again while the file stays the same."""
+
+    position: TailPosition
+    status: tuple[int, int, int, int]
+    hasher: "_Hash"
+
+
+class Tailer:
+    """Reads the tracking files of one results folder. Blocking; one call at a time for each dataset.
+
+    Args:
+        root: the results folder.
+        tracking_file: the name of the tracking file in each dataset's folder.
+        run_names: lists the names of a dataset's run folders.
+        max_line_bytes: a longer line is damaged and not held in memory.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        tracking_file: str,
+        run_names: "Callable[[DatasetKey], Iterable[str]]",
+        *,
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> None:
+        self._root = root
+        self._tracking_file = tracking_file
+        self._run_names = run_names
+        self._max_line_bytes = max_line_bytes
+        self._consumed: dict[DatasetKey, _Consumed] = {}
+
+    def tail(self, key: DatasetKey, position: TailPosition | None, *, bytes_limit: int) -> Tail | None:
+        """Read what is new. See `results_folder.LocalResults.tail`."""
+        subject = f"{key}/{self._tracking_file}"
+        try:
+            with (
+                opened_folder(self._root, [key.project, key.dataset]) as folder,
+                opened_file(folder, self._tracking_file, subject=subject) as (handle, status),
+            ):
+                if position is not None and _looks(position) == _status(status):
+                    torn = position.size - position.offset
+                    return Tail(
+                        position, from_start=False, records=(), damaged=(), torn_bytes=torn, more=False
+                    )
+                try:
+                    return self._read_on(key, handle, status, position, bytes_limit)
+                except OSError as error:
+                    raise local_error("read tracking file", subject, error) from error
+        except MissingFileError:
+            return None
+
+    def _read_on(
+        self,
+        key: DatasetKey,
+        handle: int,
+        status: os.stat_result,
+        position: TailPosition | None,
+        bytes_limit: int,
+    ) -> Tail:
+        hasher = self._matching_hash(key, handle, status, position)
+        if position is None or hasher is None:
+            reader = LineReader(max_line_bytes=self._max_line_bytes)
+        else:
+            reader = LineReader(
+                offset=position.offset,
+                line=position.line,
+                hasher=hasher,
+                max_line_bytes=self._max_line_bytes,
+            )
+        lines, more = _read_lines(reader, handle, status.st_size, bytes_limit)
+        records, damaged = self._understand(key, handle, status.st_size, lines)
+        reached = TailPosition(
+            device=status.st_dev,
+            inode=inode_of(status),
+            # While there is more, a size that the file does not have: the next call must not take it as read.
+            size=reader.offset if more else status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            offset=reader.offset,
+            line=reader.line,
+            digest=reader.hasher.hexdigest(),
+        )
+        self._consumed[key] = _Consumed(reached, _status(status), reader.hasher)
+        return Tail(
+            position=reached,
+            from_start=hasher is None,
+            records=records,
+            damaged=damaged,
+            torn_bytes=0 if more else reader.torn_bytes,
+            more=more,
+        )
+
+    def _matching_hash(
+        self, key: DatasetKey, handle: int, status: os.stat_result, position: TailPosition | None
+    ) -> "_Hash | None":
+        """SHA-256 of the file up to `position`, or None where that is not what was consumed."""
+        if position is None or position.offset > status.st_size:
+            return None
+        known = self._consumed.get(key)
+        if known is not None and known.position == position and known.status == _status(status):
+            return known.hasher
+        hasher = hashlib.sha256()
+        for block in _blocks(handle, 0, position.offset):
+            hasher.update(block)
+        return hasher if hasher.hexdigest() == position.digest else None
+
+    def _understand(
+        self, key: DatasetKey, handle: int, size: int, lines: list[RawLine]
+    ) -> tuple[tuple[TrackingRecord, ...], tuple[DamagedLine, ...]]:
+        found = [read_line(key, line) for line in lines]
+        recovery: Recovery | None = None
+        records: list[TrackingRecord] = []
+        damaged: list[DamagedLine] = []
+        for item in found:
+            if isinstance(item, TrackingRecord):
+                records.append(item)
+            elif isinstance(item, DamagedLine):
+                damaged.append(item)
+            elif isinstance(item, Suspect):
+                recovery = recovery or self._recovery(key, handle, size, before=lines[0].number)
+                recovered, left = recovery.take(item)
+                records.extend(recovered)
+                if left is not None:
+                    damaged.append(left)
+        return tuple(records), tuple(damaged)
+
+    def _recovery(self, key: DatasetKey, handle: int, size: int, *, before: int) -> Recovery:
+        """Prepare recovery by what the whole file says.
+
+        A run is a candidate only where no whole record names it, anywhere in the file; and what suspects
+        before line `before` were recovered to is found again, so that no later piece of such a record
+        brings it a second time.
+        """
+        named: set[str] = set()
+        for line in self._all_lines(handle, size):
+            named |= named_runs(key, line)
+        recovery = Recovery(key, self._candidates(key, named))
+        for line in self._all_lines(handle, size):
+            if line.number >= before:
+                break
+            earlier = read_line(key, line)
+            if isinstance(earlier, Suspect):
+                recovery.take(earlier)
+        return recovery
+
+    def _all_lines(self, handle: int, size: int) -> Iterator[RawLine]:
+        reader = LineReader(max_line_bytes=self._max_line_bytes)
+        for block in _blocks(handle, 0, size):
+            yield from reader.feed(block)
+
+    def _candidates(self, key: DatasetKey, named: set[str]) -> dict[str, bytes]:
+        candidates: dict[str, bytes] = {}
+        left = CANDIDATE_BYTES_LIMIT
+        for run in self._run_names(key):
+            if run in named:
+                continue
+            args = self._read_args(key, run, left)
+            if args is not None and candidate(key, run, args) is not None:
+                candidates[run] = args
+                left -= len(args)
+        return candidates
+
+    def _read_args(self, key: DatasetKey, run: str, bytes_limit: int) -> bytes | None:
+        try:
+            return read_args(self._root, key, run, bytes_limit=bytes_limit)
+        except LocalFileError:
+            return None  # No candidate, then. `status` lists the run as incomplete, with the reason.
+
+
+def read_args(root: Path, key: DatasetKey, run: str, *, bytes_limit: int) -> bytes | None:
+    """The bytes of a run's ``args.json``, None where there are more than `bytes_limit`.
+
+    Raises:
+        MissingFileError: it does not exist.
+        LocalFileError: it is a link, no regular file, or cannot be read.
+    """
+    subject = f"{key}/{run}/{ARGS_FILE}"
+    with (
+        opened_folder(root, [key.project, key.dataset, run]) as folder,
+        opened_file(folder, ARGS_FILE, subject=subject) as (handle, status),
+    ):
+        if status.st_size > bytes_limit:
+            return None
+        try:
+            return b"".join(_blocks(handle, 0, status.st_size))
+        except OSError as error:
+            raise local_error("read", subject, error) from error
+
+
+def _read_lines(reader: LineReader, handle: int, size: int, bytes_limit: int) -> tuple[list[RawLine], bool]:
+    """Read whole lines of `bytes_limit` bytes together, or one longer line; tell whether there is more."""
+    start = reader.offset
+    limit = min(size, start + bytes_limit)
+    lines: list[RawLine] = []
+    for block in _blocks(handle, start, limit):
+        lines += reader.feed(block)
+    for block in _blocks(handle, limit, size) if not lines else ():
+        end = block.find(b"\n") + 1
+        lines += reader.feed(block[:end] if end else block)
+        if lines:
+            break
+    return lines, reader.offset + reader.torn_bytes < size and bool(lines)
+
+
+def _blocks(handle: int, start: int, end: int) -> Iterator[bytes]:
+    """The bytes from `start` to `end`, or to where the file ends by now."""
+    while start < end and (block := os.pread(handle, min(_BLOCK_BYTES, end - start), start)):
+        yield block
+        start += len(block)
+
+
+def _looks(position: TailPosition) -> tuple[int, int, int, int]:
+    return position.device, position.inode, position.size, position.mtime_ns
+
+
+def _status(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, inode_of(status), status.st_size, status.st_mtime_ns

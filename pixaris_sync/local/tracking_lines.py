@@ -1,0 +1,256 @@
+"""Tracking files as bytes: whole lines out of arbitrary blocks, records out of lines, damaged ones recovered.
+
+Everything here is a function of its arguments; ``results_folder`` brings the bytes. Three layers, each usable alone:
+
+1. `LineReader` cuts blocks into lines. Only a line that ends with a newline counts as read; what follows the
+   last newline is torn and waits. It hashes what it has read, so that a file rewritten in place is noticed.
+2. `read_line` makes one line a record, a `Suspect` (no whole record: a case for recovery), a damaged line
+   (readable, but no record that can be carried) or nothing (blank).
+3. `Recovery` takes suspects in file order and brings back what the runs' ``args.json`` still tell.
+
+Memory: one block plus at most `MAX_LINE_BYTES` of an unfinished line.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pixaris_sync.errors import SyncError
+from pixaris_sync.local.damaged_lines import load_json, recover, split_damaged
+from pixaris_sync.model import DamagedLine, DatasetKey, TrackingRecord
+from pixaris_sync.rules.contract import parse_record
+from pixaris_sync.rules.names import printable
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+#: A longer line is damaged and is never held in memory. Pixaris' lines are some kilobytes long.
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+
+_UNRECOVERED: Final = "and no args.json of a run without a tracking line matches it"
+
+
+@dataclass(frozen=True, slots=True)
+class RawLine:
+    """A line that ended with a newline.
+
+    `number` is 1-based, `digest` the hex SHA-256 of its bytes without the newline; `content` are these bytes,
+    or None for a line of more than `MAX_LINE_BYTES`.
+    """
+
+    number: int
+    digest: str
+    content: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A line that is no whole JSON record, and why."""
+
+    line: RawLine
+    cause: str
+
+
+class LineReader:
+    """Cuts a tracking file, fed in blocks of any size, into lines.
+
+    Args:
+        offset: where in the file the first block begins; the start of a line.
+        line: how many lines stand before it.
+        hasher: SHA-256 of the `offset` bytes before it; it is not changed.
+        max_line_bytes: longer lines are reported without their content.
+    """
+
+    def __init__(
+        self,
+        *,
+        offset: int = 0,
+        line: int = 0,
+        hasher: "_Hash | None" = None,
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> None:
+        self._offset = offset
+        self._line = line
+        self._hasher = hasher.copy() if hasher is not None else hashlib.sha256()
+        self._max_line_bytes = max_line_bytes
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        #: For a line too long to hold: hashes of the file up to here, and of the line up to here.
+        self._beyond: tuple[_Hash, _Hash] | None = None
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the file up to the end of the last whole line."""
+        return self._offset
+
+    @property
+    def line(self) -> int:
+        """Whole lines up to `offset`."""
+        return self._line
+
+    @property
+    def torn_bytes(self) -> int:
+        """Bytes fed after `offset`."""
+        return self._held_bytes
+
+    @property
+    def hasher(self) -> "_Hash":
+        """SHA-256 of the file up to `offset`, as a copy."""
+        return self._hasher.copy()
+
+    def feed(self, block: bytes) -> list[RawLine]:
+        """Take the next block and return the lines that end in it."""
+        lines: list[RawLine] = []
+        start = 0
+        while (end := block.find(b"\n", start)) >= 0:
+            self._hold(block[start:end])
+            lines.append(self._finish())
+            start = end + 1
+        self._hold(block[start:])
+        return lines
+
+    def _hold(self, part: bytes) -> None:
+        self._held_bytes += len(part)
+        if self._beyond is None and self._held_bytes > self._max_line_bytes:
+            self._beyond = self._hasher.copy(), hashlib.sha256()
+            for held in self._held:
+                self._hash_beyond(held)
+            self._held.clear()
+        if self._beyond is not None:
+            self._hash_beyond(part)
+        elif part:
+            self._held.append(part)
+
+    def _hash_beyond(self, part: bytes) -> None:
+        assert self._beyond is not None  # noqa: S101 - for the type checker; _hold sets it first
+        for hasher in self._beyond:
+            hasher.update(part)
+
+    def _finish(self) -> RawLine:
+        self._line += 1
+        if self._beyond is not None:
+            self._hasher, line_hasher = self._beyond
+            finished = RawLine(self._line, line_hasher.hexdigest(), None)
+        else:
+            content = b"".join(self._held)
+            self._hasher.update(content)
+            finished = RawLine(self._line, hashlib.sha256(content).hexdigest(), content)
+        self._hasher.update(b"\n")
+        self._offset += self._held_bytes + 1
+        self._held.clear()
+        self._held_bytes = 0
+        self._beyond = None
+        return finished
+
+
+def read_line(dataset: DatasetKey, line: RawLine) -> TrackingRecord | Suspect | DamagedLine | None:
+    r"""Tell what a line is.
+
+    Args:
+        dataset: whose tracking file it is.
+        line: the line; ``\r`` at its end and a byte order mark at its beginning are ignored.
+
+    Returns:
+        A record; a `Suspect` where the line is no JSON object; a `DamagedLine` where it is one, but no record
+        that can be carried (no ``experiment_run_name``, a name that GCS refuses), or is too long to be held;
+        None for a blank line.
+    """
+    if line.content is None:
+        return DamagedLine(line.digest, line.number, "the line is longer than any record may be")
+    if not line.content.strip():
+        return None
+    try:
+        values = load_json(line.content, _subject(dataset, line))
+    except SyncError as error:
+        return Suspect(line, error.cause)
+    if not isinstance(values, dict):
+        # An array of fragments, a bare number: the piece of a record can be JSON by itself.
+        return Suspect(line, f"it is no JSON object but of type {type(values).__name__}")
+    try:
+        return parse_record(dataset, values, line.number)
+    except SyncError as error:
+        return DamagedLine(line.digest, line.number, error.cause)
+
+
+def named_runs(dataset: DatasetKey, line: RawLine) -> frozenset[str]:
+    """The runs that whole records on a line name, those that stand inside a damaged line included."""
+    found = read_line(dataset, line)
+    if isinstance(found, TrackingRecord):
+        return frozenset({found.run.run})
+    if isinstance(found, Suspect) and line.content is not None:
+        records, _ = _whole_records(dataset, line.content, line.number)
+        return frozenset(record.run.run for record in records)
+    return frozenset()
+
+
+def candidate(dataset: DatasetKey, run: str, args: bytes) -> TrackingRecord | None:
+    """The record in a run's ``args.json``, its line being 0; None where it is not whole or another run's."""
+    try:
+        record = parse_record(dataset, load_json(args, f"{dataset}/{run}"), 0)
+    except SyncError:
+        return None
+    return record if record.run.run == run else None
+
+
+class Recovery:
+    """Recovers the suspects of one tracking file, in file order.
+
+    The pieces of one record can lie in several damaged lines (two writers, a long line), so each run is
+    brought back at most once; a later piece of the same record counts as explained.
+
+    Args:
+        dataset: whose tracking file it is.
+        candidates: name of a run to the bytes of its whole ``args.json``; only runs that no whole record
+            of the file names.
+    """
+
+    def __init__(self, dataset: DatasetKey, candidates: Mapping[str, bytes]) -> None:
+        self._dataset = dataset
+        self._candidates = candidates
+        self._recovered: set[str] = set()
+
+    def take(self, suspect: Suspect) -> tuple[tuple[TrackingRecord, ...], DamagedLine | None]:
+        """Read what can be read of a suspect.
+
+        Returns:
+            The records on the line, whole ones first, then those recovered from ``args.json``; and the line
+            as damaged where a part of it stays unexplained.
+        """
+        line = suspect.line
+        content = line.content or b""
+        records, causes = _whole_records(self._dataset, content, line.number)
+        fragments = split_damaged(content).fragments
+        if not fragments and not records and not causes:
+            causes = [suspect.cause]
+        for fragment in fragments:
+            run = recover(fragment, self._candidates)
+            if run is None:
+                causes = [*causes, f"{suspect.cause}, {_UNRECOVERED}"]
+            elif run not in self._recovered:
+                record = candidate(self._dataset, run, self._candidates[run])
+                if record is None:
+                    causes = [*causes, f"{suspect.cause}, {_UNRECOVERED}"]
+                    continue
+                self._recovered.add(run)
+                records.append(TrackingRecord(record.run, record.values, record.digest, line.number))
+        damaged = DamagedLine(line.digest, line.number, causes[0]) if causes else None
+        return tuple(records), damaged
+
+
+def _whole_records(
+    dataset: DatasetKey, content: bytes, number: int
+) -> tuple[list[TrackingRecord], list[str]]:
+    """The whole records inside a damaged line, and why others among them cannot be carried."""
+    records: list[TrackingRecord] = []
+    causes: list[str] = []
+    for values in split_damaged(content).records:
+        try:
+            records.append(parse_record(dataset, values, number))
+        except SyncError as error:
+            causes.append(error.cause)
+    return records, causes
+
+
+def _subject(dataset: DatasetKey, line: RawLine) -> str:
+    return printable(f"{dataset}, line {line.number}")

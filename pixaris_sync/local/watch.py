@@ -1,0 +1,278 @@
+"""Watching a results folder: only says "look again at this dataset", never what happened.
+
+What is watched is each *folder that can hold something new by itself*: the results folder, its projects and
+their datasets, not the run folders below. A run becomes visible by the line appended to its dataset's
+tracking file, so this misses nothing that matters, costs one inotify watch for each dataset instead of two
+for each run of years, and stays asleep while images are being written.
+
+A folder can appear, with content, before it is watched. So whenever a project or dataset appears, all
+folders are listed and watched anew, and once that is in place the word is "look at everything". The same
+word comes first of all: what happened before was not seen.
+
+The kernel drops events when too many wait (``IN_Q_OVERFLOW``), and watchfiles does not tell of it
+(samuelcolvin/watchfiles issue 348): whoever listens looks at everything now and then by itself.
+"""
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio import to_thread
+from watchfiles import Change
+from watchfiles._rust_notify import RustNotify
+
+from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.local.inotify import Doorbell
+from pixaris_sync.local.watch_events import Ear, Events, Stop, hang_bell
+from pixaris_sync.model import DatasetKey
+from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE, FEEDBACK_FOLDER
+from pixaris_sync.rules.names import is_utf8, printable
+
+_HINT: Final = (
+    "raise the limits (sysctl fs.inotify.max_user_watches and fs.inotify.max_user_instances), "
+    "or watch by polling"
+)
+#: How often in a row folders may vanish between being listed and being watched.
+_VANISHED_LIMIT: Final = 3
+#: How long to wait before watching anew where it broke.
+_BROKEN_PAUSE_SECONDS: Final = 1.0
+#: RustNotify's debug, force_polling, poll_delay_ms, recursive and ignore_permission_denied.
+_NOT_RECURSIVE: Final = (False, False, 0, False, False)
+#: A dataset is a folder this deep below the results folder.
+_DATASET_DEPTH: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Where to look again: these datasets, or everything."""
+
+    datasets: frozenset[DatasetKey] = frozenset()
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """What events tell: datasets that changed, and folders (or stray files in their place) to look at."""
+
+    datasets: frozenset[DatasetKey]
+    folders: frozenset[Path]
+
+
+def affected(root: Path, paths: Iterable[str]) -> Affected:
+    """Tell which datasets and which folders the paths of events belong to; pure.
+
+    Args:
+        root: the watched folder; paths outside it are left out.
+        paths: as watchfiles reports them.
+
+    Returns:
+        As datasets, those that a path lies in, and those that a path may itself be. As folders, paths that
+        may be a project or a dataset, and the root: only the disk can tell those from stray files. Hidden
+        ones and feedback are left out.
+    """
+    datasets: set[DatasetKey] = set()
+    folders: set[Path] = set()
+    for path in paths:
+        if not Path(path).is_relative_to(root):
+            continue
+        parts = Path(path).relative_to(root).parts
+        if any(part.startswith(".") for part in parts) or FEEDBACK_FOLDER in parts[1:2]:
+            continue
+        if len(parts) > 1:
+            datasets.add(DatasetKey(parts[0], parts[1]))
+        if len(parts) <= _DATASET_DEPTH:
+            folders.add(root.joinpath(*parts))
+    return Affected(frozenset(datasets), frozenset(folders))
+
+
+async def changes(
+    root: Path,
+    stop: anyio.Event,
+    *,
+    debounce_ms: int = 50,
+    step_ms: int = 10,
+    quiet_step_ms: int = 50,
+    polling: bool = False,
+    poll_delay_ms: int = 1_000,
+    tracking_file: str = DEFAULT_TRACKING_FILE,
+) -> AsyncIterator[Changed]:
+    """Yield where to look again, until `stop` is set.
+
+    The first word is always "everything", once watching is in place.
+
+    Args:
+        root: the results folder.
+        stop: ends the iteration within one step.
+        debounce_ms: events within this time at most are told of together.
+        step_ms: events that follow each other within this time are told of together; also how often the
+            watching thread wakes while there are some.
+        quiet_step_ms: the same before it falls asleep, or where nothing can wake it.
+        polling: compare the status of folders and tracking files instead of asking the kernel: for network
+            file systems, whose changes by other machines no kernel tells of, and where a limit is reached.
+        poll_delay_ms: how often to compare.
+        tracking_file: the name of tracking files; only polling needs it.
+
+    Raises:
+        SyncError: the folder cannot be watched: gone, not readable, or a limit of inotify is reached. It is
+            transient; watching by polling may work.
+    """
+    # Events carry the path that is watched, so links in it are resolved once.
+    root = await to_thread.run_sync(Path.resolve, root)
+    words = (
+        _poll(root, stop, tracking_file, poll_delay_ms)
+        if polling
+        else _listen(root, stop, debounce_ms, step_ms, quiet_step_ms)
+    )
+    async with aclosing(words):
+        async for word in words:
+            yield word
+
+
+async def _listen(
+    root: Path, stop: anyio.Event, debounce_ms: int, step_ms: int, quiet_step_ms: int
+) -> AsyncGenerator[Changed, None]:
+    flag = Stop(stop)
+    ear: Ear | None = None
+    try:
+        while not flag.is_set():
+            folders, watcher, bell = await to_thread.run_sync(_start, root)
+            ear = Ear(watcher, bell, debounce_ms, step_ms, quiet_step_ms)
+            yield Changed(everything=True)
+            renew = False
+            while not renew:
+                try:
+                    events = await ear.listen(flag, stop)
+                except RuntimeError:
+                    # watchfiles breaks, for one, at a file name that is no UTF-8.
+                    await _pause(stop, _BROKEN_PAUSE_SECONDS)
+                    break
+                if flag.is_set():
+                    break
+                if not events:
+                    continue
+                seen = affected(root, (path for _, path in events))
+                renew = await to_thread.run_sync(_needs_renewal, events, seen, folders)
+                datasets = frozenset(key for key in seen.datasets if _folder(root, key) in folders)
+                if datasets and not renew:
+                    yield Changed(datasets)
+            watcher.close()
+            ear.close()
+    finally:
+        # A thread that a cancellation left behind ends within one step, and the watcher with it.
+        flag.ended.set()
+        if ear is not None:
+            ear.close()
+
+
+async def _poll(
+    root: Path, stop: anyio.Event, tracking_file: str, poll_delay_ms: int
+) -> AsyncGenerator[Changed, None]:
+    # Not by watchfiles: its polling compares mtimes by the second, so it misses the second append in one.
+    known = await to_thread.run_sync(_snapshot, root, tracking_file)
+    if not stop.is_set():
+        yield Changed(everything=True)
+    while not stop.is_set():
+        await _pause(stop, poll_delay_ms / 1000)
+        seen = await to_thread.run_sync(_snapshot, root, tracking_file)
+        changed = frozenset(key for key, looks in seen.items() if known.get(key) != looks)
+        known = seen
+        if changed and not stop.is_set():
+            yield Changed(changed)
+
+
+async def _pause(stop: anyio.Event, seconds: float) -> None:
+    with anyio.move_on_after(seconds):
+        await stop.wait()
+
+
+def _start(root: Path) -> tuple[frozenset[Path], RustNotify, Doorbell | None]:
+    """Watch all folders there are; returns them, the watcher, and what tells when to ask it."""
+    vanished = 0
+    while True:
+        try:
+            folders = _watchable(root)
+            # The last argument would make it swallow every error, a limit that is reached included.
+            watcher = RustNotify([str(folder) for folder in sorted(folders)], *_NOT_RECURSIVE)
+            # It must not use up what the watcher needs. Events from before it are asked for at first.
+            bell = hang_bell(folders)
+            # What appeared after the listing and before its parent was watched made no event.
+            if _watchable(root) <= folders:
+                return folders, watcher, bell
+            watcher.close()
+        except FileNotFoundError as error:
+            vanished += 1
+            if vanished >= _VANISHED_LIMIT:
+                raise _cannot_watch(root, error) from error
+        except (OSError, RuntimeError) as error:
+            raise _cannot_watch(root, error) from error
+
+
+def _snapshot(root: Path, tracking_file: str) -> dict[DatasetKey, tuple[tuple[int, ...], ...]]:
+    """What each dataset's folder and tracking file look like."""
+    try:
+        folders = _watchable(root)
+    except OSError as error:
+        raise _cannot_watch(root, error) from error
+    datasets = [folder.relative_to(root).parts for folder in folders]
+    keys = [DatasetKey(*parts) for parts in datasets if len(parts) == _DATASET_DEPTH]
+    return {key: tuple(_looks(path) for path in _polled(root, key, tracking_file)) for key in keys}
+
+
+def _polled(root: Path, key: DatasetKey, tracking_file: str) -> tuple[Path, Path]:
+    folder = _folder(root, key)
+    return folder, folder / tracking_file
+
+
+def _looks(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.lstat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _folder(root: Path, key: DatasetKey) -> Path:
+    return root / key.project / key.dataset
+
+
+def _watchable(root: Path) -> frozenset[Path]:
+    """The results folder, its projects and their datasets: links left out, and what may not be read.
+
+    Raises:
+        OSError: the results folder itself cannot be listed.
+    """
+    found = {root}
+    for project in _subfolders(root):
+        found.add(project)
+        # Gone meanwhile, or not to be entered: listing the datasets reports it.
+        with suppress(OSError):
+            found.update(dataset for dataset in _subfolders(project) if dataset.name != FEEDBACK_FOLDER)
+    return frozenset(found)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [
+            Path(entry.path)
+            for entry in entries
+            if not entry.name.startswith(".")
+            and is_utf8(entry.name)
+            and entry.is_dir(follow_symlinks=False)
+            and os.access(entry.path, os.R_OK)
+        ]
+
+
+def _needs_renewal(events: Events, seen: Affected, watched: frozenset[Path]) -> bool:
+    """Whether a watched folder went away, or one that is not watched is there."""
+    gone = {Path(path) for change, path in events if change == Change.deleted}
+    new = (path for path in seen.folders - watched if path.is_dir() and not path.is_symlink())
+    return not watched.isdisjoint(gone) or any(new)
+
+
+def _cannot_watch(root: Path, error: Exception) -> SyncError:
+    cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    return SyncError("watch folder", printable(str(root)), cause, hint=_HINT, failure=Failure.TRANSIENT)

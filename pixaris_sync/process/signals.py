@@ -1,0 +1,168 @@
+"""A process around the engine: signals, draining within a time limit, and what systemd wants to hear.
+
+SIGTERM, SIGINT, or the SIGHUP of a terminal that is gone, drains: no new work, what is in flight may end
+within the limit, the rest is abandoned safely (the ledger knows it is in doubt). A second signal abandons at
+once. `CHANGE_SIGNAL` says that other limits are wanted; SIGHUP could not be told from a hang-up.
+"""
+
+import logging
+import os
+import signal
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskStatus
+
+from pixaris_sync.ports import Clock
+from pixaris_sync.waiting import wait_until
+
+log = logging.getLogger(__name__)
+
+STATUS_INTERVAL_SECONDS = 2.0
+#: The same while nothing happens.
+STATUS_INTERVAL_SECONDS_MAX = 30.0
+#: What `pixaris-sync limit` sends.
+CHANGE_SIGNAL = signal.SIGUSR1
+
+
+class Notifier:
+    """Tells systemd how the service is (the protocol of sd_notify(3)); silent where nobody listens."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET") if address is None else address
+
+    @property
+    def listens(self) -> bool:
+        """Whether anybody is told."""
+        return bool(self._address)
+
+    @property
+    def watchdog_seconds(self) -> float | None:
+        """How often a sign of life must be given at least, half of what systemd allows; None: never."""
+        allowed_us = os.environ.get("WATCHDOG_USEC", "")
+        return int(allowed_us) / 2_000_000 if allowed_us.isdigit() and int(allowed_us) else None
+
+    def tell(self, **state: str) -> None:
+        """Send ``NAME=value`` pairs: READY, STATUS, STOPPING, WATCHDOG."""
+        if not self._address:
+            return
+        # An address in the abstract namespace is written with an @ in front.
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        message = "\n".join(f"{name}={value}" for name, value in state.items())
+        with (
+            suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link,
+        ):
+            link.sendto(message.encode(), address)
+
+
+@dataclass(slots=True)
+class Interruption:
+    """How a process was told to stop: the first signal (None: it was not), and whether a second forced it."""
+
+    number: int | None = None
+    forced: bool = False
+
+
+async def drain_on_signal(
+    drain: Callable[[], None],
+    scope: anyio.CancelScope,
+    interruption: Interruption,
+    *,
+    drain_timeout_seconds: float,
+    clock: Clock,
+    notifier: Notifier,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Wait for an end signal and drain; cancel `scope` when that takes too long or at a second signal."""
+    signals = [signal.SIGTERM, signal.SIGINT]
+    # Under nohup it is ignored, and stays so.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    with anyio.open_signal_receiver(*signals) as received:
+        task_status.started()
+        async for number in received:
+            interruption.number = number
+            if number == signal.SIGHUP:
+                _leave_terminal()
+            log.info("stopping: finishing what is in flight (up to %g s)", drain_timeout_seconds)
+            notifier.tell(STOPPING="1", STATUS="finishing what is in flight")
+            drain()
+            break
+        async with anyio.create_task_group() as race:
+            race.start_soon(_cancel_after, scope, drain_timeout_seconds, clock)
+            async for number in received:
+                # A closed terminal may send it twice: nobody asks for haste.
+                if number == signal.SIGHUP:
+                    continue
+                log.warning("stopping at once; what was in flight is looked up at the next start")
+                interruption.forced = True
+                scope.cancel()
+                race.cancel_scope.cancel()
+
+
+def _leave_terminal() -> None:
+    """Send nothing more to a terminal that is gone: each word would be an error."""
+    with Path(os.devnull).open("r+b", buffering=0) as nowhere:
+        for handle in (0, 1, 2):
+            with suppress(OSError):
+                if stat.S_ISCHR(os.fstat(handle).st_mode):
+                    os.dup2(nowhere.fileno(), handle)
+
+
+async def change_on_signal(
+    change: Callable[[], None], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Call `change` at each `CHANGE_SIGNAL`, until cancelled; it is ignored before and after."""
+    try:
+        with anyio.open_signal_receiver(CHANGE_SIGNAL) as received:
+            task_status.started()
+            async for _ in received:
+                change()
+    finally:
+        ignore_change_signal()
+
+
+def ignore_change_signal() -> None:
+    """Let `CHANGE_SIGNAL` do nothing, as long as nobody waits for it: it would end the process."""
+    signal.signal(CHANGE_SIGNAL, signal.SIG_IGN)
+
+
+async def _cancel_after(scope: anyio.CancelScope, seconds: float, clock: Clock) -> None:
+    await clock.sleep(seconds)
+    log.warning("abandoning what is in flight after %g s; it is looked up at the next start", seconds)
+    scope.cancel()
+
+
+async def tell_status(
+    notifier: Notifier,
+    clock: Clock,
+    describe: Callable[[], Awaitable[str]],
+    stirs: Callable[[], anyio.Event] | None = None,
+) -> None:
+    """Keep systemd's status line and watchdog fed until cancelled.
+
+    Args:
+        notifier: who tells it.
+        clock: time.
+        describe: the status. It must go through the parts that have to be alive, so that a stuck one starves
+            the watchdog.
+        stirs: an event that is set once there may be another status; until then it is told less often.
+    """
+    watchdog_seconds = notifier.watchdog_seconds or STATUS_INTERVAL_SECONDS_MAX
+    interval = min(STATUS_INTERVAL_SECONDS, watchdog_seconds)
+    longest = min(STATUS_INTERVAL_SECONDS_MAX, watchdog_seconds)
+    told = ""
+    while True:
+        stirred = stirs() if stirs else None
+        status = await describe()
+        notifier.tell(WATCHDOG="1", **({"STATUS": status} if status != told else {}))
+        told = status
+        await clock.sleep(interval)
+        if stirred is not None:
+            await wait_until(stirred, clock, clock.now() + longest - interval)

@@ -1,0 +1,1 @@
+"""Decisions as functions of values: no disk, no network, no clock."""

@@ -1,0 +1,343 @@
+"""What `status` tells, what a pass leaves, and how quarantined runs are taken up again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pixaris_sync.ledger import intake, inventory, notices, overview, rows, uploads
+from pixaris_sync.ledger.intake import FoundRecord
+from pixaris_sync.ledger.inventory import InspectedRun
+from pixaris_sync.ledger.notices import Notice, Orphan
+from pixaris_sync.ledger.runs import Problem
+from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.model import DamagedLine, DatasetKey, Delivery, FileState, RowState, RunState
+from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, TABLE, Book, file, found_run, inline, record, tail
+
+OTHER = "20240102-000001_y"
+NAME = "tracking.jsonl"
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    book = Book(tmp_path)
+    yield book
+    book.ledger.close()
+
+
+def look(book: Book) -> overview.Overview:
+    return book.ask(overview.overview, NAME)
+
+
+def release(book: Book, run_ids: list[int] | None = None) -> int:
+    return book.do(overview.release, run_ids)
+
+
+def quarantine_file(book: Book, name: str = RUN) -> None:
+    book.take(found_run(record(name), name=name, files=[file()]))
+    [task] = book.claim()
+    book.do(uploads.give_up_upload, task, PROBLEM)
+
+
+def test_an_empty_ledger_has_every_state_at_zero(book: Book) -> None:
+    """Goal: machines find every key. Method: look at nothing."""
+    found = look(book)
+    assert found.runs == {state.value: 0 for state in RunState}
+    assert found.files == {state.value: 0 for state in FileState}
+    assert found.rows == {state.value: 0 for state in RowState}
+    assert (found.pending_bytes, found.oldest_pending_at, found.last_synced_at) == (0, None, None)
+    assert (found.torn_lines, found.problems) == (0, ())
+
+
+def test_counts_are_by_state(book: Book) -> None:
+    """Goal: the sums are right. Method: one synced run, one with an open file, one damaged line."""
+    book.take(found_run(record(), files=[file(size=3)]))
+    book.upload_all()
+    book.do(rows.confirm_rows, book.ready())
+    book.take(found_run(record(OTHER), name=OTHER, files=[file(size=5), file("b.png", size=6)]), torn_bytes=4)
+    found = look(book)
+    assert {state: count for state, count in found.runs.items() if count} == {"synced": 1, "pending": 1}
+    assert {state: count for state, count in found.files.items() if count} == {"uploaded": 1, "pending": 2}
+    assert {state: count for state, count in found.rows.items() if count} == {"synced": 1, "pending": 1}
+    assert (found.pending_bytes, found.torn_lines, found.last_synced_at) == (11, 1, NOW)
+
+
+def test_the_oldest_run_has_waited_since_it_was_found(book: Book) -> None:
+    """Goal: an outage of days shows as days. Method: attempts that fail again and again."""
+    book.take(found_run(record()))
+    for minutes in range(1, 4):
+        book.now = NOW + 60 * minutes
+        book.do(rows.put_off_rows, book.ready(), PROBLEM)
+    book.take(found_run(record(OTHER), name=OTHER))
+    assert look(book).oldest_pending_at == NOW
+    book.do(rows.confirm_rows, [row for row in book.ready() if row.run.run == RUN])
+    assert look(book).oldest_pending_at == book.now
+
+
+def test_problems_are_named_with_cause_and_hint(book: Book) -> None:
+    """Goal: somebody can act. Method: one of each kind of problem."""
+    dataset_id = book.dataset()
+    quarantine_file(book)
+    line = DamagedLine("d", 7, "it is no JSON")
+    book.do(intake.take_in, dataset_id, tail(damaged=[line]), [])
+    book.do(
+        notices.take_in_orphans, dataset_id, [Orphan(OTHER, young=False, problem=Problem("cut", "store it"))]
+    )
+    book.do(
+        notices.take_in_notices,
+        "",
+        [Notice("link", PROBLEM, left_out=True), Notice("x", PROBLEM, left_out=False)],
+    )
+    found = {problem.run: (problem.state, problem.cause) for problem in look(book).problems}
+    assert found == {
+        f"shop/shoes/{RUN}": ("quarantined", PROBLEM.cause),
+        f"shop/shoes/{NAME}:7": ("quarantined", "it is no JSON"),
+        f"shop/shoes/{OTHER}": ("incomplete", "cut"),
+        "link": ("quarantined", PROBLEM.cause),
+        "x": ("notice", PROBLEM.cause),
+    }
+    assert all(problem.hint and problem.since == NOW for problem in look(book).problems)
+    assert look(book).runs["quarantined"] == 2
+    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=0, stuck=4)
+
+
+def test_a_run_that_fails_is_named_with_what_failed_last(book: Book) -> None:
+    """Goal: an outage is explained run by run. Method: two files fail one after another, then go on."""
+    book.take(found_run(record(), files=[file("a.png"), file("b.png")]))
+    first, second = book.claim()
+    for minutes, task in enumerate((second, first), start=1):
+        book.now = NOW + 60 * minutes
+        problem = Problem(f"{task.path} failed", "wait")
+        book.do(uploads.put_off_upload, task, problem, next_attempt_at=book.now, in_doubt=False)
+    [found] = look(book).problems
+    assert (found.run, found.state) == (f"shop/shoes/{RUN}", "failing")
+    assert (found.cause, found.hint, found.since) == (f"{first.path} failed", "wait", NOW + 60)
+    assert look(book).waiting == ()
+    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=1, stuck=0)
+    book.upload_all()
+    assert look(book).problems == ()
+
+
+def test_what_a_pending_run_waits_for_is_told_at_every_step(book: Book) -> None:
+    """Goal: no run without a reason. Method: carry one run through all steps; look after each."""
+
+    def reason() -> str:
+        [waiting] = look(book).waiting
+        assert (waiting.runs, look(book).runs["pending"]) == (1, 1)
+        return waiting.cause
+
+    dataset_id = book.dataset(adopted=False)
+    told = Problem("it is being stored", "")
+    book.do(notices.take_in_orphans, dataset_id, [Orphan(RUN, young=True, problem=told)])
+    assert reason() == told.cause
+    book.take(found_run(record(), files=[file()]), dataset_id=dataset_id)
+    assert "compared with the bucket" in reason()
+    book.do(uploads.adopted, dataset_id)
+    assert "wait for their turn" in reason()
+    [task] = book.claim()
+    assert "being uploaded" in reason()
+    book.upload(task)
+    assert "waits for its turn to be sent" in reason()
+    sent = book.ready()
+    book.do(rows.start_delivery, TABLE, sent, Delivery.STREAM, None)
+    assert "being sent" in reason()
+    book.do(rows.recover_deliveries)
+    assert "may be in the table" in reason()
+    book.do(rows.accept_rows, sent)
+    assert "read back" in reason()
+    book.do(rows.confirm_rows, sent)
+    assert look(book).waiting == ()
+
+
+def test_a_run_whose_folder_is_to_be_inspected_says_so(book: Book) -> None:
+    """Goal: as above, after `retry`. Method: release a run whose row was refused; its files are there."""
+    book.take(found_run(record(), files=[file()]))
+    book.upload_all()
+    book.do(rows.start_delivery, TABLE, book.ready(), Delivery.STREAM, None)
+    book.do(rows.give_up_rows, book.ask(rows.delivered_by, 1)[2], PROBLEM)
+    assert release(book) == 1
+    [waiting] = look(book).waiting
+    assert "inspected again" in waiting.cause
+
+
+def test_runs_that_wait_for_the_same_are_counted_together(book: Book) -> None:
+    """Goal: thousands in a line. Method: three runs in two steps; the larger group stands first."""
+    book.take(found_run(record(), files=[file()]))
+    book.upload_all()
+    later = NOW + 60
+    book.now = later
+    for name in (OTHER, f"{OTHER}2"):
+        book.take(found_run(record(name), name=name, files=[file()]))
+    assert [(waiting.runs, waiting.since) for waiting in look(book).waiting] == [(2, later), (1, NOW)]
+
+
+def test_what_is_left_is_what_was_selected(book: Book) -> None:
+    """Goal: the exit code of `backfill --until` is about that. Method: a waiting run and a young folder."""
+    book.take(found_run(record(), files=[file()]))
+    book.do(notices.take_in_orphans, book.dataset(), [Orphan(OTHER, young=True, problem=PROBLEM)])
+    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=1, stuck=0)
+    assert book.ask(overview.work_left, Selection(until=RUN)).waiting == 0
+    assert book.ask(overview.work_left, Selection(project="other")).waiting == 0
+
+
+def test_the_backlog_is_what_is_still_to_be_carried(book: Book) -> None:
+    """Goal: progress is honest. Method: claimed, open, stuck and done files and rows, then selections."""
+    book.take(found_run(record(), files=[file("a", size=1), file("b", size=2), file("c", size=4)]))
+    first, second = book.claim(2)
+    book.do(uploads.give_up_upload, first, PROBLEM)
+    assert second.version.size == 2
+    assert book.ask(overview.backlog, ALL) == overview.Backlog(files=2, bytes=6, rows=1)
+    assert book.ask(overview.backlog, Selection(dataset="shoes", since=RUN)).files == 2
+    assert book.ask(overview.backlog, Selection(until=RUN)) == overview.Backlog(files=0, bytes=0, rows=0)
+    book.do(rows.give_up_rows, book_rows(book), PROBLEM)
+    assert book.ask(overview.backlog, ALL).rows == 0
+
+
+def book_rows(book: Book) -> list[rows.PendingRow]:
+    """Rows whether ready or not."""
+    book.select("UPDATE records SET ready = 1")
+    return book.ready()
+
+
+def test_a_released_file_is_sent_again_and_expects_no_stranger(book: Book) -> None:
+    """Goal: what was in the way may be gone. Method: quarantine a file over a strange object, release."""
+    book.take(found_run(record(), files=[file()]))
+    book.select("UPDATE files SET generation = 9, crc32c = 1")
+    [task] = book.claim()
+    book.do(uploads.give_up_upload, task, PROBLEM)
+    assert release(book) == 1
+    assert book.run_state() == ("pending", None)
+    [task] = book.claim()
+    assert (task.generation, task.crc32c, task.attempts) == (0, None, 0)
+
+
+def test_a_released_file_keeps_our_own_object(book: Book) -> None:
+    """Goal: a newer version still replaces the older one. Method: quarantine the second version, release."""
+    book.take(found_run(record(), files=[file()]))
+    book.upload_all()
+    book.do(intake.take_in_runs, book.dataset(), [found_run(files=[file(size=11)])])
+    [task] = book.claim(later_seconds=1)
+    book.do(uploads.give_up_upload, task, PROBLEM)
+    release(book)
+    [task] = book.claim()
+    assert (task.generation, task.ours) == (1, True)
+
+
+@pytest.mark.parametrize(("taken", "state"), [(False, "pending"), (True, "in_doubt")])
+def test_a_released_row_is_looked_for_when_the_table_may_hold_it(
+    book: Book, *, taken: bool, state: str
+) -> None:
+    """Goal: `retry` makes no second row. Method: give up a row that was, or was not, accepted before."""
+    book.take(found_run(record()))
+    [row] = book.ready()
+    if taken:
+        book.do(rows.accept_rows, [row])
+    book.do(rows.give_up_rows, [row], PROBLEM)
+    assert book.run_state() == ("quarantined", PROBLEM.cause)
+    assert release(book) == 1
+    assert (book.run_state(), book.states("records")) == (("pending", None), [state])
+
+
+def test_a_released_run_sends_no_row_before_its_folder_was_inspected(book: Book) -> None:
+    """Goal: files before row. Method: release a run whose folder was in trouble, then inspect it."""
+    book.take(found_run(record(), files=[file()], problem=PROBLEM))
+    assert release(book) == 1
+    assert book.run_state() == ("pending", None)
+    assert book.ask(inventory.inspected_runs, book.dataset(), synced_too=True) == [
+        InspectedRun(RUN, None, troubled=False)
+    ]
+    book.do(intake.refuse_dataset, book.dataset(), PROBLEM)
+    book.do(intake.refuse_dataset, book.dataset(), None)
+    assert book.ready() == []
+    book.do(intake.take_in_runs, book.dataset(), [found_run(files=[file()])])
+    book.upload_all()
+    assert len(book.ready()) == 1
+
+
+def test_a_run_without_any_folder_is_quarantined_again_after_its_release(book: Book) -> None:
+    """Goal: no run waits for ever without a cause. Method: release, inspect what is still not there."""
+    missing = found_run(record(), problem=PROBLEM, signature="")
+    book.take(missing)
+    release(book)
+    [run] = book.ask(inventory.inspected_runs, book.dataset(), synced_too=True)
+    assert run.signature is None
+    book.do(intake.take_in_runs, book.dataset(), [found_run(problem=PROBLEM, signature="")])
+    assert book.run_state() == ("quarantined", PROBLEM.cause)
+
+
+def test_a_release_does_not_lift_what_a_dataset_is_refused_for(book: Book) -> None:
+    """Goal: one true state. Method: release a run of a refused dataset."""
+    book.take(found_run(record(), files=[file()]))
+    book.do(intake.refuse_dataset, book.dataset(), PROBLEM)
+    release(book)
+    assert book.run_state() == ("quarantined", PROBLEM.cause)
+
+
+def test_a_record_refused_at_intake_is_judged_anew(book: Book) -> None:
+    """Goal: `retry` sends no row whose link shows another's dict. Method: release a clash, read again."""
+    first = FoundRecord(record(line=1), (inline("score.json", b"{}"),))
+    second = FoundRecord(record(line=2, note="b"), (inline("score.json", b"[]"),))
+    book.take(found_run(first, second))
+    book.upload_all()
+    assert release(book) == 1
+    assert [values.line for values in book.ready()] == []
+    assert book.do(intake.open_dataset, DatasetKey("shop", "shoes"), TABLE).position is None
+    book.take(found_run(first, second), from_start=True)
+    assert book.run_state()[0] == "quarantined"
+    assert [row.line for row in book.ready()] == [1]
+
+
+def test_a_run_whose_only_record_is_to_be_judged_anew_is_not_called_synced(book: Book) -> None:
+    """Goal: no false claim between `retry` and the next pass. Method: release; all other rows are synced."""
+    clash = FoundRecord(record(line=2, note="b"), (inline("score.json", b"[]"),))
+    book.take(found_run(FoundRecord(record(line=1), (inline("score.json", b"{}"),)), clash))
+    book.upload_all()
+    book.do(rows.confirm_rows, book.ready())
+    release(book)
+    book.do(intake.take_in_runs, book.dataset(), [found_run(files=[])])
+    state, cause = book.run_state()
+    assert state == "quarantined"
+    assert "still to be read" in (cause or "")
+
+
+def test_damaged_lines_are_read_again_when_everything_is_released(book: Book) -> None:
+    """Goal: a mended tracking file is noticed. Method: release all; the position is forgotten."""
+    dataset_id = book.dataset()
+    book.do(intake.take_in, dataset_id, tail(damaged=[DamagedLine("d", 1, "x")]), [])
+    assert release(book) == 1
+    assert book.do(intake.open_dataset, DatasetKey("shop", "shoes"), TABLE).position is None
+
+
+def test_only_named_runs_are_released(book: Book) -> None:
+    """Goal: `retry NAME` is about that. Method: two stuck runs, one named in each way, one unknown."""
+    quarantine_file(book)
+    quarantine_file(book, OTHER)
+    by_path = book.ask(overview.find_runs, f"shop/shoes/{RUN}")
+    assert by_path == book.ask(overview.find_runs, RUN)
+    assert book.ask(overview.find_runs, "nothing") == []
+    assert release(book, by_path) == 1
+    assert (book.run_state()[0], book.run_state(OTHER)[0]) == ("pending", "quarantined")
+
+
+def test_releasing_what_is_synced_changes_nothing(book: Book) -> None:
+    """Goal: `retry` of a good run is harmless. Method: release it by name."""
+    book.take(found_run(record(), files=[file()]))
+    book.upload_all()
+    book.do(rows.confirm_rows, book.ready())
+    assert release(book, book.ask(overview.find_runs, RUN)) == 0
+    assert book.run_state() == ("synced", None)
+    assert (book.claim(), book.ready()) == ([], [])
+
+
+def test_facts_and_datasets_are_remembered(book: Book) -> None:
+    """Goal: small things persist. Method: write one down twice; list datasets."""
+
+    def note(db: object, _now: float, value: str) -> None:
+        overview.set_fact(db, "name", value)  # type: ignore[arg-type]
+
+    book.do(note, "a")
+    book.do(note, "b")
+    assert book.ask(overview.get_fact, "name") == "b"
+    assert book.ask(overview.get_fact, "other") is None
+    book.dataset()
+    assert book.ask(overview.known_datasets) == [DatasetKey("shop", "shoes")]

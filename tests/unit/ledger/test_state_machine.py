@@ -1,0 +1,337 @@
+"""A run is in exactly one state: transitions in any order, judged by a model that knows no SQL."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pixaris_sync.ledger import intake, overview, rows, uploads
+from pixaris_sync.ledger.runs import Problem
+from pixaris_sync.model import Delivery
+from tests.support.ledgers import ALL, TABLE, Book, file, found_run, record
+
+RUNS = [f"20240101-00000{number}_x" for number in range(3)]
+PATHS = ["generated_images/a.png", "generated_images/b.png"]
+CAUSES = ("first cause", "second cause")
+runs = st.sampled_from(RUNS)
+problems = st.sampled_from([Problem(cause, "hint") for cause in CAUSES])
+
+
+@dataclass
+class ModelFile:
+    version: int
+    state: str = "pending"
+    cause: str | None = None
+    ours: bool = False
+    left_out_unless_found: bool = False
+
+
+@dataclass
+class ModelRow:
+    state: str = "pending"
+    cause: str | None = None
+    taken: bool = False
+
+
+@dataclass
+class ModelRun:
+    files: dict[str, ModelFile] = field(default_factory=dict)
+    rows: dict[int, ModelRow] = field(default_factory=dict)
+    folder_cause: str | None = None
+    inspected: bool = False
+
+    @property
+    def open_parts(self) -> list[ModelFile | ModelRow]:
+        return [
+            *(one for one in self.files.values() if one.state != "uploaded"),
+            *(one for one in self.rows.values() if one.state != "synced"),
+        ]
+
+    @property
+    def ready(self) -> bool:
+        uploaded = all(one.state == "uploaded" for one in self.files.values())
+        return uploaded and self.folder_cause is None and self.inspected
+
+    def state(self, dataset_cause: str | None) -> str:
+        """The rule in plain words: the worst thing that is true of it."""
+        if self.folder_cause or (dataset_cause and self.open_parts):
+            return "quarantined"
+        if any(one.state == "quarantined" for one in self.open_parts):
+            return "quarantined"
+        if any(one.cause for one in self.open_parts):
+            return "failing"
+        return "pending" if self.open_parts else "synced"
+
+
+class Ledger(RuleBasedStateMachine):
+    """Drives every transition as the engine may, beside a model of what must hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="pixaris-sync-standing-"))
+        self.book = Book(self.folder)
+        self.dataset_id = self.book.dataset()
+        self.model: dict[str, ModelRun] = {}
+        self.dataset_cause: str | None = None
+        self.tasks: list[uploads.UploadTask] = []
+        self.sending: list[rows.PendingRow] = []
+        self.lines = 0
+
+    def teardown(self) -> None:
+        self.book.ledger.close()
+        shutil.rmtree(self.folder)
+
+    def model_file(self, task: uploads.UploadTask) -> ModelFile:
+        return self.model[task.run.run].files[task.path]
+
+    def model_row(self, row: rows.PendingRow) -> ModelRow:
+        return self.model[row.run.run].rows[row.line]
+
+    def look_into(
+        self, name: str, versions: dict[str, int], problem: Problem | None, *, new_record: bool = False
+    ) -> None:
+        run = self.model.setdefault(name, ModelRun())
+        run.inspected = True
+        complete = bool(run.files) and all(one.state == "uploaded" for one in run.files.values())
+        # A new record may need files that were never there.
+        complete = complete and not new_record
+        run.folder_cause = problem.cause if problem and not complete else None
+        for path, version in versions.items() if problem is None else ():
+            known = run.files.get(path)
+            if known is None:
+                run.files[path] = ModelFile(version)
+            elif known.version != version or known.left_out_unless_found:
+                known.version, known.left_out_unless_found = version, False
+                if known.state != "uploading":
+                    known.state, known.cause = "pending", None
+        if problem is None:
+            run.files = {
+                path: one
+                for path, one in run.files.items()
+                if not one.left_out_unless_found or one.state in ("uploading", "uploaded")
+            }
+
+    # -- what a scan finds ---------------------------------------------------------------------------------
+
+    @rule(
+        name=runs,
+        versions=st.dictionaries(st.sampled_from(PATHS), st.integers(1, 3)),
+        problem=st.none() | problems,
+    )
+    def store_a_run(self, name: str, versions: dict[str, int], problem: Problem | None) -> None:
+        self.lines += 1
+        files = [file(path, size=version) for path, version in versions.items()]
+        one = record(name, line=self.lines, note=self.lines)
+        self.book.take(found_run(one, name=name, files=files, problem=problem), dataset_id=self.dataset_id)
+        self.look_into(name, versions, problem, new_record=True)
+        self.model[name].rows[self.lines] = ModelRow()
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), versions=st.dictionaries(st.sampled_from(PATHS), st.integers(1, 3)))
+    def look_at_a_folder_again(self, data: st.DataObject, versions: dict[str, int]) -> None:
+        name = data.draw(st.sampled_from(sorted(self.model)))
+        problem = data.draw(st.none() | problems)
+        files = [file(path, size=version) for path, version in versions.items()]
+        found = found_run(name=name, files=files, problem=problem)
+        self.book.do(intake.take_in_runs, self.dataset_id, [found])
+        self.look_into(name, versions, problem)
+
+    @rule(problem=st.none() | problems)
+    def judge_the_dataset(self, problem: Problem | None) -> None:
+        self.book.do(intake.refuse_dataset, self.dataset_id, problem)
+        self.dataset_cause = problem.cause if problem else None
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    @rule(count=st.integers(1, 4))
+    def claim_files(self, count: int) -> None:
+        waiting = [
+            one
+            for run in self.model.values()
+            if run.folder_cause is None and self.dataset_cause is None
+            for one in run.files.values()
+            if one.state == "pending"
+        ]
+        claimed = self.book.claim(count, later_seconds=1)
+        assert len(claimed) == min(count, len(waiting))
+        for task in claimed:
+            self.model_file(task).state = "uploading"
+        self.tasks += claimed
+
+    @precondition(lambda self: self.tasks)
+    @rule(was_there=st.booleans())
+    def confirm_a_file(self, *, was_there: bool) -> None:
+        task = self.tasks.pop()
+        self.book.upload(task, was_there=was_there)
+        one = self.model_file(task)
+        one.ours = True
+        if one.version == task.version.size:
+            one.state, one.cause = "uploaded", None
+        else:
+            one.state = "pending"
+        for row in self.model[task.run.run].rows.values() if was_there else ():
+            if row.state == "pending":
+                row.state, row.taken = "in_doubt", True
+
+    @precondition(lambda self: self.tasks)
+    @rule(problem=problems, in_doubt=st.booleans())
+    def put_a_file_off(self, problem: Problem, *, in_doubt: bool) -> None:
+        task = self.tasks.pop()
+        now = self.book.now
+        self.book.do(uploads.put_off_upload, task, problem, next_attempt_at=now, in_doubt=in_doubt)
+        one = self.model_file(task)
+        one.state, one.cause = "pending", problem.cause
+
+    @precondition(lambda self: self.tasks)
+    @rule(problem=problems)
+    def give_a_file_up(self, problem: Problem) -> None:
+        task = self.tasks.pop()
+        self.book.do(uploads.give_up_upload, task, problem)
+        one = self.model_file(task)
+        same = one.version == task.version.size
+        one.state, one.cause = ("quarantined", problem.cause) if same else ("pending", None)
+
+    @precondition(lambda self: self.tasks)
+    @rule()
+    def give_a_file_back(self) -> None:
+        task = self.tasks.pop()
+        self.book.do(uploads.unclaim, task, in_doubt=True)
+        self.model_file(task).state = "pending"
+
+    # -- rows ----------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: not self.sending)
+    @rule(method=st.sampled_from(Delivery), count=st.integers(1, 4))
+    def send_rows(self, method: Delivery, count: int) -> None:
+        waiting = [
+            row
+            for run in self.model.values()
+            if run.ready and self.dataset_cause is None
+            for row in run.rows.values()
+            if row.state == "pending"
+        ]
+        found = self.book.ready(count)
+        assert len(found) == min(count, len(waiting))
+        if found:
+            self.book.do(rows.start_delivery, TABLE, found, method, "job")
+            self.sending = found
+            for row in found:
+                self.model_row(row).state = "sending"
+
+    @precondition(lambda self: self.sending)
+    @rule(outcome=st.sampled_from(["accepted", "in_doubt", "pending", "quarantined"]), problem=problems)
+    def end_a_delivery(self, outcome: str, problem: Problem) -> None:
+        found, self.sending = self.sending, []
+        if outcome == "accepted":
+            self.book.do(rows.accept_rows, found)
+        elif outcome == "in_doubt":
+            self.book.do(rows.doubt_rows, found, problem, next_attempt_at=self.book.now)
+        elif outcome == "pending":
+            self.book.do(rows.put_off_rows, found, problem)
+        else:
+            self.book.do(rows.give_up_rows, found, problem)
+        for row in map(self.model_row, found):
+            row.state = outcome
+            row.cause = None if outcome == "accepted" else problem.cause
+            row.taken = outcome in ("accepted", "in_doubt") or (outcome == "quarantined" and row.taken)
+
+    @rule(count=st.integers(1, 4), seen=st.booleans())
+    def look_for_rows(self, count: int, *, seen: bool) -> None:
+        found = self.book.do(rows.rows_to_look_for, ALL, TABLE, count)
+        assert all(self.model[row.run.run].ready for row in found)
+        if seen:
+            self.book.do(rows.confirm_rows, found)
+        else:
+            self.book.do(rows.put_off_rows, found, by_load=True)
+        for row in map(self.model_row, found):
+            row.state, row.cause = ("synced" if seen else "pending"), None
+            row.taken = row.taken and seen
+
+    # -- people and crashes --------------------------------------------------------------------------------
+
+    @rule()
+    def restart(self) -> None:
+        loads = [row for row in self.sending if self._method(row) == Delivery.LOAD]
+        for name in ("recover_uploads", "recover_deliveries"):
+            self.book.do(getattr(uploads if name == "recover_uploads" else rows, name))
+        for row in self.sending:
+            if row not in loads:
+                one = self.model_row(row)
+                one.state, one.taken = "in_doubt", True
+        self.sending, self.tasks = loads, []
+        for run in self.model.values():
+            for one_file in run.files.values():
+                if one_file.state == "uploading":
+                    one_file.state = "pending"
+
+    def _method(self, row: rows.PendingRow) -> str:
+        return str(
+            self.book.one(
+                "SELECT d.method FROM deliveries d JOIN records c ON c.delivery_id = d.id WHERE c.id = ?",
+                row.id,
+            )["method"]
+        )
+
+    @rule()
+    def release_everything(self) -> None:
+        for run in self.model.values():
+            if run.state(self.dataset_cause) == "quarantined":
+                run.folder_cause, run.inspected = None, False
+                for one in run.files.values():
+                    if one.state == "quarantined":
+                        one.state, one.cause = "pending", None
+                        one.left_out_unless_found |= not one.ours
+                for row in run.rows.values():
+                    if row.state == "quarantined":
+                        row.state, row.cause = ("in_doubt" if row.taken else "pending"), None
+        self.book.do(overview.release, None)
+
+    # -- what must hold ------------------------------------------------------------------------------------
+
+    @invariant()
+    def every_run_is_in_the_state_that_its_parts_make(self) -> None:
+        found = {row["name"]: row for row in self.book.select("SELECT * FROM runs")}
+        assert {name: row["state"] for name, row in found.items()} == {
+            name: run.state(self.dataset_cause) for name, run in self.model.items()
+        }
+        for name, row in found.items():
+            run = self.model[name]
+            causes = {self.dataset_cause, run.folder_cause, *(one.cause for one in run.open_parts)}
+            if row["state"] in ("quarantined", "failing"):
+                assert row["cause"] is not None
+                assert row["cause"] in causes
+            else:
+                assert (row["cause"], row["hint"]) == (None, None)
+
+    @invariant()
+    def every_file_is_where_the_model_has_it(self) -> None:
+        found = self.book.select("SELECT rank, path, state, cause FROM files")
+        assert {(row["rank"], row["path"]): (row["state"], row["cause"]) for row in found} == {
+            (name, path): (one.state, one.cause)
+            for name, run in self.model.items()
+            for path, one in run.files.items()
+        }
+
+    @invariant()
+    def every_row_is_where_the_model_has_it_and_ready_with_its_files(self) -> None:
+        found = self.book.select("SELECT rank, line, state, cause, taken, ready, payload FROM records")
+        assert {(row["rank"], row["line"]): (row["state"], row["cause"]) for row in found} == {
+            (name, line): (one.state, one.cause)
+            for name, run in self.model.items()
+            for line, one in run.rows.items()
+        }
+        for row in found:
+            assert (row["payload"] is None) == (row["state"] == "synced")
+            if row["state"] != "synced":
+                assert bool(row["ready"]) == self.model[row["rank"]].ready
+                assert bool(row["taken"]) == self.model[row["rank"]].rows[row["line"]].taken
+
+
+TestStanding = Ledger.TestCase
+TestStanding.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -1,0 +1,236 @@
+"""What to do next with rows: plain values in, plain values out."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixaris_sync.model import Delivery
+from pixaris_sync.rules.planner import (
+    FinishLoad,
+    LookForRows,
+    Plan,
+    RowLimits,
+    SendRows,
+    TableStand,
+    delivery_method,
+    plan_rows,
+)
+
+NOW = 1_700_000_000.0
+LIMITS = RowLimits(
+    stream_rows_limit=10,
+    load_rows_limit=100,
+    loads_per_day_limit=20,
+    table_settle_seconds=300.0,
+    stream_spacing_seconds=1.0,
+    load_spacing_seconds=5.0,
+    bulk=False,
+)
+BULK = replace(LIMITS, bulk=True)
+
+
+def plan(
+    *stands: TableStand,
+    busy: tuple[str, ...] = (),
+    sent_at: dict[str, float] | None = None,
+    uploads_idle: bool = True,
+    limits: RowLimits = LIMITS,
+    now: float = NOW,
+) -> Plan:
+    return plan_rows(
+        stands, now=now, busy=busy, sent_at=sent_at or {}, uploads_idle=uploads_idle, limits=limits
+    )
+
+
+def test_ready_rows_are_streamed() -> None:
+    """Goal: the steady state. Method: a settled table with one row."""
+    assert plan(TableStand("t", ready=1)) == Plan((SendRows("t", Delivery.STREAM, 10),), None)
+
+
+@pytest.mark.parametrize(
+    ("stand", "limits"),
+    [
+        (TableStand("t", ready=1, by_load=True), LIMITS),
+        (TableStand("t", ready=1, changed_at=NOW - 299), LIMITS),
+        (TableStand("t", ready=1, changed_at=NOW + 2), LIMITS),
+        (TableStand("t", ready=1), BULK),
+    ],
+    ids=["a row asks for it", "the table changed", "it changed, and the clock was set back", "bulk"],
+)
+def test_rows_go_by_load_job_where_streaming_is_not_safe(stand: TableStand, limits: RowLimits) -> None:
+    """Goal: nothing is lost in a new table. Method: each reason by itself."""
+    assert plan(stand, limits=limits).steps == (SendRows("t", Delivery.LOAD, 100),)
+
+
+def test_a_settled_table_is_streamed_to_again_even_when_the_clock_was_set_back_far() -> None:
+    """Goal: no table stays in load jobs for ever. Method: a change just past, and one far ahead."""
+    for changed_at in (NOW - 300, NOW + 3600):
+        stand = TableStand("t", ready=1, changed_at=changed_at)
+        assert delivery_method(stand, now=NOW, limits=LIMITS) is Delivery.STREAM
+
+
+def test_what_is_not_known_is_settled_before_anything_is_sent() -> None:
+    """Goal: exactly once. Method: everything at once; then without the load, then without the look."""
+    everything = TableStand("t", ready=5, look=3, unfinished_load=7)
+    assert plan(everything).steps == (FinishLoad("t", 7),)
+    assert plan(replace(everything, unfinished_load=None)).steps == (LookForRows("t", 10),)
+    assert isinstance(plan(replace(everything, unfinished_load=None, look=0)).steps[0], SendRows)
+
+
+def test_rows_gather_while_files_are_uploaded() -> None:
+    """Goal: large batches. Method: just sent, uploads busy; then later, then a full batch, then idle."""
+    stand, sent_at = TableStand("t", ready=9), {"t": NOW - 0.25}
+    assert plan(stand, sent_at=sent_at, uploads_idle=False) == Plan((), NOW + 0.75)
+    assert plan(stand, sent_at=sent_at, uploads_idle=False, now=NOW + 0.75).steps
+    assert plan(replace(stand, ready=10), sent_at=sent_at, uploads_idle=False).steps
+    assert plan(stand, sent_at=sent_at).steps
+    assert plan(stand, uploads_idle=False).steps
+
+
+def test_load_jobs_are_spaced_by_their_own_measure() -> None:
+    """Goal: the day's load jobs last. Method: the same moment for stream and load."""
+    stand, sent_at = TableStand("t", ready=1), {"t": NOW - 2}
+    assert plan(stand, sent_at=sent_at, uploads_idle=False).steps
+    assert plan(stand, sent_at=sent_at, uploads_idle=False, limits=BULK) == Plan((), NOW + 3)
+
+
+def test_a_table_at_its_daily_limit_rests_and_others_do_not() -> None:
+    """Goal: BigQuery's quota holds, per table. Method: one table at the limit, one below, one streaming."""
+    full = TableStand("full", ready=1, by_load=True, loads_today=20)
+    below = TableStand("below", ready=1, by_load=True, loads_today=19)
+    streamed = TableStand("streamed", ready=1, loads_today=20)
+    found = plan(full, below, streamed)
+    assert [(step.table_id, getattr(step, "method", None)) for step in found.steps] == [
+        ("below", Delivery.LOAD),
+        ("streamed", Delivery.STREAM),
+    ]
+    assert found.wake_at == NOW + 3600
+    assert plan(replace(full, next_at=NOW + 5)).wake_at == NOW + 5
+
+
+def test_nothing_is_planned_for_nothing() -> None:
+    """Goal: quiet. Method: no tables, and one whose rows are due later."""
+    assert plan() == Plan((), None)
+    assert plan(TableStand("t", next_at=NOW + 7), TableStand("u", next_at=NOW + 9)) == Plan((), NOW + 7)
+
+
+times = st.floats(min_value=-400.0, max_value=400.0)
+limits_strategy = st.builds(
+    RowLimits,
+    stream_rows_limit=st.integers(1, 20),
+    load_rows_limit=st.integers(1, 20),
+    loads_per_day_limit=st.integers(1, 5),
+    table_settle_seconds=st.sampled_from([0.0, 60.0, 300.0]),
+    stream_spacing_seconds=st.sampled_from([0.0, 1.0]),
+    load_spacing_seconds=st.sampled_from([0.0, 5.0]),
+    bulk=st.booleans(),
+)
+
+
+@st.composite
+def table_stands(draw: st.DrawFn) -> list[TableStand]:
+    names = draw(st.lists(st.sampled_from("abcde"), unique=True))
+    return [
+        TableStand(
+            name,
+            ready=draw(st.integers(0, 30)),
+            by_load=draw(st.booleans()),
+            look=draw(st.integers(0, 3)),
+            unfinished_load=draw(st.none() | st.integers(1, 9)),
+            changed_at=draw(st.none() | times.map(NOW.__add__)),
+            loads_today=draw(st.integers(0, 6)),
+            next_at=draw(st.none() | st.floats(0.001, 9999.0).map(NOW.__add__)),
+        )
+        for name in names
+    ]
+
+
+@given(
+    stands=table_stands(),
+    limits=limits_strategy,
+    busy=st.sets(st.sampled_from("abcde")),
+    sent_at=st.dictionaries(st.sampled_from("abcde"), times.map(NOW.__add__)),
+    uploads_idle=st.booleans(),
+)
+def test_every_plan_keeps_the_rules(
+    stands: list[TableStand],
+    limits: RowLimits,
+    busy: set[str],
+    sent_at: dict[str, float],
+    *,
+    uploads_idle: bool,
+) -> None:
+    """Goal: the rules of the module hold for any input. Method: check each against what was planned."""
+    found = plan_rows(stands, now=NOW, busy=busy, sent_at=sent_at, uploads_idle=uploads_idle, limits=limits)
+    by_table = {stand.table_id: stand for stand in stands}
+    tables = [step.table_id for step in found.steps]
+    assert len(tables) == len(set(tables))
+    assert not busy & set(tables)
+    for step in found.steps:
+        stand = by_table[step.table_id]
+        if isinstance(step, SendRows):
+            assert stand.ready
+            assert not stand.look
+            assert stand.unfinished_load is None
+            assert 1 <= step.count <= max(limits.stream_rows_limit, limits.load_rows_limit)
+            changed = (
+                stand.changed_at is not None and abs(NOW - stand.changed_at) < limits.table_settle_seconds
+            )
+            if changed or stand.by_load or limits.bulk:
+                assert step.method is Delivery.LOAD
+            if step.method is Delivery.LOAD:
+                assert stand.loads_today < limits.loads_per_day_limit
+    if found.wake_at is not None:
+        assert found.wake_at > NOW
+    planned = set(tables) | busy
+    for stand in stands:
+        waits = stand.ready or stand.look or stand.unfinished_load is not None or stand.next_at is not None
+        if waits and stand.table_id not in planned:
+            assert found.wake_at is not None, "a table that waits must wake the planner"
+
+
+@given(
+    ready=st.dictionaries(st.sampled_from("abcde"), st.integers(1, 60), min_size=1),
+    changed=st.dictionaries(st.sampled_from("abcde"), times),
+    limits=limits_strategy,
+    uploads_until=st.floats(0.0, 100.0),
+)
+def test_every_ready_row_is_sent_in_the_end(
+    ready: dict[str, int], changed: dict[str, float], limits: RowLimits, uploads_until: float
+) -> None:
+    """Goal: no starvation, and the day's limit holds. Method: plan, perform, go to `wake_at`, to the end."""
+    now, left = NOW, dict(ready)
+    sent_at: dict[str, float] = {}
+    loads: list[tuple[str, float]] = []
+    for _ in range(2000):
+        stands = [
+            TableStand(
+                table,
+                ready=count,
+                changed_at=NOW + changed[table] if table in changed else None,
+                loads_today=sum(1 for name, at in loads if name == table and at > now - 86400),
+            )
+            for table, count in left.items()
+            if count
+        ]
+        if not stands:
+            break
+        found = plan_rows(
+            stands, now=now, busy=(), sent_at=sent_at, uploads_idle=now - NOW >= uploads_until, limits=limits
+        )
+        for step in found.steps:
+            assert isinstance(step, SendRows)
+            left[step.table_id] -= min(step.count, left[step.table_id])
+            sent_at[step.table_id] = now
+            if step.method is Delivery.LOAD:
+                loads.append((step.table_id, now))
+        if not found.steps:
+            assert found.wake_at is not None
+            assert found.wake_at > now
+            now = found.wake_at
+    assert not any(left.values())
+    for table, at in loads:
+        same_day = [1 for name, other in loads if name == table and at - 86400 < other <= at]
+        assert len(same_day) <= limits.loads_per_day_limit
