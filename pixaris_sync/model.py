@@ -86,7 +86,7 @@ class RowState(StrEnum):
     QUARANTINED = "quarantined"
 
 
-class Delivery(StrEnum):
+class DeliveryMethod(StrEnum):
     """How rows reach a table."""
 
     #: A streaming insert (``tabledata.insertAll``): the steady state.

@@ -5,7 +5,7 @@ import anyio
 from pixaris_sync.ports import Clock
 
 
-class Signal:
+class Wakeup:
     """Says "something changed" to whoever listens.
 
     `listen` before looking at the state, then look, then wait: a change in between ends the wait. Nothing is

@@ -213,7 +213,7 @@ class BigQueryCalls:
                 return self._find_load(table, rows, job_id)
         return LoadInProgress(job, table, rows)
 
-    def look_at_load(self, load: LoadInProgress) -> None:
+    def poll_load(self, load: LoadInProgress) -> None:
         """Ask how far the job is.
 
         Raises:

@@ -158,7 +158,7 @@ class BigQueryRowSink:
                 raise SyncError("load rows into table", table, cause, failure=Failure.IN_DOUBT)
             await anyio.sleep(pause)
             pause = min(pause * POLL_GROWTH, POLL_SECONDS_MAX)
-            await self._ask(lambda calls: calls.look_at_load(load))
+            await self._ask(lambda calls: calls.poll_load(load))
         await self._ask(lambda calls: calls.finish_load(load))
 
     async def read_rows(self, table: str, runs: Sequence[str]) -> list[Mapping[str, JsonValue]]:

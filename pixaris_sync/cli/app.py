@@ -126,7 +126,7 @@ def backfill(
 def status(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
     """Show where everything stands, by the ledger; also while the daemon runs."""
     with importing():
-        from pixaris_sync.cli.questions import show_status
+        from pixaris_sync.cli.inspect import show_status
 
     sys.exit(show_status(flags, config, as_json=json))
 
@@ -139,7 +139,7 @@ def verify(*, json: JsonOption = False, config: ConfigOption = None, flags: dict
     One line a difference: - missing remotely, + only remote, * differs, ! error.
     """
     with importing():
-        from pixaris_sync.cli.questions import run_verify
+        from pixaris_sync.cli.inspect import run_verify
 
     sys.exit(run_verify(flags, config, as_json=json))
 
@@ -158,9 +158,9 @@ def retry(
 ) -> None:
     """Take quarantined runs up again: named ones, or all."""
     with importing():
-        from pixaris_sync.cli.questions import release_runs
+        from pixaris_sync.cli.inspect import retry
 
-    sys.exit(release_runs(runs or [], flags, config, all_runs=all_runs, as_json=json))
+    sys.exit(retry(runs or [], flags, config, all_runs=all_runs, as_json=json))
 
 
 @app.command()
@@ -199,7 +199,7 @@ def sandbox(
     bigquery_port: PortOption = 0,
 ) -> None:
     """Start local GCS and BigQuery emulators, and print how to point Pixaris and pixaris-sync at them."""
-    from pixaris_sync.cli.trying import run_sandbox
+    from pixaris_sync.cli.sandbox import run_sandbox
 
     sys.exit(run_sandbox(data_dir, host=host, storage_port=storage_port, bigquery_port=bigquery_port))
 
@@ -207,6 +207,6 @@ def sandbox(
 @app.command()
 def demo(*, runs: Annotated[int, typer.Option(min=1, max=100, help="How many runs to store.")] = 5) -> None:
     """Show the whole journey on a fresh sandbox: real Pixaris writes runs here and reads them back there."""
-    from pixaris_sync.cli.trying import run_demo_command
+    from pixaris_sync.cli.sandbox import run_demo_command
 
     sys.exit(run_demo_command(runs))

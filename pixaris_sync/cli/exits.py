@@ -35,8 +35,8 @@ def exit_of(error: SyncError) -> Exit:
     return Exit.WORK_LEFT if error.failure.retryable else Exit.FAILED
 
 
-def exit_of_pass(*, waiting: int, stuck: int) -> Exit:
-    """The exit code of a pass that ran to its end, by how many runs wait and how many are stuck."""
+def exit_of_pass(*, waiting: int, quarantined: int) -> Exit:
+    """The exit code of a pass that ran to its end, by how many runs wait and how many are quarantined."""
     if waiting:
         return Exit.WORK_LEFT
-    return Exit.PROBLEMS if stuck else Exit.OK
+    return Exit.PROBLEMS if quarantined else Exit.OK

@@ -20,7 +20,7 @@ from pixaris_sync.ledger.overview import overview
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.process.quiet import begin_quietly
+from pixaris_sync.process.quiet import lower_footprint
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def selection_of(
 def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
     """Follow the results folder until a signal ends it."""
     settings = settings_for(flags, config)
-    begin_quietly(settings)
+    lower_footprint(settings)
     log.info(
         "pixaris-sync %s watches %s for bucket %s and dataset %s",
         __version__,
@@ -59,7 +59,7 @@ def run_pass(
 ) -> Exit:
     """Carry everything selected, then say what was done and what is left."""
     settings = settings_for(flags, config)
-    begin_quietly(settings)
+    lower_footprint(settings)
     limited = Selection(
         project=mode.selection.project,
         dataset=mode.selection.dataset,
@@ -78,11 +78,11 @@ def run_pass(
 
     with owned_ledger(settings, command) as ledger:
         left, interruption = anyio.run(partial(run_engine, settings, mode, ledger, beside=watch_progress))
-        stands = ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
+        reached = ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
     if interruption.number is not None or left is None:
         ending = Exit.INTERRUPTED
     else:
-        ending = exit_of_pass(waiting=left.waiting, stuck=left.stuck)
+        ending = exit_of_pass(waiting=left.waiting, quarantined=left.quarantined)
     document = {
         "exit_code": int(ending),
         "seconds": round(time.monotonic() - begun, 3),
@@ -90,7 +90,7 @@ def run_pass(
         "files_found": tally.files_found,
         "bytes": tally.bytes,
         "rows_synced": tally.rows,
-        **report.status_document(stands, time.time()),
+        **report.status_document(reached, time.time()),
     }
     print(report.as_json(document) if as_json else report.pass_text(document))
     return ending

@@ -25,7 +25,7 @@ from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.ownership import Ownership
-from pixaris_sync.process.quiet import Restraint
+from pixaris_sync.process.quiet import Throttle
 from pixaris_sync.process.signals import Interruption, Notifier, drain_on_signal, tell_status
 from pixaris_sync.rules.names import printable_line
 from pixaris_sync.settings import Settings, load_settings
@@ -199,8 +199,8 @@ async def run_engine(
     """
     clock, notifier, interruption = SystemClock(), Notifier(), Interruption()
     left: WorkLeft | None = None
-    restraint = Restraint(settings, clock)
-    async with ports(settings, pace=restraint.pace) as (store, sink), anyio.create_task_group() as tasks:
+    throttle = Throttle(settings, clock)
+    async with ports(settings, pace=throttle.pace) as (store, sink), anyio.create_task_group() as tasks:
         engine = Engine(
             settings=settings,
             mode=mode,
@@ -210,7 +210,7 @@ async def run_engine(
             clock=clock,
             jitter=random.Random(),  # noqa: S311 - jitter needs no secrecy
         )
-        engine.context.pause_seconds = restraint.pause_seconds
+        engine.context.throttle_seconds = throttle.throttle_seconds
         with anyio.CancelScope() as scope:
             await tasks.start(
                 partial(
@@ -223,7 +223,7 @@ async def run_engine(
                     notifier=notifier,
                 )
             )
-            await tasks.start(restraint.listen)
+            await tasks.start(throttle.listen)
             if mode.follow:
                 tasks.start_soon(_keep_following, engine, settings, clock, notifier)
             if beside is not None:

@@ -12,6 +12,6 @@ never a second row.
 * `packs` packs the files of finished runs, so that the ledger stays small.
 
 Invariants kept here: a run's state is always what its folder, files and records make it
-(`runs.settle_runs` ends every transition); the position in a tracking file moves in the transaction that
-keeps its records.
+(`runs.update_run_states` ends every transition); the position in a tracking file moves in the transaction
+that keeps its records.
 """

@@ -7,7 +7,7 @@ from sqlite3 import Connection, Row
 
 from pixaris_sync.ledger.lines import ordinal_of, take_in_damaged
 from pixaris_sync.ledger.packs import packed_files, restore
-from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, Problem, settle_runs
+from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, Problem, update_run_states
 from pixaris_sync.model import (
     DatasetKey,
     FileState,
@@ -109,12 +109,12 @@ def refuse_dataset(db: Connection, now: float, dataset_id: int, problem: Problem
     ).rowcount
     if changed:
         runs = db.execute("SELECT id FROM runs WHERE dataset_id = ?", (dataset_id,)).fetchall()
-        settle_runs(db, now, [row["id"] for row in runs])
+        update_run_states(db, now, [row["id"] for row in runs])
 
 
 def take_in_runs(db: Connection, now: float, dataset_id: int, runs: Sequence[FoundRun]) -> None:
     """Take in known runs whose folders were looked at again."""
-    settle_runs(db, now, [_take_in_run(db, now, dataset_id, run) for run in runs])
+    update_run_states(db, now, [_take_in_run(db, now, dataset_id, run) for run in runs])
 
 
 def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Sequence[FoundRun]) -> int:
@@ -146,7 +146,7 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
             dataset_id,
         ),
     )
-    settle_runs(db, now, touched)
+    update_run_states(db, now, touched)
     return new
 
 

@@ -66,7 +66,7 @@ def inventory(db: Connection, key: DatasetKey) -> Inventory:
     )
 
 
-def stuck(db: Connection, selection: Selection, tracking_file: str) -> list[ProblemRun]:
+def quarantined(db: Connection, selection: Selection, tracking_file: str) -> list[ProblemRun]:
     """What of a selection cannot be carried as it stands: runs, damaged lines, and what is left out.
 
     Lines and what is left out have no run's name: `Selection.since` and `Selection.until` do not apply.

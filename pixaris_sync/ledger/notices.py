@@ -10,11 +10,11 @@ from pixaris_sync.model import RunState
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something about a folder or file that is no run. `left_out`: nothing of it is synced."""
+    """Something about a folder or file that is no run. `quarantined`: nothing of it is synced."""
 
     subject: str
     problem: Problem
-    left_out: bool
+    quarantined: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def take_in_notices(db: Connection, now: float, scope: str, notices: Sequence[No
             (
                 scope,
                 notice.subject,
-                RunState.QUARANTINED if notice.left_out else "notice",
+                RunState.QUARANTINED if notice.quarantined else "notice",
                 now,
                 notice.problem.cause,
                 notice.problem.hint,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.intake import JUDGED_ANEW, LEFT_OUT_UNLESS_FOUND
-from pixaris_sync.ledger.runs import settle_runs
+from pixaris_sync.ledger.runs import update_run_states
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
 
@@ -152,7 +152,7 @@ class WorkLeft:
     """What a pass leaves behind: committed runs that wait, and runs that somebody must look at."""
 
     waiting: int
-    stuck: int
+    quarantined: int
 
 
 def work_left(db: Connection, selection: Selection) -> WorkLeft:
@@ -162,7 +162,7 @@ def work_left(db: Connection, selection: Selection) -> WorkLeft:
         f"{count} AND r.state IN ('pending', 'failing') AND r.state <> 'synced' AND r.committed",
         selection.parameters,
     ).fetchone()[0]
-    stuck = db.execute(
+    quarantined = db.execute(
         f"{count} AND r.state IN ('quarantined', 'incomplete') AND r.state <> 'synced'",
         selection.parameters,
     ).fetchone()[0]
@@ -172,7 +172,7 @@ def work_left(db: Connection, selection: Selection) -> WorkLeft:
         selection.parameters,
     ).fetchone()[0]
     left_out = db.execute("SELECT count(*) FROM notices WHERE state = 'quarantined'").fetchone()[0]
-    return WorkLeft(waiting=waiting, stuck=stuck + damaged + left_out)
+    return WorkLeft(waiting=waiting, quarantined=quarantined + damaged + left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def backlog(db: Connection, selection: Selection) -> Backlog:
     return Backlog(files=files, bytes=size, rows=rows)
 
 
-def release(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
+def retry_runs(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
     """Take quarantined runs up again: all of them, or those given.
 
     What stopped them is looked at anew: files are sent again, folders inspected, damaged lines read again,
@@ -251,7 +251,7 @@ def release(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
             "UPDATE runs SET signature = NULL, folder_cause = NULL, folder_hint = NULL WHERE id = ?",
             (run_id,),
         )
-    settle_runs(db, now, run_ids)
+    update_run_states(db, now, run_ids)
     return released + int(lines)
 
 

@@ -85,7 +85,7 @@ def _set_aside(path: Path, now: float) -> Path:
 def _tell(db: Connection, *, now: float, path: Path, aside: Path) -> None:
     cause = f"it was damaged and is rebuilt from the local folder and the cloud; the old one is {aside.name}"
     hint = "look after the disk; once you need the old one no more, delete it"
-    take_in_notices(db, now, "ledger", [Notice(path.name, Problem(cause, hint), left_out=False)])
+    take_in_notices(db, now, "ledger", [Notice(path.name, Problem(cause, hint), quarantined=False)])
 
 
 def _finish(db: Connection) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
-from pixaris_sync.ledger.runs import Problem, settle_runs
+from pixaris_sync.ledger.runs import Problem, update_run_states
 from pixaris_sync.ledger.selection import Selection, selected
-from pixaris_sync.model import DatasetKey, Delivery, RowState, RunKey
-from pixaris_sync.rules.planner import TableStand
+from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState, RunKey
+from pixaris_sync.rules.planner import TableBacklog
 
 DAY_SECONDS = 24 * 3600
 
@@ -62,11 +62,11 @@ c.dataset_id = d.id AND c.ready = 1 AND c.state <> 'synced'
 AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND {selected("c.rank")}
 AND (c.state <> 'pending' OR c.attempts < :attempts_limit)
 """
-_STANDS = f"""
+_TABLE_BACKLOGS = f"""
 SELECT d.table_id,
        sum(c.state = 'pending' AND c.next_attempt_at <= :now) AS ready,
        max(c.state = 'pending' AND c.next_attempt_at <= :now AND c.by_load) AS by_load,
-       sum(c.state IN ('accepted', 'in_doubt') AND c.next_attempt_at <= :now) AS look,
+       sum(c.state IN ('accepted', 'in_doubt') AND c.next_attempt_at <= :now) AS to_read_back,
        min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at,
        max(iif(c.state = 'sending', c.delivery_id, NULL)) AS unfinished_load
 FROM datasets d CROSS JOIN records c
@@ -75,22 +75,22 @@ GROUP BY d.table_id
 """
 
 
-def stands(db: Connection, now: float, selection: Selection) -> list[TableStand]:
+def table_backlogs(db: Connection, now: float, selection: Selection) -> list[TableBacklog]:
     """What every table has waiting; tables with nothing waiting are left out."""
     found = []
-    for row in db.execute(_STANDS, {**selection.parameters, "now": now}).fetchall():
+    for row in db.execute(_TABLE_BACKLOGS, {**selection.parameters, "now": now}).fetchall():
         table_id = row["table_id"]
         changed = db.execute("SELECT changed_at FROM tables WHERE table_id = ?", (table_id,)).fetchone()
         loads = db.execute(
             "SELECT count(*) FROM deliveries WHERE table_id = ? AND method = ? AND started_at > ?",
-            (table_id, Delivery.LOAD, now - DAY_SECONDS),
+            (table_id, DeliveryMethod.LOAD, now - DAY_SECONDS),
         ).fetchone()[0]
         found.append(
-            TableStand(
+            TableBacklog(
                 table_id=table_id,
                 ready=row["ready"],
                 by_load=bool(row["by_load"]),
-                look=row["look"],
+                to_read_back=row["to_read_back"],
                 unfinished_load=row["unfinished_load"],
                 changed_at=changed[0] if changed else None,
                 loads_today=loads,
@@ -122,7 +122,7 @@ def ready_rows(
     return [_pending(row) for row in rows[:limit]]
 
 
-def rows_to_look_for(
+def rows_to_read_back(
     db: Connection, now: float, selection: Selection, table_id: str, count: int
 ) -> list[PendingRow]:
     """Up to `count` rows of a table that are due to be read back."""
@@ -134,15 +134,15 @@ def rows_to_look_for(
     return [_pending(row) for row in rows]
 
 
-def synced_twins(db: Connection, rows: Sequence[PendingRow]) -> dict[int, dict[DatasetKey, int]]:
+def equal_synced(db: Connection, rows: Sequence[PendingRow]) -> dict[int, dict[DatasetKey, int]]:
     """By row id, how many equal records are synced in each dataset of its table: their rows are taken.
 
     Where datasets share a table, a record that was copied from one to another stands in both.
     """
     return {
         row.id: {
-            DatasetKey(twins["project"], twins["dataset"]): twins["count"]
-            for twins in db.execute(
+            DatasetKey(equal["project"], equal["dataset"]): equal["count"]
+            for equal in db.execute(
                 "SELECT d.project, d.dataset, count(*) AS count FROM datasets d CROSS JOIN records c"
                 " WHERE d.table_id = (SELECT table_id FROM datasets WHERE project = ? AND dataset = ?)"
                 " AND c.dataset_id = d.id AND c.digest = ? AND c.state = ? GROUP BY d.id",
@@ -153,15 +153,15 @@ def synced_twins(db: Connection, rows: Sequence[PendingRow]) -> dict[int, dict[D
     }
 
 
-def rows_and_twins(
+def rows_and_equals(
     db: Connection, now: float, selection: Selection, table_id: str, count: int
 ) -> tuple[list[PendingRow], dict[int, dict[DatasetKey, int]]]:
-    """`rows_to_look_for`, and their `synced_twins`.
+    """`rows_to_read_back`, and their `equal_synced`.
 
     The latter stay the same until those rows are confirmed, as long as a table has one step at a time.
     """
-    rows = rows_to_look_for(db, now, selection, table_id, count)
-    return rows, synced_twins(db, rows)
+    rows = rows_to_read_back(db, now, selection, table_id, count)
+    return rows, equal_synced(db, rows)
 
 
 def delivered_by(db: Connection, delivery_id: int) -> tuple[str, str | None, list[PendingRow]]:
@@ -180,7 +180,7 @@ def start_delivery(
     now: float,
     table_id: str,
     rows: Sequence[PendingRow],
-    method: Delivery,
+    method: DeliveryMethod,
     job_id: str | None,
 ) -> int:
     """Write down the intent to send rows, before they are sent."""
@@ -223,7 +223,7 @@ def accept_rows(db: Connection, now: float, rows: Sequence[PendingRow]) -> None:
         " cause = NULL, hint = NULL WHERE id = ?",
         [(RowState.ACCEPTED, now, row.id) for row in rows],
     )
-    _settle(db, now, rows)
+    _update_runs(db, now, rows)
 
 
 def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow]) -> None:
@@ -233,7 +233,7 @@ def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow]) -> None
         " by_load = 0, delivery_id = NULL, cause = NULL, hint = NULL WHERE id = ?",
         [(RowState.SYNCED, now, row.id) for row in rows],
     )
-    _settle(db, now, rows)
+    _update_runs(db, now, rows)
     if rows:
         db.execute(
             "INSERT INTO facts (name, value) VALUES ('last_synced_at', ?)"
@@ -242,23 +242,23 @@ def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow]) -> None
         )
 
 
-def look_again(db: Connection, rows: Sequence[PendingRow], *, next_attempt_at: float) -> None:
+def read_back_later(db: Connection, rows: Sequence[PendingRow], *, next_attempt_at: float) -> None:
     """These rows cannot be seen yet: look again later."""
     db.executemany(
         "UPDATE records SET next_attempt_at = ? WHERE id = ?", [(next_attempt_at, row.id) for row in rows]
     )
 
 
-def trouble_rows(db: Connection, now: float, rows: Sequence[PendingRow], problem: Problem) -> None:
+def note_trouble(db: Connection, now: float, rows: Sequence[PendingRow], problem: Problem) -> None:
     """It cannot be found out now what became of these rows: say why, and leave them as they are."""
     db.executemany(
         "UPDATE records SET cause = ?, hint = ? WHERE id = ?",
         [(problem.cause, problem.hint, row.id) for row in rows],
     )
-    _settle(db, now, rows)
+    _update_runs(db, now, rows)
 
 
-def doubt_rows(
+def mark_in_doubt(
     db: Connection, now: float, rows: Sequence[PendingRow], problem: Problem, *, next_attempt_at: float
 ) -> None:
     """These rows may have been taken: look for them before they are sent again."""
@@ -267,10 +267,10 @@ def doubt_rows(
         " delivery_id = NULL, cause = ?, hint = ? WHERE id = ?",
         [(RowState.IN_DOUBT, now, next_attempt_at, problem.cause, problem.hint, row.id) for row in rows],
     )
-    _settle(db, now, rows)
+    _update_runs(db, now, rows)
 
 
-def put_off_rows(
+def reschedule_rows(
     db: Connection,
     now: float,
     rows: Sequence[PendingRow],
@@ -304,22 +304,22 @@ def put_off_rows(
             for row in rows
         ],
     )
-    _settle(db, now, rows)
+    _update_runs(db, now, rows)
 
 
-def give_up_rows(db: Connection, now: float, rows: Sequence[PendingRow], problem: Problem) -> None:
+def quarantine_rows(db: Connection, now: float, rows: Sequence[PendingRow], problem: Problem) -> None:
     """Quarantine rows: somebody must act."""
     db.executemany(
         "UPDATE records SET state = ?, since = ?, attempts = attempts + 1, delivery_id = NULL, cause = ?,"
         " hint = ? WHERE id = ?",
         [(RowState.QUARANTINED, now, problem.cause, problem.hint, row.id) for row in rows],
     )
-    _settle(db, now, rows)
+    _update_runs(db, now, rows)
 
 
-def _settle(db: Connection, now: float, rows: Sequence[PendingRow]) -> None:
+def _update_runs(db: Connection, now: float, rows: Sequence[PendingRow]) -> None:
     run_ids = [db.execute("SELECT run_id FROM records WHERE id = ?", (row.id,)).fetchone()[0] for row in rows]
-    settle_runs(db, now, run_ids)
+    update_run_states(db, now, run_ids)
 
 
 def recover_deliveries(db: Connection, now: float) -> int:
@@ -340,5 +340,5 @@ def recover_deliveries(db: Connection, now: float) -> int:
     return db.execute(
         "UPDATE records SET state = ?, since = ?, next_attempt_at = 0, taken = 1, delivery_id = NULL"
         " WHERE state = ? AND (SELECT method FROM deliveries WHERE id = delivery_id) = ?",
-        (RowState.IN_DOUBT, now, RowState.SENDING, Delivery.STREAM),
+        (RowState.IN_DOUBT, now, RowState.SENDING, DeliveryMethod.STREAM),
     ).rowcount

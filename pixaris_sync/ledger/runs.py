@@ -27,17 +27,17 @@ FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = ?
 """
 #: What stops a run before what only delays it; of these what failed last.
 _WORST = """
-SELECT state = 'quarantined' AS stuck, since, cause, hint FROM (
+SELECT state = 'quarantined' AS quarantined, since, cause, hint FROM (
     SELECT state, since, cause, hint FROM files
     WHERE run_id = :run AND state <> 'uploaded' AND cause IS NOT NULL
     UNION ALL
     SELECT state, since, cause, hint FROM records
     WHERE run_id = :run AND state <> 'synced' AND cause IS NOT NULL
-) ORDER BY stuck DESC, since DESC LIMIT 1
+) ORDER BY quarantined DESC, since DESC LIMIT 1
 """
 
 
-def settle_runs(db: Connection, now: float, run_ids: Iterable[int]) -> None:
+def update_run_states(db: Connection, now: float, run_ids: Iterable[int]) -> None:
     """Make each run's state what its folder, files and records say, and its records ready or not.
 
     Every transition ends here, so that no run can be in two states, nor in none.
@@ -53,7 +53,7 @@ def settle_runs(db: Connection, now: float, run_ids: Iterable[int]) -> None:
                 "UPDATE records SET ready = ? WHERE run_id = ? AND state <> 'synced' AND ready <> ?",
                 (ready, run_id, ready),
             )
-        state, cause, hint = _stand(db, run)
+        state, cause, hint = _state_of(db, run)
         if (run["state"], run["cause"], run["hint"]) == (state, cause, hint):
             continue
         since = "since" if run["state"] == state else ":now"
@@ -63,7 +63,7 @@ def settle_runs(db: Connection, now: float, run_ids: Iterable[int]) -> None:
         )
 
 
-def _stand(db: Connection, run: Row) -> tuple[RunState, str | None, str | None]:
+def _state_of(db: Connection, run: Row) -> tuple[RunState, str | None, str | None]:
     """The state of a run by these facts of it, and why it is there, if that has a cause."""
     is_open = run["open_files"] or run["open_records"]
     worst = db.execute(_WORST, {"run": run["id"]}).fetchone() if is_open else None
@@ -72,7 +72,11 @@ def _stand(db: Connection, run: Row) -> tuple[RunState, str | None, str | None]:
     if run["folder_cause"]:
         return RunState.QUARANTINED, run["folder_cause"], run["folder_hint"]
     if worst is not None:
-        return RunState.QUARANTINED if worst["stuck"] else RunState.FAILING, worst["cause"], worst["hint"]
+        return (
+            RunState.QUARANTINED if worst["quarantined"] else RunState.FAILING,
+            worst["cause"],
+            worst["hint"],
+        )
     if is_open and run["trouble"]:
         return RunState.FAILING, run["trouble"], run["trouble_hint"]
     return RunState.PENDING if is_open else RunState.SYNCED, None, None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any, NamedTuple
 
-from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, Problem, settle_runs
+from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, Problem, update_run_states
 from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
 from pixaris_sync.model import FileState, FileVersion, RemoteObject, RowState, RunKey
 
@@ -192,12 +192,12 @@ def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> 
             )
     # A run that has open files as before, and no cause that has gone, is where it was.
     runs = {receipt.task.run_id for receipt in receipts}
-    settled = {receipt.task.run_id for receipt in receipts if receipt.task.had_cause}
+    to_update = {receipt.task.run_id for receipt in receipts if receipt.task.had_cause}
     if confirmed < len(receipts):
-        settled = runs
+        to_update = runs
     open_file = "SELECT 1 FROM files WHERE run_id = ? AND state <> 'uploaded' LIMIT 1"
-    settled |= {run for run in runs - settled if db.execute(open_file, (run,)).fetchone() is None}
-    settle_runs(db, now, sorted(settled))
+    to_update |= {run for run in runs - to_update if db.execute(open_file, (run,)).fetchone() is None}
+    update_run_states(db, now, sorted(to_update))
 
 
 def keep_session(db: Connection, task: UploadTask, session_uri: str, crc32c: int) -> None:
@@ -214,7 +214,7 @@ def note_sent(db: Connection, task: UploadTask, crc32c: int) -> None:
     db.execute("UPDATE files SET sent_crc32c = ? WHERE id = ?", (crc32c, task.id))
 
 
-def put_off_upload(
+def reschedule_upload(
     db: Connection,
     now: float,
     task: UploadTask,
@@ -233,10 +233,10 @@ def put_off_upload(
         " looked = iif(?, 0, looked), cause = ?, hint = ? WHERE id = ?",
         (FileState.PENDING, now, attempts, next_attempt_at, in_doubt, problem.cause, problem.hint, task.id),
     )
-    settle_runs(db, now, [task.run_id])
+    update_run_states(db, now, [task.run_id])
 
 
-def give_up_upload(db: Connection, now: float, task: UploadTask, problem: Problem) -> None:
+def quarantine_upload(db: Connection, now: float, task: UploadTask, problem: Problem) -> None:
     """Quarantine a file: somebody must act. One that changed on the way is tried as it is now instead."""
     same = db.execute(
         "UPDATE files SET state = ?, since = ?, attempts = attempts + 1, session_uri = NULL, cause = ?,"
@@ -249,7 +249,7 @@ def give_up_upload(db: Connection, now: float, task: UploadTask, problem: Proble
             " hint = NULL WHERE id = ?",
             (FileState.PENDING, now, task.id),
         )
-    settle_runs(db, now, [task.run_id])
+    update_run_states(db, now, [task.run_id])
 
 
 def unclaim(db: Connection, now: float, task: UploadTask, *, in_doubt: bool) -> None:
@@ -300,7 +300,7 @@ def adoption_failed(db: Connection, now: float, dataset_id: int, problem: Proble
     ).rowcount
     if changed:
         waiting = db.execute("SELECT id FROM runs WHERE dataset_id = ? AND state <> 'synced'", (dataset_id,))
-        settle_runs(db, now, [row["id"] for row in waiting.fetchall()])
+        update_run_states(db, now, [row["id"] for row in waiting.fetchall()])
 
 
 def recover_uploads(db: Connection, now: float) -> int:

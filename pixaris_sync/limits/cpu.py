@@ -52,7 +52,7 @@ class CpuGovernor:
         self._share = None if max_cpu_percent is None else max_cpu_percent / 100
         self._debt_seconds, self._resting, self._seen = 0.0, False, None
 
-    def pause_seconds(self, now: float, cpu_seconds: float) -> float:
+    def throttle_seconds(self, now: float, cpu_seconds: float) -> float:
         """How long to wait before new work begins, then ask again; 0: begin.
 
         Args:

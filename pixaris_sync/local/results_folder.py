@@ -71,13 +71,13 @@ class LocalResults:
     Args:
         root: the folder.
         tracking_file: the name of the tracking file in each dataset's folder.
-        max_line_bytes: a longer line of a tracking file is damaged and not held in memory.
+        line_bytes_max: a longer line of a tracking file is damaged and not held in memory.
     """
 
-    def __init__(self, root: Path, tracking_file: str, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, root: Path, tracking_file: str, *, line_bytes_max: int = MAX_LINE_BYTES) -> None:
         self.root = root.absolute()
         self._tracking_file = tracking_file
-        self._tailer = Tailer(self.root, tracking_file, self._run_names, max_line_bytes=max_line_bytes)
+        self._tailer = Tailer(self.root, tracking_file, self._run_names, line_bytes_max=line_bytes_max)
 
     def check(self) -> None:
         """Make sure that the folder can be listed and entered.

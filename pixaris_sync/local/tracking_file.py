@@ -56,7 +56,7 @@ class Tailer:
         root: the results folder.
         tracking_file: the name of the tracking file in each dataset's folder.
         run_names: lists the names of a dataset's run folders.
-        max_line_bytes: a longer line is damaged and not held in memory.
+        line_bytes_max: a longer line is damaged and not held in memory.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class Tailer:
         tracking_file: str,
         run_names: "Callable[[DatasetKey], Iterable[str]]",
         *,
-        max_line_bytes: int = MAX_LINE_BYTES,
+        line_bytes_max: int = MAX_LINE_BYTES,
     ) -> None:
         self._root = root
         self._tracking_file = tracking_file
         self._run_names = run_names
-        self._max_line_bytes = max_line_bytes
+        self._line_bytes_max = line_bytes_max
         self._consumed: dict[DatasetKey, _Consumed] = {}
 
     def tail(self, key: DatasetKey, position: TailPosition | None, *, bytes_limit: int) -> Tail | None:
@@ -103,13 +103,13 @@ class Tailer:
     ) -> Tail:
         hasher = self._matching_hash(key, handle, status, position)
         if position is None or hasher is None:
-            reader = LineReader(max_line_bytes=self._max_line_bytes)
+            reader = LineReader(line_bytes_max=self._line_bytes_max)
         else:
             reader = LineReader(
                 offset=position.offset,
                 line=position.line,
                 hasher=hasher,
-                max_line_bytes=self._max_line_bytes,
+                line_bytes_max=self._line_bytes_max,
             )
         lines, more = _read_lines(reader, handle, status.st_size, bytes_limit)
         records, damaged = self._understand(key, handle, status.st_size, lines)
@@ -187,7 +187,7 @@ class Tailer:
         return recovery
 
     def _all_lines(self, handle: int, size: int) -> Iterator[RawLine]:
-        reader = LineReader(max_line_bytes=self._max_line_bytes)
+        reader = LineReader(line_bytes_max=self._line_bytes_max)
         for block in _blocks(handle, 0, size):
             yield from reader.feed(block)
 

@@ -1,6 +1,7 @@
 """Tracking files as bytes: whole lines out of arbitrary blocks, records out of lines, damaged ones recovered.
 
-Everything here is a function of its arguments; ``results_folder`` brings the bytes. Three layers, each usable alone:
+Everything here is a function of its arguments; `results_folder` brings the bytes. Three layers, each usable
+alone:
 
 1. `LineReader` cuts blocks into lines. Only a line that ends with a newline counts as read; what follows the
    last newline is torn and waits. It hashes what it has read, so that a file rewritten in place is noticed.
@@ -59,7 +60,7 @@ class LineReader:
         offset: where in the file the first block begins; the start of a line.
         line: how many lines stand before it.
         hasher: SHA-256 of the `offset` bytes before it; it is not changed.
-        max_line_bytes: longer lines are reported without their content.
+        line_bytes_max: longer lines are reported without their content.
     """
 
     def __init__(
@@ -68,12 +69,12 @@ class LineReader:
         offset: int = 0,
         line: int = 0,
         hasher: "_Hash | None" = None,
-        max_line_bytes: int = MAX_LINE_BYTES,
+        line_bytes_max: int = MAX_LINE_BYTES,
     ) -> None:
         self._offset = offset
         self._line = line
         self._hasher = hasher.copy() if hasher is not None else hashlib.sha256()
-        self._max_line_bytes = max_line_bytes
+        self._line_bytes_max = line_bytes_max
         self._held: list[bytes] = []
         self._held_bytes = 0
         #: For a line too long to hold: hashes of the file up to here, and of the line up to here.
@@ -112,7 +113,7 @@ class LineReader:
 
     def _hold(self, part: bytes) -> None:
         self._held_bytes += len(part)
-        if self._beyond is None and self._held_bytes > self._max_line_bytes:
+        if self._beyond is None and self._held_bytes > self._line_bytes_max:
             self._beyond = self._hasher.copy(), hashlib.sha256()
             for held in self._held:
                 self._hash_beyond(held)

@@ -64,9 +64,9 @@ class Context:
 
     Attributes:
         draining: no new work is to begin.
-        degraded: why everything rests (credentials, settings), until an attempt succeeds again.
-        look_at: asks the engine to scan a dataset again.
-        pause_seconds: how long to wait before more work, then to ask again; 0: begin.
+        paused: why everything is paused (credentials, settings), until an attempt succeeds again.
+        scan_soon: asks the engine to scan a dataset again.
+        throttle_seconds: how long to wait before more work, then to ask again; 0: begin.
     """
 
     def __init__(
@@ -92,15 +92,15 @@ class Context:
         self.files = RunFiles(settings.local_results_folder)
         self.budget = ByteBudget(settings.inflight_bytes_limit)
         self.tally = Tally()
-        self.degraded: SyncError | None = None
+        self.paused: SyncError | None = None
         self.draining = False
-        self.look_at: Callable[[DatasetKey], None] = _nobody_looks
-        self.pause_seconds: Callable[[], float] = _no_pause
-        self._pausing = anyio.Lock()
+        self.scan_soon: Callable[[DatasetKey], None] = _nobody_scans
+        self.throttle_seconds: Callable[[], float] = _no_throttle
+        self._throttling = anyio.Lock()
         self._jitter = jitter
         self._backoff = Backoff(settings.retry_delay_seconds_min, settings.retry_delay_seconds_max)
         self._gates: dict[str, Gate] = {}
-        self._away: set[str] = set()
+        self._unreachable: set[str] = set()
 
     def now(self) -> float:
         """Seconds since the epoch, as far as known when this process began: it never jumps."""
@@ -128,26 +128,26 @@ class Context:
         """
         gate = self.gate(destination)
         opens_at = gate.failed(self.now(), error)
-        if gate.failures == FAILURES_TOLD and destination not in self._away:
-            self._away.add(destination)
+        if gate.failures == FAILURES_TOLD and destination not in self._unreachable:
+            self._unreachable.add(destination)
             log.warning("%s; it is tried again until it works", error)
         return opens_at
 
     def succeeded(self, destination: str) -> None:
         """Note that a destination works, and that credentials and settings do."""
-        if destination in self._away:
-            self._away.discard(destination)
+        if destination in self._unreachable:
+            self._unreachable.discard(destination)
             log.info("%s works again", destination)
         self.gate(destination).succeeded()
-        self.degraded = None
+        self.paused = None
 
-    async def pause(self) -> None:
+    async def throttle(self) -> None:
         """Wait until the process may take more of the processor, or is told to end; mostly not at all."""
-        if not self.pause_seconds():
+        if not self.throttle_seconds():
             return
         # One waits for all: were each woken by itself, that alone would use up what is allowed.
-        async with self._pausing:
-            while not self.draining and (seconds := self.pause_seconds()):
+        async with self._throttling:
+            while not self.draining and (seconds := self.throttle_seconds()):
                 await self.clock.sleep(seconds)
 
     async def apply(self, transition: Callable[..., T], *args: object, **kwargs: object) -> T:
@@ -159,11 +159,11 @@ class Context:
         return await self.journal.write(operation)
 
 
-def _no_pause() -> float:
+def _no_throttle() -> float:
     return 0.0
 
 
-def _nobody_looks(key: DatasetKey) -> None:
+def _nobody_scans(key: DatasetKey) -> None:
     raise RuntimeError(f"no engine is running that could scan {key}")
 
 

@@ -22,22 +22,22 @@ from pixaris_sync.ledger.rows import (
     accept_rows,
     confirm_rows,
     delivered_by,
-    doubt_rows,
     end_delivery,
-    give_up_rows,
-    look_again,
-    put_off_rows,
+    mark_in_doubt,
+    note_trouble,
+    quarantine_rows,
+    read_back_later,
     ready_rows,
-    rows_and_twins,
+    reschedule_rows,
+    rows_and_equals,
     start_delivery,
     table_changed,
-    trouble_rows,
 )
 from pixaris_sync.ledger.runs import Problem
-from pixaris_sync.model import Column, Delivery, OutgoingRow, RowRefusal, RowState
+from pixaris_sync.model import Column, DeliveryMethod, OutgoingRow, RowRefusal, RowState
 from pixaris_sync.pipeline.context import Context, problem_of, stops_everything
 from pixaris_sync.pipeline.outgoing_rows import MappedRow, fitting, job_id, map_row, sort_by_presence
-from pixaris_sync.rules.planner import FinishLoad, LookForRows, SendRows, Step
+from pixaris_sync.rules.planner import FinishLoad, ReadBack, SendRows, Step
 from pixaris_sync.rules.schema import BatchPlan, plan_batch
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ STREAM_BYTES_LIMIT = 8_000_000
 #: A load job may be much larger; this bounds the memory that one takes.
 LOAD_BYTES_LIMIT = 32_000_000
 #: A row is first looked for at once, then after growing parts of the time that it has been waited for.
-LOOK_SECONDS_MIN = 0.05
-LOOK_SECONDS_MAX = 5.0
+READ_BACK_SECONDS_MIN = 0.05
+READ_BACK_SECONDS_MAX = 5.0
 #: After so many rows of a table that were refused one by one, the next batch is not taken apart any more.
 REFUSED_ALONE_LIMIT = 20
 
@@ -76,8 +76,8 @@ class Deliveries:
                 return await self._send(step)
             case FinishLoad():
                 return await self._finish(step)
-            case LookForRows():
-                return await self._look(step)
+            case ReadBack():
+                return await self._read_back(step)
 
     async def _send(self, step: SendRows) -> SyncError | None:
         context, table = self._context, step.table_id
@@ -90,13 +90,13 @@ class Deliveries:
         except SyncError as error:
             # Whatever came of a question or a change of the table, no row was sent.
             return await self._not_sent(table, [mapped.row for mapped in batch], error, sent=False)
-        if method is Delivery.LOAD and not step.may_load:
+        if method is DeliveryMethod.LOAD and not step.may_load:
             # The day's load jobs are used up: they wait for the next ones.
-            await context.apply(put_off_rows, context.now(), [row.row for row in batch], by_load=True)
+            await context.apply(reschedule_rows, context.now(), [row.row for row in batch], by_load=True)
             return None
         sends = max(mapped.row.sends for mapped in batch)
         identity = None
-        if method is Delivery.LOAD:
+        if method is DeliveryMethod.LOAD:
             identity = job_id(context.destination, table, [row.row_id for row in outgoing], sends)
         sent = [mapped.row for mapped in batch]
         delivery = await context.apply(start_delivery, context.now(), table, sent, method, identity)
@@ -114,7 +114,7 @@ class Deliveries:
             # The job is found again by its id; these rows count only where it never began.
             plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
         except SyncError as error:
-            return await self._rest(table, sent, error)
+            return await self._leave(table, sent, error)
         return await self._deliver(table, step.delivery_id, sent, plan.rows, identity, begun_before=True)
 
     async def _mapped(self, rows: Sequence[PendingRow]) -> list[MappedRow]:
@@ -125,7 +125,7 @@ class Deliveries:
                 batch.append(map_row(row, context.destination))
             except SyncError as error:
                 log.warning("%s", error)
-                await context.apply(give_up_rows, context.now(), [row], problem_of(error))
+                await context.apply(quarantine_rows, context.now(), [row], problem_of(error))
         return batch
 
     async def _known_columns(self, table: str) -> tuple[Column, ...] | None:
@@ -137,8 +137,8 @@ class Deliveries:
         return self._columns[table]
 
     async def _prepare(
-        self, table: str, batch: list[MappedRow], method: Delivery
-    ) -> tuple[Delivery, list[MappedRow], tuple[OutgoingRow, ...]]:
+        self, table: str, batch: list[MappedRow], method: DeliveryMethod
+    ) -> tuple[DeliveryMethod, list[MappedRow], tuple[OutgoingRow, ...]]:
         """Make the table fit for the rows, and the batch small enough for the method."""
         context, sink = self._context, self._context.sink
         columns = await self._known_columns(table)
@@ -147,7 +147,7 @@ class Deliveries:
             # Noted first: if we die between the change and the note, rows would be streamed too early.
             await context.apply(table_changed, context.now(), table)
             self._columns.pop(table, None)
-            method = Delivery.LOAD
+            method = DeliveryMethod.LOAD
             if columns is None:
                 log.info("table %s is created", table)
                 await sink.create_table(table, plan.add)
@@ -156,10 +156,12 @@ class Deliveries:
             # What another writer changed meanwhile counts too.
             columns = await self._known_columns(table)
             plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
-        count = fitting(plan.rows, STREAM_BYTES_LIMIT if method is Delivery.STREAM else LOAD_BYTES_LIMIT)
+        count = fitting(
+            plan.rows, STREAM_BYTES_LIMIT if method is DeliveryMethod.STREAM else LOAD_BYTES_LIMIT
+        )
         if count == 0:
-            method, count = Delivery.LOAD, 1
-        if method is Delivery.LOAD:
+            method, count = DeliveryMethod.LOAD, 1
+        if method is DeliveryMethod.LOAD:
             # The batch may have been planned for a streaming insert.
             count = min(count, context.settings.load_rows_limit)
         return method, batch[:count], plan.rows[:count]
@@ -196,7 +198,7 @@ class Deliveries:
             unknown = error.failure is Failure.IN_DOUBT or (begun_before and not _ends_a_job(error))
             if unknown and identity is not None:
                 # The rows stay with their delivery: the job is found again by its id.
-                return await self._rest(table, rows, error)
+                return await self._leave(table, rows, error)
             stopping = await self._not_sent(table, rows, error)
         else:
             context.succeeded(table)
@@ -217,12 +219,12 @@ class Deliveries:
         unknown = [rows[index] for index, refusal in refused.items() if refusal.unknown_column]
         await context.apply(accept_rows, now, taken)
         if stopped:
-            await context.apply(put_off_rows, now, stopped)
+            await context.apply(reschedule_rows, now, stopped)
         if unknown:
             # The column was added a moment ago, or taken away: look again, and go by load job.
             self._columns.pop(table, None)
             await context.apply(table_changed, now, table)
-            await context.apply(put_off_rows, now, unknown, by_load=True)
+            await context.apply(reschedule_rows, now, unknown, by_load=True)
         for index, refusal in refused.items():
             if not refusal.stopped and not refusal.unknown_column:
                 problem = Problem(
@@ -230,7 +232,7 @@ class Deliveries:
                     "correct the table's column or the record, then run `pixaris-sync retry`",
                 )
                 log.warning("%s: %s", rows[index].run, problem.cause)
-                await context.apply(give_up_rows, now, [rows[index]], problem)
+                await context.apply(quarantine_rows, now, [rows[index]], problem)
 
     async def _not_sent(
         self, table: str, rows: Sequence[PendingRow], error: SyncError, *, sent: bool = True
@@ -240,31 +242,31 @@ class Deliveries:
         attempts = max(row.attempts for row in rows)
         problem = problem_of(error)
         if stops_everything(error) or isinstance(error, ConfigurationError):
-            await context.apply(put_off_rows, now, rows)
+            await context.apply(reschedule_rows, now, rows)
             return error
         if isinstance(error, TableNotFoundError | UnknownColumnError):
             self._columns.pop(table, None)
             await context.apply(table_changed, now, table)
             next_at = context.next_attempt_at(attempts, error)
-            await context.apply(put_off_rows, now, rows, problem, next_attempt_at=next_at, by_load=True)
+            await context.apply(reschedule_rows, now, rows, problem, next_attempt_at=next_at, by_load=True)
             return None
         if sent and error.failure is Failure.IN_DOUBT:
             context.failed(table, error)
-            next_at = now + LOOK_SECONDS_MAX
-            await context.apply(doubt_rows, now, rows, problem, next_attempt_at=next_at)
+            next_at = now + READ_BACK_SECONDS_MAX
+            await context.apply(mark_in_doubt, now, rows, problem, next_attempt_at=next_at)
         elif error.failure.retryable:
             opens_at = context.failed(table, error)
             next_at = max(opens_at, context.next_attempt_at(attempts, error))
-            await context.apply(put_off_rows, now, rows, problem, next_attempt_at=next_at)
+            await context.apply(reschedule_rows, now, rows, problem, next_attempt_at=next_at)
         elif len(rows) > 1 and error.failure is Failure.PERMANENT and not self._refuses_all(table, error):
             # All or none: halve until the bad row stands alone.
-            await context.apply(put_off_rows, now, rows, problem, batch_limit=len(rows) // 2)
+            await context.apply(reschedule_rows, now, rows, problem, batch_limit=len(rows) // 2)
         else:
             log.warning("%s", error)
             if len(rows) == 1:
                 cause, count = self._refused_alone.get(table, ("", 0))
                 self._refused_alone[table] = (error.cause, count + 1 if cause == error.cause else 1)
-            await context.apply(give_up_rows, now, rows, problem)
+            await context.apply(quarantine_rows, now, rows, problem)
         return None
 
     def _refuses_all(self, table: str, error: SyncError) -> bool:
@@ -272,18 +274,18 @@ class Deliveries:
         cause, count = self._refused_alone.get(table, ("", 0))
         return count >= REFUSED_ALONE_LIMIT and cause == error.cause
 
-    async def _rest(self, table: str, rows: Sequence[PendingRow], error: SyncError) -> SyncError | None:
+    async def _leave(self, table: str, rows: Sequence[PendingRow], error: SyncError) -> SyncError | None:
         """A question to the service failed; the rows stay as they are, with the cause."""
-        await self._context.apply(trouble_rows, self._context.now(), rows, problem_of(error))
+        await self._context.apply(note_trouble, self._context.now(), rows, problem_of(error))
         if stops_everything(error) or isinstance(error, ConfigurationError):
             return error
         self._context.failed(table, error)
         return None
 
-    async def _look(self, step: LookForRows) -> SyncError | None:
+    async def _read_back(self, step: ReadBack) -> SyncError | None:
         context, table = self._context, step.table_id
-        rows, twins = await context.apply(
-            rows_and_twins, context.now(), context.mode.selection, table, step.count
+        rows, equals = await context.apply(
+            rows_and_equals, context.now(), context.mode.selection, table, step.count
         )
         batch = await self._mapped(rows)
         if not batch:
@@ -292,12 +294,12 @@ class Deliveries:
             read = await context.sink.read_rows(table, sorted({mapped.row.run.run for mapped in batch}))
         except SyncError as error:
             if error.failure.retryable or stops_everything(error) or isinstance(error, ConfigurationError):
-                return await self._rest(table, [mapped.row for mapped in batch], error)
+                return await self._leave(table, [mapped.row for mapped in batch], error)
             log.warning("%s", error)
-            await context.apply(give_up_rows, context.now(), rows, problem_of(error))
+            await context.apply(quarantine_rows, context.now(), rows, problem_of(error))
             return None
         context.succeeded(table)
-        found, missing = sort_by_presence(batch, read, twins, context.destination)
+        found, missing = sort_by_presence(batch, read, equals, context.destination)
         context.tally.rows += len(found)
         if found:
             await context.apply(confirm_rows, context.now(), found)
@@ -314,8 +316,8 @@ class Deliveries:
         waiting = [row for row in rows if now - row.since < patience[row.state]]
         if waiting:
             waited = now - max(row.since for row in waiting)
-            pause = min(max(waited / 2, LOOK_SECONDS_MIN), LOOK_SECONDS_MAX)
-            await context.apply(look_again, waiting, next_attempt_at=now + pause)
+            pause = min(max(waited / 2, READ_BACK_SECONDS_MIN), READ_BACK_SECONDS_MAX)
+            await context.apply(read_back_later, waiting, next_attempt_at=now + pause)
         overdue = [row for row in rows if now - row.since >= patience[row.state]]
         lost = [row for row in overdue if row.state is RowState.ACCEPTED]
         if lost:
@@ -325,10 +327,10 @@ class Deliveries:
                 "nothing to do: it is delivered again by a load job",
             )
             log.warning("%s and %d more: %s", lost[0].run, len(lost) - 1, problem.cause)
-            await context.apply(put_off_rows, now, lost, problem, by_load=True)
+            await context.apply(reschedule_rows, now, lost, problem, by_load=True)
         absent = [row for row in overdue if row.state is RowState.IN_DOUBT]
         if absent:
-            await context.apply(put_off_rows, now, absent, by_load=True)
+            await context.apply(reschedule_rows, now, absent, by_load=True)
 
 
 def _end_well(db: Connection, now: float, delivery: int, rows: Sequence[PendingRow]) -> None:

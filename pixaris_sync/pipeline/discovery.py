@@ -2,7 +2,7 @@
 
 Dataset by dataset: read on in its tracking file, inspect the runs that new records name, look again at
 runs whose folders changed, and list run folders that no record names. What is unchanged costs two looks at
-a run's folder and nothing else, and not even that where `Look` says so.
+a run's folder and nothing else, and not even that where `ScanDepth` says so.
 """
 
 import json
@@ -61,15 +61,15 @@ SCANS_LIMIT = 2
 CLOCK_TICK_SECONDS = 2.0
 
 
-class Look(IntEnum):
-    """How closely a dataset is looked at; each look includes those before it.
+class ScanDepth(IntEnum):
+    """How deep a scan of a dataset goes; each depth includes those before it.
 
-    NEWS: what its tracking file says that is new, and runs that are not synced. It costs nothing for what is.
+    NEW_LINES: what is new in its tracking file, and runs that are not synced. It costs nothing for what is.
     FOLDERS: run folders that no record names, where the dataset's folder has changed.
     EVERYTHING: the folders of synced runs too, in which something may have been added or removed.
     """
 
-    NEWS = 0
+    NEW_LINES = 0
     FOLDERS = 1
     EVERYTHING = 2
 
@@ -87,7 +87,9 @@ class Discovery:
         """List the datasets of the results folder, and note what is wrong with it."""
         context = self._context
         found = await self._blocking(context.results.datasets)
-        notices = [Notice(problem.subject, problem_of(problem), left_out=True) for problem in found.problems]
+        notices = [
+            Notice(problem.subject, problem_of(problem), quarantined=True) for problem in found.problems
+        ]
         for shared, keys in table_collisions(found.keys).items():
             together = ", ".join(str(key) for key in keys)
             notices.append(
@@ -97,13 +99,13 @@ class Discovery:
                         f"they share the table {shared}: Pixaris will show the rows of all of them in each",
                         "rename one of the projects or datasets, if that is not wanted",
                     ),
-                    left_out=False,
+                    quarantined=False,
                 )
             )
         await context.apply(take_in_notices, context.now(), "", notices)
         return found.keys
 
-    async def scan(self, key: DatasetKey, look: Look = Look.EVERYTHING) -> KnownDataset:
+    async def scan(self, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING) -> KnownDataset:
         """Take in what is new or changed in a dataset.
 
         Returns:
@@ -115,9 +117,9 @@ class Discovery:
         inspected: set[str] = set()
         try:
             known = await self._read_on(known, inspected)
-            await self._look_at_folders(known, inspected, look)
+            await self._inspect_folders(known, inspected, depth)
         except LocalFileError as error:
-            notices.append(Notice(error.subject, problem_of(error), left_out=True))
+            notices.append(Notice(error.subject, problem_of(error), quarantined=True))
         await context.apply(take_in_notices, context.now(), str(key), notices)
         return known
 
@@ -125,7 +127,7 @@ class Discovery:
         context, position = self._context, known.position
         bytes_limit = FOLLOW_TAIL_BYTES_LIMIT if context.mode.follow else TAIL_BYTES_LIMIT
         while True:
-            await context.pause()
+            await context.throttle()
             tail = await self._blocking(
                 partial(context.results.tail, known.key, position, bytes_limit=bytes_limit)
             )
@@ -195,20 +197,20 @@ class Discovery:
         files = tuple(FoundFile(file.path, file.version) for file in inspection.files)
         return FoundRun(run.run, inspection.signature, files, records, problem)
 
-    async def _look_at_folders(self, known: KnownDataset, inspected: set[str], look: Look) -> None:
+    async def _inspect_folders(self, known: KnownDataset, inspected: set[str], depth: ScanDepth) -> None:
         """Look again at runs whose folders changed or were in trouble, and at those that no record names."""
         context = self._context
-        runs = await context.apply(inspected_runs, known.id, synced_too=look >= Look.EVERYTHING)
+        runs = await context.apply(inspected_runs, known.id, synced_too=depth >= ScanDepth.EVERYTHING)
         changed = await self._blocking(lambda: list(self._changed(known.key, runs, inspected)))
         for start in range(0, len(changed), INSPECT_RUNS_LIMIT):
             found = []
             saved = await self._saved_files(known, changed[start : start + INSPECT_RUNS_LIMIT])
             for name, saved_before in saved.items():
-                await context.pause()
+                await context.throttle()
                 run = RunKey(known.key.project, known.key.dataset, name)
                 found.append(await self._blocking(partial(self._inspect, run, saved_before)))
             await context.apply(take_in_runs, context.now(), known.id, found)
-        if look >= Look.FOLDERS:
+        if depth >= ScanDepth.FOLDERS:
             await self._look_for_orphans(known)
 
     async def _look_for_orphans(self, known: KnownDataset) -> None:
@@ -285,7 +287,7 @@ def _check_names(key: DatasetKey) -> tuple[Problem | None, list[Notice]]:
     hazard = listing_hazard(key)
     if hazard is None:
         return None, []
-    return None, [Notice(str(key), Problem(hazard, "rename it, if that is not wanted"), left_out=False)]
+    return None, [Notice(str(key), Problem(hazard, "rename it, if that is not wanted"), quarantined=False)]
 
 
 def _open(db: Connection, now: float, key: DatasetKey, refused: Problem | None) -> KnownDataset:

@@ -28,22 +28,22 @@ from pixaris_sync.pipeline.adoption import Adoption
 from pixaris_sync.pipeline.context import BUCKET, Context, Mode, problem_of, row_limits, stops_everything
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.destination import Destination
-from pixaris_sync.pipeline.discovery import Discovery, Look
+from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.pipeline.snapshot import take_snapshot
 from pixaris_sync.pipeline.upkeep import pack_finished_runs, tidy_ledger
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
-from pixaris_sync.rules.planner import LookForRows, SendRows, Step, plan_rows
+from pixaris_sync.rules.planner import ReadBack, SendRows, Step, plan_rows
 from pixaris_sync.settings import Settings
-from pixaris_sync.waiting import Signal, wait_until
+from pixaris_sync.waiting import Wakeup, wait_until
 
 log = logging.getLogger(__name__)
 
 #: Ends that arrive together are answered together.
 COORDINATE_PAUSE_SECONDS = 0.001
 ADOPTIONS_LIMIT = 8
-#: Scope and subject of the notice that everything rests.
-REST = "everything"
+#: Scope and subject of the notice that everything is paused.
+PAUSED = "everything"
 
 
 class Engine:
@@ -75,14 +75,14 @@ class Engine:
             clock=clock,
             jitter=jitter,
         )
-        self.context.look_at = partial(self.look_at, look=Look.NEWS)
+        self.context.scan_soon = partial(self.scan_soon, depth=ScanDepth.NEW_LINES)
         self._discovery = Discovery(self.context)
         self._adoption = Adoption(self.context)
         self._deliveries = Deliveries(self.context)
         self._limits = row_limits(settings, mode)
-        self._progress = Signal()
-        self._work_found = Signal()
-        self._dirty: dict[DatasetKey, Look] = {}
+        self._progress = Wakeup()
+        self._work_found = Wakeup()
+        self._dirty: dict[DatasetKey, ScanDepth] = {}
         #: Those of the dirty datasets in which something has happened just now, in that order.
         self._news: dict[DatasetKey, None] = {}
         self._scanned_now: set[DatasetKey] = set()
@@ -94,7 +94,7 @@ class Engine:
         self._sent_at: dict[str, float] = {}
         self._drain_asked = anyio.Event()
         self._fatal: SyncError | None = None
-        self._rest_told: SyncError | None = None
+        self._pause_told: SyncError | None = None
         self._started = anyio.Event()
 
     async def started(self) -> None:
@@ -104,13 +104,14 @@ class Engine:
     async def describe(self) -> str:
         """How it is, in one line; goes through the ledger, so it answers only while that works."""
         if self._journal.trouble is not None:
-            return f"degraded: {self._journal.trouble}"
+            return f"paused: {self._journal.trouble}"
         left = await self.context.apply(work_left, self.context.mode.selection)
-        if self.context.degraded is not None:
-            return f"degraded: {self.context.degraded}"
+        if self.context.paused is not None:
+            return f"paused: {self.context.paused}"
         if not left.waiting:
-            return f"nothing waits, {left.stuck} need attention" if left.stuck else "everything is synced"
-        attention = f", {left.stuck} need attention" if left.stuck else ""
+            attention = f"nothing waits, {left.quarantined} need attention"
+            return attention if left.quarantined else "everything is synced"
+        attention = f", {left.quarantined} need attention" if left.quarantined else ""
         return f"{left.waiting} runs waiting, {self.in_flight} transfers under way{attention}"
 
     async def run(self) -> WorkLeft:
@@ -130,7 +131,7 @@ class Engine:
             try:
                 await self.context.apply(recover_uploads, self.context.now())
                 await self.context.apply(recover_deliveries, self.context.now())
-                await self.context.apply(take_in_notices, self.context.now(), REST, [])
+                await self.context.apply(take_in_notices, self.context.now(), PAUSED, [])
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._scan, tasks)
                     await self._coordinate(tasks)
@@ -143,20 +144,20 @@ class Engine:
             raise self._fatal
         return left
 
-    def look_at(self, key: DatasetKey, look: Look = Look.EVERYTHING) -> None:
-        """Scan a dataset soon; for `Look.NEWS` beside the others, which may take long."""
-        self._dirty[key] = max(look, self._dirty.get(key, look))
-        if look is Look.NEWS:
+    def scan_soon(self, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING) -> None:
+        """Scan a dataset soon; for `ScanDepth.NEW_LINES` beside the others, which may take long."""
+        self._dirty[key] = max(depth, self._dirty.get(key, depth))
+        if depth is ScanDepth.NEW_LINES:
             self._news[key] = None
         self._work_found.notify()
 
-    async def look_at_all(self, look: Look) -> None:
+    async def scan_all_soon(self, depth: ScanDepth) -> None:
         """Scan all datasets soon."""
         selection = self.context.mode.selection
         for key in await self._discovery.list_datasets():
             if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
-                self.look_at(key, look)
-        if look is Look.EVERYTHING and self._started.is_set():
+                self.scan_soon(key, depth)
+        if depth is ScanDepth.EVERYTHING and self._started.is_set():
             await tidy_ledger(self.context)
 
     def stirs(self) -> anyio.Event:
@@ -178,7 +179,7 @@ class Engine:
 
     async def _scan(self, tasks: TaskGroup) -> None:
         """Scan datasets that are dirty, for ever; begins with all of them."""
-        await self.look_at_all(Look.EVERYTHING)
+        await self.scan_all_soon(ScanDepth.EVERYTHING)
         if self.context.mode.follow and not await self._checked_at_start():
             return
         self._started.set()
@@ -253,26 +254,26 @@ class Engine:
         return True
 
     def _stops(self, error: SyncError) -> bool:
-        """Whether a pass ends because of this error; when following, everything rests and is tried again."""
+        """Whether a pass ends because of this error; when following, everything is paused and tried again."""
         if not stops_everything(error) and not isinstance(error, ConfigurationError):
             return False
         if self.context.mode.follow and self._destination.confirmed:
-            if self.context.degraded is None:
-                log.error("%s; everything rests until this is mended", error)
-            self.context.degraded = error
+            if self.context.paused is None:
+                log.error("%s; everything is paused until this is mended", error)
+            self.context.paused = error
             return False
         self._fatal = self._fatal or error
         self.drain()
         return True
 
-    async def _tell_of_rest(self) -> None:
-        """Let the ledger say, for ``status``, why everything rests, and that it does not any more."""
-        degraded = self.context.degraded
-        if degraded is self._rest_told:
+    async def _tell_of_pause(self) -> None:
+        """Let the ledger say, for ``status``, why everything is paused, and when that is over."""
+        paused = self.context.paused
+        if paused is self._pause_told:
             return
-        self._rest_told = degraded
-        notices = [Notice(REST, problem_of(degraded), left_out=False)] if degraded else []
-        await self.context.apply(take_in_notices, self.context.now(), REST, notices)
+        self._pause_told = paused
+        notices = [Notice(PAUSED, problem_of(paused), quarantined=False)] if paused else []
+        await self.context.apply(take_in_notices, self.context.now(), PAUSED, notices)
 
     # -- deciding ----------------------------------------------------------------------------------------
 
@@ -290,7 +291,7 @@ class Engine:
                 else:
                     await progress.wait()
                 continue
-            await self._tell_of_rest()
+            await self._tell_of_pause()
             snapshot = await context.apply(take_snapshot, context, self._lane, receipts)
             self._lane.written_down(receipts)
             if snapshot.claimed:
@@ -333,6 +334,6 @@ class Engine:
             self._stops(error)
         self._busy_tables.discard(step.table_id)
         self._progress.notify()
-        if isinstance(step, LookForRows):
+        if isinstance(step, ReadBack):
             # Nearly always a row that was read back finishes a run; `tidy_ledger` sees to the others.
             await pack_finished_runs(self.context)

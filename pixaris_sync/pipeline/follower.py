@@ -13,7 +13,7 @@ import anyio
 
 from pixaris_sync.errors import LedgerError, LocalFileError, SyncError
 from pixaris_sync.local.watch import Changed
-from pixaris_sync.pipeline.discovery import Look
+from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.pipeline.rounds import Rounds
 from pixaris_sync.ports import Clock
@@ -64,7 +64,7 @@ async def follow(
                 if changed.everything:
                     await _look(rounds.make)
                 for key in changed.datasets:
-                    engine.look_at(key, Look.NEWS)
+                    engine.scan_soon(key, ScanDepth.NEW_LINES)
         except SyncError as error:
             log.warning("%s; looking every %g s instead (%s)", error, POLL_SECONDS, error.hint)
             await _rescan(engine, rounds, clock, min(POLL_SECONDS, rescan_interval_seconds))
@@ -78,7 +78,7 @@ async def _rescan(engine: Engine, rounds: Rounds, clock: Clock, interval_seconds
             await _look(rounds.make)
         else:
             looked_at = clock.elapsed()
-            await _look(partial(engine.look_at_all, Look.EVERYTHING))
+            await _look(partial(engine.scan_all_soon, ScanDepth.EVERYTHING))
 
 
 async def _look(look: Callable[[], Awaitable[None]]) -> None:
@@ -107,4 +107,4 @@ async def _watch_ledger(engine: Engine, clock: Clock, bell: Bell | None) -> None
             continue
         if now != seen:
             seen = now
-            await _look(partial(engine.look_at_all, Look.NEWS))
+            await _look(partial(engine.scan_all_soon, ScanDepth.NEW_LINES))

@@ -113,7 +113,7 @@ class UploadLane:
     async def _read(self, tasks: TaskGroup, claimed: Sequence[UploadTask]) -> None:
         context = self._context
         for batch in self._batches(claimed):
-            await context.pause()
+            await context.throttle()
             if self._is_read_ahead(batch[0]):
                 await context.budget.acquire(sum(task.version.size for task in batch))
                 contents = await context.files.read_batch(
@@ -172,7 +172,7 @@ class UploadLane:
 
     async def _send_one(self, ready: _Ready) -> None:
         context, concurrency, task = self._context, self._concurrency, ready.task
-        await context.pause()
+        await context.throttle()
         if context.draining or not self._gate.is_open(context.now()):
             # While it waited, the bucket came to rest, or the end was asked for.
             context.budget.release(ready.held_bytes)

@@ -72,7 +72,7 @@ def fitting(rows: Sequence[OutgoingRow], bytes_limit: int) -> int:
 def sort_by_presence(
     batch: Sequence[MappedRow],
     read: Sequence[Mapping[str, JsonValue]],
-    twins: Mapping[int, Mapping[DatasetKey, int]],
+    equals: Mapping[int, Mapping[DatasetKey, int]],
     destination: Destination,
 ) -> tuple[list[PendingRow], list[PendingRow]]:
     """Sort rows into found and missing; one row in the table answers for one record.
@@ -80,7 +80,7 @@ def sort_by_presence(
     Args:
         batch: the rows that were looked for.
         read: what the table shows of their runs.
-        twins: by row id, how many equal records are synced already, by dataset.
+        equals: by row id, how many equal records are synced already, by dataset.
         destination: where rows go.
     """
     by_run: dict[Any, list[Mapping[str, JsonValue]]] = defaultdict(list)
@@ -98,7 +98,7 @@ def sort_by_presence(
             known.add(says)
             taken = sum(
                 count
-                for dataset, count in twins[row.id].items()
+                for dataset, count in equals[row.id].items()
                 # The links in a record that was copied to another dataset lead elsewhere: it is no twin.
                 if dataset == row.run.dataset_key or _fingerprint(map_row(row, destination, dataset)) == says
             )

@@ -21,18 +21,18 @@ from anyio import to_thread
 
 from pixaris_sync.errors import ConfigurationError, LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.inventory import count_synced, stuck
+from pixaris_sync.ledger.inventory import count_synced, quarantined
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.rows import (
     PendingRow,
     accept_rows,
     confirm_rows,
     delivered_by,
-    doubt_rows,
-    give_up_rows,
+    mark_in_doubt,
+    quarantine_rows,
     ready_rows,
     recover_deliveries,
-    stands,
+    table_backlogs,
 )
 from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.uploads import (
@@ -40,7 +40,7 @@ from pixaris_sync.ledger.uploads import (
     UploadTask,
     claim,
     confirm_uploads,
-    give_up_upload,
+    quarantine_upload,
     recover_uploads,
 )
 from pixaris_sync.local.contents import extend_crc32c
@@ -58,7 +58,7 @@ from pixaris_sync.pipeline.table_plans import TablePlan, tables_document
 from pixaris_sync.pipeline.uploads import object_conflict
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import check_object_name, map_record, object_name
-from pixaris_sync.rules.planner import LookForRows
+from pixaris_sync.rules.planner import ReadBack
 from pixaris_sync.rules.schema import plan_batch
 from pixaris_sync.settings import Settings
 
@@ -237,7 +237,7 @@ class _Preview:
         for one in foreseen:
             task = one.task
             if one.error is not None:
-                give_up_upload(db, now, task, problem_of(one.error))
+                quarantine_upload(db, now, task, problem_of(one.error))
                 continue
             if one.sent:
                 self._files += 1
@@ -255,32 +255,32 @@ class _Preview:
         # What is not there now is not waited for.
         await context.clock.sleep(max(settings.doubt_settle_seconds, settings.visibility_timeout_seconds))
         while True:
-            standing = await context.apply(stands, context.now(), context.mode.selection)
-            cut_off = next((s.unfinished_load for s in standing if s.unfinished_load is not None), None)
+            backlogs = await context.apply(table_backlogs, context.now(), context.mode.selection)
+            cut_off = next((b.unfinished_load for b in backlogs if b.unfinished_load is not None), None)
             if cut_off is not None:
                 _, _, rows = await context.apply(delivered_by, cut_off)
-                await context.apply(doubt_rows, context.now(), rows, _CUT_OFF, next_attempt_at=0.0)
+                await context.apply(mark_in_doubt, context.now(), rows, _CUT_OFF, next_attempt_at=0.0)
                 await context.clock.sleep(settings.doubt_settle_seconds)
                 continue
-            table = next((stand.table_id for stand in standing if stand.look), None)
+            table = next((backlog.table_id for backlog in backlogs if backlog.to_read_back), None)
             if table is None:
                 return
-            step = LookForRows(table, settings.stream_rows_limit)
+            step = ReadBack(table, settings.stream_rows_limit)
             error = await deliveries.perform(step) or context.gate(table).last_error
             if error is not None:
                 raise error
 
     async def _foresee_deliveries(self) -> None:
         context = self._context
-        for stand in await context.apply(stands, context.now(), context.mode.selection):
-            take = partial(context.apply, ready_rows, context.now(), context.mode.selection, stand.table_id)
+        for backlog in await context.apply(table_backlogs, context.now(), context.mode.selection):
+            take = partial(context.apply, ready_rows, context.now(), context.mode.selection, backlog.table_id)
             while rows := await take(context.settings.load_rows_limit):
                 try:
-                    await self._foresee_delivery(stand.table_id, rows)
+                    await self._foresee_delivery(backlog.table_id, rows)
                 except SyncError as error:
                     if _ends_the_preview(error):
                         raise
-                    await context.apply(give_up_rows, context.now(), rows, problem_of(error))
+                    await context.apply(quarantine_rows, context.now(), rows, problem_of(error))
 
     async def _foresee_delivery(self, table: str, rows: Sequence[PendingRow]) -> None:
         context = self._context
@@ -296,7 +296,7 @@ class _Preview:
                 batch.append((str(row.id), map_record(record, context.destination).cells))
                 sent.append(row)
             except SyncError as error:
-                await context.apply(give_up_rows, context.now(), [row], problem_of(error))
+                await context.apply(quarantine_rows, context.now(), [row], problem_of(error))
         plan.take(plan_batch(batch, plan.columns))
         self._rows += len(sent)
         await context.apply(accept_rows, context.now(), sent)
@@ -307,7 +307,7 @@ class _Preview:
     def _document(self, db: Connection) -> dict[str, JsonValue]:
         context = self._context
         tracking_file = context.settings.dataset_tracking_file_name
-        left = stuck(db, context.mode.selection, tracking_file)
+        left = quarantined(db, context.mode.selection, tracking_file)
         return {
             "runs": count_synced(db, context.mode.selection) - self._synced_before,
             "files": self._files,

@@ -15,7 +15,7 @@ from pixaris_sync.errors import LocalFileError
 from pixaris_sync.ledger.inventory import unfinished_datasets
 from pixaris_sync.local.results_folder import DatasetStatus, LocalResults
 from pixaris_sync.model import DatasetKey
-from pixaris_sync.pipeline.discovery import CLOCK_TICK_SECONDS, Look
+from pixaris_sync.pipeline.discovery import CLOCK_TICK_SECONDS, ScanDepth
 from pixaris_sync.pipeline.engine import Engine
 
 
@@ -47,12 +47,12 @@ class Rounds:
         seen = await to_thread.run_sync(partial(_look_around, engine.context.results))
         if seen.datasets.keys() != before.datasets.keys() or seen.problems != before.problems:
             # It also notes what is wrong with the results folder itself.
-            await engine.look_at_all(Look.FOLDERS)
+            await engine.scan_all_soon(ScanDepth.FOLDERS)
         else:
             unfinished = await engine.context.apply(unfinished_datasets)
             for key, status in seen.datasets.items():
                 if key in unfinished or status is None or status != before.datasets[key]:
-                    engine.look_at(key, Look.FOLDERS)
+                    engine.scan_soon(key, ScanDepth.FOLDERS)
         reliable = {key: self._reliable(status) for key, status in seen.datasets.items()}
         self._seen = _Sight(reliable, seen.problems)
 

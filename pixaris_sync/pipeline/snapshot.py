@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from pixaris_sync.ledger.rows import stands
+from pixaris_sync.ledger.rows import table_backlogs
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, claim, next_upload_at
 from pixaris_sync.pipeline.context import BUCKET, Context
 from pixaris_sync.pipeline.lane import UploadLane
-from pixaris_sync.rules.planner import TableStand
+from pixaris_sync.rules.planner import TableBacklog
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Snapshot:
 
     claimed: list[UploadTask]
     next_upload_at: float | None
-    tables: list[TableStand]
+    tables: list[TableBacklog]
 
 
 def take_snapshot(
@@ -45,15 +45,15 @@ def take_snapshot(
             next_at = next_upload_at(db, selection)
             if next_at is not None:
                 next_at = max(next_at, gate.opens_at)
-    tables = [_rested(context, stand, now) for stand in stands(db, now, selection)]
-    return Snapshot(claimed, next_at, [stand for stand in tables if stand is not None])
+    tables = [_behind_gate(context, backlog, now) for backlog in table_backlogs(db, now, selection)]
+    return Snapshot(claimed, next_at, [backlog for backlog in tables if backlog is not None])
 
 
-def _rested(context: Context, stand: TableStand, now: float) -> TableStand | None:
+def _behind_gate(context: Context, backlog: TableBacklog, now: float) -> TableBacklog | None:
     """A table as the planner may see it: nothing is due while its gate is closed."""
-    gate = context.gate(stand.table_id)
+    gate = context.gate(backlog.table_id)
     if gate.failures >= context.mode.selection.attempts_limit:
         return None
     if gate.is_open(now):
-        return stand
-    return TableStand(stand.table_id, next_at=gate.opens_at)
+        return backlog
+    return TableBacklog(backlog.table_id, next_at=gate.opens_at)

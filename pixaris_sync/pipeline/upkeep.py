@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 async def pack_finished_runs(context: Context) -> None:
     """Pack the runs that are finished by now."""
     while await context.apply(pack_finished) and not context.draining:
-        await context.pause()
+        await context.throttle()
 
 
 async def tidy_ledger(context: Context) -> None:
@@ -28,7 +28,7 @@ async def tidy_ledger(context: Context) -> None:
         for _ in range(0, pages, GIVEN_BACK_PAGES_LIMIT):
             if context.draining:
                 break
-            await context.pause()
+            await context.throttle()
             await context.apply(give_pages_back)
     except LedgerError as error:
         log.warning("the ledger could not be made smaller: %s", error)

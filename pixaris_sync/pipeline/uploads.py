@@ -13,10 +13,10 @@ from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, Obj
 from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.uploads import (
     UploadTask,
-    give_up_upload,
     keep_session,
     note_sent,
-    put_off_upload,
+    quarantine_upload,
+    reschedule_upload,
     unclaim,
 )
 from pixaris_sync.local.contents import Content, extend_crc32c
@@ -161,18 +161,18 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
     if error.failure.retryable:
         # The file changed under us: what it is now must be taken in before it is sent.
         await context.apply(
-            put_off_upload,
+            reschedule_upload,
             now,
             task,
             problem_of(error),
             next_attempt_at=context.next_attempt_at(task.attempts, error),
             in_doubt=False,
         )
-        context.look_at(task.run.dataset_key)
+        context.scan_soon(task.run.dataset_key)
     elif 0 <= age_seconds < young_seconds:
         waiting = Problem(f"{error}; it is young and may still be written", "nothing to do but to wait")
         await context.apply(
-            put_off_upload,
+            reschedule_upload,
             now,
             task,
             waiting,
@@ -183,7 +183,7 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
         )
     else:
         log.warning("%s", error)
-        await context.apply(give_up_upload, now, task, problem_of(error))
+        await context.apply(quarantine_upload, now, task, problem_of(error))
 
 
 async def _remote_failure(context: Context, task: UploadTask, error: SyncError) -> SyncError | None:
@@ -194,7 +194,7 @@ async def _remote_failure(context: Context, task: UploadTask, error: SyncError) 
     if error.failure.retryable:
         opens_at = context.failed(BUCKET, error)
         await context.apply(
-            put_off_upload,
+            reschedule_upload,
             now,
             task,
             problem_of(error),
@@ -203,5 +203,5 @@ async def _remote_failure(context: Context, task: UploadTask, error: SyncError) 
         )
     else:
         log.warning("%s", error)
-        await context.apply(give_up_upload, now, task, problem_of(error))
+        await context.apply(quarantine_upload, now, task, problem_of(error))
     return None

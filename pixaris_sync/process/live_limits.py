@@ -2,8 +2,8 @@
 
 Beside the ledger lie two small files. ``.limits.json`` is the owner's: which process listens, and what it
 holds to. It is there only while somebody listens. ``.limits.wanted.json`` is a wish of another process, which
-then sends `signals.CHANGE_SIGNAL`. The owner takes it aside, writes its own file anew, and then removes it: so
-no wish is lost that comes meanwhile, and who waits for the removal sees what has become of it.
+then sends `signals.CHANGE_SIGNAL`. The owner takes it aside, writes its own file anew, and then removes it:
+so no wish is lost that comes meanwhile, and who waits for the removal sees what has become of it.
 
 A limit that was changed so lasts as long as the process; what one before has left there is removed.
 """

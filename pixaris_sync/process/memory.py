@@ -17,7 +17,7 @@ _M_ARENA_MAX: Final = -8
 _VARIABLE: Final = "MALLOC_ARENA_MAX"
 
 
-def share_one_pool() -> None:
+def limit_arenas() -> None:
     """Let all threads that begin after this share one pool of memory; nothing where there is no glibc."""
     libc = ctypes.CDLL(None)
     if _VARIABLE not in os.environ and hasattr(libc, "gnu_get_libc_version"):

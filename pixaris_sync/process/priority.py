@@ -44,7 +44,7 @@ _CLASS_IDLE: Final = 3
 _CLASS_SHIFT: Final = 13
 
 
-def step_back() -> tuple[str, ...]:
+def lower_priority() -> tuple[str, ...]:
     """Give this process the lowest priorities that it can have; what is refused is left as it is.
 
     A service manager may have set them already and may not let the process do so itself.

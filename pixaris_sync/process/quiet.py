@@ -11,25 +11,25 @@ from pixaris_sync.limits.bandwidth import Bandwidth, Pace
 from pixaris_sync.limits.cpu import CpuGovernor
 from pixaris_sync.ports import Clock
 from pixaris_sync.process.live_limits import InForce, LimitFiles, LiveLimits
-from pixaris_sync.process.memory import share_one_pool
+from pixaris_sync.process.memory import limit_arenas
 from pixaris_sync.process.signals import change_on_signal, ignore_change_signal
 from pixaris_sync.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def begin_quietly(settings: Settings) -> None:
+def lower_footprint(settings: Settings) -> None:
     """What comes before all work: later threads share this one's memory, and have its priority."""
-    share_one_pool()
+    limit_arenas()
     # From here on others may take this process for the owner of the folder.
     ignore_change_signal()
     if settings.quiet:
-        from pixaris_sync.process.priority import step_back  # noqa: PLC0415 - only who works needs it
+        from pixaris_sync.process.priority import lower_priority  # noqa: PLC0415 - only who works needs it
 
-        step_back()
+        lower_priority()
 
 
-class Restraint:
+class Throttle:
     """The limits that a process holds to.
 
     Args:
@@ -51,11 +51,11 @@ class Restraint:
         )
         self.pace = Pace(self._bandwidth, clock)
 
-    def pause_seconds(self) -> float:
+    def throttle_seconds(self) -> float:
         """How long to wait before new work begins, then ask again; 0: begin."""
         if self._governor.max_cpu_percent is None:
             return 0.0
-        return self._governor.pause_seconds(self._clock.elapsed(), time.process_time())
+        return self._governor.throttle_seconds(self._clock.elapsed(), time.process_time())
 
     async def listen(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Change limits when another process asks for it, until cancelled."""

@@ -13,18 +13,18 @@ job, now or in a larger batch a little later. The rules, and where they come fro
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from pixaris_sync.model import Delivery
+from pixaris_sync.model import DeliveryMethod
 
 
 @dataclass(frozen=True, slots=True)
-class TableStand:
+class TableBacklog:
     """What one table has waiting; times in seconds since the epoch.
 
     Attributes:
         table_id: the table.
         ready: how many rows may be sent now.
         by_load: whether one of them must go by a load job.
-        look: how many rows are due to be read back.
+        to_read_back: how many rows are due to be read back.
         unfinished_load: a delivery by load job whose end is not known.
         changed_at: when we last created or altered the table; None: never.
         loads_today: how many load jobs were begun in the last 24 hours.
@@ -34,7 +34,7 @@ class TableStand:
     table_id: str
     ready: int = 0
     by_load: bool = False
-    look: int = 0
+    to_read_back: int = 0
     unfinished_load: int | None = None
     changed_at: float | None = None
     loads_today: int = 0
@@ -70,7 +70,7 @@ class SendRows:
     """Send up to `count` ready rows to a table; `may_load`: the day's load jobs are not used up."""
 
     table_id: str
-    method: Delivery
+    method: DeliveryMethod
     count: int
     may_load: bool = True
 
@@ -84,14 +84,14 @@ class FinishLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class LookForRows:
+class ReadBack:
     """Read up to `count` rows back."""
 
     table_id: str
     count: int
 
 
-Step = SendRows | FinishLoad | LookForRows
+Step = SendRows | FinishLoad | ReadBack
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Plan:
 
 
 def plan_rows(
-    stands: Iterable[TableStand],
+    backlogs: Iterable[TableBacklog],
     *,
     now: float,
     busy: Collection[str],
@@ -114,7 +114,7 @@ def plan_rows(
     """Decide what each table's next step is.
 
     Args:
-        stands: what each table has waiting.
+        backlogs: what each table has waiting.
         now: seconds since the epoch.
         busy: tables with a step under way; their end wakes the planner.
         sent_at: when this process last began a delivery to a table.
@@ -123,11 +123,11 @@ def plan_rows(
     """
     steps: list[Step] = []
     wakes: list[float] = []
-    for stand in stands:
-        if stand.table_id in busy:
+    for backlog in backlogs:
+        if backlog.table_id in busy:
             continue
         step, wake_at = _next_step(
-            stand, now=now, sent_at=sent_at.get(stand.table_id), uploads_idle=uploads_idle, limits=limits
+            backlog, now=now, sent_at=sent_at.get(backlog.table_id), uploads_idle=uploads_idle, limits=limits
         )
         if step is not None:
             steps.append(step)
@@ -137,33 +137,33 @@ def plan_rows(
 
 
 def _next_step(
-    stand: TableStand, *, now: float, sent_at: float | None, uploads_idle: bool, limits: RowLimits
+    backlog: TableBacklog, *, now: float, sent_at: float | None, uploads_idle: bool, limits: RowLimits
 ) -> tuple[Step | None, float | None]:
-    if stand.unfinished_load is not None:
-        return FinishLoad(stand.table_id, stand.unfinished_load), None
-    if stand.look:
-        return LookForRows(stand.table_id, limits.stream_rows_limit), None
-    if not stand.ready:
-        return None, stand.next_at
-    method = delivery_method(stand, now=now, limits=limits)
-    may_load = stand.loads_today < limits.loads_per_day_limit
-    if method is Delivery.LOAD:
+    if backlog.unfinished_load is not None:
+        return FinishLoad(backlog.table_id, backlog.unfinished_load), None
+    if backlog.to_read_back:
+        return ReadBack(backlog.table_id, limits.stream_rows_limit), None
+    if not backlog.ready:
+        return None, backlog.next_at
+    method = delivery_method(backlog, now=now, limits=limits)
+    may_load = backlog.loads_today < limits.loads_per_day_limit
+    if method is DeliveryMethod.LOAD:
         count, spacing = limits.load_rows_limit, limits.load_spacing_seconds
         if not may_load:
             # The quota frees up evenly over the day; an hour is soon enough.
             later = now + 3600.0 if limits.waits_for_quota else None
-            return None, min((at for at in (later, stand.next_at) if at is not None), default=None)
+            return None, min((at for at in (later, backlog.next_at) if at is not None), default=None)
     else:
         count, spacing = limits.stream_rows_limit, limits.stream_spacing_seconds
     due_at = 0.0 if sent_at is None else sent_at + spacing
-    if uploads_idle or stand.ready >= count or now >= due_at:
-        return SendRows(stand.table_id, method, count, may_load), None
-    return None, min(due_at, stand.next_at or due_at)
+    if uploads_idle or backlog.ready >= count or now >= due_at:
+        return SendRows(backlog.table_id, method, count, may_load), None
+    return None, min(due_at, backlog.next_at or due_at)
 
 
-def delivery_method(stand: TableStand, *, now: float, limits: RowLimits) -> Delivery:
+def delivery_method(backlog: TableBacklog, *, now: float, limits: RowLimits) -> DeliveryMethod:
     """Whether rows go by stream or by load job."""
-    changed = stand.changed_at
+    changed = backlog.changed_at
     # A clock set back far must not keep a table in load jobs for ever, nor one set back a little end them.
     unsettled = changed is not None and abs(now - changed) < limits.table_settle_seconds
-    return Delivery.LOAD if limits.bulk or stand.by_load or unsettled else Delivery.STREAM
+    return DeliveryMethod.LOAD if limits.bulk or backlog.by_load or unsettled else DeliveryMethod.STREAM

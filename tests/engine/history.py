@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from pixaris_sync.errors import ConfigurationError, Failure, JobFailedError
-from pixaris_sync.pipeline.discovery import Look
+from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.fuse import CrashError
 from tests.engine.mischief import TABLES, Mischief
@@ -157,13 +157,13 @@ class History:
             event = chance.random()
             if event < 0.5:
                 run = self._mischief.store()
-                engine.look_at(run.key.dataset_key)
+                engine.scan_soon(run.key.dataset_key)
             elif event < 0.7:
                 self._change_weather()
             elif event < 0.8:
                 self._jump()
             elif event < 0.9:
-                await engine.look_at_all(chance.choice(list(Look)))
+                await engine.scan_all_soon(chance.choice(list(ScanDepth)))
 
     def _jump(self) -> None:
         self.world.clock.jump(self.random.choice([-86400.0, -3600.0, -5.0, 5.0, 3600.0, 86400.0]))
@@ -192,7 +192,7 @@ class History:
             self._clear_weather()
             world.release()
             left = world.run_pass()
-            if not left.waiting and not left.stuck:
+            if not left.waiting and not left.quarantined:
                 break
             world.clock.let_pass(world.settings.young_file_seconds)
         world.check_everything_arrived()

@@ -63,7 +63,7 @@ def test_an_old_damaged_image_is_quarantined_and_heals_when_it_is_replaced(world
     world.local.store(name="whole")
     world.clock.let_pass(world.settings.young_file_seconds)
 
-    assert (world.run_pass().stuck, world.run_pass().stuck) == (1, 1)
+    assert (world.run_pass().quarantined, world.run_pass().quarantined) == (1, 1)
     state, cause = world.state_of(run)
     assert (state, "cannot be verified" in cause) == ("quarantined", True)
     world.local.put_image(run, IMAGE)
@@ -80,7 +80,7 @@ def test_a_run_whose_images_are_missing_heals_when_they_come(world: World, *, by
     """
     run = world.local.store(images=0, saved=["config.json"])
 
-    assert world.run_pass().stuck == 1
+    assert world.run_pass().quarantined == 1
     assert world.store.objects == {}
     world.local.put_image(run, IMAGE)
     if by_retry:
@@ -97,7 +97,7 @@ def test_a_run_whose_saved_file_is_missing_waits_for_it_alone(world: World) -> N
     content = path.read_bytes()
     path.unlink()
 
-    assert world.run_pass().stuck == 1
+    assert world.run_pass().quarantined == 1
     assert world.check().runs["synced"] == 9
     world.local.put(runs[4], "config.json", content)
     world.run_pass()
@@ -130,7 +130,7 @@ def test_a_torn_line_waits_for_its_rest(world: World) -> None:
     stored = world.local.commit(run, torn_bytes=30)
 
     for _ in range(2):
-        assert (world.run_pass().waiting, world.run_pass().stuck) == (0, 0)
+        assert (world.run_pass().waiting, world.run_pass().quarantined) == (0, 0)
         assert world.check().torn_lines == 1
     world.local.mend_line(stored, 30)
     world.run_pass()
@@ -142,10 +142,10 @@ def test_a_run_without_a_line_is_incomplete_once_it_is_old(world: World) -> None
     """Goal: a run that was never finished is listed. Method: no line is written; then it is."""
     run = world.local.store(commit=False)
 
-    assert world.run_pass().stuck == 0
+    assert world.run_pass().quarantined == 0
     assert world.state_of(run)[0] == "pending"
     world.clock.let_pass(world.settings.incomplete_after_seconds)
-    assert world.run_pass().stuck == 1
+    assert world.run_pass().quarantined == 1
     assert world.state_of(run)[0] == "incomplete"
     world.local.commit(run)
     world.run_pass()
@@ -172,10 +172,10 @@ def test_a_second_record_of_a_folder_does_not_hide_what_the_first_one_lacks(worl
     path = world.local.path(run, "config.json")
     content = path.read_bytes()
     path.unlink()
-    assert world.run_pass().stuck == 1
+    assert world.run_pass().quarantined == 1
     world.local.commit(run)
 
-    assert world.run_pass().stuck == 1
+    assert world.run_pass().quarantined == 1
     assert world.sink.tables == []
     world.local.put(run, "config.json", content)
     world.run_pass()

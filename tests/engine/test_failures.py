@@ -50,7 +50,7 @@ def test_a_failing_bucket_method_only_delays(world: World, method: str, times: i
 
     left = world.run_pass()
 
-    assert (left.waiting, left.stuck) == (0, 0)
+    assert (left.waiting, left.quarantined) == (0, 0)
     world.check_everything_arrived()
     assert world.store.faults_pending == 0
 
@@ -71,7 +71,7 @@ def test_a_failing_table_method_only_delays(
 
     left = world.run_pass()
 
-    assert (left.waiting, left.stuck) == (0, 0)
+    assert (left.waiting, left.quarantined) == (0, 0)
     world.check_everything_arrived()
     assert world.sink.faults_left == 0
 
@@ -88,7 +88,7 @@ def test_a_pass_leaves_work_when_attempts_run_out(world: World, where: str) -> N
 
     left = world.run_pass(attempts_limit=3)
 
-    assert (left.waiting, left.stuck) == (40, 0)
+    assert (left.waiting, left.quarantined) == (40, 0)
     assert world.weather.fired["outage"] < 60
     world.check()
     world.weather.outages = set()
@@ -165,7 +165,7 @@ def test_an_outage_of_one_table_does_not_touch_another(world: World) -> None:
         for number in range(24):
             for dataset in ("bad", "good"):
                 run = world.local.store(dataset=dataset, name=f"run{number}")
-                engine.look_at(run.key.dataset_key)
+                engine.scan_soon(run.key.dataset_key)
             await world.clock.sleep(60)
             assert len(world.sink.visible_rows("p_good_experiment_results")) == number + 1
             await world.clock.sleep(3540)
@@ -218,9 +218,9 @@ def test_following_rests_without_credentials_and_recovers_by_itself(world: World
         await world.clock.sleep(60)
         world.weather.credentials = False
         run = world.local.store(name="during")
-        engine.look_at(run.key.dataset_key)
+        engine.scan_soon(run.key.dataset_key)
         await world.clock.sleep(DAY_SECONDS)
-        assert (await engine.describe()).startswith("degraded: ")
+        assert (await engine.describe()).startswith("paused: ")
         world.weather.credentials = True
         await world.clock.sleep(world.settings.retry_delay_seconds_max + 60)
         assert await engine.describe() == "everything is synced"
@@ -262,13 +262,13 @@ def test_a_clock_that_jumps_is_survived(world: World, seconds: float) -> None:
         await world.clock.sleep(400)
         world.weather.outages = {BUCKET}
         run = world.local.store(name="second")
-        engine.look_at(run.key.dataset_key)
+        engine.scan_soon(run.key.dataset_key)
         await world.clock.sleep(3600)
         world.clock.jump(seconds)
         world.weather.outages = set()
         await world.clock.sleep(3 * world.settings.retry_delay_seconds_max)
         run = world.local.store(name="third")
-        engine.look_at(run.key.dataset_key)
+        engine.scan_soon(run.key.dataset_key)
         await world.clock.sleep(1)
         steps = world.clock.steps
         world.clock.jump(seconds)
@@ -290,7 +290,7 @@ def test_runs_of_a_dataset_that_cannot_be_listed_say_why_they_wait(world: World)
     async def wait(engine: Engine) -> None:
         await world.clock.sleep(3600)
         late = world.local.store(name="late")
-        engine.look_at(late.key.dataset_key)
+        engine.scan_soon(late.key.dataset_key)
         await world.clock.sleep(60)
 
     world.follow(wait)
@@ -314,10 +314,10 @@ def test_status_says_why_everything_rests(world: World) -> None:
 
     async def expire(engine: Engine) -> None:
         world.local.store(name="first")
-        engine.look_at(world.local.runs[0].key.dataset_key)
+        engine.scan_soon(world.local.runs[0].key.dataset_key)
         await world.clock.sleep(60)
         world.weather.credentials = False
-        engine.look_at(world.local.store(name="second").key.dataset_key)
+        engine.scan_soon(world.local.store(name="second").key.dataset_key)
         await world.clock.sleep(60)
         told.append([problem.cause for problem in world.check().problems if problem.state == "notice"])
         world.weather.credentials = True

@@ -10,7 +10,7 @@ from pixaris_sync.ledger import intake, packs
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import inventory
 from pixaris_sync.ledger.overview import known_datasets, set_fact
-from pixaris_sync.pipeline.discovery import Look
+from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine import mischief
 from tests.engine.simulate import live
@@ -112,9 +112,9 @@ def test_a_service_gives_space_back_when_it_looks_at_everything(world: World) ->
 
     async def script(engine: Engine) -> None:
         await engine.context.apply(leave_unused)
-        for look, expected in ((Look.NEWS, True), (Look.EVERYTHING, False)):
+        for look, expected in ((ScanDepth.NEW_LINES, True), (ScanDepth.EVERYTHING, False)):
             await world.clock.sleep(10)
-            await engine.look_at_all(look)
+            await engine.scan_all_soon(look)
             await world.clock.sleep(10)
             assert bool(await engine.context.apply(unused_pages)) is expected
 

@@ -9,11 +9,11 @@ import pytest
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
-from pixaris_sync.ledger.overview import release
+from pixaris_sync.ledger.overview import retry_runs
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.local.watch import Changed
 from pixaris_sync.model import DatasetKey
-from pixaris_sync.pipeline.discovery import Discovery, Look
+from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.pipeline.follower import EVERYTHING_SECONDS, POLL_SECONDS, follow
 from tests.engine.world import World
@@ -100,11 +100,13 @@ def test_news_do_not_wait_behind_a_backlog(world: World, monkeypatch: pytest.Mon
     scan = Discovery.scan
     scanned: list[str] = []
 
-    async def slow(discovery: Discovery, key: DatasetKey, look: Look = Look.EVERYTHING) -> KnownDataset:
+    async def slow(
+        discovery: Discovery, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING
+    ) -> KnownDataset:
         if key.dataset.startswith("old"):
             await world.clock.sleep(60)
         scanned.append(key.dataset)
-        return await scan(discovery, key, look)
+        return await scan(discovery, key, depth)
 
     monkeypatch.setattr(Discovery, "scan", slow)
     for dataset in ("a_live", "old0", "old1", "old2", "z_live"):
@@ -238,7 +240,7 @@ def test_retry_beside_the_daemon_is_noticed(world: World) -> None:
     async def script() -> None:
         await world.clock.sleep(10)
         with world.ledger() as ledger:
-            assert ledger.write(lambda db: release(db, world.clock.now(), None)) == 1
+            assert ledger.write(lambda db: retry_runs(db, world.clock.now(), None)) == 1
         await world.clock.sleep(5)
         assert len(world.sink.visible_rows(run.table)) == 1
 
@@ -262,7 +264,7 @@ def test_the_ledger_is_asked_when_it_was_written(world: World, monkeypatch: pyte
         await world.clock.sleep(HOUR_SECONDS)
         assert asked["asked"] == 1
         with world.ledger() as ledger:
-            assert ledger.write(lambda db: release(db, world.clock.now(), None)) == 1
+            assert ledger.write(lambda db: retry_runs(db, world.clock.now(), None)) == 1
         bell.ring()
         await world.clock.sleep(5)
         assert len(world.sink.visible_rows(run.table)) == 1
@@ -285,9 +287,11 @@ def test_rounds_scan_what_changed_or_is_not_finished_and_nothing_else(
     scans: Counter[str] = Counter()
     scan = Discovery.scan
 
-    async def counted(self: Discovery, key: DatasetKey, look: Look = Look.EVERYTHING) -> KnownDataset:
+    async def counted(
+        self: Discovery, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING
+    ) -> KnownDataset:
         scans[key.dataset] += 1
-        return await scan(self, key, look)
+        return await scan(self, key, depth)
 
     monkeypatch.setattr(Discovery, "scan", counted)
     for number in range(6):

@@ -91,7 +91,7 @@ def test_an_image_that_changes_during_its_upload_is_replaced(world: World, size:
         world.local.put_image(run, IMAGE, size=size)
         if not seen:
             await world.clock.sleep(60)
-        engine.look_at(run.key.dataset_key)
+        engine.scan_soon(run.key.dataset_key)
         await world.clock.sleep(60)
 
     world.follow(change)
@@ -129,7 +129,7 @@ def test_a_changed_image_whose_object_was_removed_is_uploaded_anew(world: World)
 
     left = world.run_pass(full=True)
 
-    assert left.stuck == 0
+    assert left.quarantined == 0
     world.check_everything_arrived()
 
 
@@ -142,7 +142,7 @@ def test_a_changed_image_does_not_replace_somebody_elses_object(world: World) ->
 
     left = world.run_pass(full=True)
 
-    assert left.stuck == 1
+    assert left.quarantined == 1
     assert world.store.objects[run.object_name(IMAGE)].content == b"somebody else's"
 
 
@@ -156,7 +156,7 @@ def test_a_file_that_may_not_be_uploaded_stops_only_its_run(world: World) -> Non
 
     left = world.run_pass()
 
-    assert (left.waiting, left.stuck) == (0, 1)
+    assert (left.waiting, left.quarantined) == (0, 1)
     assert sorted(world.state_of(run)[0] for run in runs) == ["quarantined", "synced", "synced"]
     assert world.release() == 1
     world.run_pass()
@@ -211,7 +211,7 @@ def test_an_image_that_changes_while_its_upload_is_in_doubt_replaces_what_was_se
     async def change(engine: Engine) -> None:
         await world.clock.sleep(0.1)
         world.local.put_image(run, IMAGE, size=size)
-        engine.look_at(run.key.dataset_key)
+        engine.scan_soon(run.key.dataset_key)
         await world.clock.sleep(120)
 
     world.follow(change)
@@ -249,11 +249,11 @@ def test_a_run_goes_without_an_image_that_was_removed_when_it_is_taken_up_again(
     run = world.local.store(images=2)
     world.local.put_damaged_image(run, "generated_images/bad.png")
     world.clock.let_pass(world.settings.young_file_seconds + 1)
-    assert world.run_pass().stuck == 1
+    assert world.run_pass().quarantined == 1
 
     world.local.path(run, "generated_images/bad.png").unlink()
     del run.versions["generated_images/bad.png"]
-    assert world.run_pass().stuck == 1
+    assert world.run_pass().quarantined == 1
     assert world.release() == 1
     world.run_pass()
 

@@ -65,7 +65,7 @@ def test_a_ledger_deleted_in_the_middle_of_a_backfill(
     world.lose_ledger()
     left = world.run_pass(bulk=True)
 
-    assert (left.waiting, left.stuck) == (0, 0)
+    assert (left.waiting, left.quarantined) == (0, 0)
     assert_once(world)
     tell(PROOF, {"ledgers deleted": 1, "runs": RUNS})
 

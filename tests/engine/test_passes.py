@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.limits.cpu import CpuGovernor
-from pixaris_sync.pipeline.discovery import Look
+from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.world import World
 
@@ -20,7 +20,7 @@ def test_a_run_arrives_whole(world: World) -> None:
 
     left = world.run_pass()
 
-    assert (left.waiting, left.stuck) == (0, 0)
+    assert (left.waiting, left.quarantined) == (0, 0)
     world.check_everything_arrived()
     [row] = world.sink.visible_rows(run.table)
     assert row["curve"].endswith(f"/{run.object_name('curve.json')}?project=gcp")
@@ -132,7 +132,7 @@ def test_a_second_pass_asks_the_cloud_nothing(world: World, *, bulk: bool) -> No
 
     left = world.run_pass(bulk=bulk)
 
-    assert (left.waiting, left.stuck) == (0, 0)
+    assert (left.waiting, left.quarantined) == (0, 0)
     assert world.port_calls == calls
 
 
@@ -151,7 +151,7 @@ def test_an_empty_folder_is_a_finished_pass(world: World) -> None:
     """Goal: no work is no hang. Method: a pass over an empty folder ends and asks the cloud nothing."""
     left = world.run_pass()
 
-    assert (left.waiting, left.stuck, world.port_calls) == (0, 0, 0)
+    assert (left.waiting, left.quarantined, world.port_calls) == (0, 0, 0)
 
 
 def test_a_selected_dataset_goes_alone(world: World) -> None:
@@ -189,17 +189,17 @@ def test_a_pass_holds_to_its_share_of_the_processor(world: World) -> None:
     def used_seconds() -> float:
         return 0.002 * len(world.store.objects) + 0.000_05 * asked
 
-    def pause_seconds() -> float:
+    def throttle_seconds() -> float:
         nonlocal asked
         asked += 1
-        return governor.pause_seconds(world.clock.elapsed(), used_seconds())
+        return governor.throttle_seconds(world.clock.elapsed(), used_seconds())
 
     async def work(engine: Engine) -> None:
-        engine.context.pause_seconds = pause_seconds
+        engine.context.throttle_seconds = throttle_seconds
         for number in range(6):
             world.local.store(f"run{number}", images=100)
         began = world.clock.elapsed()
-        await engine.look_at_all(Look.EVERYTHING)
+        await engine.scan_all_soon(ScanDepth.EVERYTHING)
         while len(world.store.objects) < 600:
             await world.clock.sleep(0.1)
         assert world.clock.elapsed() - began == pytest.approx(used_seconds() / 0.1, rel=0.1)

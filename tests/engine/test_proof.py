@@ -45,7 +45,7 @@ def no_intent(patch: pytest.MonkeyPatch) -> None:
 
 def rows_before_files(patch: pytest.MonkeyPatch) -> None:
     """A row may go while files of its run are still on their way."""
-    for name in ("_SENDABLE", "_STANDS"):
+    for name in ("_SENDABLE", "_TABLE_BACKLOGS"):
         statement = getattr(rows, name)
         assert "c.ready = 1" in statement
         patch.setattr(rows, name, statement.replace("c.ready = 1", "c.ready IN (0, 1)"))
@@ -53,7 +53,7 @@ def rows_before_files(patch: pytest.MonkeyPatch) -> None:
 
 def blind_retry(patch: pytest.MonkeyPatch) -> None:
     """What may have been taken is sent again without a look."""
-    patch.setattr(deliveries, "doubt_rows", rows.put_off_rows)
+    patch.setattr(deliveries, "mark_in_doubt", rows.reschedule_rows)
 
 
 def position_moves_early(patch: pytest.MonkeyPatch) -> None:

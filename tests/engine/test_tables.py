@@ -111,10 +111,10 @@ def test_a_table_that_vanished_is_made_again(world: World) -> None:
     table = "p_d_experiment_results"
 
     async def drop_table(engine: Engine) -> None:
-        engine.look_at(world.local.store(name="before").key.dataset_key)
+        engine.scan_soon(world.local.store(name="before").key.dataset_key)
         await world.clock.sleep(60)
         dropped = world.sink.drop(table)
-        engine.look_at(world.local.store(name="after").key.dataset_key)
+        engine.scan_soon(world.local.store(name="after").key.dataset_key)
         await world.clock.sleep(60)
         world.sink.put_back(table, dropped)
 
@@ -138,7 +138,7 @@ def test_a_refused_row_is_quarantined_alone(world: World) -> None:
 
     left = world.run_pass()
 
-    assert (left.waiting, left.stuck) == (0, 1)
+    assert (left.waiting, left.quarantined) == (0, 1)
     state, cause = world.state_of(bad)
     assert state == "quarantined"
     assert "refuses the row" in cause
@@ -161,7 +161,7 @@ def test_a_bad_row_of_a_load_job_is_found_by_halving(world: World, bad_runs: int
 
     left = world.run_pass(bulk=True)
 
-    assert (left.waiting, left.stuck) == (0, bad_runs)
+    assert (left.waiting, left.quarantined) == (0, bad_runs)
     assert {world.state_of(run)[0] for run in bad} == {"quarantined"}
     assert len(world.sink.jobs) < 12 * bad_runs
     world.sink.refuse_rows_of = None
@@ -178,7 +178,7 @@ def test_a_refused_row_goes_again_under_another_job_id(world: World) -> None:
     run = world.local.store(name="bad")
     world.sink.refuse_rows_of = run.key.run
     for _ in range(2):
-        assert world.run_pass().stuck == 1
+        assert world.run_pass().quarantined == 1
         world.release()
     world.sink.refuse_rows_of = None
 
@@ -217,7 +217,7 @@ def test_a_denied_table_stops_only_its_runs(world: World, *, in_doubt: bool) -> 
 
     left = world.run_pass()
 
-    assert (left.waiting, left.stuck) == (0, 3)
+    assert (left.waiting, left.quarantined) == (0, 3)
     assert {world.state_of(run)[0] for run in denied} == {"quarantined"}
     assert world.check().runs["synced"] == 1
     world.sink.deny("p_denied_experiment_results", None)
@@ -234,7 +234,7 @@ def test_rows_that_may_not_be_read_back_are_not_called_synced(world: World) -> N
     run = world.local.store()
     world.sink.deny(run.table, "read_rows")
 
-    assert world.run_pass().stuck == 1
+    assert world.run_pass().quarantined == 1
     assert "403" in world.state_of(run)[1]
     world.sink.deny(run.table, None)
     world.release()
@@ -298,7 +298,7 @@ def test_an_unreadable_answer_does_not_look_like_success(world: World) -> None:
     runs = several(world, 3)
     world.sink.refuse_rows_of = "run"
 
-    assert world.run_pass().stuck == 3
+    assert world.run_pass().quarantined == 3
 
     assert all(world.state_of(run)[0] == "quarantined" for run in runs)
 
@@ -315,7 +315,7 @@ def test_a_record_that_a_change_of_the_table_fails_for_is_quarantined_alone(worl
 
     left = world.run_pass()
 
-    assert (left.waiting, left.stuck) == (0, 1)
+    assert (left.waiting, left.quarantined) == (0, 1)
     assert world.state_of(bad)[0] == "quarantined"
     world.sink.refuse_column = None
     world.release()
@@ -333,7 +333,7 @@ def test_a_table_that_refuses_every_row_is_not_asked_for_each_of_them(world: Wor
 
     left = world.run_pass(bulk=True)
 
-    assert (left.waiting, left.stuck) == (0, 300)
+    assert (left.waiting, left.quarantined) == (0, 300)
     assert len(world.sink.jobs) < 60
     world.sink.refuse_rows_of = None
     world.release()

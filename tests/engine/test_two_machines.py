@@ -53,7 +53,7 @@ def test_two_machines_that_add_columns_at_the_same_time_both_get_through(folder:
                         values = {f"of_{name}_{turn}": turn, **both}
                         run = local.store(name=f"{name}{turn}", images=1, values=values)
                         stored[run.key.run] = values
-                        machine.look_at(run.key.dataset_key)
+                        machine.scan_soon(run.key.dataset_key)
                     await world.clock.sleep(100.0)
                 await world.clock.sleep(600.0)
                 second.drain()

@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.overview import Overview, WorkLeft, release
+from pixaris_sync.ledger.overview import Overview, WorkLeft, retry_runs
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
@@ -165,7 +165,7 @@ class World:
         """What ``retry --all`` does."""
         self.fuse.renew()
         with self.ledger() as ledger:
-            taken_up: int = ledger.write(lambda db: release(db, self.clock.now(), None))
+            taken_up: int = ledger.write(lambda db: retry_runs(db, self.clock.now(), None))
         return taken_up
 
     def check(self) -> Overview:

@@ -114,7 +114,7 @@ class FakeCloud:
         self.ledger.close()
         self.ledger = Ledger.in_memory()
 
-    def stands(self) -> Overview:
+    def table_backlogs(self) -> Overview:
         """Where everything stands by the ledger."""
         found: Overview = self.ledger.read(partial(overview, tracking_file=DEFAULT_TRACKING_FILE))
         return found

@@ -151,8 +151,8 @@ class Book:
     ) -> list[rows.PendingRow]:
         return self.do(rows.ready_rows, selection, table, count)
 
-    def stands(self, selection: Selection = ALL) -> list[Any]:
-        return self.do(rows.stands, selection)
+    def table_backlogs(self, selection: Selection = ALL) -> list[Any]:
+        return self.do(rows.table_backlogs, selection)
 
 
 def remote(task: uploads.UploadTask, *, crc32c: int = 99, generation: int = 1) -> RemoteObject:

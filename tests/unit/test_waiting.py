@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from pixaris_sync.waiting import Signal, wait_until
+from pixaris_sync.waiting import Wakeup, wait_until
 from tests.fakes.clock import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -12,7 +12,7 @@ PATIENCE_SECONDS = 20.0
 
 async def test_a_change_between_listening_and_waiting_ends_the_wait() -> None:
     """Goal: listen, look, wait loses nothing. Method: notify before waiting."""
-    signal = Signal()
+    signal = Wakeup()
     heard = signal.listen()
     signal.notify()
     with anyio.fail_after(PATIENCE_SECONDS):
@@ -21,14 +21,14 @@ async def test_a_change_between_listening_and_waiting_ends_the_wait() -> None:
 
 async def test_a_change_before_listening_is_not_heard() -> None:
     """Goal: no endless loop. Method: notify, then listen."""
-    signal = Signal()
+    signal = Wakeup()
     signal.notify()
     assert not signal.listen().is_set()
 
 
 async def test_everybody_who_listens_is_woken() -> None:
     """Goal: one change, all listeners. Method: two tasks wait."""
-    signal, woken = Signal(), list[int]()
+    signal, woken = Wakeup(), list[int]()
 
     async def wait(number: int) -> None:
         await signal.listen().wait()

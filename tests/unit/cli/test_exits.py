@@ -49,9 +49,9 @@ def test_an_error_ends_by_what_it_means(kind: type[SyncError], failure: Failure,
 
 
 @pytest.mark.parametrize(
-    ("waiting", "stuck", "ending"),
+    ("waiting", "quarantined", "ending"),
     [(0, 0, Exit.OK), (0, 2, Exit.PROBLEMS), (3, 0, Exit.WORK_LEFT), (3, 2, Exit.WORK_LEFT)],
 )
-def test_a_pass_ends_by_what_it_leaves(waiting: int, stuck: int, ending: Exit) -> None:
+def test_a_pass_ends_by_what_it_leaves(waiting: int, quarantined: int, ending: Exit) -> None:
     """Goal: a script knows whether to come back. Method: each combination."""
-    assert exit_of_pass(waiting=waiting, stuck=stuck) is ending
+    assert exit_of_pass(waiting=waiting, quarantined=quarantined) is ending

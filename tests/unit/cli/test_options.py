@@ -7,7 +7,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from pixaris_sync.cli import passes, questions
+from pixaris_sync.cli import inspect, passes
 from pixaris_sync.cli.app import app
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.options import WHERE
@@ -115,7 +115,7 @@ def test_retry_takes_names_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append((names, all_runs))
         return Exit.OK
 
-    monkeypatch.setattr(questions, "release_runs", catch)
+    monkeypatch.setattr(inspect, "retry", catch)
     assert run("retry", "a/b/c", "d").exit_code == 0
     assert run("retry", "--all").exit_code == 0
     assert seen == [(["a/b/c", "d"], False), ([], True)]

@@ -137,8 +137,8 @@ def test_an_outage_of_many_runs_is_told_in_few_lines() -> None:
     outage = [
         failing(number, "cannot upload object results/{}/a.png: it says 503") for number in range(10_000)
     ]
-    stuck = ProblemRun("p/d/z", "quarantined", NOW, "it is cut", "store it again")
-    found = document({**EMPTY, "problems": (*outage, stuck)})
+    quarantined = ProblemRun("p/d/z", "quarantined", NOW, "it is cut", "store it again")
+    found = document({**EMPTY, "problems": (*outage, quarantined)})
     assert len(found["problems"]) == 10_001
     assert report.status_text(found).splitlines()[5:] == [
         "",

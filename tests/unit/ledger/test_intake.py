@@ -159,7 +159,7 @@ def test_a_quarantined_file_that_was_mended_is_tried_again(book: Book) -> None:
     dataset_id = book.dataset()
     book.take(found_run(record(), files=[file()]))
     [task] = book.claim()
-    book.do(uploads.give_up_upload, task, PROBLEM)
+    book.do(uploads.quarantine_upload, task, PROBLEM)
     assert book.run_state() == ("quarantined", PROBLEM.cause)
     book.do(intake.take_in_runs, dataset_id, [found_run(files=[file(size=12)])])
     assert book.run_state() == ("pending", None)
@@ -260,7 +260,7 @@ def test_an_orphan_keeps_the_time_of_its_state(book: Book) -> None:
 
 def test_notices_are_those_of_the_last_look(book: Book) -> None:
     """Goal: each notice shows while it holds, since it began. Method: two looks, in two scopes."""
-    first, second = (Notice(name, PROBLEM, left_out=name == "a") for name in "ab")
+    first, second = (Notice(name, PROBLEM, quarantined=name == "a") for name in "ab")
     book.do(notices.take_in_notices, "", [first, second])
     book.do(notices.take_in_notices, "shop/shoes", [first])
     book.now += 60

@@ -11,7 +11,7 @@ from pixaris_sync.ledger.inventory import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
 from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.selection import Selection
-from pixaris_sync.model import DamagedLine, DatasetKey, Delivery, FileState, RowState, RunState
+from pixaris_sync.model import DamagedLine, DatasetKey, DeliveryMethod, FileState, RowState, RunState
 from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, TABLE, Book, file, found_run, inline, record, tail
 
 OTHER = "20240102-000001_y"
@@ -30,13 +30,13 @@ def look(book: Book) -> overview.Overview:
 
 
 def release(book: Book, run_ids: list[int] | None = None) -> int:
-    return book.do(overview.release, run_ids)
+    return book.do(overview.retry_runs, run_ids)
 
 
 def quarantine_file(book: Book, name: str = RUN) -> None:
     book.take(found_run(record(name), name=name, files=[file()]))
     [task] = book.claim()
-    book.do(uploads.give_up_upload, task, PROBLEM)
+    book.do(uploads.quarantine_upload, task, PROBLEM)
 
 
 def test_an_empty_ledger_has_every_state_at_zero(book: Book) -> None:
@@ -67,7 +67,7 @@ def test_the_oldest_run_has_waited_since_it_was_found(book: Book) -> None:
     book.take(found_run(record()))
     for minutes in range(1, 4):
         book.now = NOW + 60 * minutes
-        book.do(rows.put_off_rows, book.ready(), PROBLEM)
+        book.do(rows.reschedule_rows, book.ready(), PROBLEM)
     book.take(found_run(record(OTHER), name=OTHER))
     assert look(book).oldest_pending_at == NOW
     book.do(rows.confirm_rows, [row for row in book.ready() if row.run.run == RUN])
@@ -86,7 +86,7 @@ def test_problems_are_named_with_cause_and_hint(book: Book) -> None:
     book.do(
         notices.take_in_notices,
         "",
-        [Notice("link", PROBLEM, left_out=True), Notice("x", PROBLEM, left_out=False)],
+        [Notice("link", PROBLEM, quarantined=True), Notice("x", PROBLEM, quarantined=False)],
     )
     found = {problem.run: (problem.state, problem.cause) for problem in look(book).problems}
     assert found == {
@@ -98,7 +98,7 @@ def test_problems_are_named_with_cause_and_hint(book: Book) -> None:
     }
     assert all(problem.hint and problem.since == NOW for problem in look(book).problems)
     assert look(book).runs["quarantined"] == 2
-    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=0, stuck=4)
+    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=0, quarantined=4)
 
 
 def test_a_run_that_fails_is_named_with_what_failed_last(book: Book) -> None:
@@ -108,12 +108,12 @@ def test_a_run_that_fails_is_named_with_what_failed_last(book: Book) -> None:
     for minutes, task in enumerate((second, first), start=1):
         book.now = NOW + 60 * minutes
         problem = Problem(f"{task.path} failed", "wait")
-        book.do(uploads.put_off_upload, task, problem, next_attempt_at=book.now, in_doubt=False)
+        book.do(uploads.reschedule_upload, task, problem, next_attempt_at=book.now, in_doubt=False)
     [found] = look(book).problems
     assert (found.run, found.state) == (f"shop/shoes/{RUN}", "failing")
     assert (found.cause, found.hint, found.since) == (f"{first.path} failed", "wait", NOW + 60)
     assert look(book).waiting == ()
-    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=1, stuck=0)
+    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=1, quarantined=0)
     book.upload_all()
     assert look(book).problems == ()
 
@@ -139,7 +139,7 @@ def test_what_a_pending_run_waits_for_is_told_at_every_step(book: Book) -> None:
     book.upload(task)
     assert "waits for its turn to be sent" in reason()
     sent = book.ready()
-    book.do(rows.start_delivery, TABLE, sent, Delivery.STREAM, None)
+    book.do(rows.start_delivery, TABLE, sent, DeliveryMethod.STREAM, None)
     assert "being sent" in reason()
     book.do(rows.recover_deliveries)
     assert "may be in the table" in reason()
@@ -153,8 +153,8 @@ def test_a_run_whose_folder_is_to_be_inspected_says_so(book: Book) -> None:
     """Goal: as above, after `retry`. Method: release a run whose row was refused; its files are there."""
     book.take(found_run(record(), files=[file()]))
     book.upload_all()
-    book.do(rows.start_delivery, TABLE, book.ready(), Delivery.STREAM, None)
-    book.do(rows.give_up_rows, book.ask(rows.delivered_by, 1)[2], PROBLEM)
+    book.do(rows.start_delivery, TABLE, book.ready(), DeliveryMethod.STREAM, None)
+    book.do(rows.quarantine_rows, book.ask(rows.delivered_by, 1)[2], PROBLEM)
     assert release(book) == 1
     [waiting] = look(book).waiting
     assert "inspected again" in waiting.cause
@@ -175,21 +175,21 @@ def test_what_is_left_is_what_was_selected(book: Book) -> None:
     """Goal: the exit code of `backfill --until` is about that. Method: a waiting run and a young folder."""
     book.take(found_run(record(), files=[file()]))
     book.do(notices.take_in_orphans, book.dataset(), [Orphan(OTHER, young=True, problem=PROBLEM)])
-    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=1, stuck=0)
+    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=1, quarantined=0)
     assert book.ask(overview.work_left, Selection(until=RUN)).waiting == 0
     assert book.ask(overview.work_left, Selection(project="other")).waiting == 0
 
 
 def test_the_backlog_is_what_is_still_to_be_carried(book: Book) -> None:
-    """Goal: progress is honest. Method: claimed, open, stuck and done files and rows, then selections."""
+    """Goal: progress is honest. Method: claimed, open, refused and done files and rows, then selections."""
     book.take(found_run(record(), files=[file("a", size=1), file("b", size=2), file("c", size=4)]))
     first, second = book.claim(2)
-    book.do(uploads.give_up_upload, first, PROBLEM)
+    book.do(uploads.quarantine_upload, first, PROBLEM)
     assert second.version.size == 2
     assert book.ask(overview.backlog, ALL) == overview.Backlog(files=2, bytes=6, rows=1)
     assert book.ask(overview.backlog, Selection(dataset="shoes", since=RUN)).files == 2
     assert book.ask(overview.backlog, Selection(until=RUN)) == overview.Backlog(files=0, bytes=0, rows=0)
-    book.do(rows.give_up_rows, book_rows(book), PROBLEM)
+    book.do(rows.quarantine_rows, book_rows(book), PROBLEM)
     assert book.ask(overview.backlog, ALL).rows == 0
 
 
@@ -204,7 +204,7 @@ def test_a_released_file_is_sent_again_and_expects_no_stranger(book: Book) -> No
     book.take(found_run(record(), files=[file()]))
     book.select("UPDATE files SET generation = 9, crc32c = 1")
     [task] = book.claim()
-    book.do(uploads.give_up_upload, task, PROBLEM)
+    book.do(uploads.quarantine_upload, task, PROBLEM)
     assert release(book) == 1
     assert book.run_state() == ("pending", None)
     [task] = book.claim()
@@ -217,7 +217,7 @@ def test_a_released_file_keeps_our_own_object(book: Book) -> None:
     book.upload_all()
     book.do(intake.take_in_runs, book.dataset(), [found_run(files=[file(size=11)])])
     [task] = book.claim(later_seconds=1)
-    book.do(uploads.give_up_upload, task, PROBLEM)
+    book.do(uploads.quarantine_upload, task, PROBLEM)
     release(book)
     [task] = book.claim()
     assert (task.generation, task.ours) == (1, True)
@@ -232,7 +232,7 @@ def test_a_released_row_is_looked_for_when_the_table_may_hold_it(
     [row] = book.ready()
     if taken:
         book.do(rows.accept_rows, [row])
-    book.do(rows.give_up_rows, [row], PROBLEM)
+    book.do(rows.quarantine_rows, [row], PROBLEM)
     assert book.run_state() == ("quarantined", PROBLEM.cause)
     assert release(book) == 1
     assert (book.run_state(), book.states("records")) == (("pending", None), [state])
@@ -309,7 +309,7 @@ def test_damaged_lines_are_read_again_when_everything_is_released(book: Book) ->
 
 
 def test_only_named_runs_are_released(book: Book) -> None:
-    """Goal: `retry NAME` is about that. Method: two stuck runs, one named in each way, one unknown."""
+    """Goal: `retry NAME` is about that. Method: two quarantined runs, one named in each way, one unknown."""
     quarantine_file(book)
     quarantine_file(book, OTHER)
     by_path = book.ask(overview.find_runs, f"shop/shoes/{RUN}")

@@ -50,7 +50,7 @@ def finish(book: Book, *runs: FoundRun) -> None:
     assert set(book.states("runs")) == {"synced"}
 
 
-def look_again(book: Book, *files: FoundFile, **options: Any) -> None:
+def read_back_later(book: Book, *files: FoundFile, **options: Any) -> None:
     book.do(intake.take_in_runs, book.dataset(), [found_run(files=files, **options)])
 
 
@@ -140,7 +140,7 @@ def test_only_runs_that_are_finished_are_packed(book: Book) -> None:
         pack_all(book)
         assert len(book.states("files")) == 2
         step()
-    look = book.do(rows.rows_to_look_for, ALL, TABLE, 1)
+    look = book.do(rows.rows_to_read_back, ALL, TABLE, 1)
     book.do(rows.confirm_rows, look)
     pack_all(book)
     assert book.states("files") == []
@@ -164,7 +164,7 @@ def test_runs_without_files_are_packed_once(book: Book) -> None:
         )
         == []
     )
-    look_again(book, A)
+    read_back_later(book, A)
     assert (book.run_state(), book.states("files")) == (("pending", None), ["pending"])
 
 
@@ -214,34 +214,34 @@ def test_a_look_at_what_is_as_it_was_writes_nothing(book: Book) -> None:
     finish(book, found_run(FoundRecord(record(), (inline("score.json", b"{}"),)), files=[A, B]))
     pack_all(book)
     before = book.ledger._connection.total_changes
-    look_again(book, A, B)
-    look_again(book, A)
+    read_back_later(book, A, B)
+    read_back_later(book, A)
     assert book.ledger._connection.total_changes == before
     assert book.run_state() == ("synced", None)
 
 
 def dismiss(book: Book) -> None:
     """Somebody removes a bad image and says "again"; a problem with the others stays away."""
-    look_again(book, A, B, file("bad.png"))
+    read_back_later(book, A, B, file("bad.png"))
     [task] = [task for task in book.claim(later_seconds=2) if task.path == "bad.png"]
-    book.do(uploads.give_up_upload, task, PROBLEM)
-    book.do(overview.release, None)
-    look_again(book, A, B)
+    book.do(uploads.quarantine_upload, task, PROBLEM)
+    book.do(overview.retry_runs, None)
+    read_back_later(book, A, B)
 
 
 @pytest.mark.parametrize(
     "happens",
     [
-        pytest.param(lambda book: look_again(book, A, B), id="nothing"),
-        pytest.param(lambda book: look_again(book, file(A.path, size=11), B), id="a size"),
-        pytest.param(lambda book: look_again(book, A, file(B.path, mtime_ns=6, inode=8)), id="a time"),
-        pytest.param(lambda book: look_again(book, file(A.path, inode=9), B), id="an inode"),
-        pytest.param(lambda book: look_again(book, A, B, file("generated_images/c.png")), id="one more"),
-        pytest.param(lambda book: look_again(book, A), id="one is gone"),
-        pytest.param(lambda book: look_again(book, problem=PROBLEM), id="all are gone"),
-        pytest.param(lambda book: look_again(book, A, B, signature="another"), id="a signature"),
+        pytest.param(lambda book: read_back_later(book, A, B), id="nothing"),
+        pytest.param(lambda book: read_back_later(book, file(A.path, size=11), B), id="a size"),
+        pytest.param(lambda book: read_back_later(book, A, file(B.path, mtime_ns=6, inode=8)), id="a time"),
+        pytest.param(lambda book: read_back_later(book, file(A.path, inode=9), B), id="an inode"),
+        pytest.param(lambda book: read_back_later(book, A, B, file("generated_images/c.png")), id="one more"),
+        pytest.param(lambda book: read_back_later(book, A), id="one is gone"),
+        pytest.param(lambda book: read_back_later(book, problem=PROBLEM), id="all are gone"),
+        pytest.param(lambda book: read_back_later(book, A, B, signature="another"), id="a signature"),
         pytest.param(dismiss, id="one is dismissed"),
-        pytest.param(lambda book: book.do(overview.release, [1]), id="again"),
+        pytest.param(lambda book: book.do(overview.retry_runs, [1]), id="again"),
         pytest.param(lambda book: book.do(intake.refuse_dataset, 1, PROBLEM), id="refused"),
         pytest.param(lambda book: book.take(found_run(record(note="new"), files=[A, B])), id="a record"),
         pytest.param(
@@ -340,7 +340,7 @@ def test_a_pack_that_is_damaged_counts_as_empty(book: Book, caplog: pytest.LogCa
     book.select("UPDATE packs SET packed = ?", bytes(packed))
     with caplog.at_level(logging.WARNING):
         assert book.ask(inventory.inventory, SHOES).uploaded == {}
-        look_again(book, A, B)
+        read_back_later(book, A, B)
     assert "looked for in the bucket" in caplog.text
     assert book.states("files") == ["pending", "pending"]
     assert book.select("SELECT * FROM packs") == []

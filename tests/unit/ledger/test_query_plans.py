@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from pixaris_sync.ledger import inventory, overview, rows, uploads
-from pixaris_sync.model import Delivery
+from pixaris_sync.model import DeliveryMethod
 from tests.support.ledgers import ALL, NOW, TABLE, Book, file, found_run, record, remote
 
 RUNS = 60
 CLAIM = partial(uploads.claim, selection=ALL, count=8)
 READY = partial(rows.ready_rows, selection=ALL, table_id=TABLE, count=8)
-LOOK = partial(rows.rows_to_look_for, selection=ALL, table_id=TABLE, count=8)
+LOOK = partial(rows.rows_to_read_back, selection=ALL, table_id=TABLE, count=8)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def in_the_middle(transition: Callable[..., Any], *args: Any) -> Callable[[sqlit
         pytest.param(lambda db: CLAIM(db, NOW), id="claim"),
         pytest.param(lambda db: uploads.next_upload_at(db, ALL), id="next_upload_at"),
         pytest.param(lambda db: READY(db, NOW), id="ready_rows"),
-        pytest.param(lambda db: rows.stands(db, NOW, ALL), id="stands"),
+        pytest.param(lambda db: rows.table_backlogs(db, NOW, ALL), id="backlogs"),
         pytest.param(lambda db: overview.backlog(db, ALL), id="backlog"),
         pytest.param(lambda db: overview.work_left(db, ALL), id="work_left"),
         pytest.param(inventory.unfinished_datasets, id="unfinished_datasets"),
@@ -70,7 +70,7 @@ def test_no_question_scans_or_sorts_what_it_does_not_answer(
     book: Book, operation: Callable[[sqlite3.Connection], object]
 ) -> None:
     """Goal: proportional to the answer. Method: SQLite's plan scans small tables only, sorts nothing."""
-    book.do(rows.start_delivery, TABLE, [], Delivery.STREAM, None)
+    book.do(rows.start_delivery, TABLE, [], DeliveryMethod.STREAM, None)
     found = plans(book, operation)
     assert found
     assert [step for step in found if "TEMP B-TREE" in step] == []

@@ -7,7 +7,7 @@ import pytest
 
 from pixaris_sync.ledger import rows
 from pixaris_sync.ledger.selection import Selection
-from pixaris_sync.model import DatasetKey, Delivery, RowState
+from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState
 from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, TABLE, Book, file, found_run, record, values_of
 
 DAY = rows.DAY_SECONDS
@@ -32,13 +32,13 @@ def take(book: Book, count: int = 1) -> list[rows.PendingRow]:
     return book.ready()
 
 
-def send(book: Book, found: list[rows.PendingRow], method: Delivery = Delivery.STREAM) -> int:
-    job_id = "job" if method is Delivery.LOAD else None
+def send(book: Book, found: list[rows.PendingRow], method: DeliveryMethod = DeliveryMethod.STREAM) -> int:
+    job_id = "job" if method is DeliveryMethod.LOAD else None
     return book.do(rows.start_delivery, TABLE, found, method, job_id)
 
 
 def due(book: Book, count: int = 100) -> list[rows.PendingRow]:
-    return book.do(rows.rows_to_look_for, ALL, TABLE, count)
+    return book.do(rows.rows_to_read_back, ALL, TABLE, count)
 
 
 def test_a_row_knows_its_record(book: Book) -> None:
@@ -67,8 +67,8 @@ def test_datasets_that_share_a_table_share_its_order(book: Book) -> None:
         ("a_b", name(3)),
         ("a", name(2)),
     ]
-    [stand] = book.stands()
-    assert (stand.table_id, stand.ready) == (table, 4)
+    [backlog] = book.table_backlogs()
+    assert (backlog.table_id, backlog.ready) == (table, 4)
 
 
 def test_the_intent_is_in_the_ledger_before_anything_is_sent(book: Book) -> None:
@@ -77,7 +77,7 @@ def test_the_intent_is_in_the_ledger_before_anything_is_sent(book: Book) -> None
     delivery = send(book, found)
     assert (book.states("records"), book.ready()) == (["sending", "sending"], [])
     method, job_id, sent = book.ask(rows.delivered_by, delivery)
-    assert (method, job_id, [row.sends for row in sent]) == (Delivery.STREAM, None, [1, 1])
+    assert (method, job_id, [row.sends for row in sent]) == (DeliveryMethod.STREAM, None, [1, 1])
     assert {row.id for row in sent} == {row.id for row in found}
 
 
@@ -93,7 +93,7 @@ def test_accepted_is_not_synced_until_it_was_read_back(book: Book) -> None:
     assert book.run_state(name(1)) == ("synced", None)
     kept = book.one("SELECT payload, delivery_id, state FROM records")
     assert kept == {"payload": None, "delivery_id": None, "state": "synced"}
-    assert book.stands() == []
+    assert book.table_backlogs() == []
 
 
 def test_a_run_is_synced_when_all_its_rows_are(book: Book) -> None:
@@ -102,7 +102,7 @@ def test_a_run_is_synced_when_all_its_rows_are(book: Book) -> None:
     first, second = book.ready()
     book.do(rows.confirm_rows, [first])
     assert book.run_state() == ("pending", None)
-    assert book.ask(rows.synced_twins, [second]) == {second.id: {second.run.dataset_key: 1}}
+    assert book.ask(rows.equal_synced, [second]) == {second.id: {second.run.dataset_key: 1}}
     book.do(rows.confirm_rows, [second])
     assert book.run_state() == ("synced", None)
 
@@ -111,7 +111,7 @@ def test_a_row_in_doubt_is_looked_for_and_not_sent(book: Book) -> None:
     """Goal: a lost answer is no second row. Method: doubt, then look too early and in time."""
     found = take(book)
     send(book, found)
-    book.do(rows.doubt_rows, found, PROBLEM, next_attempt_at=NOW + 5)
+    book.do(rows.mark_in_doubt, found, PROBLEM, next_attempt_at=NOW + 5)
     assert book.run_state(name(1)) == ("failing", PROBLEM.cause)
     assert (book.ready(), due(book)) == ([], [])
     book.now = NOW + 5
@@ -119,7 +119,7 @@ def test_a_row_in_doubt_is_looked_for_and_not_sent(book: Book) -> None:
     assert (row.state, row.attempts, row.since) == (RowState.IN_DOUBT, 1, NOW)
 
     def later(db: object, now: float) -> None:
-        rows.look_again(db, [row], next_attempt_at=now + 5)  # type: ignore[arg-type]
+        rows.read_back_later(db, [row], next_attempt_at=now + 5)  # type: ignore[arg-type]
 
     book.do(later)
     assert due(book) == []
@@ -132,7 +132,7 @@ def test_a_row_whose_fate_cannot_be_asked_says_why_until_it_is_known(book: Book)
     found = take(book)
     send(book, found)
     book.do(rows.accept_rows, found)
-    book.do(rows.trouble_rows, found, PROBLEM)
+    book.do(rows.note_trouble, found, PROBLEM)
     assert (book.states("records"), book.run_state(name(1))) == (["accepted"], ("failing", PROBLEM.cause))
     book.do(rows.confirm_rows, due(book))
     assert book.run_state(name(1)) == ("synced", None)
@@ -142,13 +142,13 @@ def test_a_row_that_was_not_taken_is_sent_again_later(book: Book) -> None:
     """Goal: backoff is in the ledger. Method: put off with a problem, by load job from now on."""
     found = take(book)
     send(book, found)
-    book.do(rows.put_off_rows, found, PROBLEM, next_attempt_at=NOW + 60, by_load=True)
+    book.do(rows.reschedule_rows, found, PROBLEM, next_attempt_at=NOW + 60, by_load=True)
     assert book.run_state(name(1)) == ("failing", PROBLEM.cause)
-    [stand] = book.stands()
-    assert (stand.ready, stand.by_load, stand.next_at) == (0, False, NOW + 60)
+    [backlog] = book.table_backlogs()
+    assert (backlog.ready, backlog.by_load, backlog.next_at) == (0, False, NOW + 60)
     book.now = NOW + 60
-    [stand] = book.stands()
-    assert (stand.ready, stand.by_load, stand.next_at) == (1, True, None)
+    [backlog] = book.table_backlogs()
+    assert (backlog.ready, backlog.by_load, backlog.next_at) == (1, True, None)
     [row] = book.ready()
     assert (row.attempts, row.sends) == (1, 1)
 
@@ -157,7 +157,7 @@ def test_a_row_that_was_only_stopped_by_its_neighbour_has_not_failed(book: Book)
     """Goal: no blame. Method: put off without a problem."""
     found = take(book)
     send(book, found)
-    book.do(rows.put_off_rows, found)
+    book.do(rows.reschedule_rows, found)
     assert book.run_state(name(1)) == ("pending", None)
     assert book.ready()[0].attempts == 0
 
@@ -173,9 +173,9 @@ def test_a_refused_batch_is_halved_without_using_up_attempts(book: Book) -> None
         if name(3) not in [row.run.run for row in batch]:
             book.do(rows.confirm_rows, batch)
         elif len(batch) > 1:
-            book.do(rows.put_off_rows, batch, PROBLEM, batch_limit=len(batch) // 2)
+            book.do(rows.reschedule_rows, batch, PROBLEM, batch_limit=len(batch) // 2)
         else:
-            book.do(rows.give_up_rows, batch, PROBLEM)
+            book.do(rows.quarantine_rows, batch, PROBLEM)
     assert sizes[0] == 8
     states = {row["name"]: row["state"] for row in book.select("SELECT name, state FROM runs")}
     assert states == {name(n): "quarantined" if n == 3 else "synced" for n in range(1, 9)}
@@ -185,29 +185,29 @@ def test_a_quarantined_row_waits_for_somebody(book: Book) -> None:
     """Goal: nothing is retried without hope. Method: give up; nothing is ready or due for ever."""
     found = take(book)
     send(book, found)
-    book.do(rows.give_up_rows, found, PROBLEM)
+    book.do(rows.quarantine_rows, found, PROBLEM)
     book.now += 365 * DAY
     assert book.run_state(name(1)) == ("quarantined", PROBLEM.cause)
-    assert (book.ready(), due(book), book.stands()) == ([], [], [])
+    assert (book.ready(), due(book), book.table_backlogs()) == ([], [], [])
 
 
 def test_a_crash_puts_streamed_rows_in_doubt_and_keeps_load_jobs(book: Book) -> None:
     """Goal: exactly once across crashes. Method: one delivery of each kind, then recovery."""
     streamed, loaded = take(book, 2)
     send(book, [streamed])
-    delivery = send(book, [loaded], Delivery.LOAD)
+    delivery = send(book, [loaded], DeliveryMethod.LOAD)
     assert book.do(rows.recover_deliveries) == 1
     assert [row.id for row in due(book)] == [streamed.id]
-    [stand] = book.stands()
-    assert stand.unfinished_load == delivery
+    [backlog] = book.table_backlogs()
+    assert backlog.unfinished_load == delivery
     method, job_id, sent = book.ask(rows.delivered_by, delivery)
-    assert (method, job_id, [row.id for row in sent]) == (Delivery.LOAD, "job", [loaded.id])
+    assert (method, job_id, [row.id for row in sent]) == (DeliveryMethod.LOAD, "job", [loaded.id])
 
 
 def test_a_restart_tries_at_once_what_was_put_off(book: Book) -> None:
     """Goal: whoever starts the program wants it tried. Method: put off for a day, restart."""
     found = take(book)
-    book.do(rows.put_off_rows, found, PROBLEM, next_attempt_at=NOW + DAY)
+    book.do(rows.reschedule_rows, found, PROBLEM, next_attempt_at=NOW + DAY)
     book.do(rows.recover_deliveries)
     assert book.ready()[0].attempts == 0
 
@@ -216,43 +216,43 @@ def test_a_table_stands_as_its_rows_do(book: Book) -> None:
     """Goal: the planner sees everything. Method: rows in each state, load jobs of today and before."""
     found = take(book, 6)
     book.do(rows.accept_rows, [found[0]])
-    book.do(rows.doubt_rows, [found[1]], PROBLEM, next_attempt_at=NOW + 9)
-    book.do(rows.put_off_rows, [found[2]], by_load=True)
+    book.do(rows.mark_in_doubt, [found[1]], PROBLEM, next_attempt_at=NOW + 9)
+    book.do(rows.reschedule_rows, [found[2]], by_load=True)
     for started_at in (NOW - DAY - 1, NOW - DAY + 1, NOW):
         book.now = started_at
-        delivery = send(book, [], Delivery.LOAD)
+        delivery = send(book, [], DeliveryMethod.LOAD)
         book.do(rows.end_delivery, delivery)
     send(book, [])
     book.now = NOW
     book.do(rows.table_changed, TABLE)
-    [stand] = book.stands()
-    assert (stand.ready, stand.by_load, stand.look, stand.next_at) == (4, True, 1, NOW + 9)
-    assert (stand.unfinished_load, stand.changed_at, stand.loads_today) == (None, NOW, 2)
+    [backlog] = book.table_backlogs()
+    assert (backlog.ready, backlog.by_load, backlog.to_read_back, backlog.next_at) == (4, True, 1, NOW + 9)
+    assert (backlog.unfinished_load, backlog.changed_at, backlog.loads_today) == (None, NOW, 2)
 
 
 def test_rows_of_open_or_other_runs_do_not_stand(book: Book) -> None:
     """Goal: nothing is planned that may not be sent. Method: a run whose file is open; then a selection."""
     take(book)
     book.take(found_run(record(name(2)), name=name(2), files=[file()]))
-    [stand] = book.stands()
-    assert stand.ready == 1
-    assert book.stands(Selection(project="other")) == []
-    assert book.stands(Selection(until=name(1))) == []
+    [backlog] = book.table_backlogs()
+    assert backlog.ready == 1
+    assert book.table_backlogs(Selection(project="other")) == []
+    assert book.table_backlogs(Selection(until=name(1))) == []
 
 
 def test_rows_that_have_failed_too_often_stand_for_a_later_pass(book: Book) -> None:
     """Goal: `sync` ends, and still looks for what is in doubt. Method: a limit of one failure."""
     first, second = take(book, 2)
-    book.do(rows.put_off_rows, [first], PROBLEM)
-    book.do(rows.doubt_rows, [second], PROBLEM, next_attempt_at=NOW)
-    [stand] = book.stands(Selection(attempts_limit=1))
-    assert (stand.ready, stand.look) == (0, 1)
+    book.do(rows.reschedule_rows, [first], PROBLEM)
+    book.do(rows.mark_in_doubt, [second], PROBLEM, next_attempt_at=NOW)
+    [backlog] = book.table_backlogs(Selection(attempts_limit=1))
+    assert (backlog.ready, backlog.to_read_back) == (0, 1)
 
 
 def test_deliveries_of_long_ago_are_forgotten_unless_open(book: Book) -> None:
     """Goal: the ledger does not grow for ever. Method: end one today, when old ones are there."""
     [row] = take(book)
-    old, opened = send(book, []), send(book, [row], Delivery.LOAD)
+    old, opened = send(book, []), send(book, [row], DeliveryMethod.LOAD)
     book.do(rows.end_delivery, old)
     book.now = NOW + 3 * DAY
     fresh = send(book, [])

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pixaris_sync.ledger import intake, overview, rows, uploads
 from pixaris_sync.ledger.runs import Problem
-from pixaris_sync.model import Delivery
+from pixaris_sync.model import DeliveryMethod
 from tests.support.ledgers import ALL, TABLE, Book, file, found_run, record
 
 RUNS = [f"20240101-00000{number}_x" for number in range(3)]
@@ -182,7 +182,7 @@ class Ledger(RuleBasedStateMachine):
     def put_a_file_off(self, problem: Problem, *, in_doubt: bool) -> None:
         task = self.tasks.pop()
         now = self.book.now
-        self.book.do(uploads.put_off_upload, task, problem, next_attempt_at=now, in_doubt=in_doubt)
+        self.book.do(uploads.reschedule_upload, task, problem, next_attempt_at=now, in_doubt=in_doubt)
         one = self.model_file(task)
         one.state, one.cause = "pending", problem.cause
 
@@ -190,7 +190,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(problem=problems)
     def give_a_file_up(self, problem: Problem) -> None:
         task = self.tasks.pop()
-        self.book.do(uploads.give_up_upload, task, problem)
+        self.book.do(uploads.quarantine_upload, task, problem)
         one = self.model_file(task)
         same = one.version == task.version.size
         one.state, one.cause = ("quarantined", problem.cause) if same else ("pending", None)
@@ -205,8 +205,8 @@ class Ledger(RuleBasedStateMachine):
     # -- rows ----------------------------------------------------------------------------------------------
 
     @precondition(lambda self: not self.sending)
-    @rule(method=st.sampled_from(Delivery), count=st.integers(1, 4))
-    def send_rows(self, method: Delivery, count: int) -> None:
+    @rule(method=st.sampled_from(DeliveryMethod), count=st.integers(1, 4))
+    def send_rows(self, method: DeliveryMethod, count: int) -> None:
         waiting = [
             row
             for run in self.model.values()
@@ -229,11 +229,11 @@ class Ledger(RuleBasedStateMachine):
         if outcome == "accepted":
             self.book.do(rows.accept_rows, found)
         elif outcome == "in_doubt":
-            self.book.do(rows.doubt_rows, found, problem, next_attempt_at=self.book.now)
+            self.book.do(rows.mark_in_doubt, found, problem, next_attempt_at=self.book.now)
         elif outcome == "pending":
-            self.book.do(rows.put_off_rows, found, problem)
+            self.book.do(rows.reschedule_rows, found, problem)
         else:
-            self.book.do(rows.give_up_rows, found, problem)
+            self.book.do(rows.quarantine_rows, found, problem)
         for row in map(self.model_row, found):
             row.state = outcome
             row.cause = None if outcome == "accepted" else problem.cause
@@ -241,12 +241,12 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 4), seen=st.booleans())
     def look_for_rows(self, count: int, *, seen: bool) -> None:
-        found = self.book.do(rows.rows_to_look_for, ALL, TABLE, count)
+        found = self.book.do(rows.rows_to_read_back, ALL, TABLE, count)
         assert all(self.model[row.run.run].ready for row in found)
         if seen:
             self.book.do(rows.confirm_rows, found)
         else:
-            self.book.do(rows.put_off_rows, found, by_load=True)
+            self.book.do(rows.reschedule_rows, found, by_load=True)
         for row in map(self.model_row, found):
             row.state, row.cause = ("synced" if seen else "pending"), None
             row.taken = row.taken and seen
@@ -255,7 +255,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        loads = [row for row in self.sending if self._method(row) == Delivery.LOAD]
+        loads = [row for row in self.sending if self._method(row) == DeliveryMethod.LOAD]
         for name in ("recover_uploads", "recover_deliveries"):
             self.book.do(getattr(uploads if name == "recover_uploads" else rows, name))
         for row in self.sending:
@@ -288,7 +288,7 @@ class Ledger(RuleBasedStateMachine):
                 for row in run.rows.values():
                     if row.state == "quarantined":
                         row.state, row.cause = ("in_doubt" if row.taken else "pending"), None
-        self.book.do(overview.release, None)
+        self.book.do(overview.retry_runs, None)
 
     # -- what must hold ------------------------------------------------------------------------------------
 

@@ -175,7 +175,7 @@ def test_a_file_that_changed_on_the_way_is_not_given_up_for_its_past(book: Book)
     take(book, RUN, 1)
     [task] = book.claim()
     book.do(intake.take_in_runs, book.dataset(), [found_run(files=[file(task.path, size=2)])])
-    book.do(uploads.give_up_upload, task, PROBLEM)
+    book.do(uploads.quarantine_upload, task, PROBLEM)
     assert book.run_state() == ("pending", None)
     assert len(book.claim()) == 1
 
@@ -184,7 +184,7 @@ def test_a_file_that_is_put_off_waits_and_its_run_says_why(book: Book) -> None:
     """Goal: backoff is in the ledger. Method: fail once; claim too early and in time."""
     take(book, RUN, 1)
     [task] = book.claim()
-    book.do(uploads.put_off_upload, task, PROBLEM, next_attempt_at=NOW + 60, in_doubt=True)
+    book.do(uploads.reschedule_upload, task, PROBLEM, next_attempt_at=NOW + 60, in_doubt=True)
     assert book.run_state() == ("failing", PROBLEM.cause)
     assert book.claim() == []
     assert book.ask(uploads.next_upload_at, ALL) == NOW + 60
@@ -199,7 +199,7 @@ def test_a_mended_file_clears_its_run_although_others_are_open(book: Book) -> No
     """Goal: no stale cause, after a restart either. Method: fail, restart, upload one of two files."""
     take(book, RUN, 1, 2)
     first, second = book.claim()
-    book.do(uploads.put_off_upload, first, PROBLEM, next_attempt_at=NOW, in_doubt=False)
+    book.do(uploads.reschedule_upload, first, PROBLEM, next_attempt_at=NOW, in_doubt=False)
     book.do(uploads.unclaim, second, in_doubt=False)
     book.do(uploads.recover_uploads)
     assert book.run_state() == ("failing", PROBLEM.cause)
@@ -214,17 +214,17 @@ def test_a_pass_leaves_what_has_failed_too_often(book: Book) -> None:
     limited = Selection(attempts_limit=2)
     for _ in range(2):
         [task] = book.claim(selection=limited)
-        book.do(uploads.put_off_upload, task, PROBLEM, next_attempt_at=NOW, in_doubt=False)
+        book.do(uploads.reschedule_upload, task, PROBLEM, next_attempt_at=NOW, in_doubt=False)
     assert book.claim(selection=limited) == []
     assert book.ask(uploads.next_upload_at, limited) is None
     assert len(book.claim()) == 1
 
 
 def test_one_quarantined_file_does_not_stop_its_neighbours(book: Book) -> None:
-    """Goal: the run is stuck, its other files go on. Method: give up one of two."""
+    """Goal: the run is quarantined, its other files go on. Method: give up one of two."""
     take(book, RUN, 1, 2)
     first, second = book.claim()
-    book.do(uploads.give_up_upload, first, PROBLEM)
+    book.do(uploads.quarantine_upload, first, PROBLEM)
     book.upload(second)
     assert book.run_state() == ("quarantined", PROBLEM.cause)
     assert (book.states("files"), book.ready(), book.claim()) == (["quarantined", "uploaded"], [], [])
@@ -252,7 +252,7 @@ def test_a_restart_tries_at_once_what_was_put_off(book: Book) -> None:
     """Goal: whoever starts the program wants it tried. Method: put off for a day, restart."""
     take(book, RUN, 1)
     [task] = book.claim()
-    book.do(uploads.put_off_upload, task, PROBLEM, next_attempt_at=NOW + 86400, in_doubt=False)
+    book.do(uploads.reschedule_upload, task, PROBLEM, next_attempt_at=NOW + 86400, in_doubt=False)
     assert book.do(uploads.recover_uploads) == 0
     [again] = book.claim()
     assert again.attempts == 0
@@ -262,7 +262,7 @@ def test_content_of_a_dict_is_dropped_only_when_it_is_there(book: Book) -> None:
     """Goal: nothing is lost on failure. Method: fail, look, succeed, look."""
     book.take(found_run(intake.FoundRecord(record(), (inline("score.json", b"{}"),))))
     [task] = book.claim()
-    book.do(uploads.put_off_upload, task, PROBLEM, next_attempt_at=NOW, in_doubt=False)
+    book.do(uploads.reschedule_upload, task, PROBLEM, next_attempt_at=NOW, in_doubt=False)
     [task] = book.claim()
     assert task.content == b"{}"
     receipt = uploads.Receipt(task, remote(task, crc32c=3, generation=4), was_there=False)

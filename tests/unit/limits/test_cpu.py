@@ -24,7 +24,7 @@ def used_by_time(
     now = used = 0.0
     told = [(now, used)]
     while now < seconds:
-        while pause := governor.pause_seconds(now, used):
+        while pause := governor.throttle_seconds(now, used):
             now += pause
             told.append((now, used))
         item = dice.uniform(*item_seconds)
@@ -64,10 +64,10 @@ def test_large_items_are_paid_for_afterwards() -> None:
 def test_idle_time_earns_little_credit() -> None:
     """Goal: no full speed after an idle hour. Method: an hour without work, then work."""
     governor = CpuGovernor(20)
-    governor.pause_seconds(0.0, 0.0)
-    governor.pause_seconds(3_600.0, 0.0)
-    assert governor.pause_seconds(3_600.0, 0.2 * CREDIT_SECONDS) == 0
-    assert governor.pause_seconds(3_600.0, 0.2 * CREDIT_SECONDS + 0.05) == pytest.approx(
+    governor.throttle_seconds(0.0, 0.0)
+    governor.throttle_seconds(3_600.0, 0.0)
+    assert governor.throttle_seconds(3_600.0, 0.2 * CREDIT_SECONDS) == 0
+    assert governor.throttle_seconds(3_600.0, 0.2 * CREDIT_SECONDS + 0.05) == pytest.approx(
         0.25 + CREDIT_SECONDS
     )
 
@@ -81,7 +81,7 @@ def test_work_comes_in_bursts() -> None:
 
 def test_what_was_used_before_is_not_held_against_anyone() -> None:
     """Goal: imports before the first question cost no pause. Method: begin with a second used."""
-    assert CpuGovernor(10).pause_seconds(5.0, 1.0) == 0
+    assert CpuGovernor(10).throttle_seconds(5.0, 1.0) == 0
 
 
 def test_without_a_limit_nothing_pauses() -> None:
@@ -89,11 +89,11 @@ def test_without_a_limit_nothing_pauses() -> None:
     assert CpuGovernor(50).max_cpu_percent == 50
     governor = CpuGovernor()
     assert governor.max_cpu_percent is None
-    assert [governor.pause_seconds(step, 2.0 * step) for step in range(5)] == [0.0] * 5
+    assert [governor.throttle_seconds(step, 2.0 * step) for step in range(5)] == [0.0] * 5
     governor.change(50)
-    assert [governor.pause_seconds(5.0 + step, 10.0 + step) > 0 for step in range(2)] == [False, True]
+    assert [governor.throttle_seconds(5.0 + step, 10.0 + step) > 0 for step in range(2)] == [False, True]
     governor.change(None)
-    assert governor.pause_seconds(9.0, 99.0) == 0
+    assert governor.throttle_seconds(9.0, 99.0) == 0
 
 
 @pytest.mark.parametrize("percent", [0, -5])
@@ -107,7 +107,7 @@ def test_a_real_process_keeps_to_it() -> None:
     """Goal: it works with the clocks it is meant for. Method: burn real time at 30 %."""
     governor, began, used_before = CpuGovernor(30), time.monotonic(), time.process_time()
     while time.monotonic() - began < 2:
-        if pause := governor.pause_seconds(time.monotonic(), time.process_time()):
+        if pause := governor.throttle_seconds(time.monotonic(), time.process_time()):
             time.sleep(pause)
         else:
             sum(range(20_000))

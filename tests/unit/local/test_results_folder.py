@@ -331,7 +331,7 @@ def test_a_line_longer_than_the_limit_is_read_whole(root: Path) -> None:
 def test_a_line_too_long_to_hold_is_damaged_and_its_neighbours_go_on(root: Path) -> None:
     """Goal: bounded memory. Method: a small limit; a longer line between two records, then a torn one."""
     tracking(root).write_bytes(line(1) + b"\n" + b"x" * 5000 + b"\n" + line(2) + b"\n" + b"y" * 3000)
-    tail = read(results(root, max_line_bytes=1000))
+    tail = read(results(root, line_bytes_max=1000))
     assert runs(tail) == [name(1), name(2)]
     assert [damaged.line for damaged in tail.damaged] == [2]
     assert tail.torn_bytes == 3000

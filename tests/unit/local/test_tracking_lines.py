@@ -76,7 +76,7 @@ def test_a_line_over_the_limit_is_counted_and_hashed_but_not_held(
 ) -> None:
     """Goal: one huge line costs no memory and moves nobody else. Method: a small limit, arbitrary blocks."""
     lines, blocks = case
-    reader = LineReader(max_line_bytes=limit)
+    reader = LineReader(line_bytes_max=limit)
     found: list[RawLine] = []
     for block in blocks:
         found += reader.feed(block)

@@ -11,7 +11,7 @@ import pytest
 from pixaris_sync.errors import Failure, LocalFileError
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey
-from pixaris_sync.pipeline.discovery import CLOCK_TICK_SECONDS, Look
+from pixaris_sync.pipeline.discovery import CLOCK_TICK_SECONDS, ScanDepth
 from pixaris_sync.pipeline.rounds import Rounds
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ class StubEngine:
 
     def __init__(self, root: Path) -> None:
         self.unfinished: set[DatasetKey] = set()
-        self.asked: list[tuple[DatasetKey | None, Look]] = []
+        self.asked: list[tuple[DatasetKey | None, ScanDepth]] = []
         self.away = False
         self.context = SimpleNamespace(
             results=LocalResults(root, TRACKING_FILE),
@@ -37,13 +37,13 @@ class StubEngine:
     async def _apply(self, _: Callable[..., Any]) -> set[DatasetKey]:
         return self.unfinished
 
-    def look_at(self, key: DatasetKey, look: Look) -> None:
-        self.asked.append((key, look))
+    def scan_soon(self, key: DatasetKey, depth: ScanDepth) -> None:
+        self.asked.append((key, depth))
 
-    async def look_at_all(self, look: Look) -> None:
+    async def scan_all_soon(self, depth: ScanDepth) -> None:
         if self.away:
             raise LocalFileError("open", "the folder", "gone", failure=Failure.TRANSIENT)
-        self.asked.append((None, look))
+        self.asked.append((None, depth))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def rounds(engine: StubEngine) -> Rounds:
     """After the first round, which has everything scanned."""
     rounds = Rounds(cast("Any", engine))
     await rounds.make()
-    assert engine.asked == [(None, Look.FOLDERS)]
+    assert engine.asked == [(None, ScanDepth.FOLDERS)]
     engine.asked.clear()
     return rounds
 
@@ -104,7 +104,7 @@ async def test_a_dataset_that_changed_is_scanned(
     change(root / "shop" / "shoes")
     stamp(root / "shop" / "shoes")
     await rounds.make()
-    assert engine.asked == [(SHOES, Look.FOLDERS)]
+    assert engine.asked == [(SHOES, ScanDepth.FOLDERS)]
     await rounds.make()
     assert len(engine.asked) == 1
 
@@ -116,7 +116,7 @@ async def test_what_the_ledger_calls_unfinished_is_scanned_each_time(
     engine.unfinished = {HATS, DatasetKey("shop", "gone")}
     await rounds.make()
     await rounds.make()
-    assert engine.asked == [(HATS, Look.FOLDERS)] * 2
+    assert engine.asked == [(HATS, ScanDepth.FOLDERS)] * 2
 
 
 async def test_what_has_just_changed_is_scanned_once_more(engine: StubEngine, root: Path) -> None:
@@ -125,7 +125,7 @@ async def test_what_has_just_changed_is_scanned_once_more(engine: StubEngine, ro
     rounds = Rounds(cast("Any", engine))
     await rounds.make()
     await rounds.make()
-    assert engine.asked == [(None, Look.FOLDERS), (HATS, Look.FOLDERS)]
+    assert engine.asked == [(None, ScanDepth.FOLDERS), (HATS, ScanDepth.FOLDERS)]
 
 
 async def test_a_dataset_or_problem_that_comes_or_goes_has_everything_listed_anew(
@@ -134,10 +134,10 @@ async def test_a_dataset_or_problem_that_comes_or_goes_has_everything_listed_ane
     """Goal: notes about the folder are kept up. Method: a new dataset, then a link in the place of one."""
     (root / "shop" / "new").mkdir()
     await rounds.make()
-    assert engine.asked == [(None, Look.FOLDERS)]
+    assert engine.asked == [(None, ScanDepth.FOLDERS)]
     (root / "shop" / "link").symlink_to(root)
     await rounds.make()
-    assert engine.asked == [(None, Look.FOLDERS)] * 2
+    assert engine.asked == [(None, ScanDepth.FOLDERS)] * 2
 
 
 async def test_a_round_that_fails_is_made_up_for(engine: StubEngine, rounds: Rounds, root: Path) -> None:
@@ -148,7 +148,7 @@ async def test_a_round_that_fails_is_made_up_for(engine: StubEngine, rounds: Rou
         await rounds.make()
     engine.away = False
     await rounds.make()
-    assert engine.asked == [(None, Look.FOLDERS)]
+    assert engine.asked == [(None, ScanDepth.FOLDERS)]
 
 
 async def test_a_dataset_that_cannot_be_looked_into_is_scanned_each_time(
@@ -168,4 +168,4 @@ async def test_a_dataset_that_cannot_be_looked_into_is_scanned_each_time(
         await rounds.make()
     await rounds.make()
     await rounds.make()
-    assert engine.asked == [(SHOES, Look.FOLDERS)] * 3
+    assert engine.asked == [(SHOES, ScanDepth.FOLDERS)] * 3

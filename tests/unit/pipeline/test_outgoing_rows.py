@@ -56,8 +56,8 @@ def test_records_that_differ_by_a_type_only_need_a_row_each() -> None:
 @pytest.mark.parametrize(("synced", "found"), [(0, [1]), (1, [])])
 def test_the_row_of_a_synced_record_answers_for_no_other(synced: int, found: list[int]) -> None:
     """Goal: what is synced keeps its row. Method: one row, and an equal record that is synced or not."""
-    twins = {1: {DatasetKey(RUN.project, RUN.dataset): synced}}
-    there, _ = sort_by_presence([mapped(1, "a")], [read("a")], twins, DESTINATION)
+    equals = {1: {DatasetKey(RUN.project, RUN.dataset): synced}}
+    there, _ = sort_by_presence([mapped(1, "a")], [read("a")], equals, DESTINATION)
     assert [row.id for row in there] == found
 
 

@@ -12,10 +12,10 @@ import pytest
 SCRIPT = """
 import sys, threading
 from pathlib import Path
-from pixaris_sync.process.memory import share_one_pool
+from pixaris_sync.process.memory import limit_arenas
 
 if sys.argv[1] == "shared":
-    share_one_pool()
+    limit_arenas()
 held, rest = [], threading.Event()
 filled = threading.Barrier(5)
 

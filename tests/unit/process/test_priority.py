@@ -10,7 +10,7 @@ import pytest
 
 from pixaris_sync.process import priority
 
-#: What a process tells of its threads: one was there before `step_back`, one came after.
+#: What a process tells of its threads: one was there before `lower_priority`, one came after.
 CHILD = """
 import ctypes, errno, json, os, platform, sys, threading
 from pathlib import Path
@@ -19,7 +19,7 @@ from pixaris_sync.process import priority
 stop = threading.Event()
 threading.Thread(target=stop.wait, daemon=True).start()
 {before}
-reached = priority.step_back()
+reached = priority.lower_priority()
 threading.Thread(target=stop.wait, daemon=True).start()
 get = {{"x86_64": 252, "aarch64": 31}}.get(platform.machine())
 libc = ctypes.CDLL(None)
@@ -58,7 +58,7 @@ def test_all_threads_step_back_also_those_of_later() -> None:
 
 def test_it_can_be_done_twice() -> None:
     """Goal: a service manager's settings are no error. Method: step back before stepping back."""
-    told = step_back_in_a_child("priority.step_back()")
+    told = step_back_in_a_child("priority.lower_priority()")
     assert told["reached"] == ["nice", "batch", "io-idle"]
     assert told["nice"] == [priority.NICENESS] * 3
 

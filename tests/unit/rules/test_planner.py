@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixaris_sync.model import Delivery
+from pixaris_sync.model import DeliveryMethod
 from pixaris_sync.rules.planner import (
     FinishLoad,
-    LookForRows,
     Plan,
+    ReadBack,
     RowLimits,
     SendRows,
-    TableStand,
+    TableBacklog,
     delivery_method,
     plan_rows,
 )
@@ -32,7 +32,7 @@ BULK = replace(LIMITS, bulk=True)
 
 
 def plan(
-    *stands: TableStand,
+    *backlogs: TableBacklog,
     busy: tuple[str, ...] = (),
     sent_at: dict[str, float] | None = None,
     uploads_idle: bool = True,
@@ -40,71 +40,71 @@ def plan(
     now: float = NOW,
 ) -> Plan:
     return plan_rows(
-        stands, now=now, busy=busy, sent_at=sent_at or {}, uploads_idle=uploads_idle, limits=limits
+        backlogs, now=now, busy=busy, sent_at=sent_at or {}, uploads_idle=uploads_idle, limits=limits
     )
 
 
 def test_ready_rows_are_streamed() -> None:
     """Goal: the steady state. Method: a settled table with one row."""
-    assert plan(TableStand("t", ready=1)) == Plan((SendRows("t", Delivery.STREAM, 10),), None)
+    assert plan(TableBacklog("t", ready=1)) == Plan((SendRows("t", DeliveryMethod.STREAM, 10),), None)
 
 
 @pytest.mark.parametrize(
-    ("stand", "limits"),
+    ("backlog", "limits"),
     [
-        (TableStand("t", ready=1, by_load=True), LIMITS),
-        (TableStand("t", ready=1, changed_at=NOW - 299), LIMITS),
-        (TableStand("t", ready=1, changed_at=NOW + 2), LIMITS),
-        (TableStand("t", ready=1), BULK),
+        (TableBacklog("t", ready=1, by_load=True), LIMITS),
+        (TableBacklog("t", ready=1, changed_at=NOW - 299), LIMITS),
+        (TableBacklog("t", ready=1, changed_at=NOW + 2), LIMITS),
+        (TableBacklog("t", ready=1), BULK),
     ],
     ids=["a row asks for it", "the table changed", "it changed, and the clock was set back", "bulk"],
 )
-def test_rows_go_by_load_job_where_streaming_is_not_safe(stand: TableStand, limits: RowLimits) -> None:
+def test_rows_go_by_load_job_where_streaming_is_not_safe(backlog: TableBacklog, limits: RowLimits) -> None:
     """Goal: nothing is lost in a new table. Method: each reason by itself."""
-    assert plan(stand, limits=limits).steps == (SendRows("t", Delivery.LOAD, 100),)
+    assert plan(backlog, limits=limits).steps == (SendRows("t", DeliveryMethod.LOAD, 100),)
 
 
 def test_a_settled_table_is_streamed_to_again_even_when_the_clock_was_set_back_far() -> None:
     """Goal: no table stays in load jobs for ever. Method: a change just past, and one far ahead."""
     for changed_at in (NOW - 300, NOW + 3600):
-        stand = TableStand("t", ready=1, changed_at=changed_at)
-        assert delivery_method(stand, now=NOW, limits=LIMITS) is Delivery.STREAM
+        backlog = TableBacklog("t", ready=1, changed_at=changed_at)
+        assert delivery_method(backlog, now=NOW, limits=LIMITS) is DeliveryMethod.STREAM
 
 
 def test_what_is_not_known_is_settled_before_anything_is_sent() -> None:
     """Goal: exactly once. Method: everything at once; then without the load, then without the look."""
-    everything = TableStand("t", ready=5, look=3, unfinished_load=7)
+    everything = TableBacklog("t", ready=5, to_read_back=3, unfinished_load=7)
     assert plan(everything).steps == (FinishLoad("t", 7),)
-    assert plan(replace(everything, unfinished_load=None)).steps == (LookForRows("t", 10),)
-    assert isinstance(plan(replace(everything, unfinished_load=None, look=0)).steps[0], SendRows)
+    assert plan(replace(everything, unfinished_load=None)).steps == (ReadBack("t", 10),)
+    assert isinstance(plan(replace(everything, unfinished_load=None, to_read_back=0)).steps[0], SendRows)
 
 
 def test_rows_gather_while_files_are_uploaded() -> None:
     """Goal: large batches. Method: just sent, uploads busy; then later, then a full batch, then idle."""
-    stand, sent_at = TableStand("t", ready=9), {"t": NOW - 0.25}
-    assert plan(stand, sent_at=sent_at, uploads_idle=False) == Plan((), NOW + 0.75)
-    assert plan(stand, sent_at=sent_at, uploads_idle=False, now=NOW + 0.75).steps
-    assert plan(replace(stand, ready=10), sent_at=sent_at, uploads_idle=False).steps
-    assert plan(stand, sent_at=sent_at).steps
-    assert plan(stand, uploads_idle=False).steps
+    backlog, sent_at = TableBacklog("t", ready=9), {"t": NOW - 0.25}
+    assert plan(backlog, sent_at=sent_at, uploads_idle=False) == Plan((), NOW + 0.75)
+    assert plan(backlog, sent_at=sent_at, uploads_idle=False, now=NOW + 0.75).steps
+    assert plan(replace(backlog, ready=10), sent_at=sent_at, uploads_idle=False).steps
+    assert plan(backlog, sent_at=sent_at).steps
+    assert plan(backlog, uploads_idle=False).steps
 
 
 def test_load_jobs_are_spaced_by_their_own_measure() -> None:
     """Goal: the day's load jobs last. Method: the same moment for stream and load."""
-    stand, sent_at = TableStand("t", ready=1), {"t": NOW - 2}
-    assert plan(stand, sent_at=sent_at, uploads_idle=False).steps
-    assert plan(stand, sent_at=sent_at, uploads_idle=False, limits=BULK) == Plan((), NOW + 3)
+    backlog, sent_at = TableBacklog("t", ready=1), {"t": NOW - 2}
+    assert plan(backlog, sent_at=sent_at, uploads_idle=False).steps
+    assert plan(backlog, sent_at=sent_at, uploads_idle=False, limits=BULK) == Plan((), NOW + 3)
 
 
 def test_a_table_at_its_daily_limit_rests_and_others_do_not() -> None:
     """Goal: BigQuery's quota holds, per table. Method: one table at the limit, one below, one streaming."""
-    full = TableStand("full", ready=1, by_load=True, loads_today=20)
-    below = TableStand("below", ready=1, by_load=True, loads_today=19)
-    streamed = TableStand("streamed", ready=1, loads_today=20)
+    full = TableBacklog("full", ready=1, by_load=True, loads_today=20)
+    below = TableBacklog("below", ready=1, by_load=True, loads_today=19)
+    streamed = TableBacklog("streamed", ready=1, loads_today=20)
     found = plan(full, below, streamed)
     assert [(step.table_id, getattr(step, "method", None)) for step in found.steps] == [
-        ("below", Delivery.LOAD),
-        ("streamed", Delivery.STREAM),
+        ("below", DeliveryMethod.LOAD),
+        ("streamed", DeliveryMethod.STREAM),
     ]
     assert found.wake_at == NOW + 3600
     assert plan(replace(full, next_at=NOW + 5)).wake_at == NOW + 5
@@ -113,7 +113,7 @@ def test_a_table_at_its_daily_limit_rests_and_others_do_not() -> None:
 def test_nothing_is_planned_for_nothing() -> None:
     """Goal: quiet. Method: no tables, and one whose rows are due later."""
     assert plan() == Plan((), None)
-    assert plan(TableStand("t", next_at=NOW + 7), TableStand("u", next_at=NOW + 9)) == Plan((), NOW + 7)
+    assert plan(TableBacklog("t", next_at=NOW + 7), TableBacklog("u", next_at=NOW + 9)) == Plan((), NOW + 7)
 
 
 times = st.floats(min_value=-400.0, max_value=400.0)
@@ -130,14 +130,14 @@ limits_strategy = st.builds(
 
 
 @st.composite
-def table_stands(draw: st.DrawFn) -> list[TableStand]:
+def table_stands(draw: st.DrawFn) -> list[TableBacklog]:
     names = draw(st.lists(st.sampled_from("abcde"), unique=True))
     return [
-        TableStand(
+        TableBacklog(
             name,
             ready=draw(st.integers(0, 30)),
             by_load=draw(st.booleans()),
-            look=draw(st.integers(0, 3)),
+            to_read_back=draw(st.integers(0, 3)),
             unfinished_load=draw(st.none() | st.integers(1, 9)),
             changed_at=draw(st.none() | times.map(NOW.__add__)),
             loads_today=draw(st.integers(0, 6)),
@@ -148,14 +148,14 @@ def table_stands(draw: st.DrawFn) -> list[TableStand]:
 
 
 @given(
-    stands=table_stands(),
+    backlogs=table_stands(),
     limits=limits_strategy,
     busy=st.sets(st.sampled_from("abcde")),
     sent_at=st.dictionaries(st.sampled_from("abcde"), times.map(NOW.__add__)),
     uploads_idle=st.booleans(),
 )
 def test_every_plan_keeps_the_rules(
-    stands: list[TableStand],
+    backlogs: list[TableBacklog],
     limits: RowLimits,
     busy: set[str],
     sent_at: dict[str, float],
@@ -163,31 +163,36 @@ def test_every_plan_keeps_the_rules(
     uploads_idle: bool,
 ) -> None:
     """Goal: the rules of the module hold for any input. Method: check each against what was planned."""
-    found = plan_rows(stands, now=NOW, busy=busy, sent_at=sent_at, uploads_idle=uploads_idle, limits=limits)
-    by_table = {stand.table_id: stand for stand in stands}
+    found = plan_rows(backlogs, now=NOW, busy=busy, sent_at=sent_at, uploads_idle=uploads_idle, limits=limits)
+    by_table = {backlog.table_id: backlog for backlog in backlogs}
     tables = [step.table_id for step in found.steps]
     assert len(tables) == len(set(tables))
     assert not busy & set(tables)
     for step in found.steps:
-        stand = by_table[step.table_id]
+        backlog = by_table[step.table_id]
         if isinstance(step, SendRows):
-            assert stand.ready
-            assert not stand.look
-            assert stand.unfinished_load is None
+            assert backlog.ready
+            assert not backlog.to_read_back
+            assert backlog.unfinished_load is None
             assert 1 <= step.count <= max(limits.stream_rows_limit, limits.load_rows_limit)
             changed = (
-                stand.changed_at is not None and abs(NOW - stand.changed_at) < limits.table_settle_seconds
+                backlog.changed_at is not None and abs(NOW - backlog.changed_at) < limits.table_settle_seconds
             )
-            if changed or stand.by_load or limits.bulk:
-                assert step.method is Delivery.LOAD
-            if step.method is Delivery.LOAD:
-                assert stand.loads_today < limits.loads_per_day_limit
+            if changed or backlog.by_load or limits.bulk:
+                assert step.method is DeliveryMethod.LOAD
+            if step.method is DeliveryMethod.LOAD:
+                assert backlog.loads_today < limits.loads_per_day_limit
     if found.wake_at is not None:
         assert found.wake_at > NOW
     planned = set(tables) | busy
-    for stand in stands:
-        waits = stand.ready or stand.look or stand.unfinished_load is not None or stand.next_at is not None
-        if waits and stand.table_id not in planned:
+    for backlog in backlogs:
+        waits = (
+            backlog.ready
+            or backlog.to_read_back
+            or backlog.unfinished_load is not None
+            or backlog.next_at is not None
+        )
+        if waits and backlog.table_id not in planned:
             assert found.wake_at is not None, "a table that waits must wake the planner"
 
 
@@ -205,8 +210,8 @@ def test_every_ready_row_is_sent_in_the_end(
     sent_at: dict[str, float] = {}
     loads: list[tuple[str, float]] = []
     for _ in range(2000):
-        stands = [
-            TableStand(
+        backlogs = [
+            TableBacklog(
                 table,
                 ready=count,
                 changed_at=NOW + changed[table] if table in changed else None,
@@ -215,16 +220,21 @@ def test_every_ready_row_is_sent_in_the_end(
             for table, count in left.items()
             if count
         ]
-        if not stands:
+        if not backlogs:
             break
         found = plan_rows(
-            stands, now=now, busy=(), sent_at=sent_at, uploads_idle=now - NOW >= uploads_until, limits=limits
+            backlogs,
+            now=now,
+            busy=(),
+            sent_at=sent_at,
+            uploads_idle=now - NOW >= uploads_until,
+            limits=limits,
         )
         for step in found.steps:
             assert isinstance(step, SendRows)
             left[step.table_id] -= min(step.count, left[step.table_id])
             sent_at[step.table_id] = now
-            if step.method is Delivery.LOAD:
+            if step.method is DeliveryMethod.LOAD:
                 loads.append((step.table_id, now))
         if not found.steps:
             assert found.wake_at is not None

@@ -14,7 +14,7 @@ from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.wiring import open_known_ledger, ports, read_overview, settings_for
 from pixaris_sync.errors import SyncError
-from pixaris_sync.ledger.overview import find_runs, release
+from pixaris_sync.ledger.overview import find_runs, retry_runs
 from pixaris_sync.process.ownership import read_owner
 from pixaris_sync.rules.names import printable_line
 from pixaris_sync.settings import Settings
@@ -31,7 +31,7 @@ def show_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool)
     return Exit.OK
 
 
-def release_runs(
+def retry(
     names: Sequence[str], flags: Mapping[str, Any], config: Path | None, *, all_runs: bool, as_json: bool
 ) -> Exit:
     """Take quarantined runs up again."""
@@ -42,7 +42,7 @@ def release_runs(
     settings = settings_for(flags, config)
     ledger = open_known_ledger(settings)
     try:
-        released: int = ledger.write(partial(_release, names=names, now=time.time()))
+        released: int = ledger.write(partial(_retry, names=names, now=time.time()))
     finally:
         ledger.close()
     owner = read_owner(settings.ledger_path.with_suffix(".owner"))
@@ -56,9 +56,9 @@ def release_runs(
     return Exit.OK
 
 
-def _release(db: Connection, *, names: Sequence[str], now: float) -> int:
+def _retry(db: Connection, *, names: Sequence[str], now: float) -> int:
     if not names:
-        return release(db, now, None)
+        return retry_runs(db, now, None)
     run_ids: list[int] = []
     for name in names:
         found = find_runs(db, name)
@@ -70,7 +70,7 @@ def _release(db: Connection, *, names: Sequence[str], now: float) -> int:
                 hint="name it as project/dataset/run, as `pixaris-sync status` does",
             )
         run_ids.extend(found)
-    return release(db, now, run_ids)
+    return retry_runs(db, now, run_ids)
 
 
 def run_verify(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
