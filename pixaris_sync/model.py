@@ -41,6 +41,39 @@ class RunKey:
         return f"{self.project}/{self.dataset}/{self.run}"
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where runs go, by the three names that GCPExperimentHandler takes.
+
+    Attributes:
+        gcp_project: the Google Cloud project's id.
+        bucket: the bucket's name.
+        bq_dataset: as Pixaris users write it, ``<gcp project>.<bigquery dataset>`` or the dataset alone.
+    """
+
+    gcp_project: str
+    bucket: str
+    bq_dataset: str
+
+    @property
+    def bq_project(self) -> str:
+        """The project that holds the BigQuery dataset: `gcp_project` unless `bq_dataset` names another."""
+        return self.bq_dataset.rpartition(".")[0] or self.gcp_project
+
+    @property
+    def bq_dataset_id(self) -> str:
+        """The BigQuery dataset's bare id."""
+        return self.bq_dataset.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something cannot go on, and what to do about it."""
+
+    cause: str
+    hint: str
+
+
 class RunState(StrEnum):
     """Where a run stands. Each run is in exactly one of these."""
 

@@ -7,10 +7,12 @@ from contextlib import closing
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 from pixaris_sync.errors import LedgerDamagedError, LedgerEmptyError, LedgerError
 
+T = TypeVar("T")
+#: What is applied together need not return the same.
 Operation = Callable[[sqlite3.Connection], Any]
 
 #: "PXSY": tells a ledger from any other SQLite database.
@@ -251,14 +253,14 @@ class Ledger:
             ) from None
         return results
 
-    def write(self, operation: Operation) -> Any:  # noqa: ANN401 - whatever the operation returns
+    def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run one operation in a transaction of its own; its exception is raised here."""
         [result] = self.apply([operation])
         if isinstance(result, BaseException):
             raise result
-        return result
+        return cast("T", result)
 
-    def read(self, operation: Operation) -> Any:  # noqa: ANN401 - whatever the operation returns
+    def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run an operation that only reads, on one consistent snapshot."""
         db = self._connection
         try:

@@ -7,11 +7,12 @@ from sqlite3 import Connection, Row
 
 from pixaris_sync.ledger.lines import ordinal_of, take_in_damaged
 from pixaris_sync.ledger.packs import packed_files, restore
-from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, Problem, update_run_states
+from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, update_run_states
 from pixaris_sync.model import (
     DatasetKey,
     FileState,
     FileVersion,
+    Problem,
     RowState,
     RunState,
     Tail,

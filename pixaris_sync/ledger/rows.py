@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
-from pixaris_sync.ledger.runs import Problem, update_run_states
+from pixaris_sync.ledger.runs import update_run_states
 from pixaris_sync.ledger.selection import Selection, selected
-from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState, RunKey
+from pixaris_sync.model import DatasetKey, DeliveryMethod, Problem, RowState, RunKey
 from pixaris_sync.rules.planner import TableBacklog
 
 DAY_SECONDS = 24 * 3600

@@ -1,21 +1,12 @@
 """Where a run stands: the one rule, applied at the end of every transition."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
 from pixaris_sync.model import RunState
 
 #: GCS takes about one write a second for one object name.
 OBJECT_WRITE_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why something cannot go on, and what to do about it."""
-
-    cause: str
-    hint: str
 
 
 _RUN_FACTS = """

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any, NamedTuple
 
-from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, Problem, update_run_states
+from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, update_run_states
 from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
-from pixaris_sync.model import FileState, FileVersion, RemoteObject, RowState, RunKey
+from pixaris_sync.model import FileState, FileVersion, Problem, RemoteObject, RowState, RunKey
 
 _Parameters = Mapping[str, Any]
 

@@ -34,9 +34,8 @@ from pixaris_sync.ledger.inventory import (
     inspected_runs,
 )
 from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
-from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.local.contents import extend_crc32c
-from pixaris_sync.model import DatasetKey, FileVersion, RunKey, TrackingRecord
+from pixaris_sync.model import DatasetKey, FileVersion, Problem, RunKey, TrackingRecord
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.rules.contract import (
     check_dataset_names,

@@ -12,7 +12,6 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from sqlite3 import Connection
 
 import anyio
@@ -34,7 +33,6 @@ from pixaris_sync.ledger.rows import (
     recover_deliveries,
     table_backlogs,
 )
-from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.uploads import (
     Receipt,
     UploadTask,
@@ -47,6 +45,7 @@ from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.model import (
     Cell,
     JsonValue,
+    Problem,
     RemoteObject,
     TrackingRecord,
 )
@@ -273,10 +272,12 @@ class _Preview:
     async def _foresee_deliveries(self) -> None:
         context = self._context
         for backlog in await context.apply(table_backlogs, context.now(), context.mode.selection):
-            take = partial(context.apply, ready_rows, context.now(), context.mode.selection, backlog.table_id)
-            while rows := await take(context.settings.load_rows_limit):
+            table, count = backlog.table_id, context.settings.load_rows_limit
+            while rows := await context.apply(
+                ready_rows, context.now(), context.mode.selection, table, count
+            ):
                 try:
-                    await self._foresee_delivery(backlog.table_id, rows)
+                    await self._foresee_delivery(table, rows)
                 except SyncError as error:
                     if _ends_the_preview(error):
                         raise

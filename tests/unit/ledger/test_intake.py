@@ -9,8 +9,7 @@ from pixaris_sync.ledger import intake, inventory, notices, uploads
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.inventory import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
-from pixaris_sync.ledger.runs import Problem
-from pixaris_sync.model import DamagedLine, DatasetKey
+from pixaris_sync.model import DamagedLine, DatasetKey, Problem
 from tests.support.ledgers import NOW, PROBLEM, RUN, SHOES, TABLE, Book, file, found_run, inline, record, tail
 
 OTHER = "20240101-000002_y"

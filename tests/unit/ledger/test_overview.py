@@ -9,9 +9,8 @@ from pixaris_sync.ledger import intake, inventory, notices, overview, rows, uplo
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.inventory import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
-from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.selection import Selection
-from pixaris_sync.model import DamagedLine, DatasetKey, DeliveryMethod, FileState, RowState, RunState
+from pixaris_sync.model import DamagedLine, DatasetKey, DeliveryMethod, FileState, Problem, RowState, RunState
 from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, TABLE, Book, file, found_run, inline, record, tail
 
 OTHER = "20240102-000001_y"

@@ -445,7 +445,7 @@ def test_space_is_given_back_where_it_is_much(tmp_path: Path, unused: int, used:
         ledger.write(packs.give_pages_back)
         assert ledger.damage() is None
     assert ledger.write(packs.pages_to_give_back) == 0
-    assert len(ledger.read(partial(overview.get_fact, name="used"))) == used
+    assert len(ledger.read(partial(overview.get_fact, name="used")) or "") == used
     ledger.close()
     assert (path.stat().st_size < used + unused) is given
 

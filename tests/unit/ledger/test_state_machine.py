@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pixaris_sync.ledger import intake, overview, rows, uploads
-from pixaris_sync.ledger.runs import Problem
-from pixaris_sync.model import DeliveryMethod
+from pixaris_sync.model import DeliveryMethod, Problem
 from tests.support.ledgers import ALL, TABLE, Book, file, found_run, record
 
 RUNS = [f"20240101-00000{number}_x" for number in range(3)]
