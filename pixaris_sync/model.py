@@ -94,8 +94,10 @@ class FileState(StrEnum):
 
     #: To be uploaded.
     PENDING = "pending"
-    #: Claimed: an upload may have begun. Found at start, it is in doubt and is looked up.
+    #: Claimed: an upload may have begun. Found at start, it is in doubt.
     UPLOADING = "uploading"
+    #: It may have been uploaded: to be looked up before it is sent again.
+    IN_DOUBT = "in_doubt"
     #: In the bucket with the right crc32c.
     UPLOADED = "uploaded"
     #: Somebody must act; the cause and the remedy are recorded.
@@ -250,11 +252,16 @@ class MappedRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What tells one version of a local file from another: size in bytes, mtime in ns, inode number."""
+    """What tells one version of a file from another: size in bytes, mtime in ns, inode number.
+
+    Content that stood inline in the record has no local file, so neither mtime nor inode: `content_crc32c`
+    tells its versions apart. Of a local file that is None.
+    """
 
     size: int
     mtime_ns: int
     inode: int
+    content_crc32c: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

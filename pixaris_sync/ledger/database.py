@@ -344,3 +344,17 @@ def _back_up(path: Path, target: sqlite3.Connection, parameters: str) -> None:
     uri = f"{path.resolve().as_uri()}?{parameters}"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000)) as source:
         source.backup(target)
+
+
+def get_fact(db: sqlite3.Connection, name: str) -> str | None:
+    """What was written down under a name."""
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row else None
+
+
+def set_fact(db: sqlite3.Connection, name: str, value: str) -> None:
+    """Write something down under a name."""
+    db.execute(
+        "INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        (name, value),
+    )

@@ -63,7 +63,7 @@ async def carry(
     name = object_name(task.run, task.path)
     body = _Body(read.crc32c, read.data) if isinstance(read, Content) else await _body(context, task, read)
     generation, known_crc32c, ours = task.generation, task.crc32c, task.ours
-    if not task.looked:
+    if task.in_doubt:
         found = await context.store.stat(name)
         generation, known_crc32c = (found.generation, found.crc32c) if found else (0, None)
         # The object that this file had before, or what the upload in doubt made.
