@@ -4,10 +4,10 @@ Events only say "look again": a lost one costs time until the next round, never 
 had (inotify limits, network file systems) rounds are made more often instead.
 
 A round through the results folder finds what events may have missed, at the price of what has changed. It
-compares the status of each dataset's folder and tracking file with what the round before it saw, and has those
-datasets scanned in which there is a difference, and those of which the ledger says that they are not finished:
-runs that wait, are damaged or are being stored can change below what is compared. A round over years of
-finished runs costs two looks at the disk for each dataset.
+compares the status of each dataset's folder and tracking file with what the round before it saw, and has
+those datasets scanned in which there is a difference, and those of which the ledger says that they are not
+finished: runs that wait, are damaged or are being stored can change below what is compared. A round over
+years of finished runs costs two looks at the disk for each dataset.
 """
 
 import logging
