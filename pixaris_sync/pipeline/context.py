@@ -10,7 +10,7 @@ from typing import TypeVar
 import anyio
 
 from pixaris_sync.clock import SteadyClock
-from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.selection import Selection
@@ -170,11 +170,6 @@ def _nobody_scans(key: DatasetKey) -> None:
 def problem_of(error: SyncError) -> Problem:
     """What the ledger keeps of an error."""
     return Problem(cause=str(error), hint=error.hint)
-
-
-def stops_everything(error: SyncError) -> bool:
-    """Whether an error is about all of the work and not about one file or table."""
-    return error.failure is Failure.CREDENTIALS
 
 
 def row_limits(settings: Settings, mode: Mode) -> RowLimits:

@@ -15,7 +15,7 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from pixaris_sync.errors import ConfigurationError, SyncError
+from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
@@ -25,7 +25,7 @@ from pixaris_sync.ledger.rows import recover_deliveries
 from pixaris_sync.ledger.uploads import adoption_failed, recover_uploads
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.adoption import Adoption
-from pixaris_sync.pipeline.context import BUCKET, Context, Mode, problem_of, row_limits, stops_everything
+from pixaris_sync.pipeline.context import BUCKET, Context, Mode, problem_of, row_limits
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.destination import Destination
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
@@ -255,7 +255,7 @@ class Engine:
 
     def _stops(self, error: SyncError) -> bool:
         """Whether a pass ends because of this error; when following, everything is paused and tried again."""
-        if not stops_everything(error) and not isinstance(error, ConfigurationError):
+        if not error.stops_everything:
             return False
         if self.context.mode.follow and self._destination.confirmed:
             if self.context.paused is None:
