@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pixaris_sync.model import ColumnType, JsonValue, OutgoingRow, RowRefusal
-from pixaris_sync.scrubbing import scrub
+from pixaris_sync.text import scrub
 
 #: Limits of one ``tabledata.insertAll`` (https://cloud.google.com/bigquery/quotas#streaming_inserts).
 INSERT_BYTES_MAX = 10_000_000

@@ -27,8 +27,8 @@ from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.ownership import Ownership
 from pixaris_sync.process.quiet import Throttle
 from pixaris_sync.process.signals import Interruption, Notifier, drain_on_signal, tell_status
-from pixaris_sync.rules.names import printable_line
 from pixaris_sync.settings import Settings, load_settings
+from pixaris_sync.text import printable_line
 
 if TYPE_CHECKING:
     from pixaris_sync.local.inotify import Doorbell

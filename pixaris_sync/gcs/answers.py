@@ -38,7 +38,7 @@ import aiohttp
 from pixaris_sync.errors import ConfigurationError, Failure, ObjectConflictError, SyncError
 from pixaris_sync.limits.backoff import retry_after_seconds
 from pixaris_sync.model import JsonValue, RemoteObject
-from pixaris_sync.scrubbing import MASK, scrub
+from pixaris_sync.text import MASK, scrub
 
 #: The hint for every missing, expired or revoked credential.
 CREDENTIALS_HINT = (

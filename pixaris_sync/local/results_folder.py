@@ -26,7 +26,7 @@ from pixaris_sync.local.tracking_file import Tailer
 from pixaris_sync.local.tracking_lines import MAX_LINE_BYTES
 from pixaris_sync.model import DatasetKey, RunKey, Tail, TailPosition
 from pixaris_sync.rules.contract import FEEDBACK_FOLDER
-from pixaris_sync.rules.names import is_utf8, printable
+from pixaris_sync.text import is_utf8, printable
 
 #: How LocalExperimentHandler names a run's folder: the second it was stored, then the name it was given.
 _RUN_FOLDER: Final = re.compile(r"\d{8}-\d{6}_", re.ASCII)

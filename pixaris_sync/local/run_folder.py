@@ -32,7 +32,7 @@ from pixaris_sync.rules.contract import (
     check_object_name,
     object_name,
 )
-from pixaris_sync.rules.names import printable
+from pixaris_sync.text import printable
 
 _IMAGES_HINT: Final = (
     "put the images back; where runs without images are meant, set accept_runs_without_images"

@@ -21,7 +21,7 @@ from pixaris_sync.errors import SyncError
 from pixaris_sync.local.damaged_lines import load_json, recover, split_damaged
 from pixaris_sync.model import DamagedLine, DatasetKey, TrackingRecord
 from pixaris_sync.rules.contract import parse_record
-from pixaris_sync.rules.names import printable
+from pixaris_sync.text import printable
 
 if TYPE_CHECKING:
     from hashlib import _Hash

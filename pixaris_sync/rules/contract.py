@@ -22,13 +22,8 @@ from pixaris_sync.model import (
     RunKey,
     TrackingRecord,
 )
-from pixaris_sync.rules.names import (
-    component_fault,
-    is_utf8,
-    object_name_fault,
-    printable,
-    table_id_fault,
-)
+from pixaris_sync.rules.names import component_fault, object_name_fault, table_id_fault
+from pixaris_sync.text import is_utf8, printable
 
 #: Folder of a run that holds its images.
 GENERATED_IMAGES: Final = "generated_images"

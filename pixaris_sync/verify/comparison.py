@@ -15,8 +15,8 @@ from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey, RunState
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import table_id
-from pixaris_sync.rules.names import printable
 from pixaris_sync.settings import Settings
+from pixaris_sync.text import printable
 from pixaris_sync.verify.expected import Expected, expect
 from pixaris_sync.verify.findings import Finding, Kind, Sign, failed
 from pixaris_sync.verify.objects import compare_objects

@@ -35,7 +35,7 @@ LAYERS = (
 #: A folder of the package is a room, and so is a module in its root, but for these.
 ROOMS_OF_ROOT_MODULES = {
     "__main__": "cli",
-    **dict.fromkeys(("__init__", "errors", "imports", "model", "ports", "scrubbing"), "vocabulary"),
+    **dict.fromkeys(("__init__", "errors", "imports", "model", "ports", "text"), "vocabulary"),
 }
 #: It stands apart: it knows errors and itself, and only ``cli`` knows it.
 SANDBOX = "sandbox"
