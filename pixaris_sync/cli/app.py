@@ -12,7 +12,7 @@ from pixaris_sync.cli.endings import ungrouped
 from pixaris_sync.cli.exits import Exit, exit_of
 from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
 from pixaris_sync.errors import SyncError
-from pixaris_sync.imports import importing
+from pixaris_sync.footprint import importing
 from pixaris_sync.text import printable_line
 
 app = typer.Typer(

@@ -15,7 +15,7 @@ from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.cli.late import LateStore
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
-from pixaris_sync.imports import importing
+from pixaris_sync.footprint import importing
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
 from pixaris_sync.ledger.rescue import working_ledger
