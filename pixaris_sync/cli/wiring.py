@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pixaris_sync.bigquery.sink import BigQueryRowSink
-from pixaris_sync.cli.late import LateStore
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
-from pixaris_sync.footprint import importing
+from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
 from pixaris_sync.ledger.rescue import working_ledger
@@ -86,21 +85,14 @@ async def ports(
         frames: tables can be read whole.
         pace: what uploads hold to.
     """
-
-    def make_store() -> ObjectStore:
-        with importing():
-            from pixaris_sync.gcs.store import GcsObjectStore
-
-        return GcsObjectStore(
-            settings.gcp_pixaris_bucket_name,
-            emulator_host=settings.storage_emulator_host,
-            connections_limit=settings.upload_concurrency_limit,
-            timeout_seconds=settings.request_timeout_seconds,
-            chunk_bytes=settings.chunk_bytes,
-            pace=pace,
-        )
-
-    store = LateStore(make_store)
+    store = GcsObjectStore(
+        settings.gcp_pixaris_bucket_name,
+        emulator_host=settings.storage_emulator_host,
+        connections_limit=settings.upload_concurrency_limit,
+        timeout_seconds=settings.request_timeout_seconds,
+        chunk_bytes=settings.chunk_bytes,
+        pace=pace,
+    )
     sink = BigQueryRowSink(
         settings.gcp_bq_experiment_dataset,
         settings.gcp_project_id,

@@ -23,7 +23,7 @@ NEEDLESS = {
     "numpy": "to read whole tables",
     "pandas": "to read whole tables",
     "pixaris_sync.sandbox": "to try things out",
-    "pixaris_sync.gcs.store": "to ask the bucket",
+    "pixaris_sync.gcs.calls": "to ask the bucket",
     "pixaris_sync.verify": "to verify",
     "pixaris_sync.bigquery.calls": "to ask the dataset",
     "pixaris_sync.local.watch": "to follow",
