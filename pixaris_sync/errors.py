@@ -5,6 +5,13 @@ catches a `SyncError` decides by its class and its `failure`, never by its text.
 """
 
 from enum import StrEnum
+from typing import Final
+
+#: The hint for every missing, expired or revoked credential.
+CREDENTIALS_HINT: Final = (
+    "run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a "
+    "service account's key file"
+)
 
 
 class Failure(StrEnum):

@@ -15,8 +15,8 @@ import anyio
 from gcloud.aio.auth import Token
 from gcloud.aio.auth.token import Type
 
-from pixaris_sync.errors import ConfigurationError, Failure, SyncError
-from pixaris_sync.gcs.answers import CREDENTIALS_HINT, Refusal, unanswered
+from pixaris_sync.errors import CREDENTIALS_HINT, ConfigurationError, Failure, SyncError
+from pixaris_sync.gcs.answers import Refusal, unanswered
 
 #: Enough to create, replace, read and list objects.
 SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
