@@ -16,14 +16,17 @@ from pixaris_sync import __version__
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit, exit_of_pass
 from pixaris_sync.cli.progress import show_progress
-from pixaris_sync.cli.wiring import owned_ledger, ports, run_engine, settings_for
+from pixaris_sync.cli.wiring import owned_ledger, ports, settings_for
+from pixaris_sync.clock import SystemClock
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.overview import overview
+from pixaris_sync.ledger.overview import WorkLeft, overview
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import JsonValue
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.process.quiet import lower_footprint
+from pixaris_sync.process.quiet import Throttle, lower_footprint
+from pixaris_sync.process.service import Beside, run_engine
+from pixaris_sync.process.signals import Interruption
 from pixaris_sync.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
         settings.gcp_bq_experiment_dataset,
     )
     with owned_ledger(settings, "watch") as ledger:
-        _, interruption = anyio.run(partial(run_engine, settings, Mode(follow=True), ledger))
+        _, interruption = anyio.run(partial(_run, settings, Mode(follow=True), ledger))
     log.info("stopped")
     return Exit.INTERRUPTED if interruption.forced and interruption.number == signal.SIGINT else Exit.OK
 
@@ -81,7 +84,7 @@ def run_pass(
         await show_progress(engine, command)
 
     with owned_ledger(settings, command) as ledger:
-        left, interruption = anyio.run(partial(run_engine, settings, mode, ledger, beside=watch_progress))
+        left, interruption = anyio.run(partial(_run, settings, mode, ledger, beside=watch_progress))
         reached = ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
     if interruption.number is not None or left is None:
         ending = Exit.INTERRUPTED
@@ -98,6 +101,17 @@ def run_pass(
     }
     print(report.as_json(document) if as_json else report.pass_text(document))
     return ending
+
+
+async def _run(
+    settings: Settings, mode: Mode, ledger: Ledger, *, beside: Beside | None = None
+) -> tuple[WorkLeft | None, Interruption]:
+    clock = SystemClock()
+    throttle = Throttle(settings, clock)
+    async with ports(settings, pace=throttle.pace) as (store, sink):
+        return await run_engine(
+            settings, mode, ledger, store, sink, clock=clock, throttle=throttle, beside=beside
+        )
 
 
 def run_dry(mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:

@@ -9,7 +9,7 @@ one step per table; everything else waits in the ledger, not in memory.
 
 import logging
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 
 import anyio
@@ -25,7 +25,7 @@ from pixaris_sync.ledger.rows import recover_deliveries
 from pixaris_sync.ledger.uploads import adoption_failed, recover_uploads
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.adoption import Adoption
-from pixaris_sync.pipeline.context import BUCKET, Context, Mode, problem_of, row_limits
+from pixaris_sync.pipeline.context import BUCKET, Context, Mode, no_throttle, problem_of, row_limits
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.destination import Destination
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
@@ -52,7 +52,7 @@ class Engine:
     Memory: see `settings`. The ledger must not be used by others in this process while the engine runs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it works with, by name
         self,
         *,
         settings: Settings,
@@ -62,6 +62,7 @@ class Engine:
         sink: RowSink,
         clock: Clock,
         jitter: random.Random,
+        throttle_seconds: Callable[[], float] = no_throttle,
         threaded_ledger: bool = True,
     ) -> None:
         # A pass ends where the ledger cannot be written; a service waits until it can.
@@ -74,8 +75,9 @@ class Engine:
             sink=sink,
             clock=clock,
             jitter=jitter,
+            scan_soon=partial(self.scan_soon, depth=ScanDepth.NEW_LINES),
+            throttle_seconds=throttle_seconds,
         )
-        self.context.scan_soon = partial(self.scan_soon, depth=ScanDepth.NEW_LINES)
         self._discovery = Discovery(self.context)
         self._adoption = Adoption(self.context)
         self._deliveries = Deliveries(self.context)
