@@ -4,23 +4,15 @@ What `app` imports is imported by ``--help`` and by shell completion, so everyth
 command that needs it.
 """
 
-import atexit
-import gc
 import os
 from typing import NoReturn
 
-from pixaris_sync.imports import importing
-
-#: Python looks for garbage whenever there are so many new objects. Requests leave next to none, so looking as
-#: often as by default finds nothing, and takes a fiftieth of the time.
-NEW_OBJECTS = 20_000
+from pixaris_sync.footprint import collect_rarely, importing
 
 
 def main() -> NoReturn:
     """Run the command line; see `app.main`."""
-    # Else Python's last act is to look for garbage among all that the process made, and to take it apart.
-    atexit.register(gc.freeze)
-    gc.set_threshold(NEW_OBJECTS)
+    collect_rarely()
     # Pydantic would read the metadata of all installed packages for plugins, which are made for web services.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     with importing():

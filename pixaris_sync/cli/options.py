@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings import NO_FLAG, Settings
 
 #: Settings that every command needs to find its ledger; the others tune the engine.
 WHERE = (
@@ -34,6 +34,11 @@ ConfigOption = Annotated[
     typer.Option(help="Pixaris' config.yaml; our keys may stand in it under pixaris_sync:."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable output on stdout.")]
+
+
+def has_flag(key: str) -> bool:
+    """Whether a setting can be given on the command line."""
+    return NO_FLAG not in Settings.model_fields[key].metadata
 
 
 @cache
@@ -65,7 +70,7 @@ def with_settings(*, tuning: bool) -> Callable[[Callable[..., None]], Callable[.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        keys = [key for key in Settings.model_fields if tuning or key in WHERE]
+        keys = [key for key in Settings.model_fields if key in WHERE or (tuning and has_flag(key))]
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for name, parameter in signature.parameters.items() if name != "flags"]
 

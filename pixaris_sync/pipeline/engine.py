@@ -9,7 +9,7 @@ one step per table; everything else waits in the ledger, not in memory.
 
 import logging
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from sqlite3 import Connection
@@ -17,7 +17,7 @@ from sqlite3 import Connection
 import anyio
 from anyio.abc import TaskGroup
 
-from pixaris_sync.errors import ConfigurationError, LedgerError, SyncError
+from pixaris_sync.errors import LedgerError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
@@ -40,7 +40,7 @@ from pixaris_sync.ledger.uploads import (
 )
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.adoption import Adoption
-from pixaris_sync.pipeline.context import BUCKET, Context, Mode, problem_of, row_limits, stops_everything
+from pixaris_sync.pipeline.context import BUCKET, Context, Mode, no_throttle, problem_of, row_limits
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.destination import Destination
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
@@ -65,7 +65,7 @@ class Engine:
     Memory: see `settings`. The ledger must not be used by others in this process while the engine runs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it works with, by name
         self,
         *,
         settings: Settings,
@@ -75,6 +75,7 @@ class Engine:
         sink: RowSink,
         clock: Clock,
         jitter: random.Random,
+        throttle_seconds: Callable[[], float] = no_throttle,
         threaded_ledger: bool = True,
     ) -> None:
         # A pass ends where the ledger cannot be written; a service waits until it can.
@@ -87,8 +88,9 @@ class Engine:
             sink=sink,
             clock=clock,
             jitter=jitter,
+            scan_soon=partial(self.scan_soon, depth=ScanDepth.NEW_LINES),
+            throttle_seconds=throttle_seconds,
         )
-        self.context.scan_soon = partial(self.scan_soon, depth=ScanDepth.NEW_LINES)
         self._discovery = Discovery(self.context)
         self._adoption = Adoption(self.context)
         self._deliveries = Deliveries(self.context)
@@ -268,7 +270,7 @@ class Engine:
 
     def _stops(self, error: SyncError) -> bool:
         """Whether a pass ends because of this error; when following, everything is paused and tried again."""
-        if not stops_everything(error) and not isinstance(error, ConfigurationError):
+        if not error.stops_everything:
             return False
         if self.context.mode.follow and self._destination.confirmed:
             if self.context.paused is None:

@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
-from pixaris_sync.errors import ConfigurationError, LocalFileError, SyncError
+from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import count_synced
 from pixaris_sync.ledger.journal import Journal
@@ -54,7 +54,7 @@ from pixaris_sync.model import (
     TrackingRecord,
 )
 from pixaris_sync.pipeline.adoption import Adoption
-from pixaris_sync.pipeline.context import Context, Mode, problem_of, stops_everything
+from pixaris_sync.pipeline.context import Context, Mode, problem_of
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery
 from pixaris_sync.pipeline.uploads import object_conflict
@@ -328,7 +328,7 @@ class _Preview:
 
 
 def _ends_the_preview(error: SyncError) -> bool:
-    return error.failure.retryable or stops_everything(error) or isinstance(error, ConfigurationError)
+    return error.failure.retryable or error.stops_everything
 
 
 @dataclass(slots=True)
