@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from tests.support.command_line import CommandLine
-from tests.support.proofs import Tell
+from tests.support.proof_summary import Tell
 from tests.support.proxy import DELIVERIES, UPLOADS, Proxies, Request
 from tests.support.stored_runs import DATASET, PROJECT, Reader, store_run
 
