@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.crash.network_faults import Moment
 from tests.crash.request_log import RequestKind, kind_of
-from tests.support.faulty_proxy import Answer, Moment
-from tests.support.proxy import Request
+from tests.support.proxy import Answer, Request
 
 if TYPE_CHECKING:
     import subprocess
@@ -94,7 +94,7 @@ def draw_kill_plan(chance: random.Random) -> KillPlan:
 
 
 class Killer:
-    """Kills one process at the moment that its plan says; an observer of its proxies.
+    """Kills one process at the moment that its plan says; an observer of the faults of its network.
 
     Attributes:
         killed_at: the instant at which the process was killed, in words; empty while it was not.
@@ -110,7 +110,7 @@ class Killer:
         self.first_request_at: float | None = None
 
     def observe(self, moment: Moment, request: Request, _: Answer | None) -> None:
-        """Kill the process if this is the moment; an observer of `Proxy`."""
+        """Kill the process if this is the moment; an observer of `NetworkFaults`."""
         with self._lock:
             plan = self._plan
             if self.first_request_at is None:

@@ -13,12 +13,12 @@ from typing import Self
 from pixaris_sync.cli.report import status_document
 from tests.crash.expected_cloud import ExpectedCloud
 from tests.crash.kill_plan import Killer, KillPlan, draw_kill_plan
+from tests.crash.network_faults import Chances, Fault, Moment, NetworkFaults
 from tests.crash.request_log import RequestLog
 from tests.crash.status_check import StatusCheck, check_status
 from tests.crash.writer import Writer
 from tests.support.command_line import CommandLine
-from tests.support.faulty_proxy import Answer, Fault, FaultyProxy, Moment, Weather
-from tests.support.proxy import Request
+from tests.support.proxy import Answer, Proxies, Proxy, Request
 
 RESUMABLE_BYTES = 256 * 1024
 
@@ -43,7 +43,7 @@ _FLAGS: Mapping[str, float] = {
 }
 FLAGS = tuple(text for name, value in _FLAGS.items() for text in (f"--{name}", str(value)))
 
-STORAGE_WEATHER = Weather(
+STORAGE_CHANCES = Chances(
     {
         Fault.RESET_CONNECTION: 0.02,
         Fault.LOST_REQUEST: 0.02,
@@ -54,7 +54,7 @@ STORAGE_WEATHER = Weather(
         Fault.DELAY: 0.05,
     }
 )
-WAREHOUSE_WEATHER = Weather(
+BIGQUERY_CHANCES = Chances(
     {
         Fault.RESET_CONNECTION: 0.02,
         Fault.LOST_REQUEST: 0.08,
@@ -110,14 +110,15 @@ class KilledMachine:
             request_log.observe(moment, request, answer)
             self._killer.observe(moment, request, answer)
 
-        self.storage = FaultyProxy(
-            environment["STORAGE_EMULATOR_HOST"], f"{seed} {name} storage", STORAGE_WEATHER, observe
+        self.proxies = Proxies(
+            Proxy(environment["STORAGE_EMULATOR_HOST"]), Proxy(environment["BIGQUERY_EMULATOR_HOST"])
         )
-        self.warehouse = FaultyProxy(
-            environment["BIGQUERY_EMULATOR_HOST"], f"{seed} {name} warehouse", WAREHOUSE_WEATHER, observe
-        )
-        proxied = {"STORAGE_EMULATOR_HOST": self.storage.url, "BIGQUERY_EMULATOR_HOST": self.warehouse.url}
-        self.command_line = CommandLine(folder, scratch / "state", {**environment, **proxied})
+        self._faults = [
+            NetworkFaults(self.proxies.storage, f"{seed} {name} storage", STORAGE_CHANCES, observe),
+            NetworkFaults(self.proxies.bigquery, f"{seed} {name} bigquery", BIGQUERY_CHANCES, observe),
+        ]
+        environment = {**environment, **self.proxies.environment}
+        self.command_line = CommandLine(folder, scratch / "state", environment)
         self.writer = Writer(folder, name, seed)
         self._ledger_there = threading.Lock()
         self.kills: Counter[str] = Counter()
@@ -129,13 +130,13 @@ class KilledMachine:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self.storage)
-            stack.enter_context(self.warehouse)
-            self._proxies = stack.pop_all()
+            stack.enter_context(self.proxies.storage)
+            stack.enter_context(self.proxies.bigquery)
+            self._running = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._proxies.close()
+        self._running.close()
 
     def check_status(self) -> StatusCheck | None:
         """What its ledger says now."""
@@ -221,10 +222,10 @@ class KilledMachine:
 
     def heal(self) -> None:
         """Mend its network."""
-        self.storage.heal()
-        self.warehouse.heal()
+        for faults in self._faults:
+            faults.heal()
 
     @property
     def fired(self) -> Counter[Fault]:
         """How often each fault of its network has happened."""
-        return self.storage.fired + self.warehouse.fired
+        return sum((faults.fired for faults in self._faults), Counter())

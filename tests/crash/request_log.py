@@ -9,8 +9,8 @@ from enum import StrEnum
 from urllib.parse import parse_qs, urlsplit
 
 from pixaris_sync.model import RunKey
-from tests.support.faulty_proxy import Answer, Moment
-from tests.support.proxy import Request
+from tests.crash.network_faults import Moment
+from tests.support.proxy import Answer, Request
 
 _STORAGE = re.compile(r"/(upload/)?storage/")
 _LOAD = re.compile(r"/(resumable/)?upload/bigquery/")
@@ -78,7 +78,7 @@ class RequestLog:
         self.violations: list[str] = []
 
     def observe(self, moment: Moment, request: Request, answer: Answer | None) -> None:
-        """Take one request or answer down; an observer of `Proxy`."""
+        """Take one request or answer down; an observer of `NetworkFaults`."""
         kind = kind_of(request)
         with self._lock:
             if moment is Moment.ARRIVED:

@@ -18,9 +18,9 @@ from pixaris_sync.sandbox.emulators import Sandbox
 from tests.crash.concurrent_reader import ConcurrentReader
 from tests.crash.expected_cloud import Record
 from tests.crash.killed_machine import FLAGS, RESUMABLE_BYTES, KilledMachine
+from tests.crash.network_faults import Fault
 from tests.crash.request_log import RequestKind, RequestLog
 from tests.integration.cloud import Cloud, new_cloud
-from tests.support.faulty_proxy import Fault
 from tests.support.proof_summary import Tell
 from tests.support.stored_runs import Reader
 
@@ -149,8 +149,8 @@ def _assert_no_violations(
     for machine in machines:
         assert machine.violations == []
         assert machine.writer.failure is None, repr(machine.writer.failure)
-        assert machine.storage.failures == []
-        assert machine.warehouse.failures == []
+        assert machine.proxies.storage.failures == []
+        assert machine.proxies.bigquery.failures == []
         assert "Traceback" not in machine.log()
 
 

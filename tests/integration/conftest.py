@@ -12,7 +12,7 @@ from pixaris_sync.sandbox.emulators import Sandbox
 from tests.integration.cloud import Cloud, new_cloud
 from tests.integration.warehouse import Warehouse
 from tests.support.command_line import CommandLine
-from tests.support.proxy import Proxies, proxy_for
+from tests.support.proxy import Proxies, Proxy
 from tests.support.stored_runs import Reader
 
 if TYPE_CHECKING:
@@ -109,10 +109,11 @@ def pixaris(gcp_handler: "GCPExperimentHandler") -> Reader:
 def proxies(cloud: Cloud) -> Iterator[Proxies]:
     """What may stand between a command and the emulators."""
     with (
-        proxy_for(cloud.environment["STORAGE_EMULATOR_HOST"]) as storage,
-        proxy_for(cloud.environment["BIGQUERY_EMULATOR_HOST"]) as bigquery,
+        Proxy(cloud.environment["STORAGE_EMULATOR_HOST"]) as storage,
+        Proxy(cloud.environment["BIGQUERY_EMULATOR_HOST"]) as bigquery,
     ):
         yield Proxies(storage, bigquery)
+    assert storage.failures + bigquery.failures == []
 
 
 @pytest.fixture
