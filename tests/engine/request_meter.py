@@ -79,11 +79,6 @@ class RequestMeter:
         for name, writes in self._writes.items():
             assert _most_within(writes, OBJECT_WRITE_SECONDS) == 1, name
 
-    @property
-    def loads_per_day_max(self) -> int:
-        """Most load jobs for one table within a day."""
-        return max((_most_within(loads.values(), DAY_SECONDS) for loads in self._loads.values()), default=0)
-
     # -- what stands in the place of the port's methods ---------------------------------------------------
 
     def _upload(self, upload: Callable[..., Awaitable[RemoteObject]]) -> Callable[..., Any]:

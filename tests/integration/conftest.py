@@ -17,7 +17,6 @@ from tests.support.stored_runs import Reader
 
 if TYPE_CHECKING:
     from pixaris.experiment_handlers.gcp import GCPExperimentHandler
-    from pixaris.experiment_handlers.local import LocalExperimentHandler
 
 _HERE = Path(__file__).parent
 
@@ -83,14 +82,6 @@ def local_results(tmp_path: Path) -> Path:
     folder = tmp_path / "local_results"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture
-def local_handler(local_results: Path) -> "LocalExperimentHandler":
-    """The real handler on the test's results folder."""
-    from pixaris.experiment_handlers.local import LocalExperimentHandler  # noqa: PLC0415 - as above
-
-    return LocalExperimentHandler(str(local_results))
 
 
 @pytest.fixture
