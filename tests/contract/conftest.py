@@ -6,6 +6,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 from gcp_storage_emulator.server import create_server
 
+from tests.contract.bigquery import EmulatedBigQuery, running_bigquery_emulator, running_sandbox_bigquery
 from tests.contract.buckets import (
     DIFFERENCES,
     REAL_BUCKET,
@@ -15,11 +16,7 @@ from tests.contract.buckets import (
     fake_bucket,
     real_bucket,
 )
-from tests.support import backend_report
-from tests.support.bigquery import EmulatedBigQuery, running_bigquery_emulator, running_sandbox_bigquery
-from tests.support.emulators import Running, running_fake_gcs_server, running_sandbox
-from tests.support.go_emulators import BIGQUERY_EMULATOR, FAKE_GCS_SERVER, find
-from tests.support.row_sinks import (
+from tests.contract.row_sinks import (
     REAL_DATASET,
     SinkUnderTest,
     drop_real_tables,
@@ -27,6 +24,9 @@ from tests.support.row_sinks import (
     fake_sink,
     real_sink,
 )
+from tests.support import backend_report
+from tests.support.emulators import Running, running_fake_gcs_server, running_sandbox
+from tests.support.go_emulators import BIGQUERY_EMULATOR, FAKE_GCS_SERVER, find
 
 BUCKET_TIERS = {
     "fake": "ObjectStore on the fake",

@@ -45,17 +45,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
 @pytest.fixture
 def pixaris(cloud: Cloud) -> Reader:
     """The destination as Pixaris reads it."""
-    return Reader(_handler(cloud))
-
-
-def _handler(cloud: Cloud) -> object:
-    from pixaris.experiment_handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - takes seconds
-
-    return GCPExperimentHandler(
-        gcp_project_id=cloud.project,
-        gcp_bq_experiment_dataset=cloud.dataset_ref,
-        gcp_pixaris_bucket_name=cloud.bucket,
-    )
+    return Reader(cloud.handler())
 
 
 @pytest.mark.timeout(_END_SECONDS_MAX + _KILL_SECONDS_MAX * KILLS)

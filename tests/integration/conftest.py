@@ -64,16 +64,10 @@ def bucket(cloud: Cloud) -> Bucket:
 @pytest.fixture
 def gcp_handler(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "GCPExperimentHandler":
     """The real handler on the test's bucket and dataset. The test runs in a folder that takes its litter."""
-    from pixaris.experiment_handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - takes seconds
-
     litter = tmp_path / "working_directory"
     litter.mkdir()
     monkeypatch.chdir(litter)
-    return GCPExperimentHandler(
-        gcp_project_id=cloud.project,
-        gcp_bq_experiment_dataset=cloud.dataset_ref,
-        gcp_pixaris_bucket_name=cloud.bucket,
-    )
+    return cloud.handler()
 
 
 @pytest.fixture
