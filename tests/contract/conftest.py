@@ -28,14 +28,14 @@ from tests.support import backend_report
 from tests.support.emulators import Running, running_fake_gcs_server, running_sandbox
 from tests.support.go_emulators import BIGQUERY_EMULATOR, FAKE_GCS_SERVER, find
 
-BUCKET_TIERS = {
+BUCKET_BACKENDS = {
     "fake": "ObjectStore on the fake",
     "emulator": "ObjectStore on gcp-storage-emulator",
     "sandbox": "ObjectStore on the sandbox",
     FAKE_GCS_SERVER: f"ObjectStore on {FAKE_GCS_SERVER}",
     "gcp": "ObjectStore on Google Cloud",
 }
-SINK_TIERS = {
+SINK_BACKENDS = {
     "fake": "RowSink on the fake",
     "sandbox": "RowSink on the sandbox",
     BIGQUERY_EMULATOR: f"RowSink on {BIGQUERY_EMULATOR}",
@@ -63,14 +63,14 @@ def pytest_runtest_makereport(
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     missing = {}
-    for name, tier in ((FAKE_GCS_SERVER, BUCKET_TIERS), (BIGQUERY_EMULATOR, SINK_TIERS)):
+    for name, names in ((FAKE_GCS_SERVER, BUCKET_BACKENDS), (BIGQUERY_EMULATOR, SINK_BACKENDS)):
         emulator = find(name)
         if not emulator.program:
-            missing[tier[name]] = emulator.missing
+            missing[names[name]] = emulator.missing
     if not (REAL_PROJECT and REAL_BUCKET):
-        missing[BUCKET_TIERS["gcp"]] = "the environment names no project and bucket for tests"
+        missing[BUCKET_BACKENDS["gcp"]] = "the environment names no project and bucket for tests"
     if not (REAL_PROJECT and REAL_DATASET):
-        missing[SINK_TIERS["gcp"]] = "the environment names no project and dataset for tests"
+        missing[SINK_BACKENDS["gcp"]] = "the environment names no project and dataset for tests"
     backend_report.summarise(terminalreporter, missing)
 
 
@@ -131,7 +131,7 @@ async def bucket(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIte
     """A bucket without objects under the backend's prefix, once for every kind of backend."""
     assert anyio_backend == "asyncio"
     kind = request.param
-    backend_report.note_backend(request.node, BUCKET_TIERS[kind])
+    backend_report.note_backend(request.node, BUCKET_BACKENDS[kind])
     for marker in request.node.iter_markers("needs"):
         for capability in DIFFERENCES.get(kind, {}).keys() & set(marker.args):
             seen = f"{kind}: {DIFFERENCES[kind][capability]}"
@@ -163,7 +163,7 @@ async def bucket(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIte
 def made(request: pytest.FixtureRequest) -> Iterator[SinkUnderTest]:
     """A row sink, once for every kind of backend."""
     kind = request.param
-    backend_report.note_backend(request.node, SINK_TIERS[kind])
+    backend_report.note_backend(request.node, SINK_BACKENDS[kind])
     if kind == "fake":
         yield fake_sink()
     elif kind == "gcp":

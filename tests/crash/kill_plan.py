@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: A process that is killed by time alone: while it starts, or so long after its first request.
 _START_SECONDS = (0.05, 1.5)
 _WORK_SECONDS = (0.01, 1.5)
-#: A few live long enough to come to rest, and stream what is new.
+#: A few go on long enough to come to rest, and stream what is new.
 _STEADY_SECONDS = (2.0, 5.0)
 #: How long a request or a write of the ledger is waited for, after the first request.
 _PATIENCE_SECONDS = 2.0

@@ -92,14 +92,14 @@ class KilledMachine:
         ledgers_lost: how often its ledger was deleted.
         ended: exit codes of passes that were faster than their killer.
         violations: what must never be.
-        lives: one line for each, for the report of a failure.
+        past: a line for each process and each loss, for the report of a failure.
     """
 
     def __init__(
         self, name: str, scratch: Path, environment: Mapping[str, str], seed: int, request_log: RequestLog
     ) -> None:
         self.name = name
-        self._chance = random.Random(f"{seed} {name} lives")  # noqa: S311 - tests need no secrecy
+        self._chance = random.Random(f"{seed} {name} plans")  # noqa: S311 - tests need no secrecy
         self._killer = Killer()
         folder = scratch / "local_results"
         folder.mkdir(parents=True)
@@ -126,7 +126,7 @@ class KilledMachine:
         self.ledgers_lost = 0
         self.ended: Counter[int] = Counter()
         self.violations: list[str] = []
-        self.lives: list[str] = []
+        self.past: list[str] = []
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -145,24 +145,24 @@ class KilledMachine:
         assert len(found) <= 1
         return found[0] if found else None
 
-    def live_and_die(self, kills: int) -> None:
+    def run_and_kill(self, kills: int) -> None:
         """Be started and killed until there were so many kills."""
         while sum(self.kills.values()) < kills and not self.violations:
             if self.kills and self._chance.random() < 0.08:
                 self._lose_ledger()
-            self._live(draw_kill_plan(self._chance))
+            self._run(draw_kill_plan(self._chance))
             self._question(also_ask=self._chance.random() < 0.1)
 
     def _lose_ledger(self) -> None:
         with self._ledger_there:
             self.command_line.forget_ledger()
         self.ledgers_lost += 1
-        self.lives.append("the ledger is lost")
+        self.past.append("the ledger is lost")
 
-    def _live(self, plan: KillPlan) -> None:
+    def _run(self, plan: KillPlan) -> None:
         begun = time.monotonic()
         with self._log.open("a") as log:
-            log.write(f"--- {len(self.lives)}: {plan}\n")
+            log.write(f"--- {len(self.past)}: {plan}\n")
             log.flush()
             process = self.command_line.start(plan.command, *FLAGS, stdout=log, stderr=log)
         with self._killer.watching(process, plan):
@@ -184,7 +184,7 @@ class KilledMachine:
             self.violations.append(f"{plan.command} ended with {code}: {self.last_words()}")
         else:
             self.ended[code] += 1
-        self.lives.append(f"{plan} ended with {code} after {time.monotonic() - begun:.2f} s")
+        self.past.append(f"{plan} ended with {code} after {time.monotonic() - begun:.2f} s")
 
     def _ends_at(self, plan: KillPlan, begun: float) -> float:
         worked_from = begun if plan.from_start else self._killer.first_request_at

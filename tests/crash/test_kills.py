@@ -94,7 +94,7 @@ def _told_of_failure(machines: Sequence[KilledMachine]) -> Iterator[None]:
     except BaseException:
         _say(f"PIXARIS_SYNC_CRASH_SEED={SEED} PIXARIS_SYNC_KILLS={KILLS}")
         for machine in machines:
-            _say(f"=== {machine.name}", *machine.lives[-20:], machine.last_words())
+            _say(f"=== {machine.name}", *machine.past[-20:], machine.last_words())
         raise
 
 
@@ -105,13 +105,13 @@ def _say(*lines: str) -> None:
 def _let_happen(machines: Sequence[KilledMachine], reader: ConcurrentReader) -> None:
     """Kills, faults, new runs and readings, until there were enough kills."""
     kills = math.ceil(KILLS / len(machines))
-    living = [threading.Thread(target=machine.live_and_die, args=(kills,)) for machine in machines]
+    killing = [threading.Thread(target=machine.run_and_kill, args=(kills,)) for machine in machines]
     others = [threading.Thread(target=machine.writer.run) for machine in machines]
     others.append(threading.Thread(target=reader.run))
     try:
-        for thread in (*living, *others):
+        for thread in (*killing, *others):
             thread.start()
-        for thread in living:
+        for thread in killing:
             thread.join()
     finally:
         for machine in machines:
@@ -195,7 +195,7 @@ def _summary(
 ) -> list[str]:
     kills, fired, caught = _sum_up(machines)
     return [
-        f"seed {SEED}: {kills.total()} kills in {sum(len(machine.lives) for machine in machines)} lives",
+        f"seed {SEED}: {kills.total()} kills",
         f"killed at: {_counts(kills)}",
         f"left behind in states: {_counts(caught)}",
         f"faults: {_counts(fired)}",

@@ -86,7 +86,7 @@ def run_scenario(seed: int) -> Scenario:
 
 
 class Simulation:
-    """Histories one after another, and what is told of them.
+    """Scenarios one after another, and what is told of them.
 
     Attributes:
         finished: how many scenarios were run, failed ones included.
