@@ -228,6 +228,8 @@ class Proxy:
                 return response
         except (ConnectionError, web.RequestPayloadError):
             pass  # The client was killed, or reset by an outage.
+        except aiohttp.ClientConnectionError:
+            pass  # The emulator broke the connection: so does this end.
         except Exception as error:  # noqa: BLE001 - told to the test
             self.failures.append(repr(error))
         if client is not None:
