@@ -29,11 +29,11 @@ demo: $(STAMP) ## The whole journey on local emulators: real Pixaris writes runs
 	@$(PY) -m pixaris_sync demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Run the tests, with fewer histories than CI; ARGS='-k schema' goes to pytest
+test: $(STAMP) ## Run the tests, with fewer scenarios than CI; ARGS='-k schema' goes to pytest
 	@$(PY) -m pytest $(ARGS)
 
 .PHONY: simulate
-simulate: $(STAMP) ## Simulated histories with ever new seeds, until Ctrl+C; ARGS='--first SEED'
+simulate: $(STAMP) ## Simulated scenarios with ever new seeds, until Ctrl+C; ARGS='--first SEED'
 	@$(PY) -m tests.engine.simulate $(ARGS)
 
 .PHONY: fuzz

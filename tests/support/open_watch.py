@@ -11,7 +11,7 @@ _IN_OPEN = 0x20
 _EVENTS_BYTES = 4096
 
 
-class Openings:
+class OpenWatch:
     """Whether any of some files or folders was opened, by whatever process."""
 
     def __init__(self, handle: int) -> None:
@@ -26,7 +26,7 @@ class Openings:
 
 
 @contextmanager
-def openings_of(*paths: Path) -> Iterator[Openings]:
+def watch_opens(*paths: Path) -> Iterator[OpenWatch]:
     """Watch for these files and folders being opened."""
     libc = ctypes.CDLL(None, use_errno=True)
     handle = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -35,6 +35,6 @@ def openings_of(*paths: Path) -> Iterator[Openings]:
         for path in paths:
             watch = libc.inotify_add_watch(handle, os.fsencode(path), _IN_OPEN)
             assert watch >= 0, os.strerror(ctypes.get_errno())
-        yield Openings(handle)
+        yield OpenWatch(handle)
     finally:
         os.close(handle)

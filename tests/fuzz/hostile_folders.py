@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.engine.local_folder import png
-from tests.fuzz import odd
+from tests.fuzz import awkward_names
 from tests.fuzz.folder import IMAGES, TRACKING_FILE, HostileFolder, mirrored, write
 
 Harm = Callable[[HostileFolder], None]
@@ -24,59 +24,59 @@ _CHUNK_BYTES: Final = 2**29
 # -- places: where something is meant to stand -------------------------------------------------------------
 
 
-def project(pit: HostileFolder) -> Path:
-    path = pit.root / f"project{pit.number()}"
-    pit.track(pit.run(path / "dataset"), {})
+def project(hostile: HostileFolder) -> Path:
+    path = hostile.root / f"project{hostile.number()}"
+    hostile.track(hostile.run(path / "dataset"), {})
     return path
 
 
-def dataset(pit: HostileFolder) -> Path:
-    path = pit.root / "hostile" / f"dataset{pit.number()}"
-    pit.track(pit.run(path), {})
+def dataset(hostile: HostileFolder) -> Path:
+    path = hostile.root / "hostile" / f"dataset{hostile.number()}"
+    hostile.track(hostile.run(path), {})
     return path
 
 
-def run(pit: HostileFolder) -> Path:
-    path = pit.run(pit.dataset())
-    pit.track(path, {"score": 1})
+def run(hostile: HostileFolder) -> Path:
+    path = hostile.run(hostile.dataset())
+    hostile.track(path, {"score": 1})
     return path
 
 
-def orphan(pit: HostileFolder) -> Path:
-    return pit.run(pit.dataset())
+def orphan(hostile: HostileFolder) -> Path:
+    return hostile.run(hostile.dataset())
 
 
-def images(pit: HostileFolder) -> Path:
-    return run(pit) / IMAGES
+def images(hostile: HostileFolder) -> Path:
+    return run(hostile) / IMAGES
 
 
-def image(pit: HostileFolder) -> Path:
-    name = pit.random.choice(["aimed.png", "aimed.JPG", "aimed.jpeg", ".aimed.png", "aimed.txt"])
-    path = run(pit) / IMAGES / name
-    write(path, png(pit.number()))
+def image(hostile: HostileFolder) -> Path:
+    name = hostile.random.choice(["aimed.png", "aimed.JPG", "aimed.jpeg", ".aimed.png", "aimed.txt"])
+    path = run(hostile) / IMAGES / name
+    write(path, png(hostile.number()))
     return path
 
 
-def saved_file(pit: HostileFolder) -> Path:
-    path = pit.run(pit.dataset())
-    name = pit.random.choice(["pose.png", "pose.json"])
-    write(path / name, png(pit.number()) if name == "pose.png" else b'{"a": 1}')
-    pit.track(path, {"pose": str(path / name)})
+def saved_file(hostile: HostileFolder) -> Path:
+    path = hostile.run(hostile.dataset())
+    name = hostile.random.choice(["pose.png", "pose.json"])
+    write(path / name, png(hostile.number()) if name == "pose.png" else b'{"a": 1}')
+    hostile.track(path, {"pose": str(path / name)})
     return path / name
 
 
-def args(pit: HostileFolder) -> Path:
+def args(hostile: HostileFolder) -> Path:
     """The ``args.json`` of a run whose line is damaged, so that it is needed for the recovery."""
-    path = pit.run(pit.dataset())
-    line = pit.track(path, {"score": 1}, end=b"")
+    path = hostile.run(hostile.dataset())
+    line = hostile.track(path, {"score": 1}, end=b"")
     tracking = path.parent / TRACKING_FILE
-    cut = pit.random.randrange(len(line))
+    cut = hostile.random.randrange(len(line))
     tracking.write_bytes(tracking.read_bytes()[: -len(line)] + line[:cut] + b"\n")
     return path / "args.json"
 
 
-def tracking_file(pit: HostileFolder) -> Path:
-    return dataset(pit) / TRACKING_FILE
+def tracking_file(hostile: HostileFolder) -> Path:
+    return dataset(hostile) / TRACKING_FILE
 
 
 # -- things: what stands there instead ---------------------------------------------------------------------
@@ -86,19 +86,19 @@ def nothing(_: HostileFolder, path: Path) -> None:
     assert not path.exists()
 
 
-def link_outside(pit: HostileFolder, path: Path) -> None:
+def link_outside(hostile: HostileFolder, path: Path) -> None:
     """A link to the same outside, so alike that it would be taken if it was followed."""
-    path.symlink_to(mirrored(pit, _aside(path)))
+    path.symlink_to(mirrored(hostile, _aside(path)))
 
 
-def relative_link_outside(pit: HostileFolder, path: Path) -> None:
-    path.symlink_to(os.path.relpath(mirrored(pit, _aside(path)), path.parent))
+def relative_link_outside(hostile: HostileFolder, path: Path) -> None:
+    path.symlink_to(os.path.relpath(mirrored(hostile, _aside(path)), path.parent))
 
 
-def chain_of_links(pit: HostileFolder, path: Path) -> None:
-    target = mirrored(pit, _aside(path))
+def chain_of_links(hostile: HostileFolder, path: Path) -> None:
+    target = mirrored(hostile, _aside(path))
     for _ in range(3):
-        link = pit.outside / f"link{pit.number()}"
+        link = hostile.outside / f"link{hostile.number()}"
         link.symlink_to(target)
         target = link
     path.symlink_to(target)
@@ -112,8 +112,8 @@ def link_in_a_circle(_: HostileFolder, path: Path) -> None:
     path.symlink_to(path.name)
 
 
-def link_to_another_run(pit: HostileFolder, path: Path) -> None:
-    other = pit.sound[0]
+def link_to_another_run(hostile: HostileFolder, path: Path) -> None:
+    other = hostile.sound[0]
     path.symlink_to(other if path.suffix == "" else other / IMAGES / "0.png")
 
 
@@ -129,17 +129,17 @@ def link_to_endless_file(_: HostileFolder, path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
-def link_to_feedback(pit: HostileFolder, path: Path) -> None:
-    path.symlink_to(pit.forbidden[0])
+def link_to_feedback(hostile: HostileFolder, path: Path) -> None:
+    path.symlink_to(hostile.forbidden[0])
 
 
-def folder(pit: HostileFolder, path: Path) -> None:
-    write(path / "pose.png", png(pit.number()))
-    write(path / IMAGES / "below.png", png(pit.number()))
+def folder(hostile: HostileFolder, path: Path) -> None:
+    write(path / "pose.png", png(hostile.number()))
+    write(path / IMAGES / "below.png", png(hostile.number()))
 
 
-def deep_folders(pit: HostileFolder, path: Path) -> None:
-    write(path.joinpath(*["d"] * 60, "deep.png"), png(pit.number()))
+def deep_folders(hostile: HostileFolder, path: Path) -> None:
+    write(path.joinpath(*["d"] * 60, "deep.png"), png(hostile.number()))
 
 
 def many_files(_: HostileFolder, path: Path) -> None:
@@ -182,17 +182,17 @@ def zeros(_: HostileFolder, path: Path) -> None:
     path.write_bytes(bytes(5000))
 
 
-def cut_image(pit: HostileFolder, path: Path) -> None:
-    whole = png(pit.number())
-    path.write_bytes(whole[: pit.random.randrange(1, len(whole))])
+def cut_image(hostile: HostileFolder, path: Path) -> None:
+    whole = png(hostile.number())
+    path.write_bytes(whole[: hostile.random.randrange(1, len(whole))])
 
 
-def mutated_image(pit: HostileFolder, path: Path) -> None:
-    path.write_bytes(odd.mutated(pit.random, png(pit.number())))
+def mutated_image(hostile: HostileFolder, path: Path) -> None:
+    path.write_bytes(awkward_names.mutated(hostile.random, png(hostile.number())))
 
 
-def large_image(pit: HostileFolder, path: Path) -> None:
-    path.write_bytes(png(pit.number(), 9 * 1024 * 1024))
+def large_image(hostile: HostileFolder, path: Path) -> None:
+    path.write_bytes(png(hostile.number(), 9 * 1024 * 1024))
 
 
 def image_of_a_terabyte(_: HostileFolder, path: Path) -> None:
@@ -208,13 +208,13 @@ def chunk_of_half_a_gigabyte(_: HostileFolder, path: Path) -> None:
     os.truncate(path, len(head) + _CHUNK_BYTES + 12)
 
 
-def deep_json(pit: HostileFolder, path: Path) -> None:
-    path.write_text(odd.nested(pit.random, 100_000))
+def deep_json(hostile: HostileFolder, path: Path) -> None:
+    path.write_text(awkward_names.nested(hostile.random, 100_000))
 
 
-def unreadable(pit: HostileFolder, path: Path) -> None:
+def unreadable(hostile: HostileFolder, path: Path) -> None:
     _aside(path).rename(path)
-    pit.lock(path)
+    hostile.lock(path)
 
 
 FOLDER_THINGS: Final[tuple[Thing, ...]] = (
@@ -247,7 +247,7 @@ FILE_THINGS: Final[tuple[Thing, ...]] = (
     large_image,
     deep_json,
 )
-#: Who puts these elsewhere means that they are carried, and that takes its time.
+#: Who puts these elsewhere means that they are uploaded, and that takes its time.
 IMAGE_THINGS: Final[tuple[Thing, ...]] = (*FILE_THINGS, image_of_a_terabyte, chunk_of_half_a_gigabyte)
 THINGS: Final[Mapping[Place, tuple[Thing, ...]]] = {
     project: FOLDER_THINGS,
@@ -266,51 +266,51 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".aside-{path.name}")
 
 
-def harm(place: Place, thing: Thing, pit: HostileFolder) -> None:
-    path = place(pit)
+def harm(place: Place, thing: Thing, hostile: HostileFolder) -> None:
+    path = place(hostile)
     aside = _aside(path)
     path.rename(aside)
-    thing(pit, path)
+    thing(hostile, path)
     if aside.is_dir():
         shutil.rmtree(aside)
     else:
         aside.unlink(missing_ok=True)
 
 
-def _odd_name(place: Place, pit: HostileFolder) -> None:
+def _odd_name(place: Place, hostile: HostileFolder) -> None:
     """A place under odd names; its parent is the same, and so is what is in it."""
-    for name in pit.random.sample(odd.FILE_NAMES, 3):
-        path = place(pit)
+    for name in hostile.random.sample(awkward_names.FILE_NAMES, 3):
+        path = place(hostile)
         keeps_suffix = path.is_file() and place is not tracking_file
         named = path.with_name(f"{name[:200]}{path.suffix}" if keeps_suffix else name)
         if not named.exists():
             path.rename(named)
 
 
-def _odd_run(pit: HostileFolder) -> None:
+def _odd_run(hostile: HostileFolder) -> None:
     """Runs with odd names in a folder and in its record alike."""
-    where = pit.dataset()
-    for name in pit.random.sample(odd.FILE_NAMES, 3):
-        path = pit.run(where, f"20250101-000000_{name}"[:120])
-        pit.track(path, {"pose": str(path / "pose.png")})
-        if pit.random.random() < 0.5:
-            write(path / "pose.png", png(pit.number()))
+    where = hostile.dataset()
+    for name in hostile.random.sample(awkward_names.FILE_NAMES, 3):
+        path = hostile.run(where, f"20250101-000000_{name}"[:120])
+        hostile.track(path, {"pose": str(path / "pose.png")})
+        if hostile.random.random() < 0.5:
+            write(path / "pose.png", png(hostile.number()))
 
 
-def _odd_saved_file(pit: HostileFolder) -> None:
+def _odd_saved_file(hostile: HostileFolder) -> None:
     """Args saved as files under odd keys."""
-    path = pit.run(pit.dataset())
+    path = hostile.run(hostile.dataset())
     values = {}
-    for name in pit.random.sample(odd.FILE_NAMES, 5):
-        write(path / f"{name}.json", json.dumps({"n": pit.number()}).encode())
+    for name in hostile.random.sample(awkward_names.FILE_NAMES, 5):
+        write(path / f"{name}.json", json.dumps({"n": hostile.number()}).encode())
         values[name] = str(path / f"{name}.json")
-    pit.track(path, values)
+    hostile.track(path, values)
 
 
-def _alike_but_for_case(pit: HostileFolder) -> None:
-    path = run(pit)
+def _alike_but_for_case(hostile: HostileFolder) -> None:
+    path = run(hostile)
     for name in ("A.png", "a.png", "a.PNG", "e\u0301.png", "\u00e9.png"):
-        write(path / IMAGES / name, png(pit.number()))
+        write(path / IMAGES / name, png(hostile.number()))
 
 
 def harms() -> dict[str, Harm]:

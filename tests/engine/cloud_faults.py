@@ -1,4 +1,4 @@
-"""What becomes of calls to the cloud, by a seed or by plan."""
+"""Faults of calls to the cloud, by a seed or by plan."""
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ LOST = "lost"
 
 
 @dataclass
-class Weather:
-    """What becomes of calls. Fine as long as no chance is set.
+class CloudFaults:
+    """What becomes of calls. Every call succeeds as long as nothing is set.
 
     Attributes:
         random: where chance comes from.
@@ -24,7 +24,7 @@ class Weather:
         outages: destinations (`BUCKET` or tables) that answer 503.
         offline: nothing can be reached.
         credentials: False: nobody can be authenticated.
-        fired: how often each kind has struck.
+        fired: how often each kind has fired.
     """
 
     clock: VirtualClock
@@ -57,7 +57,7 @@ class Weather:
         if self.latency_seconds:
             await self.clock.sleep(self.random.uniform(0.0, self.latency_seconds))
         subject = destination or "dataset"
-        if self._strikes("stall"):
+        if self._fires("stall"):
             await self.clock.sleep(self.random.uniform(10.0, 60.0))
         if not self.credentials:
             self.fired["credentials"] += 1
@@ -71,9 +71,9 @@ class Weather:
                 raise outcome
             if outcome == LOST:
                 self._losing.add(method)
-        if self._strikes("transient"):
+        if self._fires("transient"):
             raise SyncError(method, subject, "503", failure=Failure.TRANSIENT)
-        if self._strikes("quota"):
+        if self._fires("quota"):
             asked = self.random.choice([None, self.random.uniform(1.0, 90.0)])
             raise SyncError(method, subject, "429", failure=Failure.QUOTA, retry_after_seconds=asked)
 
@@ -85,7 +85,7 @@ class Weather:
         """
         planned = method in self._losing
         self._losing.discard(method)
-        if planned or (method in self.lost_answers_of and self._strikes("lost_answer")):
+        if planned or (method in self.lost_answers_of and self._fires("lost_answer")):
             self.fired[f"lost_{method}"] += 1
             raise SyncError(method, destination or "dataset", "the answer was lost", failure=Failure.IN_DOUBT)
 
@@ -97,7 +97,7 @@ class Weather:
         chance = Random(f"{request} {self.clock.elapsed_seconds}")  # noqa: S311 - a test's chance needs no secrecy
         return chance.random() < 0.7
 
-    def _strikes(self, kind: str) -> bool:
+    def _fires(self, kind: str) -> bool:
         chance = self.chances.get(kind, 0.0)
         if not chance or self.random.random() >= chance:
             return False

@@ -15,8 +15,8 @@ from tests.support.stored_runs import TRACKING_FILE
 Record = Mapping[str, Any]
 
 
-class LocalTruth:
-    """One results folder, read whenever it is asked; only committed runs count.
+class ExpectedCloud:
+    """What one results folder asks for, read whenever it is asked; only committed runs count.
 
     A line that is still being written is not there yet.
     """

@@ -1,4 +1,4 @@
-"""A witness on the wire: every request that reaches the emulators, judged before it does."""
+"""Every request that reaches the emulators, checked before it does."""
 
 import json
 import re
@@ -9,8 +9,8 @@ from enum import StrEnum
 from urllib.parse import parse_qs, urlsplit
 
 from pixaris_sync.model import RunKey
-from tests.support.faulty_proxy import Answer, Moment
-from tests.support.proxy import Request
+from tests.crash.network_faults import Moment
+from tests.support.proxy import Answer, Request
 
 _STORAGE = re.compile(r"/(upload/)?storage/")
 _LOAD = re.compile(r"/(resumable/)?upload/bigquery/")
@@ -20,7 +20,7 @@ _HARMFUL = re.compile(r"\b(DELETE|UPDATE|TRUNCATE|DROP|MERGE|INSERT)\b", re.IGNO
 _OK = (200, 201)
 
 
-class Kind(StrEnum):
+class RequestKind(StrEnum):
     """What a request is about."""
 
     UPLOAD = "upload in one request"
@@ -34,26 +34,26 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-def kind_of(request: Request) -> Kind:
+def kind_of(request: Request) -> RequestKind:
     """What a request is about."""
     parts = urlsplit(request.target)
     path = parts.path
     if _STORAGE.match(path):
         upload_type = parse_qs(parts.query).get("uploadType", [""])[0]
         if request.method == "PUT":
-            return Kind.CHUNK
+            return RequestKind.CHUNK
         if request.method == "POST":
-            return Kind.SESSION if upload_type == "resumable" else Kind.UPLOAD
-        return Kind.LISTING if path.endswith("/o") else Kind.LOOK_UP
+            return RequestKind.SESSION if upload_type == "resumable" else RequestKind.UPLOAD
+        return RequestKind.LISTING if path.endswith("/o") else RequestKind.LOOK_UP
     if path.endswith("/insertAll"):
-        return Kind.STREAM
+        return RequestKind.STREAM
     if _LOAD.match(path):
-        return Kind.LOAD
-    return Kind.QUERY if path.endswith("/queries") else Kind.OTHER
+        return RequestKind.LOAD
+    return RequestKind.QUERY if path.endswith("/queries") else RequestKind.OTHER
 
 
-class Witness:
-    """Sees what all machines send, in the threads of their proxies.
+class RequestLog:
+    """Notes what all machines send, in the threads of their proxies.
 
     A row becomes visible at the earliest when the request that carries it is passed on. So, when one is about
     to be, every object of its run must have been finished: the emulator has answered that it is there.
@@ -73,32 +73,36 @@ class Witness:
         self._expected: dict[str, set[str]] = {}
         self._lock = threading.Lock()
         self.generations: dict[str, dict[int, str]] = defaultdict(dict)
-        self.requests: dict[Kind, int] = defaultdict(int)
+        self.requests: dict[RequestKind, int] = defaultdict(int)
         self.rows_sent = 0
         self.violations: list[str] = []
 
     def observe(self, moment: Moment, request: Request, answer: Answer | None) -> None:
-        """Take one request or answer down; an observer of `FaultyProxy`."""
+        """Take one request or answer down; an observer of `NetworkFaults`."""
         kind = kind_of(request)
         with self._lock:
             if moment is Moment.ARRIVED:
                 self.requests[kind] += 1
-                self._judge(kind, request)
-            elif answer is not None and kind in (Kind.UPLOAD, Kind.CHUNK) and answer.status in _OK:
+                self._check(kind, request)
+            elif (
+                answer is not None
+                and kind in (RequestKind.UPLOAD, RequestKind.CHUNK)
+                and answer.status in _OK
+            ):
                 finished = json.loads(answer.content)
                 self.generations[finished["name"]][int(finished["generation"])] = finished["crc32c"]
 
-    def _judge(self, kind: Kind, request: Request) -> None:
+    def _check(self, kind: RequestKind, request: Request) -> None:
         if request.method in ("DELETE", "PATCH") or "/rewriteTo/" in request.path:
             self.violations.append(f"asked to delete or change: {request}")
-        if kind is Kind.QUERY and _HARMFUL.search(json.loads(request.body)["query"]):
+        if kind is RequestKind.QUERY and _HARMFUL.search(json.loads(request.body)["query"]):
             self.violations.append(f"asked to delete or change: {request.body!r}")
-        if kind in (Kind.STREAM, Kind.LOAD):
+        if kind in (RequestKind.STREAM, RequestKind.LOAD):
             for name in _RUN_NAME.findall(request.body):
                 self.rows_sent += 1
-                self._judge_row(kind, name.decode())
+                self._check_row(kind, name.decode())
 
-    def _judge_row(self, kind: Kind, run: str) -> None:
+    def _check_row(self, kind: RequestKind, run: str) -> None:
         if run not in self._expected:
             self._expected = {key.run: names for key, names in self._objects_of_runs().items()}
         if run not in self._expected:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Self
 
 from pixaris_sync.cli.report import status_document
-from tests.crash.fates import Assassin, Fate, draw_fate
-from tests.crash.standing import Standing, look_at
-from tests.crash.truth import LocalTruth
-from tests.crash.wire import Witness
+from tests.crash.expected_cloud import ExpectedCloud
+from tests.crash.kill_plan import Killer, KillPlan, draw_kill_plan
+from tests.crash.network_faults import Chances, Fault, Moment, NetworkFaults
+from tests.crash.request_log import RequestLog
+from tests.crash.status_check import StatusCheck, check_status
 from tests.crash.writer import Writer
 from tests.support.command_line import CommandLine
-from tests.support.faulty_proxy import Answer, Fault, FaultyProxy, Moment, Weather
-from tests.support.proxy import Request
+from tests.support.proxy import Answer, Proxies, Proxy, Request
 
 RESUMABLE_BYTES = 256 * 1024
 
@@ -42,7 +42,7 @@ SETTINGS: Mapping[str, float] = {
     "upload_concurrency_limit": 8,
 }
 
-STORAGE_WEATHER = Weather(
+STORAGE_CHANCES = Chances(
     {
         Fault.RESET_CONNECTION: 0.02,
         Fault.LOST_REQUEST: 0.02,
@@ -53,7 +53,7 @@ STORAGE_WEATHER = Weather(
         Fault.DELAY: 0.05,
     }
 )
-WAREHOUSE_WEATHER = Weather(
+BIGQUERY_CHANCES = Chances(
     {
         Fault.RESET_CONNECTION: 0.02,
         Fault.LOST_REQUEST: 0.08,
@@ -74,7 +74,7 @@ _SHOWN = ("runs", "files", "rows", "pending_bytes", "last_synced_at", "torn_line
 _LOOK_SECONDS = 0.003
 
 
-class Machine:
+class KilledMachine:
     """One results folder, one ledger, and the network of one machine; use as a context.
 
     Args:
@@ -82,43 +82,42 @@ class Machine:
         scratch: a folder of its own.
         environment: what points at the emulators.
         seed: of everything that is drawn.
-        witness: sees its requests.
+        request_log: sees all of its requests.
 
     Attributes:
-        truth: what its folder says.
+        expected: what must be in the cloud, by its folder.
         kills: by what triggered them, how many kills there were.
         caught: by state, how many kills left files and rows in that state.
         ledgers_lost: how often its ledger was deleted.
-        ended: exit codes of passes that were faster than their assassin.
+        ended: exit codes of passes that were faster than their killer.
         violations: what must never be.
-        lives: one line for each, for the report of a failure.
+        past: a line for each process and each loss, for the report of a failure.
     """
 
     def __init__(
-        self, name: str, scratch: Path, environment: Mapping[str, str], seed: int, witness: Witness
+        self, name: str, scratch: Path, environment: Mapping[str, str], seed: int, request_log: RequestLog
     ) -> None:
         self.name = name
-        self._chance = random.Random(f"{seed} {name} lives")  # noqa: S311 - tests need no secrecy
-        self._assassin = Assassin()
+        self._chance = random.Random(f"{seed} {name} plans")  # noqa: S311 - tests need no secrecy
+        self._killer = Killer()
         folder = scratch / "local_results"
         folder.mkdir(parents=True)
-        self.truth = LocalTruth(folder)
+        self.expected = ExpectedCloud(folder)
         self._log = scratch / "process.log"
 
         def observe(moment: Moment, request: Request, answer: Answer | None) -> None:
-            witness.observe(moment, request, answer)
-            self._assassin.observe(moment, request, answer)
+            request_log.observe(moment, request, answer)
+            self._killer.observe(moment, request, answer)
 
-        self.storage = FaultyProxy(
-            environment["STORAGE_EMULATOR_HOST"], f"{seed} {name} storage", STORAGE_WEATHER, observe
+        self.proxies = Proxies(
+            Proxy(environment["STORAGE_EMULATOR_HOST"]), Proxy(environment["BIGQUERY_EMULATOR_HOST"])
         )
-        self.warehouse = FaultyProxy(
-            environment["BIGQUERY_EMULATOR_HOST"], f"{seed} {name} warehouse", WAREHOUSE_WEATHER, observe
-        )
-        proxied = {"STORAGE_EMULATOR_HOST": self.storage.url, "BIGQUERY_EMULATOR_HOST": self.warehouse.url}
-        self.command_line = CommandLine(folder, scratch / "state", {**environment, **proxied}).having(
-            **SETTINGS
-        )
+        self._faults = [
+            NetworkFaults(self.proxies.storage, f"{seed} {name} storage", STORAGE_CHANCES, observe),
+            NetworkFaults(self.proxies.bigquery, f"{seed} {name} bigquery", BIGQUERY_CHANCES, observe),
+        ]
+        environment = {**environment, **self.proxies.environment}
+        self.command_line = CommandLine(folder, scratch / "state", environment).having(**SETTINGS)
         self.writer = Writer(folder, name, seed)
         self._ledger_there = threading.Lock()
         self.kills: Counter[str] = Counter()
@@ -126,70 +125,70 @@ class Machine:
         self.ledgers_lost = 0
         self.ended: Counter[int] = Counter()
         self.violations: list[str] = []
-        self.lives: list[str] = []
+        self.past: list[str] = []
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self.storage)
-            stack.enter_context(self.warehouse)
-            self._proxies = stack.pop_all()
+            stack.enter_context(self.proxies.storage)
+            stack.enter_context(self.proxies.bigquery)
+            self._running = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._proxies.close()
+        self._running.close()
 
-    def standing(self) -> Standing | None:
+    def check_status(self) -> StatusCheck | None:
         """What its ledger says now."""
         with self._ledger_there:
-            found = [stands for path in self.command_line.ledgers() if (stands := look_at(path))]
+            found = [check for path in self.command_line.ledgers() if (check := check_status(path))]
         assert len(found) <= 1
         return found[0] if found else None
 
-    def live_and_die(self, kills: int) -> None:
+    def run_and_kill(self, kills: int) -> None:
         """Be started and killed until there were so many kills."""
         while sum(self.kills.values()) < kills and not self.violations:
             if self.kills and self._chance.random() < 0.08:
                 self._lose_ledger()
-            self._live(draw_fate(self._chance))
+            self._run(draw_kill_plan(self._chance))
             self._question(also_ask=self._chance.random() < 0.1)
 
     def _lose_ledger(self) -> None:
         with self._ledger_there:
             self.command_line.forget_ledger()
         self.ledgers_lost += 1
-        self.lives.append("the ledger is lost")
+        self.past.append("the ledger is lost")
 
-    def _live(self, fate: Fate) -> None:
+    def _run(self, plan: KillPlan) -> None:
         begun = time.monotonic()
         with self._log.open("a") as log:
-            log.write(f"--- {len(self.lives)}: {fate}\n")
+            log.write(f"--- {len(self.past)}: {plan}\n")
             log.flush()
-            process = self.command_line.start(fate.command, stdout=log, stderr=log)
-        with self._assassin.after(process, fate):
-            seen, left = self._ledger_stamp(), fate.count
+            process = self.command_line.start(plan.command, stdout=log, stderr=log)
+        with self._killer.watching(process, plan):
+            seen, left = self._ledger_stamp(), plan.count
             while process.poll() is None:
-                if time.monotonic() >= self._ends_at(fate, begun):
-                    self._assassin.strike(fate.trigger if fate.is_timed else "patience")
+                if time.monotonic() >= self._ends_at(plan, begun):
+                    self._killer.kill(plan.trigger if plan.is_timed else "patience")
                     break
-                if fate.writes and (stamp := self._ledger_stamp()) != seen:
+                if plan.writes and (stamp := self._ledger_stamp()) != seen:
                     seen, left = stamp, left - 1
                     if left == 0:
-                        self._assassin.strike(fate.trigger)
+                        self._killer.kill(plan.trigger)
                         break
                 time.sleep(_LOOK_SECONDS)
         code = process.returncode
         if code == -signal.SIGKILL:
-            self.kills[self._assassin.hit] += 1
-        elif fate.command == "watch" or code not in _ENDS:
-            self.violations.append(f"{fate.command} ended with {code}: {self.last_words()}")
+            self.kills[self._killer.killed_at] += 1
+        elif plan.command == "watch" or code not in _ENDS:
+            self.violations.append(f"{plan.command} ended with {code}: {self.last_words()}")
         else:
             self.ended[code] += 1
-        self.lives.append(f"{fate} ended with {code} after {time.monotonic() - begun:.2f} s")
+        self.past.append(f"{plan} ended with {code} after {time.monotonic() - begun:.2f} s")
 
-    def _ends_at(self, fate: Fate, begun: float) -> float:
-        worked_from = begun if fate.from_start else self._assassin.first_request_at
+    def _ends_at(self, plan: KillPlan, begun: float) -> float:
+        worked_from = begun if plan.from_start else self._killer.first_request_at
         latest = begun + _SILENCE_SECONDS_MAX
-        return latest if worked_from is None else worked_from + fate.seconds
+        return latest if worked_from is None else worked_from + plan.seconds
 
     def _ledger_stamp(self) -> tuple[int, int]:
         """Changes whenever a transaction is written: not yet committed perhaps, which is the point."""
@@ -201,14 +200,14 @@ class Machine:
 
     def _question(self, *, also_ask: bool) -> None:
         """Make sure that what the dead process left is explained."""
-        stands = self.standing()
-        if stands is None:
+        check = self.check_status()
+        if check is None:
             return
-        self.violations += stands.unexplained
-        for counts in (stands.overview.files, stands.overview.rows):
+        self.violations += check.unexplained
+        for counts in (check.overview.files, check.overview.rows):
             self.caught.update({state: 1 for state, count in counts.items() if count})
         if also_ask:
-            shown, known = self.command_line.status(), status_document(stands.overview, 0.0)
+            shown, known = self.command_line.status(), status_document(check.overview, 0.0)
             if any(shown[part] != known[part] for part in _SHOWN):
                 self.violations.append(f"status says {shown}, the ledger {known}")
 
@@ -222,10 +221,10 @@ class Machine:
 
     def heal(self) -> None:
         """Mend its network."""
-        self.storage.heal()
-        self.warehouse.heal()
+        for faults in self._faults:
+            faults.heal()
 
     @property
     def fired(self) -> Counter[Fault]:
         """How often each fault of its network has happened."""
-        return self.storage.fired + self.warehouse.fired
+        return sum((faults.fired for faults in self._faults), Counter())

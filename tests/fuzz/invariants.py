@@ -16,7 +16,7 @@ from pixaris_sync.cli.wiring import LineFormatter
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.model import RemoteObject, RunState
-from tests.engine.world import World
+from tests.engine.machine import Machine
 from tests.fakes.row_table import StoredRow
 from tests.fuzz.folder import IMAGES, TRACKING_FILE, HostileFolder
 
@@ -50,11 +50,11 @@ class Log(logging.Handler):
             logging.getLogger().removeHandler(self)
 
 
-class Eyes:
+class ArrivalCheck:
     """Sees every object and every row in the instant they arrive."""
 
-    def __init__(self, pit: HostileFolder) -> None:
-        self._pit = pit
+    def __init__(self, hostile: HostileFolder) -> None:
+        self._pit = hostile
 
     def saw_object(self, remote: RemoteObject, content: bytes, before: bytes | None) -> None:
         """Nothing forbidden arrives, and nothing is overwritten: no file has changed."""
@@ -87,34 +87,34 @@ def _looks(path: str) -> tuple[Any, ...]:
     return looks
 
 
-def check(pit: HostileFolder, world: World, told: Sequence[str]) -> None:
+def check(hostile: HostileFolder, machine: Machine, told: Sequence[str]) -> None:
     """Judge the cloud, the ledger, and what was `told` to people."""
-    _check_objects(pit, world)
-    _check_rows(pit, world)
-    with world.ledger() as ledger:
-        document = status_document(_check_ledger(pit, ledger), world.clock.now())
+    _check_objects(hostile, machine)
+    _check_rows(hostile, machine)
+    with machine.ledger() as ledger:
+        document = status_document(_check_ledger(hostile, ledger), machine.clock.now())
     told = [*told, status_text(document)]
     for line in "\n".join(told).split("\n"):
         assert not _CONTROL.search(line), f"not for the eyes of a terminal: {line!r}"
-    check_clean(pit, "what is told", "\n".join(told))
-    check_clean(pit, "status", as_json(document))
-    check_clean(pit, "a request", "\n".join(call.name for call in world.store.calls))
+    check_clean(hostile, "what is told", "\n".join(told))
+    check_clean(hostile, "status", as_json(document))
+    check_clean(hostile, "a request", "\n".join(call.name for call in machine.store.calls))
 
 
-def check_clean(pit: HostileFolder, where: str, text: str | bytes) -> None:
+def check_clean(hostile: HostileFolder, where: str, text: str | bytes) -> None:
     """Nothing of what is forbidden to read stands in a text."""
     content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    for canary in pit.canaries:
+    for canary in hostile.canaries:
         assert canary.encode() not in content, f"{where} holds what stands outside: {canary}"
 
 
-def _check_objects(pit: HostileFolder, world: World) -> None:
-    for name, stored in world.store.objects.items():
+def _check_objects(hostile: HostileFolder, machine: Machine) -> None:
+    for name, stored in machine.store.objects.items():
         top, project, dataset, run, *path = name.split("/")
         assert top == "results"
         assert len(path) == 1 or (len(path) == 2 and path[0] == IMAGES), name
         assert not {"", ".", ".."} & {project, dataset, run, *path}, name
-        here = pit.root
+        here = hostile.root
         for part in (project, dataset, run):
             here /= part
             assert stat.S_ISDIR(here.lstat().st_mode), f"{name!r} is of no run's folder"
@@ -124,10 +124,12 @@ def _check_objects(pit: HostileFolder, world: World) -> None:
             continue
         metric = len(path) == 1 and name.endswith(".json")
         assert metric, f"{name!r} is no file of its run"
-        if pit.root / project / dataset in pit.mutated:
+        if hostile.root / project / dataset in hostile.mutated:
             assert isinstance(json.loads(stored.content), dict)
         else:
-            assert stored.content.decode("ascii") in pit.metrics, f"{name!r} is neither a file nor a metric"
+            assert stored.content.decode("ascii") in hostile.metrics, (
+                f"{name!r} is neither a file nor a metric"
+            )
 
 
 def _is_regular(path: Path) -> bool:
@@ -137,10 +139,10 @@ def _is_regular(path: Path) -> bool:
         return False  # No such file, or a name longer than any can be.
 
 
-def _check_rows(pit: HostileFolder, world: World) -> None:
-    tables = {f"{path.parent.name}_{path.name}_experiment_results": path for path in pit.root.glob("*/*")}
-    for table in world.sink.tables:
-        rows = world.sink.stored(table)
+def _check_rows(hostile: HostileFolder, machine: Machine) -> None:
+    tables = {f"{path.parent.name}_{path.name}_experiment_results": path for path in hostile.root.glob("*/*")}
+    for table in machine.sink.tables:
+        rows = machine.sink.stored(table)
         assert table in tables, f"{table!r} is the table of no dataset"
         assert len({row.row_id for row in rows}) == len(rows), f"a row of {table!r} came twice"
         for row in rows:
@@ -148,19 +150,19 @@ def _check_rows(pit: HostileFolder, world: World) -> None:
             folder = tables[table] / run
             assert "/" not in run
             assert stat.S_ISDIR(folder.lstat().st_mode), f"a row tells of {run!r}, which is no folder"
-            _check_files_came_first(world, folder)
+            _check_files_came_first(machine, folder)
 
 
-def _check_files_came_first(world: World, run: Path) -> None:
+def _check_files_came_first(machine: Machine, run: Path) -> None:
     images = run / IMAGES
     for path in images.iterdir() if images.is_dir() and not images.is_symlink() else ():
         wanted = path.suffix.lower() in (".png", ".jpg", ".jpeg") and not path.name.startswith(".")
         if wanted and _is_regular(path):
             name = "/".join(("results", *path.parts[-5:]))
-            assert name in world.store.objects, f"the row of {run.name!r} came without {path.name!r}"
+            assert name in machine.store.objects, f"the row of {run.name!r} came without {path.name!r}"
 
 
-def _check_ledger(pit: HostileFolder, ledger: Ledger) -> Overview:
+def _check_ledger(hostile: HostileFolder, ledger: Ledger) -> Overview:
     found: Overview = ledger.read(lambda db: overview(db, TRACKING_FILE))
     states: dict[tuple[str, str, str], str] = {}
     for row in ledger._connection.execute(
@@ -171,7 +173,7 @@ def _check_ledger(pit: HostileFolder, ledger: Ledger) -> Overview:
         states[key] = RunState(row["state"])
         explained = row["cause"] or row["state"] == RunState.SYNCED
         assert explained, f"nothing says why {key} is {row['state']}"
-    for run in pit.sound:
+    for run in hostile.sound:
         project, dataset, name = run.parts[-3:]
         state = states[project, dataset, name]
         assert state == RunState.SYNCED, f"{run} was sound and is {state}"
@@ -183,5 +185,5 @@ def _check_ledger(pit: HostileFolder, ledger: Ledger) -> Overview:
         for row in ledger._connection.execute(f'SELECT * FROM "{table}"'):  # noqa: S608 - the schema's own name
             for value in row:
                 if isinstance(value, str | bytes):
-                    check_clean(pit, f"the ledger's {table}", value)
+                    check_clean(hostile, f"the ledger's {table}", value)
     return found

@@ -1,4 +1,4 @@
-"""Carries a results folder to fakes, with real threads and the real clock, also as a process of its own."""
+"""Syncs a results folder to fakes, with real threads and the real clock, also as a process of its own."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,8 @@ from pixaris_sync.pipeline.context import Mode
 from tests.support.fake_cloud import FakeCloud
 
 
-async def carry(root: Path, state: Path) -> FakeCloud:
-    """Carry everything in two passes, the second one a look at every file."""
+async def run_passes(root: Path, state: Path) -> FakeCloud:
+    """Sync everything in two passes, of which the second looks at every file."""
     cloud = FakeCloud(root, ledger=Ledger.open(state / "ledger.sqlite3"))
     try:
         await cloud.sync()
@@ -22,4 +22,4 @@ async def carry(root: Path, state: Path) -> FakeCloud:
 
 
 if __name__ == "__main__":
-    anyio.run(carry, Path(sys.argv[1]), Path(sys.argv[2]))
+    anyio.run(run_passes, Path(sys.argv[1]), Path(sys.argv[2]))

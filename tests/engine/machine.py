@@ -1,7 +1,7 @@
 """A machine with a results folder, a cloud, and time that belongs to the test.
 
 Each pass is a process of its own: a fresh event loop, a fresh engine, the ledger opened anew. A process can
-end at any instant (`Fuse`); what it had committed is all that the next one finds.
+end at any instant (`CrashPoints`); what it had committed is all that the next one finds.
 """
 
 import os
@@ -23,18 +23,18 @@ from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.settings import Settings
-from tests.engine.clouds import WatchedSink, WatchedStore
-from tests.engine.fuse import CrashError, CrashingLedger, Fuse
+from tests.engine.cloud_faults import CloudFaults
+from tests.engine.crash_points import CrashError, CrashingLedger, CrashPoints
+from tests.engine.faulty_cloud import FaultySink, FaultyStore
+from tests.engine.invariants import Invariants
 from tests.engine.local_folder import LocalFolder, StoredRecord, StoredRun
-from tests.engine.truth import Truth
-from tests.engine.weather import Weather
 from tests.fakes.virtual_clock import VirtualClock
 
 Script = Callable[[Engine], Awaitable[None]]
 
 
-class World:
-    """Everything that a history needs.
+class Machine:
+    """The machine, with everything that a scenario needs.
 
     Args:
         folder: an empty folder for the results and the ledger.
@@ -47,12 +47,12 @@ class World:
 
     def __init__(self, folder: Path, *, seed: int = 0, **settings: Any) -> None:
         self.clock = VirtualClock()
-        self.fuse = Fuse()
-        self.weather = Weather(self.clock, Random(seed))  # noqa: S311 - a test's chance needs no secrecy
-        self.store = WatchedStore(self.clock, self.fuse, self.weather)
-        self.sink = WatchedSink(self.clock, self.fuse, self.weather)
+        self.crash_points = CrashPoints()
+        self.cloud_faults = CloudFaults(self.clock, Random(seed))  # noqa: S311 - a test's chance needs no secrecy
+        self.store = FaultyStore(self.clock, self.crash_points, self.cloud_faults)
+        self.sink = FaultySink(self.clock, self.crash_points, self.cloud_faults)
         self.local = LocalFolder(folder / "local_results", self.clock)
-        self.truth = Truth(self.local, self.store, self.sink)
+        self.invariants = Invariants(self.local, self.store, self.sink)
         self.crashes = 0
         self.settings = Settings(
             gcp_project_id="gcp",
@@ -75,7 +75,7 @@ class World:
         """Run ``sync`` or ``backfill`` to its end.
 
         Raises:
-            CrashError: the fuse ended it.
+            CrashError: it ended at the instant chosen.
             SyncError: it failed.
         """
         chosen = Selection(attempts_limit=attempts_limit, **selection)
@@ -85,13 +85,13 @@ class World:
         """Run ``watch`` beside `script`, and drain it when that ends.
 
         Raises:
-            CrashError: the fuse ended it.
+            CrashError: it ended at the instant chosen.
             SyncError: it failed.
         """
         return self._process(Mode(follow=True), script)
 
     def _process(self, mode: Mode, script: Script | None) -> WorkLeft:
-        self.fuse.renew()
+        self.crash_points.restart()
         with self.ledger() as ledger:
             try:
                 left = self.clock.run(partial(self._work, mode, ledger, script))
@@ -120,7 +120,7 @@ class World:
                     tasks.start_soon(self._follow, engine, script)
                 left = await engine.run()
                 tasks.cancel_scope.cancel()
-        return None if self.fuse.burnt else left
+        return None if self.crash_points.crashed else left
 
     async def _follow(self, engine: Engine, script: Script) -> None:
         await engine.started()
@@ -128,8 +128,8 @@ class World:
         engine.drain()
 
     def _step(self) -> bool:
-        """A turn of the event loop; a burnt fuse takes everything down."""
-        if self.fuse.passes("step") or self._scope is None or self._scope.cancel_called:
+        """A turn of the event loop; a crash takes everything down."""
+        if self.crash_points.survives("step") or self._scope is None or self._scope.cancel_called:
             return False
         self._scope.cancel()
         return True
@@ -151,7 +151,7 @@ class World:
             self._ledger_path.parent.mkdir(exist_ok=True)
             self._ledger_path.write_bytes(_new_ledger())
         ledger = CrashingLedger.open(self._ledger_path)
-        ledger.fuse = self.fuse
+        ledger.crash_points = self.crash_points
         ledger._connection.execute("PRAGMA synchronous = OFF")
         try:
             yield ledger
@@ -164,7 +164,7 @@ class World:
 
     def release(self) -> int:
         """What ``retry --all`` does."""
-        self.fuse.renew()
+        self.crash_points.restart()
         with self.ledger() as ledger:
             taken_up: int = ledger.write(lambda db: retry_runs(db, self.clock.now(), None))
         return taken_up
@@ -172,17 +172,17 @@ class World:
     def check(self) -> Overview:
         """Make sure that the ledger says nothing false, and return what it says."""
         with self.ledger() as ledger:
-            return self.truth.check_ledger(ledger)
+            return self.invariants.check_ledger(ledger)
 
     def check_everything_arrived(self) -> None:
         """Make sure that every record is one row, every file one object, and nothing else is there."""
         with self.ledger() as ledger:
-            self.truth.check_everything_arrived(ledger)
+            self.invariants.check_everything_arrived(ledger)
 
     def state_of(self, subject: StoredRun | StoredRecord) -> tuple[str, str]:
         """A run's state and cause by the ledger."""
         with self.ledger() as ledger:
-            return self.truth.state_of(ledger, subject)
+            return self.invariants.state_of(ledger, subject)
 
     @property
     def port_calls(self) -> int:
@@ -192,7 +192,7 @@ class World:
 
 @contextmanager
 def in_memory_folder() -> Iterator[Path]:
-    """A folder for a world, gone at the end; in memory where the machine has room for such."""
+    """A folder for a machine, gone at the end; in memory where this computer has room for such."""
     memory = "/dev/shm"  # noqa: S108 - only made unpredictable names in
     with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         yield Path(folder)
@@ -200,7 +200,7 @@ def in_memory_folder() -> Iterator[Path]:
 
 @cache
 def _new_ledger() -> bytes:
-    """A ledger that has just been made: to make it takes longer than a short history."""
+    """A ledger that has just been made: to make it takes longer than a short scenario."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.sqlite3"
         Ledger.open(path).close()

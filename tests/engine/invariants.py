@@ -1,6 +1,6 @@
-"""What must be true at every moment, and what at the end; whoever breaks it fails where it happens.
+"""What must be true at every moment, and what at the end; a violation fails the test where it happens.
 
-As a `Witness` it sees every object and every row in the instant they arrive, so that "files before row" is
+As an `Observer` it sees every object and every row in the instant they arrive, so that "files before row" is
 checked when a row appears and not afterwards, when the files have come too.
 """
 
@@ -11,23 +11,23 @@ from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.model import JsonValue, RemoteObject, RunKey, RunState
 from pixaris_sync.rules.contract import record_digest
-from tests.engine.clouds import WatchedSink, WatchedStore
+from tests.engine.faulty_cloud import FaultySink, FaultyStore
 from tests.engine.local_folder import MARKER, TRACKING_FILE, LocalFolder, StoredRecord, StoredRun
 from tests.fakes.row_table import StoredRow
 
 
-class Truth:
+class Invariants:
     """Holds the cloud and the ledger against what the local folder has held."""
 
-    def __init__(self, local: LocalFolder, store: WatchedStore, sink: WatchedSink) -> None:
+    def __init__(self, local: LocalFolder, store: FaultyStore, sink: FaultySink) -> None:
         self._local = local
         self._store = store
         self._sink = sink
         self._rows: Counter[int] = Counter()
         self._by_marker: defaultdict[int, list[StoredRecord]] = defaultdict(list)
         self._records_known = 0
-        store.witness = self
-        sink.witness = self
+        store.observer = self
+        sink.observer = self
 
     # Every change of the cloud.
 

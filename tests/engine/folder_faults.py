@@ -1,4 +1,4 @@
-"""What happens to a results folder: runs are stored, and now and then something goes wrong with one."""
+"""What happens to a results folder: runs are stored, and now and then one of them has a fault."""
 
 from collections import Counter
 from random import Random
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pixaris_sync.ledger.database import Ledger
 from tests.engine.local_folder import StoredRecord, StoredRun
-from tests.engine.world import World
+from tests.engine.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,17 +17,17 @@ TABLES = sorted({f"{project}_{dataset}_experiment_results" for project, dataset 
 IMAGE = "generated_images/image0.png"
 
 
-class Mischief:
-    """Lets things happen to a world's local folder, and mends what went wrong.
+class FolderFaults:
+    """Lets things happen to a machine's local folder, and mends what went wrong.
 
     Attributes:
-        happened: how often each kind of mischief was made.
+        fired: how often each kind of fault has fired.
     """
 
-    def __init__(self, world: World, chance: Random) -> None:
-        self.happened: Counter[str] = Counter()
-        self._world = world
-        self._local = world.local
+    def __init__(self, machine: Machine, chance: Random) -> None:
+        self.fired: Counter[str] = Counter()
+        self._machine = machine
+        self._local = machine.local
         self._chance = chance
         self._names = 0
         self._mends: list[Callable[[], None]] = []
@@ -64,7 +64,7 @@ class Mischief:
         )
         action = plain if self._chance.random() < 0.5 else self._chance.choice(rare)
         action()
-        self._world.clock.let_pass(self._chance.choice([0.0, 1.0, 30.0]))
+        self._machine.clock.let_pass(self._chance.choice([0.0, 1.0, 30.0]))
 
     def _place(self) -> tuple[str, str]:
         place = self._chance.choice(DATASETS)
@@ -109,14 +109,14 @@ class Mischief:
             self._mend_line((run.key.project, run.key.dataset))
             values = {key: value for key, value in self._values().items() if key != "curve"}
             self._local.commit(run, values)
-            self.happened["shared_folder"] += 1
+            self.fired["shared_folder"] += 1
 
     def _repeat_line(self) -> None:
         if self._records():
             record = self._chance.choice(self._records())
             self._mend_line((record.run.key.project, record.run.key.dataset))
             self._local.repeat_line(record)
-            self.happened["equal_lines"] += 1
+            self.fired["equal_lines"] += 1
 
     def _tear_line(self) -> None:
         """A line of which only the beginning is there, until the next one comes."""
@@ -124,7 +124,7 @@ class Mischief:
         run = self._local.store(*place, self._name(), commit=False)
         self._torn[place] = self._local.commit(run, torn_bytes=20)
         self._mends.append(lambda: self._mend_line(place))
-        self.happened["torn_line"] += 1
+        self.fired["torn_line"] += 1
 
     def _mend_line(self, place: tuple[str, str]) -> None:
         if stored := self._torn.pop(place, None):
@@ -139,7 +139,7 @@ class Mischief:
             self._local.commit(run)
 
         self._mends.append(mend)
-        self.happened["no_line"] += 1
+        self.fired["no_line"] += 1
 
     def _damage_image(self) -> None:
         project, dataset = self._place()
@@ -148,13 +148,13 @@ class Mischief:
         self._local.put_damaged_image(run, IMAGE)
         self._local.commit(run)
         self._mends.append(lambda: self._local.put_image(run, IMAGE))
-        self.happened["damaged_image"] += 1
+        self.fired["damaged_image"] += 1
 
     def _withhold_images(self) -> None:
         run = self._local.store(*self._place(), self._name(), images=0)
         run.versions[IMAGE] = []
         self._mends.append(lambda: self._local.put_image(run, IMAGE))
-        self.happened["missing_images"] += 1
+        self.fired["missing_images"] += 1
 
     def _withhold_saved_file(self) -> None:
         run = self._local.store(*self._place(), self._name(), saved=["config.json"])
@@ -162,7 +162,7 @@ class Mischief:
         content = path.read_bytes()
         path.unlink()
         self._mends.append(lambda: self._local.put(run, "config.json", content))
-        self.happened["missing_file"] += 1
+        self.fired["missing_file"] += 1
 
     def _change_image(self) -> None:
         """Replace an image of which it is known what the bucket holds."""
@@ -171,10 +171,10 @@ class Mischief:
             run, path = self._chance.choice(known)
             self._local.put_image(run, path, size=self._chance.choice([0, 50]))
             # A file changed in place is seen by full passes; a new stamp of its folder shows it to all.
-            self.happened["changed_image"] += 1
+            self.fired["changed_image"] += 1
 
     def _known_files(self) -> list[tuple[StoredRun, str]]:
-        with self._world.ledger() as ledger:
+        with self._machine.ledger() as ledger:
             uploaded = _uploaded_files(ledger)
         return [
             (record.run, IMAGE)
@@ -183,13 +183,13 @@ class Mischief:
         ]
 
     def _is_current(self, run: StoredRun, path: str) -> bool:
-        stored = self._world.store.objects.get(run.object_name(path))
+        stored = self._machine.store.objects.get(run.object_name(path))
         return stored is not None and bool(run.versions[path]) and stored.content == run.versions[path][-1]
 
     def nothing_changed(self) -> bool:
         """Whether each object holds its file's newest version."""
         return all(
-            run.object_name(path) not in self._world.store.objects or self._is_current(run, path)
+            run.object_name(path) not in self._machine.store.objects or self._is_current(run, path)
             for run in self._local.runs
             for path in run.versions
         )
@@ -202,22 +202,22 @@ class Mischief:
             return
         record = self._chance.choice(whole)
         if self._local.copy(record, *self._place()):
-            self.happened["copied_run"] += 1
+            self.fired["copied_run"] += 1
 
     def _make_table_elsewhere(self) -> None:
         """Somebody else makes a table just now: streaming may swallow rows, and we do not know."""
         place = self._place()
         run = self._local.store(*place, self._name())
-        if run.table not in self._world.sink.tables:
-            self._world.sink.make_plain_table(run.table)
-            self.happened["foreign_table"] += 1
+        if run.table not in self._machine.sink.tables:
+            self._machine.sink.make_plain_table(run.table)
+            self.fired["foreign_table"] += 1
 
     def _add_column_elsewhere(self) -> None:
         """Somebody else adds a column just now, and a run here has a value for it."""
         project, dataset = self._place()
         run = self._local.store(project, dataset, self._name(), values={"note": "x"})
-        self._world.sink.add_plain_column(run.table, "note")
-        self.happened["foreign_column"] += 1
+        self._machine.sink.add_plain_column(run.table, "note")
+        self.fired["foreign_column"] += 1
 
 
 def _uploaded_files(ledger: Ledger) -> set[str]:

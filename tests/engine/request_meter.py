@@ -13,7 +13,7 @@ import pytest
 
 from pixaris_sync.errors import SyncError
 from pixaris_sync.model import OutgoingRow, RemoteObject
-from tests.engine.world import World
+from tests.engine.machine import Machine
 
 STREAM_REQUEST_BYTES_MAX = 10_000_000
 LOADS_PER_TABLE_AND_DAY_MAX = 1500
@@ -24,8 +24,8 @@ DAY_SECONDS = 24 * 3600.0
 _METADATA = ("create_table", "add_columns", "widen_columns")
 
 
-class Gauge:
-    """What has been asked of a world's cloud since the gauge was put on it.
+class RequestMeter:
+    """What has been asked of a machine's cloud since it was first measured.
 
     Attributes:
         uploads_max: most uploads at the same time.
@@ -35,8 +35,8 @@ class Gauge:
         load_rows_max: largest load job.
     """
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
         self._uploads = 0
         self._bytes = 0
         self._at_tables: Counter[str] = Counter()
@@ -51,9 +51,9 @@ class Gauge:
         self.load_rows_max = 0
 
     @contextmanager
-    def measuring(self) -> Iterator["Gauge"]:
+    def measuring(self) -> Iterator["RequestMeter"]:
         """Measure meanwhile."""
-        store, sink = self._world.store, self._world.sink
+        store, sink = self._machine.store, self._machine.sink
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(store, "upload", self._upload(store.upload))
             patch.setattr(store, "upload_resumable", self._upload_resumable(store.upload_resumable))
@@ -65,7 +65,7 @@ class Gauge:
 
     def assert_within_limits(self) -> None:
         """No limit of the services or of the settings was broken."""
-        settings = self._world.settings
+        settings = self._machine.settings
         assert self.uploads_max <= settings.upload_concurrency_limit
         assert self.bytes_max <= settings.inflight_bytes_limit
         assert self.steps_max <= 1
@@ -78,11 +78,6 @@ class Gauge:
             assert _most_within(changes, METADATA_CHANGES_SECONDS) <= METADATA_CHANGES_MAX, table
         for name, writes in self._writes.items():
             assert _most_within(writes, OBJECT_WRITE_SECONDS) == 1, name
-
-    @property
-    def loads_per_day_max(self) -> int:
-        """Most load jobs for one table within a day."""
-        return max((_most_within(loads.values(), DAY_SECONDS) for loads in self._loads.values()), default=0)
 
     # -- what stands in the place of the port's methods ---------------------------------------------------
 
@@ -97,7 +92,7 @@ class Gauge:
 
     def _upload_resumable(self, upload: Callable[..., Awaitable[RemoteObject]]) -> Callable[..., Any]:
         async def measured(name: str, source: Any, **options: Any) -> RemoteObject:
-            with self._uploading(self._world.settings.chunk_bytes):
+            with self._uploading(self._machine.settings.chunk_bytes):
                 remote = await upload(name, source, **options)
                 self._writes[name].append(self._now)
                 return remote
@@ -133,7 +128,7 @@ class Gauge:
                 try:
                     await load(table, rows, job_id=job_id)
                 except SyncError:
-                    if job_id in self._world.sink.jobs:
+                    if job_id in self._machine.sink.jobs:
                         self._loads[table].setdefault(job_id, self._now)
                     raise
                 self._loads[table].setdefault(job_id, self._now)
@@ -159,7 +154,7 @@ class Gauge:
 
     @property
     def _now(self) -> float:
-        return self._world.clock.elapsed()
+        return self._machine.clock.elapsed()
 
 
 def _most_within(times: Any, seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""Somebody who swaps files and folders for links while they are read.
+"""An attacker that swaps files and folders for links while they are read.
 
 `os.open` is where everything of a run is opened, so right before it is the worst instant for a swap: names
 were listed and looked at, and the link comes before the handle. A swap there depends on nothing but the seed.
@@ -20,19 +20,19 @@ from tests.fuzz.folder import IMAGES, TRACKING_FILE, HostileFolder, mirrored
 _SWAP_CHANCE = 0.3
 
 
-class Swapper:
+class LinkSwapper:
     """Puts a link in the place of something sound, and takes it away again; one at a time.
 
     Attributes:
         swaps: how often it did.
     """
 
-    def __init__(self, pit: HostileFolder) -> None:
+    def __init__(self, hostile: HostileFolder) -> None:
         self.swaps = 0
-        self._random = Random(pit.random.random())  # noqa: S311 - it must come again with its seed
-        self._limbo = pit.outside.parent / "limbo"
-        self._limbo.mkdir()
-        self._targets = [(place, mirrored(pit, place)) for place in _places(pit)]
+        self._random = Random(hostile.random.random())  # noqa: S311 - it must come again with its seed
+        self._aside = hostile.outside.parent / "aside"
+        self._aside.mkdir()
+        self._targets = [(place, mirrored(hostile, place)) for place in _places(hostile)]
         self._swapped: tuple[Path, Path] | None = None
         self._lock = threading.Lock()
 
@@ -43,7 +43,7 @@ class Swapper:
                 self._undo()
                 return
             place, target = self._random.choice(self._targets)
-            aside = self._limbo / "original"
+            aside = self._aside / "original"
             with _times_kept(place.parent):
                 place.rename(aside)
                 place.symlink_to(target)
@@ -98,9 +98,9 @@ class Swapper:
             self.end()
 
 
-def _places(pit: HostileFolder) -> list[Path]:
+def _places(hostile: HostileFolder) -> list[Path]:
     """What to swap: everything that leads to a sound run's files."""
-    run = pit.sound[0]
+    run = hostile.sound[0]
     dataset = run.parent
     return [
         dataset.parent,

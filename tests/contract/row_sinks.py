@@ -14,9 +14,9 @@ from pixaris_sync.bigquery.sql import column_type
 from pixaris_sync.errors import TableNotFoundError
 from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow
 from pixaris_sync.ports import RowSink
+from tests.contract.bigquery import EmulatedBigQuery
 from tests.fakes.clock import ManualClock
 from tests.fakes.row_sink import FakeRowSink
-from tests.support.bigquery import EmulatedBigQuery
 
 RUN = Column("experiment_run_name", ColumnType.STRING)
 SCORE = Column("score", ColumnType.FLOAT)

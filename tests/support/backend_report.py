@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 from _pytest.terminal import TerminalReporter
 
-_PROPERTY = "contract tier"
+_PROPERTY = "contract backend"
 _LOG = pytest.StashKey[tuple[Path, int]]()
 _LOG_BYTES = 8192
 _NOT_RUN = "NOT RUN"
@@ -24,9 +24,9 @@ _OUTCOMES: Mapping[str, str] = {
 }
 
 
-def note_tier(item: pytest.Item, tier: str) -> None:
+def note_backend(item: pytest.Item, backend: str) -> None:
     """Note which suite a test belongs to and which backend it runs on: ``<suite> on <backend>``."""
-    item.user_properties.append((_PROPERTY, tier))
+    item.user_properties.append((_PROPERTY, backend))
 
 
 def note_log(item: pytest.Item, log: Path) -> None:
@@ -34,7 +34,7 @@ def note_log(item: pytest.Item, log: Path) -> None:
     item.stash[_LOG] = (log, log.stat().st_size)
 
 
-def skip_tier(reason: str) -> NoReturn:
+def skip_backend(reason: str) -> NoReturn:
     """Skip a test because its backend cannot be had."""
     pytest.skip(f"{_NOT_RUN}: {reason}")
 
@@ -58,25 +58,25 @@ def summarise(reporter: TerminalReporter, missing: Mapping[str, str]) -> None:
 
     Args:
         reporter: where to.
-        missing: tiers that cannot be run, and why.
+        missing: backends that cannot be run, and why.
     """
     counts: dict[str, Counter[str]] = {}
     for outcome, reports in reporter.stats.items():
         for report in reports:
-            tier = dict(getattr(report, "user_properties", ())).get(_PROPERTY)
-            if tier is not None and outcome in _OUTCOMES:
-                counts.setdefault(str(tier), Counter())[outcome] += 1
-    suites = {_suite(tier) for tier in counts}
-    missing = {tier: reason for tier, reason in missing.items() if _suite(tier) in suites}
+            backend = dict(getattr(report, "user_properties", ())).get(_PROPERTY)
+            if backend is not None and outcome in _OUTCOMES:
+                counts.setdefault(str(backend), Counter())[outcome] += 1
+    suites = {_suite(backend) for backend in counts}
+    missing = {backend: reason for backend, reason in missing.items() if _suite(backend) in suites}
     if suites:
         reporter.section("contract suites, by backend")
-    for tier, counted in sorted(counts.items()):
-        if tier not in missing:
+    for backend, counted in sorted(counts.items()):
+        if backend not in missing:
             told = ", ".join(f"{counted[key]} {words}" for key, words in _OUTCOMES.items() if counted[key])
-            reporter.write_line(f"{tier}: {told}")
-    for tier, reason in sorted(missing.items()):
-        reporter.write_line(f"{tier}: {_NOT_RUN}: {reason}", yellow=True, bold=True)
+            reporter.write_line(f"{backend}: {told}")
+    for backend, reason in sorted(missing.items()):
+        reporter.write_line(f"{backend}: {_NOT_RUN}: {reason}", yellow=True, bold=True)
 
 
-def _suite(tier: str) -> str:
-    return tier.partition(" ")[0]
+def _suite(backend: str) -> str:
+    return backend.partition(" ")[0]

@@ -17,7 +17,7 @@ _GIVEN_UP = ("quarantined", "incomplete")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StatusCheck:
     """A ledger at one moment.
 
     Attributes:
@@ -31,7 +31,7 @@ class Standing:
     unexplained: list[str] = field(default_factory=list)
 
 
-def look_at(path: Path) -> Standing | None:
+def check_status(path: Path) -> StatusCheck | None:
     """Read a ledger as ``status`` does; None where there is none, or one that is only half made."""
     if not path.exists():
         return None
@@ -40,41 +40,41 @@ def look_at(path: Path) -> Standing | None:
     except LedgerEmptyError:
         return None
     try:
-        found: Standing = ledger.read(partial(_look, name=path.name))
-        return found
+        checked: StatusCheck = ledger.read(partial(_check, name=path.name))
+        return checked
     finally:
         ledger.close()
 
 
-def _look(db: Connection, name: str) -> Standing:
-    stands = overview(db, TRACKING_FILE)
+def _check(db: Connection, name: str) -> StatusCheck:
+    found = overview(db, TRACKING_FILE)
     rows = db.execute(
         "SELECT d.project, d.dataset, r.name, count(*) FROM records c JOIN runs r ON r.id = c.run_id"
         " JOIN datasets d ON d.id = c.dataset_id WHERE c.state = 'synced' GROUP BY r.id"
     )
     synced = Counter({RunKey(*row[:3]): row[3] for row in rows})
-    odd = [*_odd_sums(db, stands), *_odd_runs(db), *_silence(db, stands)]
-    unexplained = [f"{name}: {what}" for what in odd]
-    return Standing(stands, synced, unexplained)
+    wrong = [*_wrong_sums(db, found), *_wrong_runs(db), *_unexplained(db, found)]
+    unexplained = [f"{name}: {what}" for what in wrong]
+    return StatusCheck(found, synced, unexplained)
 
 
-def _odd_sums(db: Connection, stands: Overview) -> list[str]:
+def _wrong_sums(db: Connection, found: Overview) -> list[str]:
     """Every run, file and row is in exactly one state, and none of them is given up."""
-    odd = []
-    for table, counts in (("runs", stands.runs), ("files", stands.files), ("records", stands.rows)):
+    wrong = []
+    for table, counts in (("runs", found.runs), ("files", found.files), ("records", found.rows)):
         total = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - literals above
         if sum(counts.values()) != total:
-            odd.append(f"{total} {table} by count, {counts} by state")
-        odd += [f"{counts[state]} {table} {state}" for state in _GIVEN_UP if counts.get(state)]
-    odd += [f"problem: {problem}" for problem in stands.problems if problem.state != "failing"]
-    waits = stands.oldest_pending_at is not None
+            wrong.append(f"{total} {table} by count, {counts} by state")
+        wrong += [f"{counts[state]} {table} {state}" for state in _GIVEN_UP if counts.get(state)]
+    wrong += [f"problem: {problem}" for problem in found.problems if problem.state != "failing"]
+    waits = found.oldest_pending_at is not None
     waiting = db.execute("SELECT count(*) FROM runs WHERE committed AND state <> 'synced'").fetchone()[0]
     if bool(waiting) != waits:
-        odd.append(f"{waiting} runs wait, since {stands.oldest_pending_at}")
-    return odd
+        wrong.append(f"{waiting} runs wait, since {found.oldest_pending_at}")
+    return wrong
 
 
-def _silence(db: Connection, stands: Overview) -> list[str]:
+def _unexplained(db: Connection, found: Overview) -> list[str]:
     """Every run that is not synced is in ``status`` with a reason: by name, or among those that wait."""
     failing = {
         "/".join(row)
@@ -83,17 +83,17 @@ def _silence(db: Connection, stands: Overview) -> list[str]:
             " WHERE r.state = 'failing'"
         )
     }
-    named = {problem.run for problem in stands.problems if problem.state == "failing"}
-    odd = [f"{run} fails, status does not say so" for run in failing - named]
-    odd += [f"{run} does not fail, status says so" for run in named - failing]
-    odd += [f"without a cause: {problem}" for problem in stands.problems if not problem.cause]
-    odd += [f"without a cause: {waiting}" for waiting in stands.waiting if not waiting.cause]
-    waiting = sum(waiting.runs for waiting in stands.waiting)
-    if waiting != stands.runs["pending"]:
-        odd.append(
-            f"{stands.runs['pending']} runs are pending, status says why of {waiting}: {stands.waiting}"
+    named = {problem.run for problem in found.problems if problem.state == "failing"}
+    wrong = [f"{run} fails, status does not say so" for run in failing - named]
+    wrong += [f"{run} does not fail, status says so" for run in named - failing]
+    wrong += [f"without a cause: {problem}" for problem in found.problems if not problem.cause]
+    wrong += [f"without a cause: {waiting}" for waiting in found.waiting if not waiting.cause]
+    waiting = sum(waiting.runs for waiting in found.waiting)
+    if waiting != found.runs["pending"]:
+        wrong.append(
+            f"{found.runs['pending']} runs are pending, status says why of {waiting}: {found.waiting}"
         )
-    return odd
+    return wrong
 
 
 _RUNS = """
@@ -108,9 +108,9 @@ FROM runs r JOIN datasets d ON d.id = r.dataset_id
 """
 
 
-def _odd_runs(db: Connection) -> list[str]:
+def _wrong_runs(db: Connection) -> list[str]:
     """A run's state says no less and no more than what its files and records say."""
-    odd = []
+    wrong = []
     for run in db.execute(_RUNS).fetchall():
         left = run["files"] + run["rows"]
         explained = {
@@ -119,5 +119,5 @@ def _odd_runs(db: Connection) -> list[str]:
             "failing": bool(left and run["cause"] and run["causes"]),
         }
         if not explained.get(run["state"], False):
-            odd.append(f"run {dict(run)}")
-    return odd
+            wrong.append(f"run {dict(run)}")
+    return wrong
