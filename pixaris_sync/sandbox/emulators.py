@@ -21,7 +21,7 @@ from pixaris_sync.sandbox.stand_in_credentials import write_stand_in_credentials
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INSTALL_HINT = "pip install 'pixaris-sync[sandbox]'"
+INSTALL_HINT = "run pip install '.[sandbox]' in a checkout of the repository"
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
