@@ -1,6 +1,6 @@
 """The documents: where they are, what stands in them, and the parts that are made from the code.
 
-``python -m tests.support.documents`` writes those parts anew, and names the messages that the troubleshooting
+``make docs`` writes those parts anew, and names the messages that the troubleshooting
 page lacks. A part stands between ``<!-- name -->`` and ``<!-- /name -->``.
 """
 

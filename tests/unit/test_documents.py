@@ -30,7 +30,7 @@ MAP = REPOSITORY / "pixaris_sync" / "README.md"
 PACKAGE = Path(pixaris_sync.__file__).parent
 ROOMS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-RENEW = "run `python -m tests.support.documents`"
+RENEW = "run `make docs`"
 
 
 def text_of(document: Path) -> str:
