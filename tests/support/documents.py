@@ -157,16 +157,16 @@ def _states_table(transitions: str) -> Callable[[], str] | None:
 
     def table() -> str:
         return _table(
-            ("state", "what happens", "next state"),
-            ([_word(row.state), _word(row.event), _word(row.next)] for row in rows),
+            ("state", "what happens", "event", "next state"),
+            ([_state(row.state), row.when, f"`{row.event}`", _state(row.next_state)] for row in rows),
         )
 
     return table
 
 
-def _word(value: object) -> str:
-    """A state or an event as people read it."""
-    return "" if value is None else str(value).replace("_", " ")
+def _state(state: str | None) -> str:
+    """A state as people read it; none before the ledger knows a file or a row, and after it is forgotten."""
+    return "not known" if state is None else state.replace("_", " ")
 
 
 #: The parts that are made from the code, by the name of their marks.
