@@ -25,6 +25,7 @@ OTHER_TEXTS = {
     "process/priority.py": "the log's word on priorities",
     "bigquery/sql.py": "statements",
     "ledger/selection.py": "statements",
+    "ledger/states.py": "the tables of transitions",
 }
 #: Texts that have blanks and are no messages, each with its reason.
 NO_MESSAGES = {
@@ -32,6 +33,7 @@ NO_MESSAGES = {
     r"(bytes|Bearer|multipart|application/json).*|\{.*": "a request",
     rf"[{VARIABLE},:; ()]*(and |line )?[{VARIABLE},:; ()]*( more| like it\))*": "empty",
     r"%\(asctime\)s.*": "the format of the log",
+    r"\w+(, \w+)+|iif\(.*": "columns of a statement",
     r"command line|catching up|finishing what is in flight|only in the table|not the same": (
         "a part of another text"
     ),
