@@ -12,7 +12,6 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from sqlite3 import Connection
 
 import anyio
@@ -21,8 +20,9 @@ from anyio import to_thread
 
 from pixaris_sync.errors import ConfigurationError, LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.inventory import count_synced, quarantined
+from pixaris_sync.ledger.inventory import count_synced
 from pixaris_sync.ledger.journal import Journal
+from pixaris_sync.ledger.overview import problems
 from pixaris_sync.ledger.rows import (
     PendingRow,
     accept_rows,
@@ -34,7 +34,6 @@ from pixaris_sync.ledger.rows import (
     recover_deliveries,
     table_backlogs,
 )
-from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.uploads import (
     Receipt,
     UploadTask,
@@ -47,7 +46,9 @@ from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.model import (
     Cell,
     JsonValue,
+    Problem,
     RemoteObject,
+    RunState,
     TrackingRecord,
 )
 from pixaris_sync.pipeline.adoption import Adoption
@@ -66,6 +67,8 @@ from pixaris_sync.settings import Settings
 FILES_LIMIT = 1000
 READS_LIMIT = 8
 
+#: States of problems that a pass would leave as they are.
+_NOT_CARRIED = (RunState.QUARANTINED, RunState.INCOMPLETE)
 _CUT_OFF = Problem("a load job was begun and its end is not known", "nothing to do: it is looked for")
 
 
@@ -218,7 +221,7 @@ class _Preview:
         return _Foreseen(task, fresh)
 
     async def _object_of(self, task: UploadTask, name: str) -> RemoteObject | None:
-        if not task.looked:
+        if task.in_doubt:
             return await self._context.store.stat(name)
         if not task.generation or task.crc32c is None:
             return None
@@ -273,10 +276,12 @@ class _Preview:
     async def _foresee_deliveries(self) -> None:
         context = self._context
         for backlog in await context.apply(table_backlogs, context.now(), context.mode.selection):
-            take = partial(context.apply, ready_rows, context.now(), context.mode.selection, backlog.table_id)
-            while rows := await take(context.settings.load_rows_limit):
+            table, count = backlog.table_id, context.settings.load_rows_limit
+            while rows := await context.apply(
+                ready_rows, context.now(), context.mode.selection, table, count
+            ):
                 try:
-                    await self._foresee_delivery(backlog.table_id, rows)
+                    await self._foresee_delivery(table, rows)
                 except SyncError as error:
                     if _ends_the_preview(error):
                         raise
@@ -307,7 +312,7 @@ class _Preview:
     def _document(self, db: Connection) -> dict[str, JsonValue]:
         context = self._context
         tracking_file = context.settings.dataset_tracking_file_name
-        left = quarantined(db, context.mode.selection, tracking_file)
+        found = problems(db, context.mode.selection, tracking_file)
         return {
             "runs": count_synced(db, context.mode.selection) - self._synced_before,
             "files": self._files,
@@ -317,7 +322,7 @@ class _Preview:
             "bytes_found": self._bytes_found,
             "rows_found": context.tally.rows,
             **tables_document(self._tables),
-            "not_carried": [asdict(problem) for problem in left],
+            "not_carried": [asdict(problem) for problem in found if problem.state in _NOT_CARRIED],
         }
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from anyio import to_thread
 
 from pixaris_sync.errors import LocalFileError
-from pixaris_sync.ledger.inventory import unfinished_datasets
+from pixaris_sync.ledger.known import unfinished_datasets
 from pixaris_sync.local.results_folder import DatasetStatus, LocalResults
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.discovery import CLOCK_TICK_SECONDS, ScanDepth
