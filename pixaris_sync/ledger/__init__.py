@@ -1,8 +1,8 @@
 """The ledger: a SQLite database that remembers where every run, file and row stands.
 
 It is a cache of the truth, which is the local folder and the cloud: a lost ledger costs listings and reads,
-never a second row. In every function here `db` is an open transaction, `now` and every ``*_at`` are seconds since
-the epoch.
+never a second row. In every function here `db` is an open transaction, `now` and every ``*_at`` are seconds
+since the epoch.
 
 * `database` opens it, migrates it (``sql/``), and runs transactions. `rescue` opens it for work, and sets a
   damaged one aside.

@@ -10,6 +10,7 @@ import pytest
 import pixaris_sync
 from pixaris_sync.model import Cell, Column, ColumnType
 from pixaris_sync.rules.schema import plan_batch
+from pixaris_sync.settings import load_settings
 from tests.support.documents import (
     COMMANDS,
     DEPLOY,
@@ -126,6 +127,16 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         there = (document.parent / path).resolve() if path else document
         assert there.exists(), target
         assert not anchor or anchor in _anchors(there), target
+
+
+def test_the_example_of_a_config_is_understood(tmp_path: Path) -> None:
+    """Goal: it can be copied. Method: load the front page's YAML as ``--config`` does."""
+    [example] = re.findall(r"^```yaml\n(.*?)^```$", text_of(README), re.MULTILINE | re.DOTALL)
+    config = tmp_path / "config.yaml"
+    config.write_text(example, encoding="utf-8")
+    settings = load_settings({}, config=config, environ={})
+    assert settings.gcp_project_id == "my-project"
+    assert settings.local_results_folder == Path("/data/local_results")
 
 
 def test_the_front_page_is_short() -> None:
