@@ -64,6 +64,10 @@ format: $(STAMP) ## Format the code and mend what can be mended by itself
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
 
+.PHONY: docs
+docs: $(STAMP) ## Write what the documents have from the code: settings, exit codes, commands, states
+	@$(PY) -m tests.support.documents
+
 .PHONY: venv
 venv: $(STAMP) ## Set up .venv with this package, its development tools, emulators and Pixaris
 

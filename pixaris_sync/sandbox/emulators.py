@@ -20,7 +20,7 @@ from pixaris_sync.errors import ConfigurationError, SyncError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INSTALL_HINT = "in the folder of pixaris-sync's source: pip install '.[sandbox]'"
+INSTALL_HINT = "run pip install '.[sandbox]' in a checkout of the repository"
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 

@@ -130,12 +130,3 @@ def test_nothing_stands_at_the_top_that_does_not_belong_there() -> None:
     ignored = {line.strip("/") for line in (REPOSITORY / ".gitignore").read_text().splitlines()}
     there = {path.name for path in REPOSITORY.iterdir() if not path.name.startswith(".")}
     assert there - ignored - {"__pycache__"} == TOP
-
-
-def test_the_makefile_has_every_target_that_the_readme_names() -> None:
-    """Goal: no instruction that does not work. Method: `make TARGET` in code of the README is a target."""
-    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", readme, re.MULTILINE))
-    assert {"demo", "test"} <= named <= targets
