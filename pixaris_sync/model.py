@@ -232,6 +232,19 @@ class FileVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file to upload: a local one by its version, or one whose `content` stood inline in the record.
+
+    `path` is relative to the run's folder, with slashes.
+    The version of inline content is its size, no mtime, and its crc32c in the inode's place.
+    """
+
+    path: str
+    version: FileVersion
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteObject:
     """An object as GCS tells of it. `crc32c` is the checksum as an unsigned 32-bit integer."""
 

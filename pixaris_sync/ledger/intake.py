@@ -12,6 +12,7 @@ from pixaris_sync.model import (
     DatasetKey,
     FileState,
     FileVersion,
+    FoundFile,
     RowState,
     RunState,
     Tail,
@@ -46,18 +47,6 @@ class KnownDataset:
     position: TailPosition | None
     read_whole: bool
     adopted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A file to upload: a local one by its version, or one whose `content` stood inline in the record.
-
-    The version of inline content is its size, no mtime, and its crc32c in the inode's place.
-    """
-
-    path: str
-    version: FileVersion
-    content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

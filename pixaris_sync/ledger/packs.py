@@ -72,7 +72,7 @@ class PackedFile(NamedTuple):
 
     @property
     def version(self) -> FileVersion:
-        """What the local file looked like; see `intake.FoundFile` for one that has none."""
+        """What the local file looked like; see `model.FoundFile` for one that has none."""
         return FileVersion(self.size, self.mtime_ns, self.inode)
 
 
