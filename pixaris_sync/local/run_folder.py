@@ -87,7 +87,7 @@ def inspect(
 
 
 def signature(root: Path, run: RunKey) -> str | None:
-    """A run's signature by two looks at the disk; None where its folder cannot be opened."""
+    """A run's signature. See `results_folder.LocalResults.signature`."""
     try:
         with _opened_run(root, run) as folder:
             return _signature(folder)
