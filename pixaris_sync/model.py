@@ -48,6 +48,39 @@ class RunKey:
         return f"{self.project}/{self.dataset}/{self.run}"
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where runs go, by the three names that GCPExperimentHandler takes.
+
+    Attributes:
+        gcp_project: the Google Cloud project's id.
+        bucket: the bucket's name.
+        bq_dataset: as Pixaris users write it, ``<gcp project>.<bigquery dataset>`` or the dataset alone.
+    """
+
+    gcp_project: str
+    bucket: str
+    bq_dataset: str
+
+    @property
+    def bq_project(self) -> str:
+        """The project that holds the BigQuery dataset: `gcp_project` unless `bq_dataset` names another."""
+        return self.bq_dataset.rpartition(".")[0] or self.gcp_project
+
+    @property
+    def bq_dataset_id(self) -> str:
+        """The BigQuery dataset's bare id."""
+        return self.bq_dataset.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something cannot go on, and what to do about it."""
+
+    cause: str
+    hint: str
+
+
 class RunState(StrEnum):
     """Where a run stands. Each run is in exactly one of these."""
 
@@ -68,8 +101,10 @@ class FileState(StrEnum):
 
     #: To be uploaded.
     PENDING = "pending"
-    #: Claimed: an upload may have begun. Found at start, it is in doubt and is looked up.
+    #: Claimed: an upload may have begun. Found at start, it is in doubt.
     UPLOADING = "uploading"
+    #: It may have been uploaded: to be looked up before it is sent again.
+    IN_DOUBT = "in_doubt"
     #: In the bucket with the right crc32c.
     UPLOADED = "uploaded"
     #: Somebody must act; the cause and the remedy are recorded.
@@ -224,11 +259,16 @@ class MappedRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What tells one version of a local file from another: size in bytes, mtime in ns, inode number."""
+    """What tells one version of a file from another: size in bytes, mtime in ns, inode number.
+
+    Content that stood inline in the record has no local file, so neither mtime nor inode: `content_crc32c`
+    tells its versions apart. Of a local file that is None.
+    """
 
     size: int
     mtime_ns: int
     inode: int
+    content_crc32c: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +276,6 @@ class FoundFile:
     """A file to upload: a local one by its version, or one whose `content` stood inline in the record.
 
     `path` is relative to the run's folder, with slashes.
-    The version of inline content is its size, no mtime, and its crc32c in the inode's place.
     """
 
     path: str

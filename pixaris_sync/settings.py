@@ -39,7 +39,8 @@ from pydantic import (
 
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
-from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE, Destination
+from pixaris_sync.model import Destination
+from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
 
 ENVIRONMENT_PREFIX = "PIXARIS_SYNC_"
 #: The keys that Pixaris' own config.yaml holds and that mean the same to us.

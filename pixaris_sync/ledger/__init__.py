@@ -1,14 +1,20 @@
 """The ledger: a SQLite database that remembers where every run, file and row stands.
 
 It is a cache of the truth, which is the local folder and the cloud: a lost ledger costs listings and reads,
-never a second row.
+never a second row. In every function here `db` is an open transaction, `now` and every ``*_at`` are seconds
+since the epoch.
 
-* `database` opens it, migrates it, and runs transactions.
+* `database` opens it, migrates it (``sql/``), and runs transactions. `rescue` opens it for work, and sets a
+  damaged one aside.
 * `journal` lets many tasks write at once: what arrives together is committed together, and a caller goes on
   only when its change is durable. That is how an intent is on disk before it is tried.
-* `intake`, `uploads` and `rows` are the transitions, each a plain function over an open transaction, named
-  by the verb that changes the state. `overview` reads what ``status`` tells,
-  `inventory` what ``verify`` and a preview ask for.
+* `states` has the two tables of transitions, for files and for rows.
+* `intake` takes in what a scan found, `known` tells a scan what was found before, `notices` holds what is to
+  be said of what is no run.
+* `uploads` and `rows` are the transitions of files and rows, each named by the verb that changes the state.
+  `runs` draws from both the state of their run. `retry` takes quarantined runs up again.
+* `selection` says which runs a pass is about. `overview` reads what ``status`` tells, `inventory` what
+  ``verify`` compares.
 * `packs` packs the files of finished runs, so that the ledger stays small.
 
 Invariants kept here: a run's state is always what its folder, files and records make it

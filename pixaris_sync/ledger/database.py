@@ -7,10 +7,12 @@ from contextlib import closing
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 from pixaris_sync.errors import LedgerDamagedError, LedgerEmptyError, LedgerError
 
+T = TypeVar("T")
+#: What is applied together need not return the same.
 Operation = Callable[[sqlite3.Connection], Any]
 
 #: "PXSY": tells a ledger from any other SQLite database.
@@ -251,14 +253,14 @@ class Ledger:
             ) from None
         return results
 
-    def write(self, operation: Operation) -> Any:  # noqa: ANN401 - whatever the operation returns
+    def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run one operation in a transaction of its own; its exception is raised here."""
         [result] = self.apply([operation])
         if isinstance(result, BaseException):
             raise result
-        return result
+        return cast("T", result)
 
-    def read(self, operation: Operation) -> Any:  # noqa: ANN401 - whatever the operation returns
+    def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run an operation that only reads, on one consistent snapshot."""
         db = self._connection
         try:
@@ -342,3 +344,17 @@ def _back_up(path: Path, target: sqlite3.Connection, parameters: str) -> None:
     uri = f"{path.resolve().as_uri()}?{parameters}"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000)) as source:
         source.backup(target)
+
+
+def get_fact(db: sqlite3.Connection, name: str) -> str | None:
+    """What was written down under a name."""
+    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return str(row[0]) if row else None
+
+
+def set_fact(db: sqlite3.Connection, name: str, value: str) -> None:
+    """Write something down under a name."""
+    db.execute(
+        "INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        (name, value),
+    )

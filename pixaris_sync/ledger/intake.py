@@ -1,18 +1,18 @@
-"""Transitions that take in what a scan found."""
+"""Transitions that take in what a scan found: runs, their files, records, damaged lines."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Connection, Row
 
-from pixaris_sync.ledger.lines import ordinal_of, take_in_damaged
 from pixaris_sync.ledger.packs import packed_files, restore
-from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, Problem, update_run_states
+from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, WAITING, update_run_states
 from pixaris_sync.model import (
     DatasetKey,
     FileState,
     FileVersion,
     FoundFile,
+    Problem,
     RowState,
     RunState,
     Tail,
@@ -20,18 +20,17 @@ from pixaris_sync.model import (
     TrackingRecord,
 )
 
-#: In the place of a file's mtime: it is forgotten, unless the next inspection of its run finds it.
-LEFT_OUT_UNLESS_FOUND = -1
+DAMAGED_HINT = (
+    "repair or remove the line; where the run's args.json is whole, put its content in the line's place"
+)
 
-
-#: In the place of a record's reading: it was refused, and is judged anew when its line is read again.
-JUDGED_ANEW = -1
-
-
-_NEW_FILE = """
-INSERT INTO files (run_id, dataset_id, path, rank, content, size, mtime_ns, inode, state, since)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+_NEW_FILE = f"""
+INSERT INTO files
+    (run_id, dataset_id, path, run_name, content, size, mtime_ns, inode, content_crc32c, state, since)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '{FileState.PENDING}', ?) ON CONFLICT DO NOTHING
 """
+#: What is known of one version of a file.
+_STAMP = "size, mtime_ns, inode, content_crc32c"
 _KNOWN_RUN = """
 SELECT id, committed, signature, folder_cause, folder_hint, packed_files FROM runs
 WHERE dataset_id = ? AND name = ?
@@ -125,7 +124,7 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
         for found in run.records:
             new += _take_in_record(db, now, dataset_id, run_id, found, reading)
         touched.append(run_id)
-    take_in_damaged(db, now, dataset_id, tail, reading)
+    _take_in_damaged(db, now, dataset_id, tail, reading)
     db.execute(
         "UPDATE datasets SET tail = ?, torn_bytes = ?, read_whole = max(read_whole, ?) WHERE id = ?",
         (
@@ -175,33 +174,40 @@ def _take_in_files(db: Connection, now: float, dataset_id: int, known: Row, run:
     """Take in the files of a known run as they are now; what is as it was is only compared."""
     run_id = known["id"]
     if known["packed_files"] is None:
-        rows = db.execute("SELECT path, size, mtime_ns, inode FROM files WHERE run_id = ?", (run_id,))
-        stamps = {row[0]: tuple(row)[1:] for row in rows}
+        rows = db.execute(f"SELECT path, {_STAMP} FROM files WHERE run_id = ?", (run_id,))
+        versions = {row[0]: FileVersion(*tuple(row)[1:]) for row in rows}
     else:
-        stamps = {file.path: file[1:4] for file in packed_files(db, run_id)}
-    new = [file for file in run.files if file.path not in stamps]
-    changed = [one for one in run.files if one.path in stamps and stamps[one.path] != _stamp(one.version)]
+        versions = {file.path: file.version for file in packed_files(db, run_id)}
+    new = [file for file in run.files if file.path not in versions]
+    changed = [file for file in run.files if versions.get(file.path, file.version) != file.version]
     if new or changed:
         restore(db, run_id)
     _take_in_new(db, now, dataset_id, run_id, run.name, new)
     for file in changed:
         _take_in_file(db, now, dataset_id, run_id, run.name, file)
-    if any(mtime_ns == LEFT_OUT_UNLESS_FOUND for _, mtime_ns, _ in stamps.values()):
-        db.execute(
-            "DELETE FROM files WHERE run_id = ? AND mtime_ns = ? AND state IN ('pending', 'quarantined')",
-            (run_id, LEFT_OUT_UNLESS_FOUND),
-        )
+    _forget_unless_found(db, run_id, {file.path for file in run.files})
+
+
+def _forget_unless_found(db: Connection, run_id: int, found: Collection[str]) -> None:
+    """Of files that were taken up again, keep what this inspection found, and what is on its way."""
+    asked = db.execute(
+        "SELECT id, path, state FROM open_files WHERE run_id = ? AND forget_unless_found", (run_id,)
+    ).fetchall()
+    kept = [(row["id"],) for row in asked if row["path"] in found]
+    gone = [(row["id"],) for row in asked if row["path"] not in found and row["state"] != FileState.UPLOADING]
+    db.executemany("UPDATE files SET forget_unless_found = 0 WHERE id = ?", kept)
+    db.executemany("DELETE FROM files WHERE id = ?", gone)
 
 
 def _take_in_new(
-    db: Connection, now: float, dataset_id: int, run_id: int, rank: str, files: Sequence[FoundFile]
+    db: Connection, now: float, dataset_id: int, run_id: int, run_name: str, files: Sequence[FoundFile]
 ) -> None:
     """Take in files of a run that are not known yet."""
-    db.executemany(_NEW_FILE, [_new_file(now, dataset_id, run_id, rank, file) for file in files])
+    db.executemany(_NEW_FILE, [_new_file(now, dataset_id, run_id, run_name, file) for file in files])
 
 
-def _new_file(now: float, dataset_id: int, run_id: int, rank: str, file: FoundFile) -> tuple[object, ...]:
-    return (run_id, dataset_id, file.path, rank, file.content, *_stamp(file.version), FileState.PENDING, now)
+def _new_file(now: float, dataset_id: int, run_id: int, run_name: str, file: FoundFile) -> tuple[object, ...]:
+    return (run_id, dataset_id, file.path, run_name, file.content, *_stamp(file.version), now)
 
 
 def _all_uploaded(db: Connection, known: Row) -> bool:
@@ -218,49 +224,53 @@ def _all_known(db: Connection, dataset_id: int, records: Sequence[FoundRecord]) 
 
 
 def _take_in_file(
-    db: Connection, now: float, dataset_id: int, run_id: int, rank: str, file: FoundFile
+    db: Connection, now: float, dataset_id: int, run_id: int, run_name: str, file: FoundFile
 ) -> None:
     version = file.version
-    if db.execute(_NEW_FILE, _new_file(now, dataset_id, run_id, rank, file)).rowcount:
+    if db.execute(_NEW_FILE, _new_file(now, dataset_id, run_id, run_name, file)).rowcount:
         return
-    known = db.execute("SELECT * FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)).fetchone()
-    if (known["size"], known["mtime_ns"], known["inode"]) == _stamp(version):
+    known = db.execute(
+        f"SELECT id, state, {_STAMP} FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)
+    ).fetchone()
+    if FileVersion(*tuple(known)[2:]) == version:
         return
     # A newer version of the same file; whether its content differs too shows when it is read.
     db.execute(
-        "UPDATE files SET size = ?, mtime_ns = ?, inode = ?, content = ?, session_uri = NULL WHERE id = ?",
+        f"UPDATE files SET ({_STAMP}) = (?, ?, ?, ?), content = ?, session_uri = NULL WHERE id = ?",
         (*_stamp(version), file.content, known["id"]),
     )
     if known["state"] != FileState.UPLOADING:
         # Attempts go on being counted while it waits: a file that is rewritten without end must not keep a
         # pass alive.
         db.execute(
-            "UPDATE files SET state = ?, since = ?, attempts = iif(state = ?, attempts, 0),"
-            " next_attempt_at = iif(state = ?, min(since, ?) + ?, 0), cause = NULL, hint = NULL WHERE id = ?",
-            (
-                FileState.PENDING,
-                now,
-                FileState.PENDING,
-                FileState.UPLOADED,
-                now,
-                OBJECT_WRITE_SECONDS,
-                known["id"],
-            ),
+            f"UPDATE files SET state = {WAITING}, since = :now,"
+            " attempts = iif(state IN (:pending, :in_doubt), attempts, 0),"
+            " next_attempt_at = iif(state = :uploaded, min(since, :now) + :spacing, 0),"
+            " cause = NULL, hint = NULL WHERE id = :id",
+            {
+                "now": now,
+                "pending": FileState.PENDING,
+                "in_doubt": FileState.IN_DOUBT,
+                "uploaded": FileState.UPLOADED,
+                "spacing": OBJECT_WRITE_SECONDS,
+                "id": known["id"],
+            },
         )
 
 
-def _stamp(version: FileVersion) -> tuple[int, int, int]:
-    return (version.size, version.mtime_ns, version.inode)
+def _stamp(version: FileVersion) -> tuple[int, int, int, int | None]:
+    """Values for `_STAMP`."""
+    return (version.size, version.mtime_ns, version.inode, version.content_crc32c)
 
 
 def _take_in_record(
     db: Connection, now: float, dataset_id: int, run_id: int, found: FoundRecord, reading: int
 ) -> int:
     record = found.record
-    ordinal = ordinal_of(db, dataset_id, record.digest, reading)
+    ordinal = _ordinal_of(db, dataset_id, record.digest, reading)
     db.execute(
-        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = ? AND reading = ?",
-        (dataset_id, record.digest, ordinal, JUDGED_ANEW),
+        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = ? AND judge_anew",
+        (dataset_id, record.digest, ordinal),
     )
     known = db.execute(
         "UPDATE records SET reading = ?, line = ? WHERE dataset_id = ? AND digest = ? AND ordinal = ?",
@@ -275,7 +285,7 @@ def _take_in_record(
         for file in found.inline:
             _take_in_file(db, now, dataset_id, run_id, record.run.run, file)
     db.execute(
-        "INSERT INTO records (dataset_id, run_id, rank, digest, ordinal, line, reading, payload, state,"
+        "INSERT INTO records (dataset_id, run_id, run_name, digest, ordinal, line, reading, payload, state,"
         " since, found_at, cause, hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             dataset_id,
@@ -300,7 +310,7 @@ def _clash(db: Connection, run_id: int, inline: Sequence[FoundFile]) -> Problem 
     """Whether another record of the same run holds another dict under the same name."""
     for file in inline:
         known = db.execute(
-            "SELECT size, mtime_ns, inode FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)
+            f"SELECT {_STAMP} FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)
         ).fetchone()
         if known is not None and tuple(known) != _stamp(file.version):
             return Problem(
@@ -308,3 +318,40 @@ def _clash(db: Connection, run_id: int, inline: Sequence[FoundFile]) -> Problem 
                 "two runs were stored under one name in the same second; store one of them again",
             )
     return None
+
+
+def _ordinal_of(db: Connection, dataset_id: int, digest: str, reading: int) -> int:
+    """How many lines of this digest the same reading of the file has seen before."""
+    count: int = db.execute(
+        "SELECT count(*) FROM records WHERE dataset_id = ? AND digest = ? AND reading = ?",
+        (dataset_id, digest, reading),
+    ).fetchone()[0]
+    return count
+
+
+def _take_in_damaged(db: Connection, now: float, dataset_id: int, tail: Tail, reading: int) -> None:
+    """Take in the damaged lines of a reading; those of earlier ones are forgotten at its end."""
+    for damaged in tail.damaged:
+        db.execute(
+            "INSERT INTO records (dataset_id, digest, ordinal, line, reading, state, since, found_at, cause,"
+            " hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET line = excluded.line, reading = excluded.reading, cause = excluded.cause",
+            (
+                dataset_id,
+                damaged.digest,
+                _ordinal_of(db, dataset_id, damaged.digest, reading),
+                damaged.line,
+                reading,
+                RowState.QUARANTINED,
+                now,
+                now,
+                damaged.cause,
+                DAMAGED_HINT,
+            ),
+        )
+    if not tail.more:
+        # A damaged line that this reading did not see any more was repaired or removed.
+        db.execute(
+            "DELETE FROM records WHERE dataset_id = ? AND run_id IS NULL AND reading < ?",
+            (dataset_id, reading),
+        )

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from pixaris_sync.ledger.runs import Problem
-from pixaris_sync.model import RunState
+from pixaris_sync.model import Problem, RunState
 
 
 @dataclass(frozen=True, slots=True)

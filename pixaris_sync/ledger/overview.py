@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from pixaris_sync.ledger.intake import JUDGED_ANEW, LEFT_OUT_UNLESS_FOUND
-from pixaris_sync.ledger.runs import update_run_states
+from pixaris_sync.ledger.database import get_fact
+from pixaris_sync.ledger.rows import LAST_SYNCED
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
-from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
-
-LAST_SYNCED = "last_synced_at"
+from pixaris_sync.model import FileState, RowState, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +79,16 @@ def overview(db: Connection, tracking_file: str) -> Overview:
         runs=runs,
         files=files,
         rows=_count(db, "SELECT state, count(*) FROM records GROUP BY state", list(RowState)),
-        pending_bytes=db.execute(
-            "SELECT coalesce(sum(size), 0) FROM files WHERE state <> 'uploaded'"
-        ).fetchone()[0],
+        pending_bytes=db.execute("SELECT coalesce(sum(size), 0) FROM open_files").fetchone()[0],
         oldest_pending_at=db.execute(
-            "SELECT min(coalesce((SELECT min(c.found_at) FROM records c WHERE c.run_id = r.id"
-            " AND c.state <> 'synced'), r.since))"
-            " FROM runs r WHERE r.state IN ('pending', 'failing') AND r.state <> 'synced' AND r.committed"
+            "SELECT min(coalesce("
+            "    (SELECT min(c.found_at) FROM open_records c WHERE c.run_id = r.id), r.since"
+            ")) FROM open_runs r WHERE r.state IN ('pending', 'failing') AND r.committed"
         ).fetchone()[0],
         last_synced_at=float(last) if last else None,
         torn_lines=db.execute("SELECT count(*) FROM datasets WHERE torn_bytes > 0").fetchone()[0],
         waiting=tuple(_waiting(db)),
-        problems=tuple(_problems(db, tracking_file)),
+        problems=tuple(problems(db, Selection(), tracking_file)),
     )
 
 
@@ -102,12 +98,14 @@ _WAITS_FOR = """
 CASE
 WHEN NOT r.committed THEN coalesce(r.cause, 'its tracking record is to be read')
 WHEN d.adopted_at IS NULL THEN 'its dataset is to be compared with the bucket before anything is sent'
-WHEN EXISTS (SELECT 1 FROM files f WHERE f.run_id = r.id AND f.state = 'uploading' AND f.state <> 'uploaded')
+WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'uploading')
     THEN 'its files are being uploaded'
-WHEN EXISTS (SELECT 1 FROM files f WHERE f.run_id = r.id AND f.state <> 'uploaded')
+WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'pending')
     THEN 'its files wait for their turn to be uploaded'
+WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id)
+    THEN 'its files may be in the bucket already: they are looked up before they are sent'
 WHEN r.signature IS NULL THEN 'its folder is to be inspected again'
-ELSE CASE (SELECT c.state FROM records c WHERE c.run_id = r.id AND c.state <> 'synced'
+ELSE CASE (SELECT c.state FROM open_records c WHERE c.run_id = r.id
            ORDER BY c.state = 'sending' DESC, c.state = 'pending' DESC, c.state = 'in_doubt' DESC LIMIT 1)
     WHEN 'sending' THEN 'its row is being sent'
     WHEN 'pending' THEN 'its row waits for its turn to be sent'
@@ -121,23 +119,29 @@ END
 def _waiting(db: Connection) -> list[WaitingRuns]:
     rows = db.execute(
         f"SELECT count(*) AS runs, min(r.since) AS since, {_WAITS_FOR} AS cause"
-        " FROM runs r JOIN datasets d ON d.id = r.dataset_id"
-        " WHERE r.state = 'pending' AND r.state <> 'synced' GROUP BY 3 ORDER BY 1 DESC, 3"
+        " FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
+        " WHERE r.state = 'pending' GROUP BY 3 ORDER BY 1 DESC, 3"
     )
     return [WaitingRuns(row["runs"], row["since"], row["cause"]) for row in rows]
 
 
-def _problems(db: Connection, tracking_file: str) -> list[ProblemRun]:
+def problems(db: Connection, selection: Selection, tracking_file: str) -> list[ProblemRun]:
+    """Failing, quarantined and incomplete runs of a selection, damaged lines, and notices.
+
+    Lines and notices have no run's name: `Selection.since` and `Selection.until` do not apply to them.
+    """
+    names = {**selection.parameters, "tracking_file": tracking_file}
     runs = db.execute(
         "SELECT d.project || '/' || d.dataset || '/' || r.name AS run, r.state, r.since, r.cause, r.hint"
-        " FROM runs r JOIN datasets d ON d.id = r.dataset_id"
-        " WHERE r.state IN (?, ?, ?) AND r.state <> 'synced'",
-        (RunState.QUARANTINED, RunState.INCOMPLETE, RunState.FAILING),
+        " FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
+        f" WHERE r.state IN ('quarantined', 'incomplete', 'failing') AND {SELECTED}",
+        names,
     ).fetchall()
     lines = db.execute(
-        "SELECT d.project || '/' || d.dataset || '/' || ? || ':' || c.line AS run, c.state, c.since,"
-        " c.cause, c.hint FROM records c JOIN datasets d ON d.id = c.dataset_id WHERE c.run_id IS NULL",
-        (tracking_file,),
+        "SELECT d.project || '/' || d.dataset || '/' || :tracking_file || ':' || c.line AS run, c.state,"
+        " c.since, c.cause, c.hint FROM records c JOIN datasets d ON d.id = c.dataset_id"
+        f" WHERE c.run_id IS NULL AND {SELECTED_DATASETS}",
+        names,
     ).fetchall()
     notices = db.execute("SELECT subject AS run, state, since, cause, hint FROM notices").fetchall()
     found = [
@@ -157,13 +161,13 @@ class WorkLeft:
 
 def work_left(db: Connection, selection: Selection) -> WorkLeft:
     """Count what is not synced among the selected. A run folder still being written is not work yet."""
-    count = f"SELECT count(*) FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE {SELECTED}"
+    count = f"SELECT count(*) FROM open_runs r JOIN datasets d ON d.id = r.dataset_id WHERE {SELECTED}"
     waiting = db.execute(
-        f"{count} AND r.state IN ('pending', 'failing') AND r.state <> 'synced' AND r.committed",
+        f"{count} AND r.state IN ('pending', 'failing') AND r.committed",
         selection.parameters,
     ).fetchone()[0]
     quarantined = db.execute(
-        f"{count} AND r.state IN ('quarantined', 'incomplete') AND r.state <> 'synced'",
+        f"{count} AND r.state IN ('quarantined', 'incomplete')",
         selection.parameters,
     ).fetchone()[0]
     damaged = db.execute(
@@ -187,121 +191,15 @@ class Backlog:
 def backlog(db: Connection, selection: Selection) -> Backlog:
     """Count what of the selected runs is still to be carried."""
     files, size = db.execute(
-        "SELECT count(*), coalesce(sum(f.size), 0) FROM datasets d CROSS JOIN files f"
-        " WHERE f.dataset_id = d.id AND f.state IN ('pending', 'uploading') AND f.state <> 'uploaded'"
-        f" AND {selected('f.rank')}",
+        "SELECT count(*), coalesce(sum(f.size), 0) FROM datasets d CROSS JOIN open_files f"
+        " WHERE f.dataset_id = d.id AND f.state IN ('pending', 'in_doubt', 'uploading')"
+        f" AND {selected('f.run_name')}",
         selection.parameters,
     ).fetchone()
     rows = db.execute(
-        "SELECT count(*) FROM datasets d CROSS JOIN records c"
+        "SELECT count(*) FROM datasets d CROSS JOIN open_records c"
         " WHERE c.dataset_id = d.id AND c.ready IN (0, 1) AND c.state <> 'quarantined'"
-        f" AND c.state <> 'synced' AND {selected('c.rank')}",
+        f" AND {selected('c.run_name')}",
         selection.parameters,
     ).fetchone()[0]
     return Backlog(files=files, bytes=size, rows=rows)
-
-
-def retry_runs(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
-    """Take quarantined runs up again: all of them, or those given.
-
-    What stopped them is looked at anew: files are sent again, folders inspected, damaged lines read again,
-    and so are records that were refused when they were taken in.
-
-    Returns:
-        How many quarantined runs and damaged lines were taken up.
-    """
-    released = 0
-    if run_ids is None:
-        rows = db.execute("SELECT id FROM runs WHERE state = 'quarantined'").fetchall()
-        run_ids = [row["id"] for row in rows]
-        damaged = db.execute("SELECT DISTINCT dataset_id FROM records WHERE run_id IS NULL").fetchall()
-        lines = db.execute("SELECT count(*) FROM records WHERE run_id IS NULL").fetchone()[0]
-        db.executemany("UPDATE datasets SET tail = NULL WHERE id = ?", [tuple(row) for row in damaged])
-    else:
-        lines = 0
-    for run_id in run_ids:
-        released += db.execute("SELECT state = 'quarantined' FROM runs WHERE id = ?", (run_id,)).fetchone()[0]
-        # Whoever says "again" may have removed a bad image: what is not found any more is left out.
-        db.execute(
-            "UPDATE files SET mtime_ns = ? WHERE run_id = ? AND state = 'quarantined' AND NOT ours"
-            " AND content IS NULL",
-            (LEFT_OUT_UNLESS_FOUND, run_id),
-        )
-        _read_refused_again(db, run_id)
-        for table, waiting, which in (
-            ("files", FileState.QUARANTINED, ""),
-            ("records", RowState.QUARANTINED, f" AND reading <> {JUDGED_ANEW}"),
-        ):
-            db.execute(
-                f"UPDATE {table} SET state = 'pending', since = ?, attempts = 0, next_attempt_at = 0,"
-                f" cause = NULL, hint = NULL WHERE run_id = ? AND state = ?{which}",
-                (now, run_id, waiting),
-            )
-        db.execute(
-            "UPDATE records SET state = ? WHERE run_id = ? AND state = ? AND taken",
-            (RowState.IN_DOUBT, run_id, RowState.PENDING),
-        )
-        # Whatever was in the way of a file may have gone: expect no object that is not our own.
-        db.execute(
-            "UPDATE files SET generation = 0, crc32c = NULL"
-            " WHERE run_id = ? AND state = 'pending' AND NOT ours",
-            (run_id,),
-        )
-        db.execute(
-            "UPDATE runs SET signature = NULL, folder_cause = NULL, folder_hint = NULL WHERE id = ?",
-            (run_id,),
-        )
-    update_run_states(db, now, run_ids)
-    return released + int(lines)
-
-
-def _read_refused_again(db: Connection, run_id: int) -> None:
-    """Let records that were refused when they were taken in be judged anew by the next reading.
-
-    Until then they stay quarantined: without them their run would look as if it were done.
-    """
-    marked = db.execute(
-        "UPDATE records SET reading = ?, cause = ?, hint = ? WHERE run_id = ? AND state = ? AND attempts = 0"
-        " AND sends = 0",
-        (
-            JUDGED_ANEW,
-            "it was taken up again, and its line of the tracking file is still to be read",
-            "nothing to do; where this stays, the line is not in the tracking file any more",
-            run_id,
-            RowState.QUARANTINED,
-        ),
-    ).rowcount
-    if marked:
-        db.execute(
-            "UPDATE datasets SET tail = NULL WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)", (run_id,)
-        )
-
-
-def find_runs(db: Connection, name: str) -> list[int]:
-    """Runs by ``project/dataset/run``, or by their run name alone where that is unambiguous or not."""
-    rows = db.execute(
-        "SELECT r.id FROM runs r JOIN datasets d ON d.id = r.dataset_id"
-        " WHERE d.project || '/' || d.dataset || '/' || r.name = ? OR r.name = ?",
-        (name, name),
-    ).fetchall()
-    return [row["id"] for row in rows]
-
-
-def known_datasets(db: Connection) -> list[DatasetKey]:
-    """Every dataset that was ever seen."""
-    rows = db.execute("SELECT project, dataset FROM datasets ORDER BY project, dataset")
-    return [DatasetKey(row["project"], row["dataset"]) for row in rows]
-
-
-def get_fact(db: Connection, name: str) -> str | None:
-    """What was written down under a name."""
-    row = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-    return str(row[0]) if row else None
-
-
-def set_fact(db: Connection, name: str, value: str) -> None:
-    """Write something down under a name."""
-    db.execute(
-        "INSERT INTO facts (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-        (name, value),
-    )

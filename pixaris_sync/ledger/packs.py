@@ -72,8 +72,8 @@ class PackedFile(NamedTuple):
 
     @property
     def version(self) -> FileVersion:
-        """What the local file looked like; see `model.FoundFile` for one that has none."""
-        return FileVersion(self.size, self.mtime_ns, self.inode)
+        """What the local file looked like; one without inode is content that stood inline in the record."""
+        return FileVersion(self.size, self.mtime_ns, self.inode, None if self.inode else self.crc32c)
 
 
 #: Columns of numbers that are close to each other.
@@ -81,7 +81,7 @@ _BY_STEPS = [name in ("mtime_ns", "inode", "generation") for name in PackedFile.
 
 _TO_PACK = """
 SELECT r.id FROM runs r INDEXED BY runs_to_pack WHERE r.state = 'synced' AND r.packed_files IS NULL
-    AND NOT EXISTS (SELECT 1 FROM files f WHERE f.run_id = r.id AND f.state <> 'uploaded')
+    AND NOT EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id)
 ORDER BY r.id LIMIT ?
 """
 _UPLOADED = f"""
@@ -89,8 +89,10 @@ SELECT {", ".join(PackedFile._fields)} FROM files WHERE run_id = ? ORDER BY path
 """
 _RESTORE = """
 INSERT INTO files
-    (run_id, dataset_id, path, rank, size, mtime_ns, inode, crc32c, generation, state, since, ours)
-SELECT id, dataset_id, :path, name, :size, :mtime_ns, :inode, :crc32c, :generation, :state, since, 1
+    (run_id, dataset_id, path, run_name, size, mtime_ns, inode, content_crc32c, crc32c, generation,
+    state, since, ours)
+SELECT id, dataset_id, :path, name, :size, :mtime_ns, :inode, :content_crc32c, :crc32c, :generation,
+    :state, since, 1
 FROM runs WHERE id = :run_id
 """
 
@@ -158,8 +160,10 @@ def restore(db: Connection, run_id: int) -> None:
     ).rowcount:
         return
     files = packed_files(db, run_id)
+    of_all = {"run_id": run_id, "state": FileState.UPLOADED}
     db.executemany(
-        _RESTORE, [{**file._asdict(), "run_id": run_id, "state": FileState.UPLOADED} for file in files]
+        _RESTORE,
+        [{**file._asdict(), "content_crc32c": file.version.content_crc32c, **of_all} for file in files],
     )
     db.execute("DELETE FROM packs WHERE run_id = ?", (run_id,))
 

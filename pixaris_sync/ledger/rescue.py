@@ -14,10 +14,9 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from pixaris_sync.errors import LedgerDamagedError, LedgerError
-from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.database import Ledger, get_fact, set_fact
 from pixaris_sync.ledger.notices import Notice, take_in_notices
-from pixaris_sync.ledger.overview import get_fact, set_fact
-from pixaris_sync.ledger.runs import Problem
+from pixaris_sync.model import Problem
 
 log = logging.getLogger(__name__)
 

@@ -1,15 +1,18 @@
-"""Transitions of rows: sending, accepted, synced, in doubt, put off, quarantined; and what is due."""
+"""Transitions of rows: sending, accepted, synced, in doubt, rescheduled, quarantined; and what is due."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
-from pixaris_sync.ledger.runs import Problem, update_run_states
+from pixaris_sync.ledger.database import set_fact
+from pixaris_sync.ledger.runs import update_run_states
 from pixaris_sync.ledger.selection import Selection, selected
-from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState, RunKey
+from pixaris_sync.model import DatasetKey, DeliveryMethod, Problem, RowState, RunKey
 from pixaris_sync.rules.planner import TableBacklog
 
 DAY_SECONDS = 24 * 3600
+#: The fact when a row was last read back.
+LAST_SYNCED = "last_synced_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class PendingRow:
 def _pending(row: Row) -> PendingRow:
     return PendingRow(
         id=row["id"],
-        run=RunKey(row["project"], row["dataset"], row["rank"]),
+        run=RunKey(row["project"], row["dataset"], row["run_name"]),
         digest=row["digest"],
         ordinal=row["ordinal"],
         line=row["line"],
@@ -53,13 +56,12 @@ def _pending(row: Row) -> PendingRow:
 
 
 _SELECT = """
-SELECT c.*, d.project, d.dataset FROM datasets d CROSS JOIN records c
+SELECT c.*, d.project, d.dataset FROM datasets d CROSS JOIN
 """
-#: Rows that may be sent or looked for: their files are in the bucket, and nothing speaks against them. The
-#: condition on ``synced`` is that of the indexes.
+#: Rows that may be sent or looked for: their files are in the bucket, and nothing speaks against them.
 _SENDABLE = f"""
-c.dataset_id = d.id AND c.ready = 1 AND c.state <> 'synced'
-AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND {selected("c.rank")}
+c.dataset_id = d.id AND c.ready = 1
+AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND {selected("c.run_name")}
 AND (c.state <> 'pending' OR c.attempts < :attempts_limit)
 """
 _TABLE_BACKLOGS = f"""
@@ -69,7 +71,7 @@ SELECT d.table_id,
        sum(c.state IN ('accepted', 'in_doubt') AND c.next_attempt_at <= :now) AS to_read_back,
        min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at,
        max(iif(c.state = 'sending', c.delivery_id, NULL)) AS unfinished_load
-FROM datasets d CROSS JOIN records c
+FROM datasets d CROSS JOIN open_records c
 WHERE c.state IN ('pending', 'accepted', 'in_doubt', 'sending') AND {_SENDABLE}
 GROUP BY d.table_id
 """
@@ -111,12 +113,13 @@ def ready_rows(
     # One dataset at a time, because its index is in this order; mostly there is one.
     for (dataset_id,) in db.execute("SELECT id FROM datasets WHERE table_id = ?", (table_id,)).fetchall():
         rows += db.execute(
-            f"{_SELECT} INDEXED BY records_in_order WHERE d.id = :dataset_id AND c.state = 'pending'"
-            f" AND {_SENDABLE} AND c.next_attempt_at <= :now"
-            " ORDER BY coalesce(c.batch_limit, 1000000), c.rank DESC, c.line LIMIT :count",
+            f"{_SELECT} records c INDEXED BY records_in_order WHERE d.id = :dataset_id"
+            f" AND c.state = 'pending' AND c.state <> 'synced' AND {_SENDABLE}"
+            " AND c.next_attempt_at <= :now"
+            " ORDER BY coalesce(c.batch_limit, 1000000), c.run_name DESC, c.line LIMIT :count",
             {**selection.parameters, "now": now, "dataset_id": dataset_id, "count": count},
         )
-    rows = sorted(rows, key=lambda row: str(row["rank"]), reverse=True)
+    rows = sorted(rows, key=lambda row: str(row["run_name"]), reverse=True)
     rows = sorted(rows, key=lambda row: row["batch_limit"] or 1_000_000)[:count]
     limit = rows[0]["batch_limit"] if rows and rows[0]["batch_limit"] else count
     return [_pending(row) for row in rows[:limit]]
@@ -127,8 +130,9 @@ def rows_to_read_back(
 ) -> list[PendingRow]:
     """Up to `count` rows of a table that are due to be read back."""
     rows = db.execute(
-        f"{_SELECT} WHERE c.state IN ('accepted', 'in_doubt') AND {_SENDABLE} AND c.next_attempt_at <= :now"
-        " AND d.table_id = :table_id ORDER BY c.next_attempt_at, c.id LIMIT :count",
+        f"{_SELECT} open_records c WHERE c.state IN ('accepted', 'in_doubt') AND {_SENDABLE}"
+        " AND c.next_attempt_at <= :now AND d.table_id = :table_id"
+        " ORDER BY c.next_attempt_at, c.id LIMIT :count",
         {**selection.parameters, "now": now, "table_id": table_id, "count": count},
     ).fetchall()
     return [_pending(row) for row in rows]
@@ -235,11 +239,7 @@ def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow]) -> None
     )
     _update_runs(db, now, rows)
     if rows:
-        db.execute(
-            "INSERT INTO facts (name, value) VALUES ('last_synced_at', ?)"
-            " ON CONFLICT DO UPDATE SET value = excluded.value",
-            (repr(now),),
-        )
+        set_fact(db, LAST_SYNCED, repr(now))
 
 
 def read_back_later(db: Connection, rows: Sequence[PendingRow], *, next_attempt_at: float) -> None:

@@ -1,38 +1,30 @@
 """Where a run stands: the one rule, applied at the end of every transition."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
-from pixaris_sync.model import RunState
+from pixaris_sync.model import FileState, RunState
 
 #: GCS takes about one write a second for one object name.
 OBJECT_WRITE_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why something cannot go on, and what to do about it."""
-
-    cause: str
-    hint: str
+#: The state in which a file waits, or a row: their states have the same names. The service may have it, as
+#: ``taken`` says, or not.
+WAITING = f"iif(taken, '{FileState.IN_DOUBT}', '{FileState.PENDING}')"
 
 
 _RUN_FACTS = """
 SELECT r.id, r.state, r.cause, r.hint, r.signature, r.folder_cause, r.folder_hint, r.committed,
        d.cause AS dataset_cause, d.hint AS dataset_hint, d.trouble, d.trouble_hint,
-       EXISTS (SELECT 1 FROM files f WHERE f.run_id = r.id AND f.state <> 'uploaded') AS open_files,
-       EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.state <> 'synced') AS open_records
+       EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id) AS open_files,
+       EXISTS (SELECT 1 FROM open_records c WHERE c.run_id = r.id) AS open_records
 FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = ?
 """
 #: What stops a run before what only delays it; of these what failed last.
 _WORST = """
 SELECT state = 'quarantined' AS quarantined, since, cause, hint FROM (
-    SELECT state, since, cause, hint FROM files
-    WHERE run_id = :run AND state <> 'uploaded' AND cause IS NOT NULL
+    SELECT state, since, cause, hint FROM open_files WHERE run_id = :run AND cause IS NOT NULL
     UNION ALL
-    SELECT state, since, cause, hint FROM records
-    WHERE run_id = :run AND state <> 'synced' AND cause IS NOT NULL
+    SELECT state, since, cause, hint FROM open_records WHERE run_id = :run AND cause IS NOT NULL
 ) ORDER BY quarantined DESC, since DESC LIMIT 1
 """
 

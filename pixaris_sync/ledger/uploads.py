@@ -1,40 +1,49 @@
-"""Transitions of files: claimed, uploaded, put off, quarantined; and what adoption finds in the bucket."""
+"""Transitions of files: claimed, uploaded, rescheduled, quarantined; and what adoption finds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any, NamedTuple
 
-from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, Problem, update_run_states
+from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, WAITING, update_run_states
 from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
-from pixaris_sync.model import FileState, FileVersion, RemoteObject, RowState, RunKey
+from pixaris_sync.model import FileState, FileVersion, Problem, RemoteObject, RowState, RunKey
 
 _Parameters = Mapping[str, Any]
 
-#: Files of a dataset d that nothing speaks against. The condition on ``uploaded`` is that of the index.
+#: Files of a dataset d that nothing speaks against.
 _SENDABLE = f"""
-f.state = 'pending' AND f.state <> 'uploaded' AND f.dataset_id = d.id AND {selected("f.rank")}
+f.dataset_id = d.id AND {selected("f.run_name")}
 AND r.id = f.run_id AND r.folder_cause IS NULL AND f.attempts < :attempts_limit
 """
-_OPEN_FILES = "files f INDEXED BY files_open CROSS JOIN runs r"
 #: Datasets that were compared with the bucket, and may be synced.
 _OPEN_DATASETS = f"d.adopted_at IS NOT NULL AND d.cause IS NULL AND {SELECTED_DATASETS}"
-#: Of each dataset, or of one, the newest run that has a file to send.
+#: A queue is a dataset's files of one state: the index has each in the order in which it is sent.
+_QUEUES = (FileState.PENDING, FileState.IN_DOUBT)
+_HEAD_OF_QUEUE = f"""
+(SELECT f.run_name FROM open_files f CROSS JOIN runs r
+WHERE f.state = '{{state}}' AND {_SENDABLE} AND f.next_attempt_at <= :now
+ORDER BY f.run_name DESC LIMIT 1)
+"""
+#: Of each dataset, or of one, the newest runs that have a file to send, by queue.
 _HEADS = f"""
-SELECT (SELECT f.rank FROM {_OPEN_FILES} WHERE {_SENDABLE} AND f.next_attempt_at <= :now
-        ORDER BY f.rank DESC LIMIT 1) AS newest, d.id
+SELECT d.id, {", ".join(_HEAD_OF_QUEUE.format(state=state) for state in _QUEUES)}
 FROM datasets d WHERE {_OPEN_DATASETS} AND (:dataset_id IS NULL OR d.id = :dataset_id)
 """
-_NEXT_OF_DATASET = f"""
-SELECT f.id, f.run_id, d.project, d.dataset, r.name, f.path, f.size, f.mtime_ns, f.inode, f.content,
-    f.generation, f.crc32c, f.ours, f.looked, f.sent_crc32c, f.session_uri, f.attempts, f.cause
-FROM datasets d CROSS JOIN {_OPEN_FILES}
-WHERE d.id = :dataset_id AND {_SENDABLE} AND f.next_attempt_at <= :now AND f.rank > :above
-ORDER BY f.rank DESC, f.size LIMIT :count
+_NEXT_OF_QUEUE = f"""
+SELECT f.id, f.run_id, d.project, d.dataset, r.name, f.path, f.size, f.mtime_ns, f.inode, f.content_crc32c,
+    f.content, f.generation, f.crc32c, f.ours, f.taken, f.sent_crc32c, f.session_uri, f.attempts, f.cause
+FROM datasets d CROSS JOIN open_files f CROSS JOIN runs r
+WHERE d.id = :dataset_id AND f.state = :state AND {_SENDABLE} AND f.next_attempt_at <= :now
+    AND f.run_name > :above
+ORDER BY f.run_name DESC, f.size LIMIT :count
 """
 _NEXT_ATTEMPT = f"""
-SELECT min(f.next_attempt_at) FROM datasets d CROSS JOIN {_OPEN_FILES} WHERE {_OPEN_DATASETS} AND {_SENDABLE}
+SELECT min(f.next_attempt_at) FROM datasets d CROSS JOIN open_files f CROSS JOIN runs r
+WHERE {_OPEN_DATASETS} AND f.state IN {tuple(map(str, _QUEUES))} AND {_SENDABLE}
 """
+#: The same version of a file as when it was claimed.
+_SAME_VERSION = "size = ? AND mtime_ns = ? AND inode = ? AND content_crc32c IS ?"
 
 
 class UploadTask(NamedTuple):
@@ -48,7 +57,7 @@ class UploadTask(NamedTuple):
         generation: the object's generation that it may replace; 0 where none may exist.
         crc32c: the checksum of that object, if known.
         ours: that object holds an earlier version of this file, so a newer one may replace it.
-        looked: False where an upload may have happened already: look before sending.
+        in_doubt: an upload may have happened already: look before sending.
         sent_crc32c: the checksum of what that upload held, if known.
         session_uri: a resumable session begun earlier for this version.
         attempts: how many attempts have failed.
@@ -64,7 +73,7 @@ class UploadTask(NamedTuple):
     generation: int
     crc32c: int | None
     ours: bool
-    looked: bool
+    in_doubt: bool
     sent_crc32c: int | None
     session_uri: str | None
     attempts: int
@@ -74,21 +83,22 @@ class UploadTask(NamedTuple):
 def claim(db: Connection, now: float, selection: Selection, count: int) -> list[UploadTask]:
     """Claim up to `count` files for upload: newest runs first, small before large within a run.
 
-    Each dataset's index is in that order already, so they are merged: of the dataset with the newest run,
-    what comes before the newest run of any other. A claim costs as much as it brings, however much waits.
+    The index has each queue in that order already, so they are merged: of the queue with the newest run, what
+    comes before the newest run of any other. A claim costs as much as it brings, however much waits.
     """
     claimed: list[UploadTask] = []
     asked: dict[str, Any] = {**selection.parameters, "now": now, "dataset_id": None}
     heads = _heads(db, asked)
     while heads and len(claimed) < count:
-        newest = max(heads)[0]
+        newest = max(head.newest for head in heads)
         # Mostly one; runs of one name in several datasets share the order of sizes.
-        first = [dataset_id for rank, dataset_id in heads if rank == newest]
-        heads = [(rank, dataset_id) for rank, dataset_id in heads if rank < newest]
-        asked |= {"above": max(heads)[0] if heads else "", "count": count - len(claimed)}
+        first = [head for head in heads if head.newest == newest]
+        heads = [head for head in heads if head.newest < newest]
+        above = max((head.newest for head in heads), default="")
+        asked |= {"above": above, "count": count - len(claimed)}
         found: list[UploadTask] = []
-        for dataset_id in first:
-            found += _next_of_dataset(db, asked | {"dataset_id": dataset_id})
+        for head in first:
+            found += _next_of_queue(db, asked | {"dataset_id": head.dataset_id, "state": head.state})
         if len(first) > 1:
             found = sorted(found, key=lambda task: task.version.size)
             found = sorted(found, key=lambda task: task.run.run, reverse=True)[: asked["count"]]
@@ -97,37 +107,50 @@ def claim(db: Connection, now: float, selection: Selection, count: int) -> list[
             [(FileState.UPLOADING, now, task.id) for task in found],
         )
         claimed += found
-        for dataset_id in first:
-            heads += _heads(db, asked | {"dataset_id": dataset_id})
+        for head in first:
+            heads += _heads(db, asked | {"dataset_id": head.dataset_id}, of=head.state)
     return claimed
 
 
-def _heads(db: Connection, asked: _Parameters) -> list[tuple[str, int]]:
-    """Of datasets that have a file to send, the newest run that has, and the dataset."""
-    return [(newest, dataset_id) for newest, dataset_id in db.execute(_HEADS, asked) if newest is not None]
+class _Head(NamedTuple):
+    """A queue that has a file to send, and the newest run that has one in it."""
+
+    newest: str
+    dataset_id: int
+    state: FileState
 
 
-def _next_of_dataset(db: Connection, asked: _Parameters) -> list[UploadTask]:
+def _heads(db: Connection, asked: _Parameters, *, of: FileState | None = None) -> list[_Head]:
+    """The queues that have a file to send, or those `of` one state."""
+    return [
+        _Head(newest, dataset_id, state)
+        for dataset_id, *newest_of_each in db.execute(_HEADS, asked)
+        for state, newest in zip(_QUEUES, newest_of_each, strict=True)
+        if newest is not None and of in (None, state)
+    ]
+
+
+def _next_of_queue(db: Connection, asked: _Parameters) -> list[UploadTask]:
     run = RunKey("", "", "")
     found: list[UploadTask] = []
-    for id_, run_id, project, dataset, name, path, size, mtime_ns, inode, *rest in db.execute(
-        _NEXT_OF_DATASET, asked
+    for id_, run_id, project, dataset, name, path, size, mtime_ns, inode, content_crc32c, *rest in db.execute(
+        _NEXT_OF_QUEUE, asked
     ):
         if name != run.run:
             run = RunKey(project, dataset, name)
-        content, generation, crc32c, ours, looked, sent_crc32c, session_uri, attempts, cause = rest
+        content, generation, crc32c, ours, taken, sent_crc32c, session_uri, attempts, cause = rest
         found.append(
             UploadTask(
                 id=id_,
                 run_id=run_id,
                 run=run,
                 path=path,
-                version=FileVersion(size, mtime_ns, inode),
+                version=FileVersion(size, mtime_ns, inode, content_crc32c),
                 content=content,
                 generation=generation,
                 crc32c=crc32c,
                 ours=bool(ours),
-                looked=bool(looked),
+                in_doubt=bool(taken),
                 sent_crc32c=sent_crc32c,
                 session_uri=session_uri,
                 attempts=attempts,
@@ -143,8 +166,10 @@ def next_upload_at(db: Connection, selection: Selection) -> float | None:
     return value
 
 
-def _unchanged(task: UploadTask) -> tuple[int, int, int, int]:
-    return (task.id, task.version.size, task.version.mtime_ns, task.version.inode)
+def _unchanged(task: UploadTask) -> tuple[int, int, int, int, int | None]:
+    """Values for ``id = ?`` and `_SAME_VERSION`."""
+    version = task.version
+    return (task.id, version.size, version.mtime_ns, version.inode, version.content_crc32c)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,17 +185,17 @@ class Receipt:
     was_there: bool
 
 
-_CONFIRM = """
-UPDATE files SET state = 'uploaded', since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,
+_CONFIRM = f"""
+UPDATE files SET state = 'uploaded', since = ?, crc32c = ?, generation = ?, ours = 1, taken = 0,
     sent_crc32c = NULL, session_uri = NULL, content = NULL, attempts = 0, next_attempt_at = 0, cause = NULL,
-    hint = NULL
-WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?
+    hint = NULL, forget_unless_found = 0
+WHERE id = ? AND {_SAME_VERSION}
 """
 #: For a file that changed on the way: the object is a version behind, and is what the newer one may replace.
 _CONFIRM_OLDER = f"""
-UPDATE files SET state = 'pending', since = ?1, crc32c = ?2, generation = ?3, ours = 1, looked = 1,
+UPDATE files SET state = 'pending', since = ?1, crc32c = ?2, generation = ?3, ours = 1, taken = 0,
     sent_crc32c = NULL, next_attempt_at = ?1 + {OBJECT_WRITE_SECONDS}
-WHERE id = ?4 AND NOT (size = ?5 AND mtime_ns = ?6 AND inode = ?7)
+WHERE id = ?4 AND NOT (size = ?5 AND mtime_ns = ?6 AND inode = ?7 AND content_crc32c IS ?8)
 """
 
 
@@ -195,7 +220,7 @@ def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> 
     to_update = {receipt.task.run_id for receipt in receipts if receipt.task.had_cause}
     if confirmed < len(receipts):
         to_update = runs
-    open_file = "SELECT 1 FROM files WHERE run_id = ? AND state <> 'uploaded' LIMIT 1"
+    open_file = "SELECT 1 FROM open_files WHERE run_id = ? LIMIT 1"
     to_update |= {run for run in runs - to_update if db.execute(open_file, (run,)).fetchone() is None}
     update_run_states(db, now, sorted(to_update))
 
@@ -204,7 +229,7 @@ def keep_session(db: Connection, task: UploadTask, session_uri: str, crc32c: int
     """Remember a resumable session before its first byte is sent; not for a file that changed on the way."""
     note_sent(db, task, crc32c)
     db.execute(
-        "UPDATE files SET session_uri = ? WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+        f"UPDATE files SET session_uri = ? WHERE id = ? AND {_SAME_VERSION}",
         (session_uri, *_unchanged(task)),
     )
 
@@ -228,10 +253,11 @@ def reschedule_upload(
 
     `attempts` is how many it counts as: as many as a pass makes leave it for a later pass.
     """
+    db.execute("UPDATE files SET taken = max(taken, ?) WHERE id = ?", (in_doubt, task.id))
     db.execute(
-        "UPDATE files SET state = ?, since = ?, attempts = attempts + ?, next_attempt_at = ?,"
-        " looked = iif(?, 0, looked), cause = ?, hint = ? WHERE id = ?",
-        (FileState.PENDING, now, attempts, next_attempt_at, in_doubt, problem.cause, problem.hint, task.id),
+        f"UPDATE files SET state = {WAITING}, since = ?, attempts = attempts + ?, next_attempt_at = ?,"
+        " cause = ?, hint = ? WHERE id = ?",
+        (now, attempts, next_attempt_at, problem.cause, problem.hint, task.id),
     )
     update_run_states(db, now, [task.run_id])
 
@@ -240,23 +266,24 @@ def quarantine_upload(db: Connection, now: float, task: UploadTask, problem: Pro
     """Quarantine a file: somebody must act. One that changed on the way is tried as it is now instead."""
     same = db.execute(
         "UPDATE files SET state = ?, since = ?, attempts = attempts + 1, session_uri = NULL, cause = ?,"
-        " hint = ? WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+        f" hint = ? WHERE id = ? AND {_SAME_VERSION}",
         (FileState.QUARANTINED, now, problem.cause, problem.hint, *_unchanged(task)),
     ).rowcount
     if not same:
         db.execute(
-            "UPDATE files SET state = ?, since = ?, attempts = 0, next_attempt_at = 0, cause = NULL,"
+            f"UPDATE files SET state = {WAITING}, since = ?, attempts = 0, next_attempt_at = 0, cause = NULL,"
             " hint = NULL WHERE id = ?",
-            (FileState.PENDING, now, task.id),
+            (now, task.id),
         )
     update_run_states(db, now, [task.run_id])
 
 
 def unclaim(db: Connection, now: float, task: UploadTask, *, in_doubt: bool) -> None:
     """Give back a file whose upload was not finished because the process is stopping."""
+    db.execute("UPDATE files SET taken = max(taken, ?) WHERE id = ?", (in_doubt, task.id))
     db.execute(
-        "UPDATE files SET state = ?, since = ?, looked = iif(?, 0, looked) WHERE id = ? AND state = ?",
-        (FileState.PENDING, now, in_doubt, task.id, FileState.UPLOADING),
+        f"UPDATE files SET state = {WAITING}, since = ? WHERE id = ? AND state = ?",
+        (now, task.id, FileState.UPLOADING),
     )
 
 
@@ -299,20 +326,23 @@ def adoption_failed(db: Connection, now: float, dataset_id: int, problem: Proble
         (cause, hint, dataset_id, cause),
     ).rowcount
     if changed:
-        waiting = db.execute("SELECT id FROM runs WHERE dataset_id = ? AND state <> 'synced'", (dataset_id,))
+        waiting = db.execute("SELECT id FROM open_runs WHERE dataset_id = ?", (dataset_id,))
         update_run_states(db, now, [row["id"] for row in waiting.fetchall()])
 
 
 def recover_uploads(db: Connection, now: float) -> int:
-    """At start: uploads that a crash left unfinished are in doubt; look before sending again.
+    """At start: uploads that a crash left unfinished are in doubt.
 
-    What was put off is due at once: whoever starts the program wants it tried.
+    What was rescheduled is due at once: whoever starts the program wants it tried.
     """
     db.execute(
-        "UPDATE files SET attempts = 0, next_attempt_at = 0 WHERE state = 'pending' AND state <> 'uploaded'"
-        " AND (attempts > 0 OR next_attempt_at > 0)"
+        "UPDATE files SET attempts = 0, next_attempt_at = 0"
+        " WHERE id IN (SELECT id FROM open_files WHERE state IN (?, ?))"
+        " AND (attempts > 0 OR next_attempt_at > 0)",
+        (FileState.PENDING, FileState.IN_DOUBT),
     )
     return db.execute(
-        "UPDATE files SET state = ?, since = ?, looked = 0 WHERE state = 'uploading' AND state <> 'uploaded'",
-        (FileState.PENDING, now),
+        "UPDATE files SET state = ?, since = ?, taken = 1"
+        " WHERE id IN (SELECT id FROM open_files WHERE state = ?)",
+        (FileState.IN_DOUBT, now, FileState.UPLOADING),
     ).rowcount

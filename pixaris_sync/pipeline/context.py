@@ -5,25 +5,25 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from sqlite3 import Connection
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio
 
 from pixaris_sync.clock import SteadyClock
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.journal import Journal
-from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.limits.backoff import Backoff
 from pixaris_sync.limits.gates import ByteBudget, Gate
 from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.local.results_folder import LocalResults
-from pixaris_sync.model import DatasetKey
+from pixaris_sync.model import DatasetKey, Problem
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.rules.planner import RowLimits
 from pixaris_sync.settings import Settings
 
 T = TypeVar("T")
+P = ParamSpec("P")
 BUCKET = "the bucket"
 #: After so many failures in a row a destination counts as away, which is told once.
 FAILURES_TOLD = 3
@@ -161,7 +161,9 @@ class Context:
             while not self.draining and (seconds := self.throttle_seconds()):
                 await self.clock.sleep(seconds)
 
-    async def apply(self, transition: Callable[..., T], *args: object, **kwargs: object) -> T:
+    async def apply(
+        self, transition: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Run a transition of the ledger durably: ``transition(db, *args, **kwargs)``."""
 
         def operation(db: Connection) -> T:

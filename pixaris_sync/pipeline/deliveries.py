@@ -32,8 +32,7 @@ from pixaris_sync.ledger.rows import (
     start_delivery,
     table_changed,
 )
-from pixaris_sync.ledger.runs import Problem
-from pixaris_sync.model import Column, DeliveryMethod, OutgoingRow, RowRefusal, RowState
+from pixaris_sync.model import Column, DeliveryMethod, OutgoingRow, Problem, RowRefusal, RowState
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.pipeline.outgoing_rows import MappedRow, fitting, job_id, map_row, sort_by_presence
 from pixaris_sync.rules.planner import FinishLoad, ReadBack, SendRows, Step

@@ -6,7 +6,7 @@ from contextlib import suppress
 import anyio
 
 from pixaris_sync.errors import SyncError
-from pixaris_sync.ledger.overview import get_fact, set_fact
+from pixaris_sync.ledger.database import get_fact, set_fact
 from pixaris_sync.pipeline.context import Context
 
 CHECKED = "destination_checked_at"

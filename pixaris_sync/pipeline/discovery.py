@@ -26,16 +26,10 @@ from pixaris_sync.ledger.intake import (
     take_in,
     take_in_runs,
 )
-from pixaris_sync.ledger.inventory import (
-    InspectedRun,
-    args_and_payloads,
-    committed_names,
-    inspected_runs,
-)
+from pixaris_sync.ledger.known import InspectedRun, args_and_payloads, committed_names, inspected_runs
 from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
-from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.local.contents import extend_crc32c
-from pixaris_sync.model import DatasetKey, FileVersion, FoundFile, RunKey, TrackingRecord
+from pixaris_sync.model import DatasetKey, FileVersion, FoundFile, Problem, RunKey, TrackingRecord
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.rules.contract import (
     check_dataset_names,
@@ -296,4 +290,4 @@ def _open(db: Connection, now: float, key: DatasetKey, refused: Problem | None) 
 
 
 def _inline_file(path: str, content: bytes) -> FoundFile:
-    return FoundFile(path, FileVersion(len(content), 0, extend_crc32c(0, content)), content)
+    return FoundFile(path, FileVersion(len(content), 0, 0, extend_crc32c(0, content)), content)

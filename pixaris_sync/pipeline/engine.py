@@ -9,20 +9,35 @@ one step per table; everything else waits in the ledger, not in memory.
 
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
+from sqlite3 import Connection
 
 import anyio
 from anyio.abc import TaskGroup
 
-from pixaris_sync.errors import SyncError
+from pixaris_sync.errors import LedgerError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.overview import WorkLeft, work_left
-from pixaris_sync.ledger.rows import recover_deliveries
-from pixaris_sync.ledger.uploads import adoption_failed, recover_uploads
+from pixaris_sync.ledger.packs import (
+    GIVEN_BACK_PAGES_LIMIT,
+    give_pages_back,
+    pack_finished,
+    pages_to_give_back,
+)
+from pixaris_sync.ledger.rows import recover_deliveries, table_backlogs
+from pixaris_sync.ledger.uploads import (
+    Receipt,
+    UploadTask,
+    adoption_failed,
+    claim,
+    next_upload_at,
+    recover_uploads,
+)
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.adoption import Adoption
 from pixaris_sync.pipeline.context import BUCKET, Context, Mode, no_throttle, problem_of, row_limits
@@ -30,10 +45,8 @@ from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.destination import Destination
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.lane import UploadLane
-from pixaris_sync.pipeline.snapshot import take_snapshot
-from pixaris_sync.pipeline.upkeep import pack_finished_runs, tidy_ledger
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
-from pixaris_sync.rules.planner import ReadBack, SendRows, Step, plan_rows
+from pixaris_sync.rules.planner import ReadBack, SendRows, Step, TableBacklog, plan_rows
 from pixaris_sync.settings import Settings
 from pixaris_sync.waiting import Wakeup, wait_until
 
@@ -138,7 +151,7 @@ class Engine:
                     tasks.start_soon(self._scan, tasks)
                     await self._coordinate(tasks)
                     tasks.cancel_scope.cancel()
-                await tidy_ledger(self.context)
+                await _tidy_ledger(self.context)
                 left = await self.context.apply(work_left, self.context.mode.selection)
             finally:
                 self._journal.close()
@@ -160,7 +173,7 @@ class Engine:
             if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
                 self.scan_soon(key, depth)
         if depth is ScanDepth.EVERYTHING and self._started.is_set():
-            await tidy_ledger(self.context)
+            await _tidy_ledger(self.context)
 
     def stirs(self) -> anyio.Event:
         """An event that is set when something has ended or was found."""
@@ -294,7 +307,7 @@ class Engine:
                     await progress.wait()
                 continue
             await self._tell_of_pause()
-            snapshot = await context.apply(take_snapshot, context, self._lane, receipts)
+            snapshot = await context.apply(_take_snapshot, context, self._lane, receipts)
             self._lane.written_down(receipts)
             if snapshot.claimed:
                 self._lane.take(tasks, snapshot.claimed)
@@ -337,5 +350,73 @@ class Engine:
         self._busy_tables.discard(step.table_id)
         self._progress.notify()
         if isinstance(step, ReadBack):
-            # Nearly always a row that was read back finishes a run; `tidy_ledger` sees to the others.
-            await pack_finished_runs(self.context)
+            # Nearly always a row that was read back finishes a run; `_tidy_ledger` sees to the others.
+            await _pack_finished_runs(self.context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The ledger at one moment.
+
+    Attributes:
+        claimed: files to carry, which nobody else may take.
+        next_upload_at: when the next file may be claimed, in seconds since the epoch; None while some are in
+            flight, or if there is none.
+        tables: what the tables need.
+    """
+
+    claimed: list[UploadTask]
+    next_upload_at: float | None
+    tables: list[TableBacklog]
+
+
+def _take_snapshot(
+    db: Connection, context: Context, lane: UploadLane, receipts: Sequence[Receipt]
+) -> _Snapshot:
+    """Write receipts down, claim files for the lane, and see what the tables need; in one transaction."""
+    now, selection, gate = context.now(), context.mode.selection, context.gate(BUCKET)
+    lane.write_down(db, receipts)
+    in_flight = lane.in_flight - len(receipts)
+    claimed: list[UploadTask] = []
+    next_at: float | None = None
+    if gate.failures < selection.attempts_limit:
+        # While the bucket rests, one file at a time finds out whether it is well again.
+        count = 1 - in_flight if gate.failures else lane.room(in_flight)
+        if gate.is_open(now) and count > 0:
+            claimed = claim(db, now, selection, count)
+        if not in_flight and not claimed:
+            next_at = next_upload_at(db, selection)
+            if next_at is not None:
+                next_at = max(next_at, gate.opens_at)
+    tables = [_behind_gate(context, backlog, now) for backlog in table_backlogs(db, now, selection)]
+    return _Snapshot(claimed, next_at, [backlog for backlog in tables if backlog is not None])
+
+
+def _behind_gate(context: Context, backlog: TableBacklog, now: float) -> TableBacklog | None:
+    """A table as the planner may see it: nothing is due while its gate is closed."""
+    gate = context.gate(backlog.table_id)
+    if gate.failures >= context.mode.selection.attempts_limit:
+        return None
+    if gate.is_open(now):
+        return backlog
+    return TableBacklog(backlog.table_id, next_at=gate.opens_at)
+
+
+async def _pack_finished_runs(context: Context) -> None:
+    """Pack the runs that are finished by now."""
+    while await context.apply(pack_finished) and not context.draining:
+        await context.throttle()
+
+
+async def _tidy_ledger(context: Context) -> None:
+    """Pack finished runs and give unused space back. What fails is left for another time."""
+    try:
+        await _pack_finished_runs(context)
+        pages = await context.apply(pages_to_give_back)
+        for _ in range(0, pages, GIVEN_BACK_PAGES_LIMIT):
+            if context.draining:
+                break
+            await context.throttle()
+            await context.apply(give_pages_back)
+    except LedgerError as error:
+        log.warning("the ledger could not be made smaller: %s", error)

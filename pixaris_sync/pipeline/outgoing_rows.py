@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixaris_sync.ledger.rows import PendingRow
-from pixaris_sync.model import Cell, DatasetKey, JsonValue, OutgoingRow, RunKey, TrackingRecord
-from pixaris_sync.rules.contract import RUN_NAME_KEY, Destination, map_record
+from pixaris_sync.model import Cell, DatasetKey, Destination, JsonValue, OutgoingRow, RunKey, TrackingRecord
+from pixaris_sync.rules.contract import RUN_NAME_KEY, map_record
 from pixaris_sync.rules.readback import same_record
 
 #: What a row takes in a request beside its cells, at most.

@@ -10,7 +10,6 @@ import logging
 from typing import NamedTuple
 
 from pixaris_sync.errors import Failure, LocalFileError, ObjectConflictError, SyncError
-from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.uploads import (
     UploadTask,
     keep_session,
@@ -20,7 +19,7 @@ from pixaris_sync.ledger.uploads import (
     unclaim,
 )
 from pixaris_sync.local.contents import Content, extend_crc32c
-from pixaris_sync.model import RemoteObject
+from pixaris_sync.model import Problem, RemoteObject
 from pixaris_sync.pipeline.context import BUCKET, Context, problem_of
 from pixaris_sync.rules.contract import IMAGE_SUFFIXES, content_type, object_name
 
@@ -64,7 +63,7 @@ async def carry(
     name = object_name(task.run, task.path)
     body = _Body(read.crc32c, read.data) if isinstance(read, Content) else await _body(context, task, read)
     generation, known_crc32c, ours = task.generation, task.crc32c, task.ours
-    if not task.looked:
+    if task.in_doubt:
         found = await context.store.stat(name)
         generation, known_crc32c = (found.generation, found.crc32c) if found else (0, None)
         # The object that this file had before, or what the upload in doubt made.

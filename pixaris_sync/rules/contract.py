@@ -8,7 +8,6 @@ here is a function of its arguments: no disk, no network, no clock.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -19,6 +18,7 @@ from pixaris_sync.model import (
     Cell,
     ColumnType,
     DatasetKey,
+    Destination,
     JsonValue,
     MappedRecord,
     RunKey,
@@ -65,31 +65,6 @@ _RENAME_HINT: Final = "give it another name in a copy of the results folder, the
 _LINE_HINT: Final = (
     "Pixaris writes one JSON object per line, with experiment_run_name; correct or remove the line"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where runs go, by the three names that GCPExperimentHandler takes.
-
-    Attributes:
-        gcp_project: the Google Cloud project's id.
-        bucket: the bucket's name.
-        bq_dataset: as Pixaris users write it, ``<gcp project>.<bigquery dataset>`` or the dataset alone.
-    """
-
-    gcp_project: str
-    bucket: str
-    bq_dataset: str
-
-    @property
-    def bq_project(self) -> str:
-        """The project that holds the BigQuery dataset: `gcp_project` unless `bq_dataset` names another."""
-        return self.bq_dataset.rpartition(".")[0] or self.gcp_project
-
-    @property
-    def bq_dataset_id(self) -> str:
-        """The BigQuery dataset's bare id."""
-        return self.bq_dataset.rpartition(".")[2]
 
 
 def object_prefix(dataset: DatasetKey) -> str:

@@ -9,7 +9,7 @@ from anyio import to_thread
 from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import KnownRun, inventory
-from pixaris_sync.ledger.overview import known_datasets
+from pixaris_sync.ledger.known import known_datasets
 from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey, RunState

@@ -11,8 +11,8 @@ from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.ledger.inventory import Inventory
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.results_folder import LocalResults
-from pixaris_sync.model import Cell, DamagedLine, DatasetKey, FileVersion, RunKey, TrackingRecord
-from pixaris_sync.rules.contract import Destination, check_dataset_names, map_record, object_name
+from pixaris_sync.model import Cell, DamagedLine, DatasetKey, Destination, FileVersion, RunKey, TrackingRecord
+from pixaris_sync.rules.contract import check_dataset_names, map_record, object_name
 
 #: How much of a tracking file is read at once.
 TAIL_BYTES_LIMIT = 8 * 1024 * 1024

@@ -7,9 +7,9 @@ from sqlite3 import Connection
 import pytest
 
 from pixaris_sync.ledger import intake, packs
-from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.database import Ledger, set_fact
 from pixaris_sync.ledger.inventory import inventory
-from pixaris_sync.ledger.overview import known_datasets, set_fact
+from pixaris_sync.ledger.known import known_datasets
 from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine import mischief

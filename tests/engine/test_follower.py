@@ -9,7 +9,7 @@ import pytest
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
-from pixaris_sync.ledger.overview import retry_runs
+from pixaris_sync.ledger.retry import retry_runs
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.local.watch import Changed
 from pixaris_sync.model import DatasetKey

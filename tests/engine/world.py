@@ -17,7 +17,8 @@ from typing import Any
 import anyio
 
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.overview import Overview, WorkLeft, retry_runs
+from pixaris_sync.ledger.overview import Overview, WorkLeft
+from pixaris_sync.ledger.retry import retry_runs
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 from pixaris_sync.ledger import intake, rows, uploads
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
-from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import (
     DamagedLine,
     DatasetKey,
     FileVersion,
     FoundFile,
+    Problem,
     RemoteObject,
     RunKey,
     Tail,
@@ -52,7 +52,7 @@ def file(
 
 
 def inline(path: str, content: bytes) -> FoundFile:
-    return FoundFile(path, FileVersion(len(content), 0, sum(content)), content)
+    return FoundFile(path, FileVersion(len(content), 0, 0, sum(content)), content)
 
 
 def found_run(
@@ -82,8 +82,8 @@ def tail(
 class Book:
     """A ledger with a hand on it: transitions and questions at a time that tests set."""
 
-    def __init__(self, folder: Path) -> None:
-        self.ledger = opened(folder)
+    def __init__(self, folder: Path | None) -> None:
+        self.ledger = opened(folder) if folder else Ledger.in_memory()
         self.now = NOW
 
     def do(self, transition: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -156,8 +156,9 @@ class Book:
         return self.do(rows.table_backlogs, selection)
 
 
-def remote(task: uploads.UploadTask, *, crc32c: int = 99, generation: int = 1) -> RemoteObject:
-    return RemoteObject(f"results/{task.run}/{task.path}", task.version.size, crc32c, generation)
+def remote(task: uploads.UploadTask, *, crc32c: int | None = None, generation: int = 1) -> RemoteObject:
+    checksum = crc32c or task.version.content_crc32c or 99
+    return RemoteObject(f"results/{task.run}/{task.path}", task.version.size, checksum, generation)
 
 
 def values_of(row: rows.PendingRow) -> Mapping[str, Any]:

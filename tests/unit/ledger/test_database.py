@@ -4,6 +4,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -72,6 +73,51 @@ def test_opening_again_finds_what_was_written(path: Path) -> None:
     again = Ledger.open(path)
     assert facts(again) == ["a"]
     again.close()
+
+
+def test_what_an_older_ledger_knows_is_kept(path: Path) -> None:
+    """Goal: an upgrade loses nothing. Method: a ledger of version 2 with what version 3 tells otherwise."""
+    path.parent.mkdir()
+    db = sqlite3.connect(path)
+    for number, script in migrations()[:2]:
+        db.executescript(f"{script}; PRAGMA user_version = {number}")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute("INSERT INTO datasets (id, project, dataset, table_id, since) VALUES (1, 'p', 'd', 't', 0)")
+    db.execute("INSERT INTO runs (id, dataset_id, name, state, since) VALUES (1, 1, 'r', 'pending', 0)")
+    files = [
+        ("new.png", 10, 5, 7, "pending", 1),
+        ("in_doubt.png", 10, 5, 7, "pending", 0),
+        ("refused.png", 10, -1, 7, "quarantined", 0),
+        ("score.json", 10, 0, 77, "pending", 1),
+    ]
+    db.executemany(
+        "INSERT INTO files (run_id, dataset_id, rank, path, size, mtime_ns, inode, state, looked, since)"
+        " VALUES (1, 1, 'r', ?, ?, ?, ?, ?, ?, 0)",
+        files,
+    )
+    db.execute(
+        "INSERT INTO records"
+        " (dataset_id, run_id, rank, digest, ordinal, line, reading, found_at, state, since)"
+        " VALUES (1, 1, 'r', 'x', 0, 1, -1, 0, 'quarantined', 0)"
+    )
+    db.commit()
+    db.close()
+    with closing(Ledger.open(path)) as ledger:
+        found = ledger.read(
+            lambda db: db.execute(
+                "SELECT path, run_name, state, taken, forget_unless_found, inode, content_crc32c FROM files"
+            ).fetchall()
+        )
+        assert [tuple(row) for row in found] == [
+            ("new.png", "r", "pending", 0, 0, 7, None),
+            ("in_doubt.png", "r", "in_doubt", 1, 0, 7, None),
+            ("refused.png", "r", "quarantined", 1, 1, 7, None),
+            ("score.json", "r", "pending", 0, 0, 0, 77),
+        ]
+        assert tuple(
+            ledger.read(lambda db: db.execute("SELECT run_name, judge_anew FROM records").fetchone())
+        ) == ("r", 1)
+        assert ledger.damage() is None
 
 
 def test_many_processes_may_open_a_ledger_while_it_is_migrated(path: Path) -> None:

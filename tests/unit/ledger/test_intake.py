@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import intake, inventory, notices, uploads
+from pixaris_sync.ledger import intake, known, notices, uploads
 from pixaris_sync.ledger.intake import FoundRecord
-from pixaris_sync.ledger.inventory import InspectedRun
+from pixaris_sync.ledger.known import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
-from pixaris_sync.ledger.runs import Problem
-from pixaris_sync.model import DamagedLine, DatasetKey, FoundFile
+from pixaris_sync.model import DamagedLine, DatasetKey, FoundFile, Problem
 from tests.support.ledgers import NOW, PROBLEM, RUN, SHOES, TABLE, Book, file, found_run, inline, record, tail
 
 OTHER = "20240101-000002_y"
@@ -193,7 +192,7 @@ def test_inline_dicts_become_files_of_the_run(book: Book) -> None:
     book.upload_all()
     book.upload(task)
     assert book.one("SELECT content FROM files WHERE path = 'score.json'")["content"] is None
-    assert book.ask(inventory.local_paths, book.dataset(), RUN) == ["generated_images/a.png"]
+    assert book.ask(known.local_paths, book.dataset(), RUN) == ["generated_images/a.png"]
 
 
 def test_two_records_of_one_run_may_share_an_equal_dict(book: Book) -> None:
@@ -274,10 +273,10 @@ def test_folders_to_inspect_and_payloads_are_those_of_committed_runs(book: Book)
     dataset_id = book.dataset()
     book.take(found_run(record(line=3, seed=1)))
     book.do(notices.take_in_orphans, dataset_id, [orphan(OTHER)])
-    assert book.ask(inventory.inspected_runs, dataset_id, synced_too=False) == [
+    assert book.ask(known.inspected_runs, dataset_id, synced_too=False) == [
         InspectedRun(RUN, "signature", troubled=False)
     ]
-    [(line, payload)] = book.ask(inventory.payloads, dataset_id, RUN)
+    [(line, payload)] = book.ask(known.payloads, dataset_id, RUN)
     assert (line, '"seed": 1' in payload) == (3, True)
 
 

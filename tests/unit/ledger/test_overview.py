@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import intake, inventory, notices, overview, rows, uploads
+from pixaris_sync.ledger import database, intake, known, notices, overview, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
-from pixaris_sync.ledger.inventory import InspectedRun
+from pixaris_sync.ledger.known import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
-from pixaris_sync.ledger.runs import Problem
 from pixaris_sync.ledger.selection import Selection
-from pixaris_sync.model import DamagedLine, DatasetKey, DeliveryMethod, FileState, RowState, RunState
+from pixaris_sync.model import DamagedLine, DatasetKey, DeliveryMethod, FileState, Problem, RowState, RunState
 from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, TABLE, Book, file, found_run, inline, record, tail
 
 OTHER = "20240102-000001_y"
@@ -30,7 +29,7 @@ def look(book: Book) -> overview.Overview:
 
 
 def release(book: Book, run_ids: list[int] | None = None) -> int:
-    return book.do(overview.retry_runs, run_ids)
+    return book.do(retry.retry_runs, run_ids)
 
 
 def quarantine_file(book: Book, name: str = RUN) -> None:
@@ -136,6 +135,9 @@ def test_what_a_pending_run_waits_for_is_told_at_every_step(book: Book) -> None:
     assert "wait for their turn" in reason()
     [task] = book.claim()
     assert "being uploaded" in reason()
+    book.do(uploads.recover_uploads)
+    assert "may be in the bucket" in reason()
+    [task] = book.claim()
     book.upload(task)
     assert "waits for its turn to be sent" in reason()
     sent = book.ready()
@@ -243,7 +245,7 @@ def test_a_released_run_sends_no_row_before_its_folder_was_inspected(book: Book)
     book.take(found_run(record(), files=[file()], problem=PROBLEM))
     assert release(book) == 1
     assert book.run_state() == ("pending", None)
-    assert book.ask(inventory.inspected_runs, book.dataset(), synced_too=True) == [
+    assert book.ask(known.inspected_runs, book.dataset(), synced_too=True) == [
         InspectedRun(RUN, None, troubled=False)
     ]
     book.do(intake.refuse_dataset, book.dataset(), PROBLEM)
@@ -259,7 +261,7 @@ def test_a_run_without_any_folder_is_quarantined_again_after_its_release(book: B
     missing = found_run(record(), problem=PROBLEM, signature="")
     book.take(missing)
     release(book)
-    [run] = book.ask(inventory.inspected_runs, book.dataset(), synced_too=True)
+    [run] = book.ask(known.inspected_runs, book.dataset(), synced_too=True)
     assert run.signature is None
     book.do(intake.take_in_runs, book.dataset(), [found_run(problem=PROBLEM, signature="")])
     assert book.run_state() == ("quarantined", PROBLEM.cause)
@@ -312,9 +314,9 @@ def test_only_named_runs_are_released(book: Book) -> None:
     """Goal: `retry NAME` is about that. Method: two quarantined runs, one named in each way, one unknown."""
     quarantine_file(book)
     quarantine_file(book, OTHER)
-    by_path = book.ask(overview.find_runs, f"shop/shoes/{RUN}")
-    assert by_path == book.ask(overview.find_runs, RUN)
-    assert book.ask(overview.find_runs, "nothing") == []
+    by_path = book.ask(retry.find_runs, f"shop/shoes/{RUN}")
+    assert by_path == book.ask(retry.find_runs, RUN)
+    assert book.ask(retry.find_runs, "nothing") == []
     assert release(book, by_path) == 1
     assert (book.run_state()[0], book.run_state(OTHER)[0]) == ("pending", "quarantined")
 
@@ -324,7 +326,7 @@ def test_releasing_what_is_synced_changes_nothing(book: Book) -> None:
     book.take(found_run(record(), files=[file()]))
     book.upload_all()
     book.do(rows.confirm_rows, book.ready())
-    assert release(book, book.ask(overview.find_runs, RUN)) == 0
+    assert release(book, book.ask(retry.find_runs, RUN)) == 0
     assert book.run_state() == ("synced", None)
     assert (book.claim(), book.ready()) == ([], [])
 
@@ -333,11 +335,11 @@ def test_facts_and_datasets_are_remembered(book: Book) -> None:
     """Goal: small things persist. Method: write one down twice; list datasets."""
 
     def note(db: object, _now: float, value: str) -> None:
-        overview.set_fact(db, "name", value)  # type: ignore[arg-type]
+        database.set_fact(db, "name", value)  # type: ignore[arg-type]
 
     book.do(note, "a")
     book.do(note, "b")
-    assert book.ask(overview.get_fact, "name") == "b"
-    assert book.ask(overview.get_fact, "other") is None
+    assert book.ask(database.get_fact, "name") == "b"
+    assert book.ask(database.get_fact, "other") is None
     book.dataset()
-    assert book.ask(overview.known_datasets) == [DatasetKey("shop", "shoes")]
+    assert book.ask(known.known_datasets) == [DatasetKey("shop", "shoes")]

@@ -14,10 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from pixaris_sync.ledger import intake, inventory, overview, packs, rows, uploads
-from pixaris_sync.ledger.database import APPLICATION_ID, WAL_BYTES_LIMIT, Ledger, migrations
+from pixaris_sync.ledger import database, intake, inventory, known, overview, packs, retry, rows, uploads
+from pixaris_sync.ledger.database import APPLICATION_ID, WAL_BYTES_LIMIT, Ledger, migrations, set_fact
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
-from pixaris_sync.ledger.overview import set_fact
 from pixaris_sync.ledger.packs import PackedFile, pack, unpack
 from pixaris_sync.model import FoundFile
 from tests.support.ledgers import ALL, PROBLEM, RUN, SHOES, TABLE, Book, file, found_run, inline, record
@@ -115,9 +114,9 @@ def test_a_finished_run_has_no_rows_of_files_and_is_told_of_as_before(book: Book
     questions: list[Callable[[], Any]] = [
         partial(book.ask, overview.overview, "tracking.jsonl"),
         partial(book.ask, inventory.inventory, SHOES),
-        lambda: set(book.ask(inventory.local_paths, book.dataset(), RUN)),
-        partial(book.ask, inventory.args_and_payloads, book.dataset(), [RUN]),
-        partial(book.ask, inventory.inspected_runs, book.dataset(), synced_too=True),
+        lambda: set(book.ask(known.local_paths, book.dataset(), RUN)),
+        partial(book.ask, known.args_and_payloads, book.dataset(), [RUN]),
+        partial(book.ask, known.inspected_runs, book.dataset(), synced_too=True),
     ]
     before = [question() for question in questions]
 
@@ -226,7 +225,7 @@ def dismiss(book: Book) -> None:
     read_back_later(book, A, B, file("bad.png"))
     [task] = [task for task in book.claim(later_seconds=2) if task.path == "bad.png"]
     book.do(uploads.quarantine_upload, task, PROBLEM)
-    book.do(overview.retry_runs, None)
+    book.do(retry.retry_runs, None)
     read_back_later(book, A, B)
 
 
@@ -242,7 +241,7 @@ def dismiss(book: Book) -> None:
         pytest.param(lambda book: read_back_later(book, problem=PROBLEM), id="all are gone"),
         pytest.param(lambda book: read_back_later(book, A, B, signature="another"), id="a signature"),
         pytest.param(dismiss, id="one is dismissed"),
-        pytest.param(lambda book: book.do(overview.retry_runs, [1]), id="again"),
+        pytest.param(lambda book: book.do(retry.retry_runs, [1]), id="again"),
         pytest.param(lambda book: book.do(intake.refuse_dataset, 1, PROBLEM), id="refused"),
         pytest.param(lambda book: book.take(found_run(record(note="new"), files=[A, B])), id="a record"),
         pytest.param(
@@ -311,13 +310,13 @@ def told(task: uploads.UploadTask) -> tuple[object, ...]:
         task.generation,
         task.crc32c,
         task.ours,
-        task.looked,
+        task.in_doubt,
     )
 
 
 def everything(book: Book) -> tuple[Any, ...]:
     files = book.select(
-        "SELECT rank, path, content, size, mtime_ns, inode, state, crc32c, generation, ours, looked,"
+        "SELECT run_name, path, content, size, mtime_ns, inode, state, crc32c, generation, ours, taken,"
         " attempts, cause, hint FROM files WHERE state <> 'uploaded' ORDER BY path"
     )
     runs = book.select("SELECT name, state, since, cause, hint, signature, folder_cause, committed FROM runs")
@@ -328,7 +327,7 @@ def everything(book: Book) -> tuple[Any, ...]:
         records,
         book.ask(inventory.inventory, SHOES),
         book.ask(overview.overview, "tracking.jsonl"),
-        set(book.ask(inventory.local_paths, book.dataset(), RUN)),
+        set(book.ask(known.local_paths, book.dataset(), RUN)),
     )
 
 
@@ -365,8 +364,8 @@ class PackedLedger(standing.Ledger):
     @invariant()
     def every_file_is_where_the_model_has_it(self) -> None:
         found = {
-            (row["rank"], row["path"]): (row["state"], row["cause"])
-            for row in self.book.select("SELECT rank, path, state, cause FROM files")
+            (row["run_name"], row["path"]): (row["state"], row["cause"])
+            for row in self.book.select("SELECT run_name, path, state, cause FROM files")
         }
         for row in self.book.select("SELECT id, name, packed_files FROM runs WHERE packed_files IS NOT NULL"):
             files = self.book.ask(packs.packed_files, row["id"])
@@ -446,7 +445,7 @@ def test_space_is_given_back_where_it_is_much(tmp_path: Path, unused: int, used:
         ledger.write(packs.give_pages_back)
         assert ledger.damage() is None
     assert ledger.write(packs.pages_to_give_back) == 0
-    assert len(ledger.read(partial(overview.get_fact, name="used"))) == used
+    assert len(ledger.read(partial(database.get_fact, name="used")) or "") == used
     ledger.close()
     assert (path.stat().st_size < used + unused) is given
 

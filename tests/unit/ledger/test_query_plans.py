@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.ledger import inventory, overview, rows, uploads
+from pixaris_sync.ledger import known, overview, rows, uploads
 from pixaris_sync.model import DeliveryMethod
 from tests.support.ledgers import ALL, NOW, TABLE, Book, file, found_run, record, remote
 
@@ -60,7 +60,7 @@ def in_the_middle(transition: Callable[..., Any], *args: Any) -> Callable[[sqlit
         pytest.param(lambda db: rows.table_backlogs(db, NOW, ALL), id="backlogs"),
         pytest.param(lambda db: overview.backlog(db, ALL), id="backlog"),
         pytest.param(lambda db: overview.work_left(db, ALL), id="work_left"),
-        pytest.param(inventory.unfinished_datasets, id="unfinished_datasets"),
+        pytest.param(known.unfinished_datasets, id="unfinished_datasets"),
         pytest.param(lambda db: uploads.recover_uploads(db, NOW), id="recover_uploads"),
         pytest.param(lambda db: rows.end_delivery(db, NOW, 1), id="end_delivery"),
         pytest.param(lambda db: rows.delivered_by(db, 1), id="delivered_by"),
@@ -81,7 +81,7 @@ def test_no_question_scans_or_sorts_what_it_does_not_answer(
 def test_rows_to_look_for_are_found_by_their_index(book: Book) -> None:
     """Goal: what is synced costs nothing. Method: the plan searches records, and sorts only what is due."""
     found = plans(book, lambda db: LOOK(db, NOW))
-    assert any("SEARCH c USING INDEX records_unsynced" in step for step in found)
+    assert any("SEARCH records USING INDEX records_unsynced" in step for step in found)
     assert not any(step.startswith("SCAN") for step in found)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.errors import LedgerError
-from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.overview import get_fact, overview, set_fact
+from pixaris_sync.ledger.database import Ledger, get_fact, set_fact
+from pixaris_sync.ledger.overview import overview
 from pixaris_sync.ledger.rescue import IN_USE, working_ledger
 
 NOW = 1_790_000_000.0

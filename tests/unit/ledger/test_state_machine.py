@@ -2,21 +2,33 @@
 
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pixaris_sync.ledger import intake, overview, rows, uploads
-from pixaris_sync.ledger.runs import Problem
-from pixaris_sync.model import DeliveryMethod
+from pixaris_sync.ledger import intake, retry, rows, uploads
+from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.ledger.states import FILE_TRANSITIONS, ROW_TRANSITIONS
+from pixaris_sync.model import DeliveryMethod, Problem
 from tests.support.ledgers import ALL, TABLE, Book, file, found_run, record
 
 RUNS = [f"20240101-00000{number}_x" for number in range(3)]
 PATHS = ["generated_images/a.png", "generated_images/b.png"]
 CAUSES = ("first cause", "second cause")
+#: Every change that may be, by what changes.
+TRANSITIONS: dict[str, set[tuple[str | None, str, str | None]]] = {
+    "file": {(one.state, one.event, one.next_state) for one in FILE_TRANSITIONS},
+    "row": {(one.state, one.event, one.next_state) for one in ROW_TRANSITIONS},
+}
+#: Functions that bring the event of another.
+EVENTS = {"take_in_runs": "take_in"}
+T = TypeVar("T")
 runs = st.sampled_from(RUNS)
 problems = st.sampled_from([Problem(cause, "hint") for cause in CAUSES])
 
@@ -27,7 +39,12 @@ class ModelFile:
     state: str = "pending"
     cause: str | None = None
     ours: bool = False
-    left_out_unless_found: bool = False
+    taken: bool = False
+    forget_unless_found: bool = False
+
+    def wait(self) -> None:
+        """Be where a file waits that may be in the bucket, or that is not."""
+        self.state = "in_doubt" if self.taken else "pending"
 
 
 @dataclass
@@ -67,13 +84,46 @@ class ModelRun:
         return "pending" if self.open_parts else "synced"
 
 
+class WatchedBook(Book):
+    """A ledger of which every change must stand in the tables of transitions."""
+
+    def do(self, transition: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """See `Book.do`."""
+        with self._watched(transition.__name__):
+            return super().do(transition, *args, **kwargs)
+
+    def claim(
+        self, count: int = 100, selection: Selection = ALL, *, later_seconds: float = 0.0
+    ) -> list[uploads.UploadTask]:
+        """See `Book.claim`."""
+        with self._watched("claim"):
+            return super().claim(count, selection, later_seconds=later_seconds)
+
+    @contextmanager
+    def _watched(self, event: str) -> Iterator[None]:
+        before = self._all_states()
+        yield
+        after = self._all_states()
+        for part in before.keys() | after.keys():
+            change = (before.get(part), EVENTS.get(event, event), after.get(part))
+            assert change[0] == change[2] or change in TRANSITIONS[part[0]], change
+
+    def _all_states(self) -> dict[tuple[str, str, Any], str]:
+        files = self.select("SELECT run_name, path, state FROM files")
+        records = self.select("SELECT run_name, line, state FROM records")
+        return {
+            **{("file", row["run_name"], row["path"]): row["state"] for row in files},
+            **{("row", row["run_name"], row["line"]): row["state"] for row in records},
+        }
+
+
 class Ledger(RuleBasedStateMachine):
     """Drives every transition as the engine may, beside a model of what must hold."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="pixaris-sync-standing-"))
-        self.book = Book(self.folder)
+        self.book = WatchedBook(self.folder)
         self.dataset_id = self.book.dataset()
         self.model: dict[str, ModelRun] = {}
         self.dataset_cause: str | None = None
@@ -104,15 +154,18 @@ class Ledger(RuleBasedStateMachine):
             known = run.files.get(path)
             if known is None:
                 run.files[path] = ModelFile(version)
-            elif known.version != version or known.left_out_unless_found:
-                known.version, known.left_out_unless_found = version, False
+                continue
+            known.forget_unless_found = False
+            if known.version != version:
+                known.version = version
                 if known.state != "uploading":
-                    known.state, known.cause = "pending", None
+                    known.wait()
+                    known.cause = None
         if problem is None:
             run.files = {
                 path: one
                 for path, one in run.files.items()
-                if not one.left_out_unless_found or one.state in ("uploading", "uploaded")
+                if not one.forget_unless_found or one.state in ("uploading", "uploaded")
             }
 
     # -- what a scan finds ---------------------------------------------------------------------------------
@@ -154,7 +207,7 @@ class Ledger(RuleBasedStateMachine):
             for run in self.model.values()
             if run.folder_cause is None and self.dataset_cause is None
             for one in run.files.values()
-            if one.state == "pending"
+            if one.state in ("pending", "in_doubt")
         ]
         claimed = self.book.claim(count, later_seconds=1)
         assert len(claimed) == min(count, len(waiting))
@@ -168,9 +221,9 @@ class Ledger(RuleBasedStateMachine):
         task = self.tasks.pop()
         self.book.upload(task, was_there=was_there)
         one = self.model_file(task)
-        one.ours = True
+        one.ours, one.taken = True, False
         if one.version == task.version.size:
-            one.state, one.cause = "uploaded", None
+            one.state, one.cause, one.forget_unless_found = "uploaded", None, False
         else:
             one.state = "pending"
         for row in self.model[task.run.run].rows.values() if was_there else ():
@@ -184,7 +237,9 @@ class Ledger(RuleBasedStateMachine):
         now = self.book.now
         self.book.do(uploads.reschedule_upload, task, problem, next_attempt_at=now, in_doubt=in_doubt)
         one = self.model_file(task)
-        one.state, one.cause = "pending", problem.cause
+        one.taken |= in_doubt
+        one.wait()
+        one.cause = problem.cause
 
     @precondition(lambda self: self.tasks)
     @rule(problem=problems)
@@ -192,15 +247,19 @@ class Ledger(RuleBasedStateMachine):
         task = self.tasks.pop()
         self.book.do(uploads.quarantine_upload, task, problem)
         one = self.model_file(task)
-        same = one.version == task.version.size
-        one.state, one.cause = ("quarantined", problem.cause) if same else ("pending", None)
+        if one.version == task.version.size:
+            one.state, one.cause = "quarantined", problem.cause
+        else:
+            one.wait()
+            one.cause = None
 
     @precondition(lambda self: self.tasks)
     @rule()
     def give_a_file_back(self) -> None:
         task = self.tasks.pop()
         self.book.do(uploads.unclaim, task, in_doubt=True)
-        self.model_file(task).state = "pending"
+        self.model_file(task).taken = True
+        self.model_file(task).wait()
 
     # -- rows ----------------------------------------------------------------------------------------------
 
@@ -266,7 +325,7 @@ class Ledger(RuleBasedStateMachine):
         for run in self.model.values():
             for one_file in run.files.values():
                 if one_file.state == "uploading":
-                    one_file.state = "pending"
+                    one_file.state, one_file.taken = "in_doubt", True
 
     def _method(self, row: rows.PendingRow) -> str:
         return str(
@@ -283,12 +342,13 @@ class Ledger(RuleBasedStateMachine):
                 run.folder_cause, run.inspected = None, False
                 for one in run.files.values():
                     if one.state == "quarantined":
-                        one.state, one.cause = "pending", None
-                        one.left_out_unless_found |= not one.ours
+                        one.wait()
+                        one.cause = None
+                        one.forget_unless_found |= not one.ours
                 for row in run.rows.values():
                     if row.state == "quarantined":
                         row.state, row.cause = ("in_doubt" if row.taken else "pending"), None
-        self.book.do(overview.retry_runs, None)
+        self.book.do(retry.retry_runs, None)
 
     # -- what must hold ------------------------------------------------------------------------------------
 
@@ -309,17 +369,19 @@ class Ledger(RuleBasedStateMachine):
 
     @invariant()
     def every_file_is_where_the_model_has_it(self) -> None:
-        found = self.book.select("SELECT rank, path, state, cause FROM files")
-        assert {(row["rank"], row["path"]): (row["state"], row["cause"]) for row in found} == {
-            (name, path): (one.state, one.cause)
+        found = self.book.select("SELECT run_name, path, state, cause, taken FROM files")
+        assert {
+            (row["run_name"], row["path"]): (row["state"], row["cause"], bool(row["taken"])) for row in found
+        } == {
+            (name, path): (one.state, one.cause, one.taken)
             for name, run in self.model.items()
             for path, one in run.files.items()
         }
 
     @invariant()
     def every_row_is_where_the_model_has_it_and_ready_with_its_files(self) -> None:
-        found = self.book.select("SELECT rank, line, state, cause, taken, ready, payload FROM records")
-        assert {(row["rank"], row["line"]): (row["state"], row["cause"]) for row in found} == {
+        found = self.book.select("SELECT run_name, line, state, cause, taken, ready, payload FROM records")
+        assert {(row["run_name"], row["line"]): (row["state"], row["cause"]) for row in found} == {
             (name, line): (one.state, one.cause)
             for name, run in self.model.items()
             for line, one in run.rows.items()
@@ -327,8 +389,8 @@ class Ledger(RuleBasedStateMachine):
         for row in found:
             assert (row["payload"] is None) == (row["state"] == "synced")
             if row["state"] != "synced":
-                assert bool(row["ready"]) == self.model[row["rank"]].ready
-                assert bool(row["taken"]) == self.model[row["rank"]].rows[row["line"]].taken
+                assert bool(row["ready"]) == self.model[row["run_name"]].ready
+                assert bool(row["taken"]) == self.model[row["run_name"]].rows[row["line"]].taken
 
 
 TestStanding = Ledger.TestCase

@@ -75,10 +75,10 @@ def test_a_claimed_file_is_claimed_once(book: Book) -> None:
     assert book.claim() == []
     book.do(uploads.unclaim, task, in_doubt=False)
     [again] = book.claim()
-    assert (again.attempts, again.looked) == (0, True)
+    assert (again.attempts, again.in_doubt) == (0, False)
     book.do(uploads.unclaim, again, in_doubt=True)
     [doubtful] = book.claim()
-    assert doubtful.looked is False
+    assert doubtful.in_doubt is True
 
 
 def test_nothing_is_sent_before_the_bucket_was_looked_at(book: Book) -> None:
@@ -167,7 +167,7 @@ def test_a_file_that_changed_on_the_way_is_sent_again(book: Book) -> None:
     assert (book.run_state(), book.ready()) == (("pending", None), [])
     assert book.claim() == []
     [again] = book.claim(later_seconds=1)
-    assert (again.version, again.generation, again.ours, again.looked) == (newer.version, 1, True, True)
+    assert (again.version, again.generation, again.ours, again.in_doubt) == (newer.version, 1, True, False)
 
 
 def test_a_file_that_changed_on_the_way_is_not_given_up_for_its_past(book: Book) -> None:
@@ -190,7 +190,7 @@ def test_a_file_that_is_put_off_waits_and_its_run_says_why(book: Book) -> None:
     assert book.ask(uploads.next_upload_at, ALL) == NOW + 60
     book.now = NOW + 60
     [again] = book.claim()
-    assert (again.attempts, again.looked) == (1, False)
+    assert (again.attempts, again.in_doubt) == (1, True)
     book.upload(again)
     assert book.run_state() == ("pending", None)
 
@@ -241,7 +241,7 @@ def test_a_session_is_kept_until_the_file_changes_or_is_there(book: Book) -> Non
     book.do(keep)
     assert book.do(uploads.recover_uploads) == 1
     [again] = book.claim()
-    assert (again.session_uri, again.looked, again.sent_crc32c) == ("https://session", False, 7)
+    assert (again.session_uri, again.in_doubt, again.sent_crc32c) == ("https://session", True, 7)
     book.do(uploads.recover_uploads)
     book.do(intake.take_in_runs, book.dataset(), [found_run(files=[file(task.path, size=2)])])
     [changed] = book.claim()

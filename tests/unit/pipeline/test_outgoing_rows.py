@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pixaris_sync.ledger.rows import PendingRow
-from pixaris_sync.model import DatasetKey, RowState, RunKey
+from pixaris_sync.model import DatasetKey, Destination, RowState, RunKey
 from pixaris_sync.pipeline.outgoing_rows import MappedRow, job_id, map_row, sort_by_presence
-from pixaris_sync.rules.contract import Destination
 
 RUN = RunKey("shop", "shoes", "20240101-000001_x")
 DESTINATION = Destination(gcp_project="gcp", bucket="bucket", bq_dataset="gcp.pixaris")

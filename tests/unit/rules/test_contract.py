@@ -9,10 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixaris_sync.errors import LocalFileError, NameRefusedError
-from pixaris_sync.model import Cell, ColumnType, DatasetKey, JsonValue, MappedRecord, RunKey, TrackingRecord
+from pixaris_sync.model import (
+    Cell,
+    ColumnType,
+    DatasetKey,
+    Destination,
+    JsonValue,
+    MappedRecord,
+    RunKey,
+    TrackingRecord,
+)
 from pixaris_sync.rules.contract import (
     ARGS_FILE,
-    Destination,
     check_dataset_names,
     check_object_name,
     check_run_name,

@@ -1,0 +1,102 @@
+"""What discovery asks: which runs and files of a dataset the ledger knows, and how they looked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+from pixaris_sync.ledger.packs import unpack
+from pixaris_sync.model import DatasetKey, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedRun:
+    """A run that a record names: its folder's signature when last inspected (None: it was not yet).
+
+    `troubled`: something about its folder or one of its files was wrong. What is mended in place leaves the
+    signature as it was.
+    """
+
+    name: str
+    signature: str | None
+    troubled: bool
+
+
+def inspected_runs(db: Connection, dataset_id: int, *, synced_too: bool) -> list[InspectedRun]:
+    """The runs of a dataset that a record names; unless `synced_too`, those that are not synced."""
+    runs = "runs" if synced_too else "open_runs"
+    rows = db.execute(
+        "SELECT r.name, r.signature, r.state = ? OR EXISTS (SELECT 1 FROM open_files f"
+        f" WHERE f.run_id = r.id AND f.cause IS NOT NULL) AS troubled FROM {runs} r"
+        " WHERE r.dataset_id = ? AND r.committed",
+        (RunState.QUARANTINED, dataset_id),
+    )
+    return [InspectedRun(row["name"], row["signature"], bool(row["troubled"])) for row in rows]
+
+
+def unfinished_datasets(db: Connection) -> set[DatasetKey]:
+    """Datasets of which something is not synced or something is to be said: they can change by themselves."""
+    rows = db.execute(
+        "SELECT d.project, d.dataset FROM datasets d WHERE d.adopted_at IS NULL OR NOT d.read_whole"
+        " OR d.id IN (SELECT r.dataset_id FROM open_runs r"
+        " WHERE r.state IN ('pending', 'failing', 'quarantined', 'incomplete'))"
+        " OR d.project || '/' || d.dataset IN (SELECT n.scope FROM notices n)"
+    )
+    return {DatasetKey(row["project"], row["dataset"]) for row in rows}
+
+
+def known_datasets(db: Connection) -> list[DatasetKey]:
+    """Every dataset that was ever seen."""
+    rows = db.execute("SELECT project, dataset FROM datasets ORDER BY project, dataset")
+    return [DatasetKey(row["project"], row["dataset"]) for row in rows]
+
+
+def committed_names(db: Connection, dataset_id: int) -> set[str]:
+    """The names of all runs of a dataset that a record names."""
+    rows = db.execute("SELECT name FROM runs WHERE dataset_id = ? AND committed", (dataset_id,))
+    return {row["name"] for row in rows}
+
+
+def runs_with_records(db: Connection, dataset_id: int, names: Iterable[str]) -> list[str]:
+    """Which of these runs a record that was taken in names."""
+    statement = "SELECT name FROM runs WHERE dataset_id = ? AND name = ? AND committed"
+    return [row["name"] for name in names for row in db.execute(statement, (dataset_id, name))]
+
+
+def payloads(db: Connection, dataset_id: int, run: str) -> list[tuple[int, str]]:
+    """Line and JSON of the records of a run that are not synced."""
+    rows = db.execute(
+        "SELECT c.line, c.payload FROM records c JOIN runs r ON r.id = c.run_id"
+        " WHERE r.dataset_id = ? AND r.name = ? AND c.payload IS NOT NULL ORDER BY c.line",
+        (dataset_id, run),
+    )
+    return [(row["line"], row["payload"]) for row in rows]
+
+
+def local_paths(db: Connection, dataset_id: int, run: str) -> list[str]:
+    """Run-relative paths of the local files of a run that were taken in."""
+    rows = db.execute(
+        "SELECT f.path FROM files f JOIN runs r ON r.id = f.run_id"
+        " WHERE r.dataset_id = ? AND r.name = ? AND f.content_crc32c IS NULL",
+        (dataset_id, run),
+    )
+    paths = [row["path"] for row in rows]
+    pack = db.execute(
+        "SELECT p.packed FROM packs p JOIN runs r ON r.id = p.run_id WHERE r.dataset_id = ? AND r.name = ?",
+        (dataset_id, run),
+    ).fetchone()
+    return paths + [
+        file.path for file in (unpack(pack[0]) if pack else ()) if file.version.content_crc32c is None
+    ]
+
+
+def args_and_payloads(
+    db: Connection, dataset_id: int, runs: Iterable[str]
+) -> dict[str, tuple[list[str], list[tuple[int, str]]]]:
+    """Of each of these runs that records name already, the local files beside its images, and `payloads`."""
+    return {
+        run: (
+            [path for path in local_paths(db, dataset_id, run) if "/" not in path],
+            payloads(db, dataset_id, run),
+        )
+        for run in runs_with_records(db, dataset_id, runs)
+    }

@@ -1,0 +1,305 @@
+"""The tables of transitions are what the ledger does: every row happens, and nothing else."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+
+from pixaris_sync.ledger import intake, retry, rows, uploads
+from pixaris_sync.ledger.intake import FoundRecord
+from pixaris_sync.ledger.states import FILE_TRANSITIONS, ROW_TRANSITIONS
+from pixaris_sync.ledger.uploads import Receipt, UploadTask
+from pixaris_sync.model import DamagedLine, DeliveryMethod, FileState, RowState
+from tests.support.ledgers import (
+    NOW,
+    PROBLEM,
+    RUN,
+    TABLE,
+    Book,
+    file,
+    found_run,
+    inline,
+    record,
+    remote,
+    tail,
+)
+
+Edge = tuple[str | None, str, str | None]
+Event = Callable[[Book, UploadTask], object]
+RowEvent = Callable[[Book, list[rows.PendingRow]], object]
+CHANGED = found_run(files=[file(size=11)])
+SAME = found_run(files=[file()])
+EMPTY = found_run()
+
+
+@contextmanager
+def new_book() -> Iterator[Book]:
+    book = Book(None)
+    yield book
+    book.ledger.close()
+
+
+def look(book: Book, *, at: str = "files") -> str | None:
+    states = book.states(at)
+    return states[0] if states else None
+
+
+# -- files -------------------------------------------------------------------------------------------------
+
+
+def claimed(book: Book, *, in_doubt: bool = False) -> UploadTask:
+    book.take(found_run(record(), files=[file()]))
+    [task] = book.claim()
+    if in_doubt:
+        book.do(uploads.unclaim, task, in_doubt=True)
+        [task] = book.claim()
+    return task
+
+
+def in_state(book: Book, state: FileState, *, in_doubt: bool) -> UploadTask:
+    """Bring a file into a state, by a way on which it was in doubt or not."""
+    task = claimed(book, in_doubt=in_doubt)
+    if state is FileState.UPLOADED:
+        book.upload(task)
+    elif state is FileState.QUARANTINED:
+        book.do(uploads.quarantine_upload, task, PROBLEM)
+    elif state in (FileState.PENDING, FileState.IN_DOUBT):
+        book.do(uploads.unclaim, task, in_doubt=state is FileState.IN_DOUBT)
+    assert look(book) == state
+    return task
+
+
+def changed_before(event: Event) -> Event:
+    def both(book: Book, task: UploadTask) -> None:
+        book.do(intake.take_in_runs, book.dataset(), [CHANGED])
+        event(book, task)
+
+    return both
+
+
+def confirm(book: Book, task: UploadTask) -> None:
+    book.do(uploads.confirm_uploads, [Receipt(task, remote(task), was_there=False)])
+
+
+def reschedule(*, in_doubt: bool) -> Event:
+    return lambda book, task: book.do(
+        uploads.reschedule_upload, task, PROBLEM, next_attempt_at=NOW, in_doubt=in_doubt
+    )
+
+
+def quarantine(book: Book, task: UploadTask) -> None:
+    book.do(uploads.quarantine_upload, task, PROBLEM)
+
+
+def unclaim(*, in_doubt: bool) -> Event:
+    return lambda book, task: book.do(uploads.unclaim, task, in_doubt=in_doubt)
+
+
+def vanished(book: Book, task: UploadTask) -> None:
+    del task
+    book.do(intake.take_in_runs, book.dataset(), [EMPTY])
+
+
+#: What may happen to a file that is being uploaded, and to a file in any state.
+UPLOAD_EVENTS: list[tuple[str, Event]] = [
+    ("confirm_uploads", confirm),
+    ("confirm_uploads", changed_before(confirm)),
+    *(("reschedule_upload", reschedule(in_doubt=in_doubt)) for in_doubt in (False, True)),
+    ("quarantine_upload", quarantine),
+    ("quarantine_upload", changed_before(quarantine)),
+    *(("unclaim", unclaim(in_doubt=in_doubt)) for in_doubt in (False, True)),
+]
+FILE_EVENTS: list[tuple[str, Event]] = [
+    ("claim", lambda book, _: book.claim()),
+    ("recover_uploads", lambda book, _: book.do(uploads.recover_uploads)),
+    ("take_in", lambda book, _: book.do(intake.take_in_runs, book.dataset(), [CHANGED])),
+    ("take_in", lambda book, _: book.do(intake.take_in_runs, book.dataset(), [SAME])),
+    ("take_in", vanished),
+    ("retry_runs", lambda book, _: book.do(retry.retry_runs, None)),
+]
+
+
+def file_edges() -> Iterator[Edge]:
+    """Every event on a file in every state, come to by either way."""
+    with new_book() as book:
+        claimed(book)
+        yield None, "take_in", "pending"
+    for state in FileState:
+        events = FILE_EVENTS + (UPLOAD_EVENTS if state is FileState.UPLOADING else [])
+        # What is pending was not in doubt before.
+        for in_doubt in (False, state is not FileState.PENDING):
+            for name, event in events:
+                with new_book() as book:
+                    task = in_state(book, state, in_doubt=in_doubt)
+                    event(book, task)
+                    yield state, name, look(book)
+            yield from retried_edges(state, in_doubt=in_doubt)
+
+
+def retried_edges(state: FileState, *, in_doubt: bool) -> Iterator[Edge]:
+    """A file that somebody wanted tried again, came into a state, and is gone."""
+    ways: Mapping[FileState, Event] = {
+        FileState.PENDING: lambda *_: None,
+        FileState.IN_DOUBT: lambda *_: None,
+        FileState.UPLOADING: lambda book, _: book.claim(),
+        FileState.UPLOADED: lambda book, _: book.upload_all(),
+        FileState.QUARANTINED: lambda book, _: quarantine(book, book.claim()[0]),
+    }
+    with new_book() as book:
+        task = in_state(book, FileState.QUARANTINED, in_doubt=in_doubt)
+        book.do(retry.retry_runs, None)
+        ways[state](book, task)
+        if look(book) == state:
+            vanished(book, task)
+            yield state, "take_in", look(book)
+
+
+def test_files_change_as_the_table_says_and_not_otherwise() -> None:
+    """Goal: the table is the truth. Method: all events on all states; what changed against the table."""
+    seen = {edge for edge in file_edges() if edge[0] != edge[2]}
+    assert seen == {(one.state, one.event, one.next_state) for one in FILE_TRANSITIONS}
+
+
+# -- rows --------------------------------------------------------------------------------------------------
+
+
+def sent(book: Book, method: DeliveryMethod = DeliveryMethod.STREAM) -> list[rows.PendingRow]:
+    book.take(found_run(record()))
+    found = book.ready()
+    book.do(rows.start_delivery, TABLE, found, method, "job")
+    return found
+
+
+def mark_in_doubt(book: Book, found: list[rows.PendingRow]) -> None:
+    book.do(rows.mark_in_doubt, found, PROBLEM, next_attempt_at=NOW)
+
+
+def row_in_state(book: Book, state: RowState, *, taken: bool) -> list[rows.PendingRow]:
+    found = sent(book)
+    if state is RowState.SENDING:
+        return found
+    ways: Mapping[RowState, Callable[[], object]] = {
+        RowState.PENDING: lambda: book.do(rows.reschedule_rows, found),
+        RowState.IN_DOUBT: lambda: mark_in_doubt(book, found),
+        RowState.ACCEPTED: lambda: book.do(rows.accept_rows, found),
+        RowState.SYNCED: lambda: (book.do(rows.accept_rows, found), book.do(rows.confirm_rows, found)),
+        RowState.QUARANTINED: lambda: book.do(rows.quarantine_rows, found, PROBLEM),
+    }
+    if taken and state is RowState.QUARANTINED:
+        mark_in_doubt(book, found)
+    ways[state]()
+    assert look(book, at="records") == state
+    return found
+
+
+#: What may happen to rows that are being sent, to rows whose end is not known, and to a row in any state.
+SENT_EVENTS: list[tuple[str, RowEvent]] = [
+    ("accept_rows", lambda book, found: book.do(rows.accept_rows, found)),
+    ("mark_in_doubt", mark_in_doubt),
+]
+OPEN_EVENTS: list[tuple[str, RowEvent]] = [
+    ("reschedule_rows", lambda book, found: book.do(rows.reschedule_rows, found, PROBLEM)),
+    ("quarantine_rows", lambda book, found: book.do(rows.quarantine_rows, found, PROBLEM)),
+]
+READ_EVENTS: list[tuple[str, RowEvent]] = [
+    ("confirm_rows", lambda book, found: book.do(rows.confirm_rows, found)),
+]
+
+
+def start(book: Book, found: list[rows.PendingRow]) -> None:
+    del found
+    if ready := book.ready():
+        book.do(rows.start_delivery, TABLE, ready, DeliveryMethod.STREAM, None)
+
+
+def others_had_put_it_there(book: Book, found: list[rows.PendingRow]) -> None:
+    """A file of the run comes, and is in the bucket already."""
+    del found
+    book.do(intake.take_in_runs, book.dataset(), [SAME])
+    [task] = book.claim()
+    book.upload(task, was_there=True)
+
+
+ROW_EVENTS: list[tuple[str, RowEvent]] = [
+    ("start_delivery", start),
+    ("recover_deliveries", lambda book, _: book.do(rows.recover_deliveries)),
+    ("confirm_uploads", others_had_put_it_there),
+    ("adopted", lambda book, _: book.do(uploads.adopted, book.dataset())),
+    ("retry_runs", lambda book, _: book.do(retry.retry_runs, None)),
+    ("take_in", lambda book, _: book.take(found_run(record()), from_start=True)),
+]
+EVENTS_OF_STATES: Mapping[RowState, list[tuple[str, RowEvent]]] = {
+    RowState.PENDING: OPEN_EVENTS,
+    RowState.SENDING: SENT_EVENTS + OPEN_EVENTS,
+    RowState.IN_DOUBT: READ_EVENTS + OPEN_EVENTS,
+    RowState.ACCEPTED: READ_EVENTS + OPEN_EVENTS,
+    RowState.SYNCED: [],
+    RowState.QUARANTINED: [],
+}
+
+
+def row_edges() -> Iterator[Edge]:
+    """Every event on a row in every state; a load job that was cut off; lines that are refused or damaged."""
+    for state, events in EVENTS_OF_STATES.items():
+        for taken in (False, True):
+            for name, event in events + ROW_EVENTS:
+                with new_book() as book:
+                    event(book, row_in_state(book, state, taken=taken))
+                    yield state, name, look(book, at="records")
+    with new_book() as book:
+        sent(book, DeliveryMethod.LOAD)
+        book.do(rows.recover_deliveries)
+        yield "sending", "recover_deliveries", look(book, at="records")
+    with new_book() as book:
+        book.take(found_run(record()))
+        yield None, "take_in", look(book, at="records")
+    yield from clash_edges()
+    yield from damaged_edges()
+
+
+def clash_edges() -> Iterator[Edge]:
+    def store(book: Book, number: int) -> None:
+        one = FoundRecord(record(score=number), (inline("score.json", bytes(number)),))
+        book.take(found_run(one), from_start=True)
+
+    with new_book() as book:
+        store(book, 1)
+        store(book, 2)
+        yield None, "take_in", book.states("records")[1]
+        book.do(retry.retry_runs, None)
+        yield "quarantined", "retry_runs", book.states("records")[1]
+        book.select("DELETE FROM records WHERE id = 1")
+        book.select("DELETE FROM files")
+        store(book, 2)
+        yield "quarantined", "take_in", look(book, at="records")
+
+
+def damaged_edges() -> Iterator[Edge]:
+    with new_book() as book:
+        line = DamagedLine("d", 1, "it is no JSON")
+        book.do(intake.take_in, book.dataset(), tail(damaged=[line]), [])
+        yield None, "take_in", look(book, at="records")
+        book.do(intake.take_in, book.dataset(), tail(from_start=True), [])
+        yield "quarantined", "take_in", look(book, at="records")
+
+
+def test_rows_change_as_the_table_says_and_not_otherwise() -> None:
+    """Goal: the table is the truth. Method: all events on all states; what changed against the table."""
+    seen = {edge for edge in row_edges() if edge[0] != edge[2]}
+    assert seen == {(one.state, one.event, one.next_state) for one in ROW_TRANSITIONS}
+
+
+@pytest.mark.parametrize("transitions", [FILE_TRANSITIONS, ROW_TRANSITIONS])
+def test_every_transition_stands_once_and_says_when(
+    transitions: tuple[tuple[str | None, str, str | None, str], ...],
+) -> None:
+    """Goal: a table that people can read. Method: no row twice; a reason each; the event is a function."""
+    assert len({row[:3] for row in transitions}) == len(transitions)
+    assert all(row[3] for row in transitions)
+    events = {row[1] for row in transitions}
+    assert all(any(hasattr(module, event) for module in (intake, retry, rows, uploads)) for event in events)
+
+
+def test_the_run_of_these_tests_is_the_usual_one() -> None:
+    """Goal: `found_run()` is about the file's run. Method: their names."""
+    assert (CHANGED.name, SAME.name, EMPTY.name) == (RUN, RUN, RUN)
