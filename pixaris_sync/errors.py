@@ -25,7 +25,7 @@ class Failure(StrEnum):
     IN_DOUBT = "in_doubt"
     #: The service knows who we are and says no: 403. One table or object, not everything.
     PERMISSION = "permission"
-    #: Nobody can be authenticated: missing, expired or revoked credentials. Everything is affected.
+    #: The credentials are missing, expired or revoked. Everything is affected.
     CREDENTIALS = "credentials"
     #: Trying again cannot help until somebody changes something.
     PERMANENT = "permanent"

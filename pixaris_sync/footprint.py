@@ -70,7 +70,7 @@ def limit_arenas() -> None:
     """Let all threads that begin after this share one pool of memory; without glibc, nothing happens.
 
     glibc gives each thread a pool of its own ("arena"). Files are read in one thread and freed in another, so
-    free memory would lie in pools that nobody takes from. Threads that share an interpreter's lock do not
+    free memory would lie in pools that are not used again. Threads that share an interpreter's lock do not
     wait for each other in one pool.
     """
     import ctypes  # noqa: PLC0415 - `--help` does without

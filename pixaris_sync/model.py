@@ -269,6 +269,18 @@ class FileVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file to upload: a local one by its version, or one whose `content` stood inline in the record.
+
+    `path` is relative to the run's folder, with slashes.
+    """
+
+    path: str
+    version: FileVersion
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteObject:
     """An object as GCS tells of it. `crc32c` is the checksum as an unsigned 32-bit integer."""
 

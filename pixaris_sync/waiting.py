@@ -6,7 +6,7 @@ from pixaris_sync.ports import Clock
 
 
 class Wakeup:
-    """Says "something changed" to whoever listens.
+    """Says "something changed" to all that listen.
 
     `listen` before looking at the state, then look, then wait: a change in between ends the wait. Nothing is
     ever cleared, so nothing can be cleared too early.

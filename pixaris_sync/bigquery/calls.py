@@ -1,8 +1,8 @@
 """The requests of the warehouse, one blocking method each, on google-cloud-bigquery.
 
-Importing this module imports Google's client libraries, which takes a fifth of a second, and with pandas a
-half: `sink` does so in a worker thread when the first request is due. No method retries; each gives up
-when an answer stays out longer than the timeout. Methods may be called from several threads at once.
+Importing this module imports Google's client libraries, which takes time: `sink` does so in a worker thread
+when the first request is due. No method retries; each gives up when an answer stays out longer than the
+timeout. Methods may be called from several threads at once.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Findings as text for people and as JSON for machines. It knows neither ledger nor cloud."""
+"""Findings as text for people and as JSON for machines."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from pixaris_sync.ledger.overview import Overview
 from pixaris_sync.model import JsonValue
 from pixaris_sync.text import printable_line
 
@@ -50,8 +51,8 @@ def span_text(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def status_document(overview: Any, now: float) -> dict[str, JsonValue]:  # noqa: ANN401 - see the docstring
-    """What ``status --json`` prints, of an overview of the ledger (`ledger.overview.Overview`).
+def status_document(overview: Overview, now: float) -> dict[str, JsonValue]:
+    """What ``status --json`` prints, of an overview of the ledger.
 
     Ages are in seconds before `now`, times are ISO timestamps in UTC.
     """

@@ -176,7 +176,7 @@ class Refusal:
                 return Failure.TRANSIENT if passing else Failure.PERMANENT
 
     def error(self, operation: str, subject: str, *, bucket: str) -> SyncError:
-        """The error for whoever asked for `operation` on `subject` in `bucket`."""
+        """The error to raise for an `operation` on a `subject` in `bucket`."""
         kind, hint = SyncError, ""
         cause = f"the service answered {self._summary()}"
         match self.status:

@@ -143,7 +143,7 @@ class Connection:
             renewed = True
 
     def _open(self) -> Storage:
-        """The client, with its connections; made in the running loop by whoever comes first."""
+        """The client with its connections, which the first request makes in the running loop."""
         if self._storage is not None:
             return self._storage
         if self._session is None:

@@ -11,6 +11,7 @@ from pixaris_sync.model import (
     DatasetKey,
     FileState,
     FileVersion,
+    FoundFile,
     Problem,
     RowState,
     RunState,
@@ -45,15 +46,6 @@ class KnownDataset:
     position: TailPosition | None
     read_whole: bool
     adopted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A file to upload: a local one by its version, or one whose `content` stood inline in the record."""
-
-    path: str
-    version: FileVersion
-    content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ def _place(run: RunKey, path: str) -> tuple[tuple[str, ...], str]:
 
 @contextmanager
 def _last_folder(root: Path) -> Iterator[Callable[[tuple[str, ...]], int]]:
-    """Give a function that opens folders, and keeps the last one open for whoever asks for it again."""
+    """Give a function that opens folders and keeps the last one open: files follow each other by folder."""
     with ExitStack() as stack:
         last: tuple[str, ...] | None = None
         handle = -1
@@ -234,7 +234,7 @@ def _planned_file(folder: int, name: str, version: FileVersion, subject: str) ->
 
 
 def _planned_handle(root: Path, run: RunKey, path: str, version: FileVersion) -> int:
-    """A handle on a run's file, which must be the planned version; whoever takes it closes it."""
+    """A handle on a run's file, which must be the planned version; the caller closes it."""
     parts, name = _place(run, path)
     subject = f"{run}/{path}"
     with (
@@ -246,7 +246,7 @@ def _planned_handle(root: Path, run: RunKey, path: str, version: FileVersion) ->
 
 
 def _check_version(status: os.stat_result, version: FileVersion, subject: str, cause: str) -> None:
-    # Without making a version of it: this is done twice for every file.
+    # Compared without making a version of it, which would cost time for every file.
     found = (status.st_size, status.st_mtime_ns, inode_of(status))
     if found != (version.size, version.mtime_ns, version.inode):
         raise LocalFileError("read", printable(subject), cause, hint=_CHANGED_HINT, failure=Failure.TRANSIENT)

@@ -14,7 +14,7 @@ _NETWORK_FUSE: Final = frozenset({"gcsfuse", "glusterfs", "rclone", "s3fs", "ssh
 
 
 def network_filesystem(folder: Path, mounts: Path = MOUNTS) -> str | None:
-    """The kind of network file system that a folder is on, or None: it is local, or nobody can tell.
+    """The kind of network file system that a folder is on, or None where it is local or cannot be told.
 
     Args:
         folder: need not exist; its nearest parent that does is looked at.

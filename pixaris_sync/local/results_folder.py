@@ -154,18 +154,18 @@ class LocalResults:
             return os.fstat(folder).st_mtime_ns
 
     def status(self, key: DatasetKey) -> DatasetStatus:
-        """What a dataset's folder and tracking file look like from outside; two looks at the disk.
+        """What a dataset's folder and tracking file look like from outside; the disk is asked twice.
 
         Raises:
             LocalFileError: the dataset's folder is missing or cannot be read.
         """
         with opened_folder(self.root, [key.project, key.dataset]) as folder:
-            looks = [os.fstat(folder)]
+            found = [os.fstat(folder)]
             with suppress(FileNotFoundError):
-                looks.append(os.lstat(self._tracking_file, dir_fd=folder))
+                found.append(os.lstat(self._tracking_file, dir_fd=folder))
         return DatasetStatus(
-            max(look.st_mtime_ns for look in looks),
-            tuple((look.st_ino, look.st_size, look.st_mtime_ns, look.st_ctime_ns) for look in looks),
+            max(one.st_mtime_ns for one in found),
+            tuple((one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found),
         )
 
     def inspect(
@@ -186,7 +186,7 @@ class LocalResults:
     def signature(self, run: RunKey) -> str | None:
         """What changes when an entry of the run's folder or of its images is added, renamed or removed.
 
-        It takes two looks at the disk, whatever the run's size. A file that is overwritten in place does not
+        The disk is asked twice, whatever the run's size. A file that is overwritten in place does not
         change it.
 
         Returns:

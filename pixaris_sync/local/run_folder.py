@@ -23,7 +23,7 @@ from pixaris_sync.local.safe_open import (
 )
 from pixaris_sync.local.tracking_file import read_args
 from pixaris_sync.local.tracking_lines import LINE_BYTES_MAX, load_json
-from pixaris_sync.model import FileVersion, RunKey
+from pixaris_sync.model import FileVersion, FoundFile, RunKey
 from pixaris_sync.rules.contract import (
     ARGS_FILE,
     GENERATED_IMAGES,
@@ -39,14 +39,6 @@ _IMAGES_HINT: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class LocalFile:
-    """A file of a run that belongs in the bucket; `path` is relative to the run's folder, with slashes."""
-
-    path: str
-    version: FileVersion
-
-
-@dataclass(frozen=True, slots=True)
 class RunInspection:
     """What of a run is on disk.
 
@@ -57,7 +49,7 @@ class RunInspection:
         signature: see `signature`; empty where the run's folder cannot be opened.
     """
 
-    files: tuple[LocalFile, ...]
+    files: tuple[FoundFile, ...]
     problems: tuple[SyncError, ...]
     signature: str
 
@@ -72,7 +64,7 @@ def inspect(
             signed = _signature(folder)
     except LocalFileError as error:
         return RunInspection((), (error,), "")
-    files: dict[str, LocalFile] = {}
+    files: dict[str, FoundFile] = {}
     problems: list[SyncError] = []
     try:
         images = _list_images(root, run, problems)
@@ -88,14 +80,14 @@ def inspect(
     for path in (*images, *saved_files):
         try:
             check_object_name(object_name(run, path))
-            files[path] = LocalFile(path, images.get(path) or _saved_version(root, run, path))
+            files[path] = FoundFile(path, images.get(path) or _saved_version(root, run, path))
         except SyncError as error:
             problems.append(error)
     return RunInspection(tuple(files[path] for path in sorted(files)), tuple(problems), signed)
 
 
 def signature(root: Path, run: RunKey) -> str | None:
-    """A run's signature by two looks at the disk; None where its folder cannot be opened."""
+    """A run's signature. See `results_folder.LocalResults.signature`."""
     try:
         with _opened_run(root, run) as folder:
             return _signature(folder)

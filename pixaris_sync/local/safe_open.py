@@ -29,14 +29,15 @@ _LINK_HINT: Final = "put the file or folder itself there: links below the result
 _PLACE_HINT: Final = (
     "put what Pixaris wrote in its place again, or take its run's line out of the tracking file"
 )
+_READ_HINT: Final = "let the user who runs pixaris-sync read it"
 #: Errors of the system that stay until somebody acts, each with what is wrong and what to do.
 _PERMANENT: Final = {
     errno.ENOENT: ("it does not exist", "put it back, or let `pixaris-sync retry` go on without it"),
     errno.ENOTDIR: ("it is no folder", _PLACE_HINT),
     errno.EISDIR: ("it is a folder, not a file", _PLACE_HINT),
     errno.ELOOP: ("it is a symbolic link, which is never followed", _LINK_HINT),
-    errno.EACCES: ("permission denied", "let the user who runs pixaris-sync read it"),
-    errno.EPERM: ("permission denied", "let the user who runs pixaris-sync read it"),
+    errno.EACCES: ("permission denied", _READ_HINT),
+    errno.EPERM: ("permission denied", _READ_HINT),
     errno.ENAMETOOLONG: ("its name is longer than the file system takes", _PLACE_HINT),
     errno.ENXIO: ("it is no regular file", _PLACE_HINT),
 }
@@ -79,7 +80,7 @@ def opened_folder(root: Path, parts: Sequence[str]) -> Iterator[int]:
     try:
         handle = os.open(root, _FOLDER_FLAGS)
     except OSError as error:
-        # Transient whatever it is: a disk that is away for a while must not condemn all runs on it.
+        # Transient whatever it is: a disk that is not mounted for a while must not quarantine all runs on it.
         cause = local_error("open", str(root), error).cause
         raise LocalFileError(
             "open results folder", printable(str(root)), cause, hint=_ROOT_HINT, failure=Failure.TRANSIENT

@@ -10,7 +10,7 @@ folders are listed and watched anew, and once that is in place the word is "look
 word comes first of all: what happened before was not seen.
 
 The kernel drops events when too many wait (``IN_Q_OVERFLOW``), and watchfiles does not tell of it
-(samuelcolvin/watchfiles issue 348): whoever listens looks at everything now and then by itself.
+(samuelcolvin/watchfiles issue 348): the caller must look at everything now and then by itself.
 """
 
 import os
@@ -178,7 +178,7 @@ async def _poll(
     while not stop.is_set():
         await _pause(stop, poll_delay_ms / 1000)
         seen = await to_thread.run_sync(_snapshot, root, tracking_file)
-        changed = frozenset(key for key, looks in seen.items() if known.get(key) != looks)
+        changed = frozenset(key for key, found in seen.items() if known.get(key) != found)
         known = seen
         if changed and not stop.is_set():
             yield Changed(changed)
@@ -219,7 +219,7 @@ def _snapshot(root: Path, tracking_file: str) -> dict[DatasetKey, tuple[tuple[in
         raise _cannot_watch(root, error) from error
     datasets = [folder.relative_to(root).parts for folder in folders]
     keys = [DatasetKey(*parts) for parts in datasets if len(parts) == _DATASET_DEPTH]
-    return {key: tuple(_looks(path) for path in _polled(root, key, tracking_file)) for key in keys}
+    return {key: tuple(_fingerprint(path) for path in _polled(root, key, tracking_file)) for key in keys}
 
 
 def _polled(root: Path, key: DatasetKey, tracking_file: str) -> tuple[Path, Path]:
@@ -227,7 +227,7 @@ def _polled(root: Path, key: DatasetKey, tracking_file: str) -> tuple[Path, Path
     return folder, folder / tracking_file
 
 
-def _looks(path: Path) -> tuple[int, ...]:
+def _fingerprint(path: Path) -> tuple[int, ...]:
     try:
         status = path.lstat()
     except OSError:

@@ -18,7 +18,6 @@ from anyio import CapacityLimiter, to_thread
 
 from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.ledger.intake import (
-    FoundFile,
     FoundRecord,
     FoundRun,
     KnownDataset,
@@ -30,7 +29,7 @@ from pixaris_sync.ledger.intake import (
 from pixaris_sync.ledger.known import InspectedRun, args_and_payloads, committed_names, inspected_runs
 from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
 from pixaris_sync.local.contents import extend_crc32c
-from pixaris_sync.model import DatasetKey, FileVersion, Problem, RunKey, TrackingRecord
+from pixaris_sync.model import DatasetKey, FileVersion, FoundFile, Problem, RunKey, TrackingRecord
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.rules.contract import (
     check_dataset_names,
@@ -188,8 +187,7 @@ class Discovery:
             first, *others = inspection.problems
             more = f" (and {len(others)} more like it)" if others else ""
             problem = Problem(f"{first}{more}", first.hint)
-        files = tuple(FoundFile(file.path, file.version) for file in inspection.files)
-        return FoundRun(run.run, inspection.signature, files, records, problem)
+        return FoundRun(run.run, inspection.signature, inspection.files, records, problem)
 
     async def _inspect_folders(self, known: KnownDataset, inspected: set[str], depth: ScanDepth) -> None:
         """Look again at runs whose folders changed or were in trouble, and at those that no record names."""

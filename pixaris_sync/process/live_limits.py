@@ -64,7 +64,7 @@ class LimitFiles:
             log.warning("limits cannot be changed while it runs: %s: %s", self._in_force, error.strerror)
 
     def in_force(self) -> InForce | None:
-        """What the owner of the folder holds to; None while nobody listens."""
+        """What the owner of the folder holds to; None while no process listens."""
         try:
             return InForce.model_validate_json(self._in_force.read_bytes())
         except (OSError, ValidationError):

@@ -124,7 +124,7 @@ class Ownership:
 
 
 def read_owner(note: Path) -> Owner | None:
-    """Who says to own the folder that this note is about; None where nobody does, or who did is gone."""
+    """The owner that a note names; None where there is no note, or its process is gone."""
     try:
         owner = Owner(**json.loads(note.read_text(encoding="utf-8")))
         return None if _is_gone(owner) else owner

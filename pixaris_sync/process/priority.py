@@ -1,10 +1,10 @@
-"""Steps back behind everything else on the machine: the lowest priority for the processor and the disk.
+"""The lowest priority for the processor and the disk: behind everything else on the machine.
 
-Training is the machine's real work. Niceness 19 leaves it 98 % of a core that both want; the policy BATCH
-keeps us from interrupting it each time a packet arrives; reads and writes of the class IDLE are served when
-no other process wants the disk (by the schedulers BFQ and mq-deadline; others know no classes). IDLE is not
-taken for the processor: on a machine whose cores are all busy it could leave so little that requests to the
-cloud run into their time limits.
+Training is the machine's real work. Niceness 19 leaves it nearly all of a core that both want; the policy
+BATCH keeps us from interrupting it each time a packet arrives; reads and writes of the class IDLE are served
+when no other process wants the disk (by the schedulers BFQ and mq-deadline; others know no classes). IDLE is
+not taken for the processor: on a machine whose cores are all busy it could leave so little that requests to
+the cloud run into their time limits.
 
 Linux keeps all three by thread, and a new thread gets its maker's: all threads that exist are set, one by
 one, and those that come later follow. None of it can be undone without privileges, and nothing needs any.
@@ -91,7 +91,7 @@ def _set_nice(thread: int) -> None:
 
 
 def _set_batch(thread: int) -> None:
-    # Whoever started us may have chosen IDLE: that is lower still.
+    # The process that started this one may have chosen IDLE, which is lower still.
     if os.sched_getscheduler(thread) != os.SCHED_IDLE:
         os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 

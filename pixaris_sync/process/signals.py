@@ -94,7 +94,7 @@ async def change_on_signal(
 
 
 def ignore_change_signal() -> None:
-    """Let `CHANGE_SIGNAL` do nothing, as long as nobody waits for it: it would end the process."""
+    """Let `CHANGE_SIGNAL` do nothing: as long as no task waits for it, it would end the process."""
     signal.signal(CHANGE_SIGNAL, signal.SIG_IGN)
 
 

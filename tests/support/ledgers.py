@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 from pixaris_sync.ledger import intake, rows, uploads
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.intake import FoundFile, FoundRecord, FoundRun
+from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import (
     DamagedLine,
     DatasetKey,
     FileVersion,
+    FoundFile,
     Problem,
     RemoteObject,
     RunKey,

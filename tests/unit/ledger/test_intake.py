@@ -9,7 +9,7 @@ from pixaris_sync.ledger import intake, known, notices, uploads
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.known import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
-from pixaris_sync.model import DamagedLine, DatasetKey, Problem
+from pixaris_sync.model import DamagedLine, DatasetKey, FoundFile, Problem
 from tests.support.ledgers import NOW, PROBLEM, RUN, SHOES, TABLE, Book, file, found_run, inline, record, tail
 
 OTHER = "20240101-000002_y"
@@ -138,9 +138,7 @@ def test_a_file_that_is_as_it_was_stays_uploaded(book: Book) -> None:
 @pytest.mark.parametrize(
     "newer", [file(size=11), file(mtime_ns=6), file(inode=8)], ids=["size", "mtime", "inode"]
 )
-def test_a_newer_version_of_a_file_is_sent_over_the_one_that_is_ours(
-    book: Book, newer: intake.FoundFile
-) -> None:
+def test_a_newer_version_of_a_file_is_sent_over_the_one_that_is_ours(book: Book, newer: FoundFile) -> None:
     """Goal: overwrite only our own object. Method: change each part of the version after the upload."""
     dataset_id = book.dataset()
     book.take(found_run(record(), files=[file()]))

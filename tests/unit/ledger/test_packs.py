@@ -16,8 +16,9 @@ from hypothesis.stateful import invariant, rule
 
 from pixaris_sync.ledger import database, intake, inventory, known, overview, packs, retry, rows, uploads
 from pixaris_sync.ledger.database import APPLICATION_ID, WAL_BYTES_LIMIT, Ledger, migrations, set_fact
-from pixaris_sync.ledger.intake import FoundFile, FoundRecord, FoundRun
+from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.packs import PackedFile, pack, unpack
+from pixaris_sync.model import FoundFile
 from tests.support.ledgers import ALL, PROBLEM, RUN, SHOES, TABLE, Book, file, found_run, inline, record
 from tests.unit.ledger import test_state_machine as standing
 
