@@ -1,14 +1,21 @@
 """The one root error, and the kinds of failure it can be.
 
-A foreign exception is translated into a `SyncError` once, by the adapter that owns the client. Whoever
-catches a `SyncError` decides by its `failure`, never by its text.
+A foreign exception is translated into a `SyncError` once, by the adapter that owns the client. The code that
+catches a `SyncError` decides by its class and its `failure`, never by its text.
 """
 
 from enum import StrEnum
+from typing import Final
+
+#: The hint for every missing, expired or revoked credential.
+CREDENTIALS_HINT: Final = (
+    "run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a "
+    "service account's key file"
+)
 
 
 class Failure(StrEnum):
-    """What a failure means for the next attempt. The values are kept in the ledger: never reuse one."""
+    """What a failure means for the next attempt."""
 
     #: Nothing was done and a later attempt may succeed: 408, 5xx, no network.
     TRANSIENT = "transient"
@@ -59,12 +66,22 @@ class SyncError(Exception):
         self.failure = failure
         self.retry_after_seconds = retry_after_seconds
 
+    @property
+    def stops_everything(self) -> bool:
+        """Whether it is about all of the work, not about one file, row or table."""
+        return self.failure is Failure.CREDENTIALS
+
     def __str__(self) -> str:
         return f"cannot {self.operation} {self.subject}: {self.cause}"
 
 
 class ConfigurationError(SyncError):
     """Settings, folders, credentials, bucket or dataset are missing or unusable: no work can start."""
+
+    @property
+    def stops_everything(self) -> bool:
+        """See `SyncError.stops_everything`."""
+        return True
 
 
 class NameRefusedError(SyncError):

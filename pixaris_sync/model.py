@@ -7,10 +7,17 @@ Every state enum's values are persisted in the ledger and never reused for anoth
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 #: What ``json.loads`` can return.
 JsonValue = Any
+
+#: The bounds of BigQuery's INTEGER.
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+#: What BigQuery takes for the values of FLOAT that JSON has no number for, by their text in Python.
+FLOAT_WORDS: Final = MappingProxyType({"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"})
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -19,23 +19,26 @@ to 177, because they leave as fast as they are read.
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 
 from pixaris_sync.errors import ConfigurationError
-from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN, parse_rate
+from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
 from pixaris_sync.model import Destination
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
 
@@ -45,16 +48,30 @@ PIXARIS_KEYS = ("gcp_project_id", "gcp_bq_experiment_dataset", "gcp_pixaris_buck
 SECTION = "pixaris_sync"
 MEBIBYTE = 1024 * 1024
 
+T = TypeVar("T")
+NO_FLAG = "no flag"
+#: A setting that the command line has no flag for: the environment or the file sets it, once for a machine.
+Unflagged = Annotated[T, NO_FLAG]
 Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]
 PatienceSeconds = Annotated[float, Field(ge=0, le=30 * 24 * 3600)]
 
 
-def _rate(value: object) -> object:
-    return parse_rate(value) if isinstance(value, str) else value
+_BYTES = TypeAdapter(ByteSize)
+#: What `ByteSize` is given to read: it would also take "10 MB per minute" for 10 MB.
+_RATE = re.compile(r"\s*\d{1,15}(?:\.\d{1,6})?\s*(?:[kmg]i?b|b)?(?:/s)?\s*", re.IGNORECASE | re.ASCII)
 
 
 def _number(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
+def _rate(value: object) -> object:
+    value = _number(value)
+    if not isinstance(value, str):
+        return value
+    if not _RATE.fullmatch(value):
+        raise ValueError("must be bytes per second, such as 10MB or 500KiB, or none")
+    return int(_BYTES.validate_python(value))
 
 
 def _of_this_machine(percent: float | None) -> float | None:
@@ -112,7 +129,7 @@ class Settings(BaseModel):
     quiet: bool = Field(
         default=True, description="take the lowest priorities for processor and disk, behind training"
     )
-    resumable_threshold_bytes: int = Field(
+    resumable_threshold_bytes: Unflagged[int] = Field(
         default=8 * MEBIBYTE,
         ge=256 * 1024,
         validate_default=True,
@@ -125,35 +142,43 @@ class Settings(BaseModel):
         validate_default=True,
         description="size of a piece of a resumable upload",
     )
-    stream_rows_limit: int = Field(default=500, ge=1, le=50_000, description="rows in a streaming insert")
-    load_rows_limit: int = Field(default=10_000, ge=1, le=1_000_000, description="rows in a load job")
-    loads_per_day_limit: int = Field(
+    stream_rows_limit: Unflagged[int] = Field(
+        default=500, ge=1, le=50_000, description="rows in a streaming insert"
+    )
+    load_rows_limit: Unflagged[int] = Field(
+        default=10_000, ge=1, le=1_000_000, description="rows in a load job"
+    )
+    loads_per_day_limit: Unflagged[int] = Field(
         default=1_000, ge=1, le=1_500, description="load jobs per table in 24 hours (BigQuery allows 1,500)"
     )
-    load_spacing_seconds: PatienceSeconds = Field(
+    load_spacing_seconds: Unflagged[PatienceSeconds] = Field(
         default=5.0, description="while files are uploaded, least time between two load jobs for a table"
     )
-    bulk_spacing_seconds: PatienceSeconds = Field(
+    bulk_spacing_seconds: Unflagged[PatienceSeconds] = Field(
         default=60.0, description="the same during a backfill, for every kind of delivery"
     )
-    warehouse_threads_limit: int = Field(
+    warehouse_threads_limit: Unflagged[int] = Field(
         default=4, ge=1, le=64, description="BigQuery requests at the same time"
     )
 
     request_timeout_seconds: Seconds = Field(default=60.0, description="limit of one request to the cloud")
-    job_timeout_seconds: Seconds = Field(default=600.0, description="how long to wait for a load job")
-    retry_delay_seconds_min: Seconds = Field(default=1.0, description="wait after the first failure")
-    retry_delay_seconds_max: Seconds = Field(default=300.0, description="wait after many failures")
+    job_timeout_seconds: Unflagged[Seconds] = Field(
+        default=600.0, description="how long to wait for a load job"
+    )
+    retry_delay_seconds_min: Unflagged[Seconds] = Field(
+        default=1.0, description="wait after the first failure"
+    )
+    retry_delay_seconds_max: Unflagged[Seconds] = Field(default=300.0, description="wait after many failures")
     sync_attempts_limit: int = Field(
         default=5, ge=1, le=100, description="failures in a row after which sync leaves work for a later try"
     )
-    doubt_settle_seconds: PatienceSeconds = Field(
+    doubt_settle_seconds: Unflagged[PatienceSeconds] = Field(
         default=30.0, description="how long a row in doubt is looked for before it is sent again"
     )
-    table_settle_seconds: PatienceSeconds = Field(
+    table_settle_seconds: Unflagged[PatienceSeconds] = Field(
         default=300.0, description="how long rows go by load jobs after a table or a column was added"
     )
-    visibility_timeout_seconds: Seconds = Field(
+    visibility_timeout_seconds: Unflagged[Seconds] = Field(
         default=120.0, description="an accepted row unseen for this long is delivered again by a load job"
     )
     young_file_seconds: PatienceSeconds = Field(

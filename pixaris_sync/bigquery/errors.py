@@ -18,7 +18,7 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from pixaris_sync.bigquery.wire import error_text, one_line
-from pixaris_sync.errors import ConfigurationError, Failure, SyncError, TableNotFoundError
+from pixaris_sync.errors import CREDENTIALS_HINT, ConfigurationError, Failure, SyncError, TableNotFoundError
 from pixaris_sync.limits.backoff import retry_after_seconds
 
 # Reasons of https://cloud.google.com/bigquery/docs/error-messages. They stand above the status code, because
@@ -43,9 +43,6 @@ _STATUS_FAILURES: Mapping[int, Failure] = {
     HTTPStatus.TOO_MANY_REQUESTS: Failure.QUOTA,
 }
 
-_CREDENTIALS_HINT = (
-    "run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a key file"
-)
 _PERMISSION_HINT = "grant the roles BigQuery Data Editor on the dataset and BigQuery Job User on the project"
 
 # ValueError, KeyError and AttributeError are what the client raises on an answer that is no JSON, or JSON of
@@ -139,7 +136,7 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
         # Google cannot tell after its own errors whether the rows were taken or the job was begun:
         # https://cloud.google.com/bigquery/docs/error-messages, backendError.
         failure = Failure.IN_DOUBT
-    hint = {Failure.CREDENTIALS: _CREDENTIALS_HINT, Failure.PERMISSION: _PERMISSION_HINT}.get(failure, "")
+    hint = {Failure.CREDENTIALS: CREDENTIALS_HINT, Failure.PERMISSION: _PERMISSION_HINT}.get(failure, "")
     kind = SyncError
     if code == HTTPStatus.NOT_FOUND:
         kind, failure = TableNotFoundError, Failure.TRANSIENT
@@ -165,7 +162,7 @@ def _from_credentials(error: GoogleAuthError, operation: str, subject: str) -> S
     said = one_line(str(error.args[0]), length_max=200) if error.args else ""
     cause = f"the credentials are refused or missing ({type(error).__name__}: {said})"
     kind = ConfigurationError if isinstance(error, DefaultCredentialsError) else SyncError
-    return kind(operation, subject, cause, hint=_CREDENTIALS_HINT, failure=Failure.CREDENTIALS)
+    return kind(operation, subject, cause, hint=CREDENTIALS_HINT, failure=Failure.CREDENTIALS)
 
 
 def _never_connected(error: BaseException) -> bool:

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import anyio.to_thread
 
-from pixaris_sync.bigquery.optional_imports import OPTIONAL_LIBRARIES, without
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
-from pixaris_sync.imports import importing
+from pixaris_sync.footprint import importing, without
 from pixaris_sync.model import Column, JsonValue, OutgoingRow, RowRefusal
 
 if TYPE_CHECKING:
@@ -37,6 +36,22 @@ _T = TypeVar("_T")
 POLL_SECONDS_FIRST = 0.02
 POLL_GROWTH = 1.5
 POLL_SECONDS_MAX = 2.0
+
+#: What Google's client imports where it is installed, and does without where it is not; all but gRPC are for
+#: frames.
+OPTIONAL_LIBRARIES = (
+    "IPython",
+    "db_dtypes",
+    "geopandas",
+    "google.cloud.bigquery_storage",
+    "google.cloud.bigquery_storage_v1",
+    "grpc",
+    "opentelemetry",
+    "pandas",
+    "pyarrow",
+    "shapely",
+    "tqdm",
+)
 
 
 class BigQueryRowSink:

@@ -5,8 +5,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pixaris_sync.model import ColumnType, JsonValue, OutgoingRow, RowRefusal
-from pixaris_sync.scrubbing import scrub
+from pixaris_sync.model import (
+    FLOAT_WORDS,
+    INT64_MAX,
+    INT64_MIN,
+    ColumnType,
+    JsonValue,
+    OutgoingRow,
+    RowRefusal,
+)
+from pixaris_sync.text import scrub
 
 #: Limits of one ``tabledata.insertAll`` (https://cloud.google.com/bigquery/quotas#streaming_inserts).
 INSERT_BYTES_MAX = 10_000_000
@@ -16,8 +24,6 @@ INSERT_ROWS_MAX = 50_000
 #: (https://cloud.google.com/bigquery/docs/loading-data-cloud-storage-json, "Limitations").
 EXACT_INTEGER_MAX = 2**53 - 1
 
-_INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**63 - 1
-_FLOAT_WORDS = frozenset({"NaN", "Infinity", "-Infinity"})
 _ROW_OVERHEAD_BYTES = len('{"json": , "insertId": ""}, ')
 
 #: What ``insertErrors`` calls a row that was left out only because a neighbour is wrong.
@@ -27,7 +33,7 @@ REASON_STOPPED = "stopped"
 def wire_value(value: JsonValue) -> JsonValue:
     """`value` as JSON that BigQuery reads without loss: large integers and non-finite floats as text."""
     if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+        return FLOAT_WORDS[str(value)]
     if isinstance(value, int) and abs(value) > EXACT_INTEGER_MAX:
         return str(value)
     return value
@@ -60,9 +66,9 @@ def fits(value: JsonValue, column: ColumnType) -> bool:
         case ColumnType.BOOLEAN:
             return isinstance(value, bool)
         case ColumnType.INTEGER:
-            return type(value) is int and _INTEGER_MIN <= value <= _INTEGER_MAX
+            return type(value) is int and INT64_MIN <= value <= INT64_MAX
         case ColumnType.FLOAT:
-            return type(value) in (int, float) or value in _FLOAT_WORDS
+            return type(value) in (int, float) or value in FLOAT_WORDS.values()
         case ColumnType.OTHER:
             return False
 

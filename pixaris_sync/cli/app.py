@@ -1,6 +1,8 @@
 """The commands."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -8,13 +10,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pixaris_sync import __version__
-from pixaris_sync.cli.endings import ungrouped
 from pixaris_sync.cli.exits import Exit, exit_of
 from pixaris_sync.cli.help import PlainCommand
 from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
 from pixaris_sync.errors import SyncError
-from pixaris_sync.imports import importing
-from pixaris_sync.rules.names import printable_line
+from pixaris_sync.footprint import importing
+from pixaris_sync.text import printable_line
 
 app = typer.Typer(
     name="pixaris-sync",
@@ -47,7 +48,7 @@ FullOption = Annotated[
 def main() -> NoReturn:
     """Run the command line; every error ends here, as one line, a hint and an exit code."""
     try:
-        with ungrouped():
+        with _ungrouped():
             app()
     except SyncError as error:
         print(printable_line(f"error: {error}"), file=sys.stderr)
@@ -57,6 +58,18 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
     sys.exit(Exit.OK)
+
+
+@contextmanager
+def _ungrouped() -> Iterator[None]:
+    """Raise what an exception group is about: the first error that no cancellation caused."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so

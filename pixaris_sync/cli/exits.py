@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from pixaris_sync.errors import ConfigurationError, Failure, FolderOwnedError, SyncError
+from pixaris_sync.errors import Failure, FolderOwnedError, SyncError
 
 
 class Exit(IntEnum):
@@ -30,7 +30,7 @@ def exit_of(error: SyncError) -> Exit:
     """The exit code for an error that ends a command."""
     if isinstance(error, FolderOwnedError):
         return Exit.OWNED
-    if isinstance(error, ConfigurationError) or error.failure in (Failure.CREDENTIALS, Failure.PERMISSION):
+    if error.stops_everything or error.failure is Failure.PERMISSION:
         return Exit.CONFIGURATION
     return Exit.WORK_LEFT if error.failure.retryable else Exit.FAILED
 

@@ -16,8 +16,8 @@ from pixaris_sync.cli.wiring import open_known_ledger, ports, read_overview, set
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.retry import find_runs, retry_runs
 from pixaris_sync.process.ownership import read_owner
-from pixaris_sync.rules.names import printable_line
 from pixaris_sync.settings import Settings
+from pixaris_sync.text import printable_line
 
 
 def show_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:

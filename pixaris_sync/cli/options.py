@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings import NO_FLAG, Settings
 
 #: Settings that every command needs to find its ledger; the others tune the engine.
 WHERE = (
@@ -51,6 +51,11 @@ def shown_default(key: str) -> str:
     return f"[default: {'none' if field.default is None else field.default}]"
 
 
+def has_flag(key: str) -> bool:
+    """Whether a setting can be given on the command line."""
+    return NO_FLAG not in Settings.model_fields[key].metadata
+
+
 @cache
 def _flag(key: str) -> inspect.Parameter:
     field = Settings.model_fields[key]
@@ -79,7 +84,7 @@ def with_settings(*, tuning: bool) -> Callable[[Callable[..., None]], Callable[.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        keys = [key for key in Settings.model_fields if tuning or key in WHERE]
+        keys = [key for key in Settings.model_fields if key in WHERE or (tuning and has_flag(key))]
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for name, parameter in signature.parameters.items() if name != "flags"]
 

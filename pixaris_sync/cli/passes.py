@@ -10,17 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio import to_thread
 
 from pixaris_sync import __version__
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit, exit_of_pass
 from pixaris_sync.cli.progress import show_progress
-from pixaris_sync.cli.wiring import owned_ledger, run_engine, settings_for
-from pixaris_sync.ledger.overview import overview
+from pixaris_sync.cli.wiring import owned_ledger, ports, settings_for
+from pixaris_sync.clock import SystemClock
+from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.overview import WorkLeft, overview
 from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.model import JsonValue
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.process.quiet import lower_footprint
+from pixaris_sync.process.quiet import Throttle, lower_footprint
+from pixaris_sync.process.service import Beside, run_engine
+from pixaris_sync.process.signals import Interruption
+from pixaris_sync.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +56,7 @@ def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
         settings.gcp_bq_experiment_dataset,
     )
     with owned_ledger(settings, "watch") as ledger:
-        _, interruption = anyio.run(partial(run_engine, settings, Mode(follow=True), ledger))
+        _, interruption = anyio.run(partial(_run, settings, Mode(follow=True), ledger))
     log.info("stopped")
     return Exit.INTERRUPTED if interruption.forced and interruption.number == signal.SIGINT else Exit.OK
 
@@ -77,7 +84,7 @@ def run_pass(
         await show_progress(engine, command)
 
     with owned_ledger(settings, command) as ledger:
-        left, interruption = anyio.run(partial(run_engine, settings, mode, ledger, beside=watch_progress))
+        left, interruption = anyio.run(partial(_run, settings, mode, ledger, beside=watch_progress))
         reached = ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
     if interruption.number is not None or left is None:
         ending = Exit.INTERRUPTED
@@ -96,11 +103,38 @@ def run_pass(
     return ending
 
 
+async def _run(
+    settings: Settings, mode: Mode, ledger: Ledger, *, beside: Beside | None = None
+) -> tuple[WorkLeft | None, Interruption]:
+    clock = SystemClock()
+    throttle = Throttle(settings, clock)
+    async with ports(settings, pace=throttle.pace) as (store, sink):
+        return await run_engine(
+            settings, mode, ledger, store, sink, clock=clock, throttle=throttle, beside=beside
+        )
+
+
 def run_dry(mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
     """Say what a backfill would do."""
-    from pixaris_sync.cli.preview import preview
-
     settings = settings_for(flags, config)
-    document = anyio.run(partial(preview, settings, mode))
+    document = anyio.run(partial(_preview, settings, mode))
     print(report.as_json(document) if as_json else report.preview_text(document))
     return Exit.OK
+
+
+async def _preview(settings: Settings, mode: Mode) -> dict[str, JsonValue]:
+    """What a backfill would do, by a copy of the ledger in memory; the folder need not be owned.
+
+    Raises:
+        ConfigurationError: folder, bucket, dataset or credentials are missing or unusable.
+        LedgerError: there is a ledger that cannot be read.
+        SyncError: the cloud could not be asked.
+    """
+    from pixaris_sync.pipeline.preview import preview
+
+    ledger = await to_thread.run_sync(lambda: Ledger.in_memory(copy_of=settings.ledger_path))
+    try:
+        async with ports(settings) as (store, sink):
+            return await preview(settings, mode, ledger, store, sink, now=time.time())
+    finally:
+        ledger.close()

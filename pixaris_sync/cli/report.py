@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pixaris_sync.model import JsonValue
-from pixaris_sync.rules.names import printable_line
+from pixaris_sync.text import printable_line
 
 #: How many of the runs that a preview cannot carry, and how many kinds of problems, are printed for people.
 PROBLEMS_SHOWN = 20

@@ -1,42 +1,30 @@
 """Puts concrete adapters together for a command, and takes them apart again."""
 
 import logging
-import random
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
 from pixaris_sync.bigquery.sink import BigQueryRowSink
-from pixaris_sync.cli.late import LateStore
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
-from pixaris_sync.imports import importing
+from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
+from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.ledger.rescue import working_ledger
 from pixaris_sync.limits.bandwidth import Pace
 from pixaris_sync.local.mounts import network_filesystem
-from pixaris_sync.pipeline.context import Mode
-from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.ownership import Ownership
-from pixaris_sync.process.quiet import Throttle
-from pixaris_sync.process.signals import Interruption, Notifier, drain_on_signal, tell_status
-from pixaris_sync.rules.names import printable_line
 from pixaris_sync.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from pixaris_sync.local.inotify import Doorbell
-    from pixaris_sync.local.watch import Changed
+from pixaris_sync.text import printable_line
 
 log = logging.getLogger(__name__)
-
-Beside = Callable[[Engine], Coroutine[Any, Any, None]]
 
 
 def settings_for(flags: Mapping[str, Any], config: Path | None) -> Settings:
@@ -86,21 +74,14 @@ async def ports(
         frames: tables can be read whole.
         pace: what uploads hold to.
     """
-
-    def make_store() -> ObjectStore:
-        with importing():
-            from pixaris_sync.gcs.store import GcsObjectStore
-
-        return GcsObjectStore(
-            settings.gcp_pixaris_bucket_name,
-            emulator_host=settings.storage_emulator_host,
-            connections_limit=settings.upload_concurrency_limit,
-            timeout_seconds=settings.request_timeout_seconds,
-            chunk_bytes=settings.chunk_bytes,
-            pace=pace,
-        )
-
-    store = LateStore(make_store)
+    store = GcsObjectStore(
+        settings.gcp_pixaris_bucket_name,
+        emulator_host=settings.storage_emulator_host,
+        connections_limit=settings.upload_concurrency_limit,
+        timeout_seconds=settings.request_timeout_seconds,
+        chunk_bytes=settings.chunk_bytes,
+        pace=pace,
+    )
     sink = BigQueryRowSink(
         settings.gcp_bq_experiment_dataset,
         settings.gcp_project_id,
@@ -181,105 +162,3 @@ def read_overview(settings: Settings) -> Overview:
         return found
     finally:
         ledger.close()
-
-
-async def run_engine(
-    settings: Settings, mode: Mode, ledger: Ledger, *, beside: Beside | None = None
-) -> tuple[WorkLeft | None, Interruption]:
-    """Run the engine until it is done, or until a signal ends it.
-
-    Args:
-        settings: where, and how much at once.
-        mode: which kind of pass.
-        ledger: an open ledger of an owned folder.
-        beside: runs beside the engine and is cancelled at its end (progress).
-
-    Returns:
-        What is left (None where it was abandoned), and whether it was interrupted.
-    """
-    clock, notifier, interruption = SystemClock(), Notifier(), Interruption()
-    left: WorkLeft | None = None
-    throttle = Throttle(settings, clock)
-    async with ports(settings, pace=throttle.pace) as (store, sink), anyio.create_task_group() as tasks:
-        engine = Engine(
-            settings=settings,
-            mode=mode,
-            ledger=ledger,
-            store=store,
-            sink=sink,
-            clock=clock,
-            jitter=random.Random(),  # noqa: S311 - jitter needs no secrecy
-        )
-        engine.context.throttle_seconds = throttle.throttle_seconds
-        with anyio.CancelScope() as scope:
-            await tasks.start(
-                partial(
-                    drain_on_signal,
-                    engine.drain,
-                    scope,
-                    interruption,
-                    drain_timeout_seconds=settings.drain_timeout_seconds,
-                    clock=clock,
-                    notifier=notifier,
-                )
-            )
-            await tasks.start(throttle.listen)
-            if mode.follow:
-                tasks.start_soon(_keep_following, engine, settings, clock, notifier)
-            if beside is not None:
-                tasks.start_soon(beside, engine)
-            left = await engine.run()
-        tasks.cancel_scope.cancel()
-    return left, interruption
-
-
-def _changes(settings: Settings) -> "AsyncIterator[Changed]":
-    """Begin to watch: by events, or by polling where other machines write without any."""
-    # Only those who follow need it.
-    from pixaris_sync.local.watch import changes
-
-    folder = settings.local_results_folder
-    kind = network_filesystem(folder)
-    if kind is not None:
-        log.info("%s is on %s, which tells of no changes by other machines: it is polled", folder, kind)
-    return changes(
-        folder,
-        anyio.Event(),
-        polling=kind is not None,
-        tracking_file=settings.dataset_tracking_file_name,
-    )
-
-
-async def _keep_following(engine: Engine, settings: Settings, clock: SystemClock, notifier: Notifier) -> None:
-    from pixaris_sync.pipeline.follower import follow
-
-    await engine.started()
-    notifier.tell(READY="1", STATUS="catching up")
-    async with anyio.create_task_group() as tasks:
-        if notifier.listens:
-            tasks.start_soon(tell_status, notifier, clock, engine.describe, engine.stirs)
-        with _ledger_bell(settings) as bell:
-            await follow(
-                engine,
-                partial(_changes, settings),
-                clock=clock,
-                rescan_interval_seconds=settings.rescan_interval_seconds,
-                ledger_bell=bell,
-            )
-
-
-@contextmanager
-def _ledger_bell(settings: Settings) -> "Iterator[Doorbell | None]":
-    """What rings when the ledger is written; None where no event tells of that."""
-    from pixaris_sync.local.inotify import Doorbell
-
-    folder = settings.ledger_path.parent
-    bell: Doorbell | None = None
-    if network_filesystem(folder) is None:
-        with suppress(OSError):
-            bell = Doorbell([folder.resolve()])
-    try:
-        yield bell
-    finally:
-        if bell is not None:
-            bell.close()

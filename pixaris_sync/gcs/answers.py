@@ -35,16 +35,10 @@ from typing import Self
 
 import aiohttp
 
-from pixaris_sync.errors import ConfigurationError, Failure, ObjectConflictError, SyncError
+from pixaris_sync.errors import CREDENTIALS_HINT, ConfigurationError, Failure, ObjectConflictError, SyncError
 from pixaris_sync.limits.backoff import retry_after_seconds
 from pixaris_sync.model import JsonValue, RemoteObject
-from pixaris_sync.scrubbing import MASK, scrub
-
-#: The hint for every missing, expired or revoked credential.
-CREDENTIALS_HINT = (
-    "run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a "
-    "service account's key file"
-)
+from pixaris_sync.text import MASK, scrub
 
 #: Stands for the checksum that the service leaves out (customer-encrypted objects, never ours): equals none.
 CRC32C_UNKNOWN = -1

@@ -29,9 +29,6 @@ from pixaris_sync.gcs.connection import NO_TIME_LIMIT, Connection
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
 
-#: Chunks are multiples of this, says the service; only the last may be shorter.
-CHUNK_UNIT_BYTES = 256 * 1024
-
 _GONE = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _RANGE = re.compile(r"bytes=0-(\d{1,18})")
 
@@ -47,7 +44,7 @@ class ResumableUpload:
         content_type: its MIME type.
         crc32c: checksum of the whole content.
         if_generation: the generation to replace, 0 where no object may exist yet.
-        chunk_bytes: how much to send at once, a multiple of `CHUNK_UNIT_BYTES`.
+        chunk_bytes: how much to send at once, a multiple of `store.CHUNK_UNIT_BYTES`.
     """
 
     connection: Connection

@@ -1,44 +1,45 @@
-"""The object store on Google Cloud Storage, through gcloud-aio-storage.
+"""The `ObjectStore` on Google Cloud Storage.
 
-Every method sends what it must and nothing else: an upload is one request, without a look before or after.
+Layers, each ignorant of those above:
+
+- this module: what the store is given; the client is imported when the first call needs it;
+- `calls`: the requests, of which `resumable` sends a large content in chunks;
+- `connection`: connections, time limits, what a failed request has done;
+- `tokens`: access tokens;
+- `bodies`, `deadlines`: what a request carries, how long it may take;
+- `answers`: what the service's answers mean.
 
 Limits. At most `connections_limit` connections are open. A request has `timeout_seconds`, and on top, for its
 body, the time that the slowest uplink would need. Waiting for a free connection counts too, so no more calls
 than connections should be under way; waiting for bandwidth does not. Memory stays below
 
     calls under way x (the largest content given to `upload`, or chunk_bytes, + the connection's buffer)
-        + listings under way x LIST_PAGE_OBJECTS x about 2 KiB
+        + listings under way x calls.LIST_PAGE_OBJECTS x about 2 KiB
 
 because contents are sent out of the memory that they are in, a piece at a time.
-
-Sources: the JSON API's reference for ``objects.insert``, ``objects.list``, ``objects.get`` and
-``buckets.get``.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from http import HTTPStatus
-from urllib.parse import quote
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
-from gcloud.aio.storage import Storage
-from yarl import URL
-
-from pixaris_sync.errors import ConfigurationError, Failure
-from pixaris_sync.gcs.answers import Refusal, compared, encode_crc32c, read_object, read_page
-from pixaris_sync.gcs.bodies import MULTIPART_HEAD_BYTES, multipart_body
-from pixaris_sync.gcs.connection import GOOGLE_API_ROOT, NO_TIME_LIMIT, Connection
-from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES, ResumableUpload
+from pixaris_sync.errors import ConfigurationError
+from pixaris_sync.footprint import importing
 from pixaris_sync.limits.bandwidth import Pace
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
 
-#: The service's largest page of a listing.
-LIST_PAGE_OBJECTS = 1000
+if TYPE_CHECKING:
+    from pixaris_sync.gcs.calls import GcsCalls
 
-_OBJECT_FIELDS = "name,size,crc32c,generation"
+#: Where Google's JSON API is served.
+GOOGLE_API_ROOT = "https://storage.googleapis.com"
+
+#: Chunks are multiples of this, says the service; only the last may be shorter.
+CHUNK_UNIT_BYTES = 256 * 1024
 
 
 class GcsObjectStore:
-    """A bucket, as `pixaris_sync.ports.ObjectStore` describes it.
+    """A bucket as an `ObjectStore`.
 
     Connections are opened by the first call, in the running event loop; `close` gives them back.
 
@@ -73,87 +74,46 @@ class GcsObjectStore:
         if chunk_bytes <= 0 or chunk_bytes % CHUNK_UNIT_BYTES:
             cause = f"it is {chunk_bytes}, and no positive multiple of {CHUNK_UNIT_BYTES}"
             raise ConfigurationError("use", "chunk_bytes", cause)
-        self._chunk_bytes = chunk_bytes
-        self._connection = Connection(
-            bucket,
-            emulator_host=emulator_host,
-            api_root=api_root,
-            service_file=service_file,
-            connections_limit=connections_limit,
-            timeout_seconds=timeout_seconds,
-            pace=pace,
-        )
+
+        def connect() -> "GcsCalls":
+            # A heavy import: a pass with nothing new never needs it.
+            with importing():
+                from pixaris_sync.gcs.calls import GcsCalls  # noqa: PLC0415 - see above
+                from pixaris_sync.gcs.connection import Connection  # noqa: PLC0415 - see above
+
+            connection = Connection(
+                bucket,
+                emulator_host=emulator_host,
+                api_root=api_root,
+                service_file=service_file,
+                connections_limit=connections_limit,
+                timeout_seconds=timeout_seconds,
+                pace=pace,
+            )
+            return GcsCalls(connection, chunk_bytes)
+
+        self._connect = connect
+        self._connected: GcsCalls | None = None
+
+    @property
+    def _calls(self) -> "GcsCalls":
+        if self._connected is None:
+            self._connected = self._connect()
+        return self._connected
 
     async def check(self) -> None:
-        """Make sure that the bucket is there and may be used.
+        """See `ObjectStore.check`.
 
         An account that may only write objects may not look at the bucket. Its 403 is taken as a yes: it says
         that the credentials are good, and the first upload tells the rest.
-
-        Raises:
-            ConfigurationError: it is not there, or credentials are missing or refused.
-            SyncError: it could not be asked (transient).
         """
-        operation, subject = "reach", f"bucket {self._connection.bucket}"
-
-        async def send(storage: Storage) -> Mapping[str, object]:
-            return await storage.get_bucket_metadata(
-                self._connection.bucket_in_path,
-                params={"fields": "name"},
-                timeout=NO_TIME_LIMIT,  # type: ignore[arg-type]  # handed on to the session, which takes it
-            )
-
-        answer = await self._connection.request(operation, subject, send)
-        if isinstance(answer, Refusal) and answer.failure is not Failure.PERMISSION:
-            raise answer.error(operation, subject, bucket=self._connection.bucket)
+        await self._calls.check()
 
     async def upload(
         self, name: str, content: bytes, *, content_type: str, crc32c: int, if_generation: int
     ) -> RemoteObject:
-        """Create or replace an object in one request; the service checks `crc32c`, the answer's is compared.
-
-        Args:
-            name: the object's name.
-            content: all of it.
-            content_type: its MIME type.
-            crc32c: checksum of `content` as an unsigned 32-bit integer.
-            if_generation: the generation to replace, 0 where no object may exist yet.
-
-        Raises:
-            ObjectConflictError: the object's generation is another (412).
-            SyncError: anything else, with its failure kind.
-        """
-        operation, subject = "upload", self._connection.subject(name)
-        checksum = encode_crc32c(crc32c)
-        # Where no object may be, as nearly always, the address is the same for all.
-        address = URL(
-            f"{self._connection.upload_url}?uploadType=multipart&ifGenerationMatch={if_generation}",
-            encoded=True,
-        )
-
-        # The client's own upload copies the content twice more, and quotes and parses the address each time.
-        async def send(storage: Storage) -> RemoteObject:
-            response = await storage.session.post(
-                address,  # type: ignore[arg-type]  # as in `stat`
-                headers=await self._connection.authorization(),
-                data=multipart_body(name, content, content_type, checksum),  # type: ignore[arg-type]
-                timeout=NO_TIME_LIMIT,
-                params=None,
-            )
-            return read_object(await response.json(encoding="utf-8", content_type=None))
-
-        await self._connection.next_object()
-        answer = await self._connection.request(
-            operation,
-            subject,
-            send,
-            writes=True,
-            checksum=checksum,
-            paced_bytes=len(content) + MULTIPART_HEAD_BYTES,
-        )
-        if isinstance(answer, Refusal):
-            raise answer.error(operation, subject, bucket=self._connection.bucket)
-        return compared(answer, crc32c, operation, subject)
+        """See `ObjectStore.upload`."""
+        return await self._calls.upload(name, content, content_type, crc32c, if_generation)
 
     async def upload_resumable(
         self,
@@ -166,93 +126,28 @@ class GcsObjectStore:
         session_uri: str | None,
         on_session: Callable[[str], Awaitable[None]],
     ) -> RemoteObject:
-        """Create or replace an object through a resumable session, in chunks of bounded memory.
-
-        Args:
-            name: the object's name.
-            source: where the bytes come from.
-            content_type: its MIME type.
-            crc32c: checksum of the whole content, sent when the session begins.
-            if_generation: the generation to replace, 0 where no object may exist yet.
-            session_uri: a session begun earlier for the same content, to go on with; one that has
-                expired is replaced by a new one.
-            on_session: awaited with the URI of a session begun here, before any byte is sent.
+        """See `ObjectStore.upload_resumable`.
 
         Raises:
-            ObjectConflictError: the object's generation is another (412).
             LocalFileError: the file changed under the upload.
-            SyncError: anything else, with its failure kind.
         """
-        upload = ResumableUpload(
-            self._connection, name, source, content_type, crc32c, if_generation, self._chunk_bytes
+        return await self._calls.upload_resumable(
+            name, source, content_type, crc32c, if_generation, session_uri, on_session
         )
-        await self._connection.next_object()
-        answer = await upload.run(session_uri, on_session)
-        return compared(answer, crc32c, "upload", self._connection.subject(name))
 
     async def stat(self, name: str) -> RemoteObject | None:
-        """Look one object up; None when it does not exist.
+        """See `ObjectStore.stat`."""
+        return await self._calls.stat(name)
 
-        Raises:
-            SyncError: it could not be looked up, with its failure kind.
-        """
-        operation, subject = "look up", self._connection.subject(name)
-
-        # The client would hand its address over as text, and text is quoted anew on the way: reserved
-        # characters such as the semicolon come out bare. An address that is marked as quoted stays.
-        address = URL(
-            f"{self._connection.bucket_url}/o/{quote(name, safe='')}?fields={_OBJECT_FIELDS}", encoded=True
-        )
-
-        async def send(storage: Storage) -> RemoteObject:
-            response = await storage.session.get(
-                address,  # type: ignore[arg-type]  # an address object is what the client makes of a text
-                headers=await self._connection.authorization(),
-                timeout=NO_TIME_LIMIT,
-            )
-            return read_object(await response.json(encoding="utf-8", content_type=None))
-
-        answer = await self._connection.request(operation, subject, send)
-        if not isinstance(answer, Refusal):
-            return answer
-        if answer.status == HTTPStatus.NOT_FOUND:
-            return None
-        raise answer.error(operation, subject, bucket=self._connection.bucket)
-
-    async def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
-        """List all objects whose names start with `prefix`, a page at a time, in name order.
+    def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+        """See `ObjectStore.list`.
 
         Raises:
             ConfigurationError: the bucket does not exist.
-            SyncError: anything else, with its failure kind.
         """
-        operation, subject = "list", self._connection.subject(prefix)
-        params = {
-            "prefix": prefix,
-            "fields": f"items({_OBJECT_FIELDS}),nextPageToken",
-            "maxResults": str(LIST_PAGE_OBJECTS),
-        }
-
-        async def send(storage: Storage) -> tuple[tuple[RemoteObject, ...], str]:
-            return read_page(
-                await storage.list_objects(
-                    self._connection.bucket_in_path,
-                    params=dict(params),
-                    timeout=NO_TIME_LIMIT,  # type: ignore[arg-type]  # as in `check`
-                )
-            )
-
-        while True:
-            answer = await self._connection.request(operation, subject, send)
-            if isinstance(answer, Refusal):
-                raise answer.error(operation, subject, bucket=self._connection.bucket)
-            page, next_page = answer
-            if page:
-                yield page
-            if not next_page:
-                return
-            params["pageToken"] = next_page
+        return self._calls.list(prefix)
 
     async def close(self) -> None:
-        """Give connections back. Safe to call twice; a later call opens new ones."""
-        await self._connection.close()
+        """See `ObjectStore.close`. A later call opens new connections."""
+        if self._connected is not None:
+            await self._connected.close()

@@ -13,8 +13,6 @@ than the rate loses its place while others pass; what it sends then goes first, 
 Time is passed in, in seconds, by a clock that is never set (`ports.Clock.elapsed`).
 """
 
-import re
-
 from pixaris_sync.ports import Clock
 
 #: The slowest rate that may be set: with less, a body would exceed the time limit of its request.
@@ -32,29 +30,6 @@ WAIT_SECONDS_MAX = 0.25
 #: Cloud Storage's "Request rate and access distribution guidelines", for writes to one bucket.
 WRITES_PER_SECOND_START = 1_000.0
 DOUBLING_SECONDS = 20 * 60.0
-
-#: Units of rates: decimal as networks are sold, binary as files are counted.
-_UNITS: dict[str, int] = {
-    unit: factor
-    for power, letter in enumerate("kmg", start=1)
-    for unit, factor in ((f"{letter}b", 1000**power), (f"{letter}ib", 1024**power))
-} | {"": 1, "b": 1}
-_RATE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([a-z]{0,3})(?:/s)?", re.IGNORECASE | re.ASCII)
-
-
-def parse_rate(text: str) -> int | None:
-    """The bytes per second that a text means: ``10MB``, ``500KiB/s``, ``2000000``; None for ``none``.
-
-    Raises:
-        ValueError: it means none.
-    """
-    if text.strip().lower() == "none":
-        return None
-    found = _RATE.fullmatch(text.strip())
-    factor = _UNITS.get(found[2].lower()) if found else None
-    if found is None or factor is None:
-        raise ValueError("must be bytes per second, such as 10MB or 500KiB, or none")
-    return round(float(found[1]) * factor)
 
 
 class Bandwidth:

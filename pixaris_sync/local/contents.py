@@ -21,7 +21,7 @@ from pixaris_sync.errors import Failure, LocalFileError
 from pixaris_sync.local.images import image_fault
 from pixaris_sync.local.safe_open import inode_of, local_error, open_file, opened_file, opened_folder
 from pixaris_sync.model import FileVersion, RunKey
-from pixaris_sync.rules.names import printable
+from pixaris_sync.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

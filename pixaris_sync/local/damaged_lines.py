@@ -7,10 +7,10 @@ of the tracking file, without fsync or lock. So a line can be
 - **zero-filled**: after a loss of power a file system may hand out NUL bytes where data was;
 - **interleaved**: a line longer than a write buffer is written in pieces, with another writer's between them.
 
-`split_damaged` takes whole records out of a line and leaves fragments, `recover` names the run whose
-``args.json`` holds the text that a fragment is a part of. Both are careful: a record that is not found is
-reported and lost to nobody, a record guessed wrongly would be a row too many. Fragments of *one* record can
-stand in two lines (interleaved), so whoever recovers must take each run's record at most once.
+`Recovery` takes a file's damaged lines in their order and brings back what can be read of them, or is still
+told by the runs' ``args.json``. `split_damaged` takes whole records out of a line and leaves fragments,
+`recover` names the run whose ``args.json`` holds the text that a fragment is a part of. Both are careful: a
+record that is not found is reported, a record guessed wrongly would be a row too many.
 """
 
 import codecs
@@ -19,12 +19,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from pixaris_sync.errors import LocalFileError
-from pixaris_sync.model import JsonValue
+from pixaris_sync.errors import SyncError
+from pixaris_sync.local.tracking_lines import RawLine, Suspect, load_json, read_line
+from pixaris_sync.model import DamagedLine, DatasetKey, JsonValue, TrackingRecord
+from pixaris_sync.rules.contract import RUN_NAME_KEY, parse_record
 
-_JSON_HINT: Final = "Pixaris writes ASCII JSON; correct the file by hand or remove what is damaged"
-_RUN_NAME_KEY: Final = "experiment_run_name"
-_RUN_NAME_TEXT: Final = f'"{_RUN_NAME_KEY}": '.encode()
+_UNRECOVERED: Final = "and no args.json of a run without a tracking line matches it"
+_RUN_NAME_TEXT: Final = f'"{RUN_NAME_KEY}": '.encode()
 #: How every record of Pixaris begins: ``timestamp`` is always its first key.
 _RECORD_START: Final = re.compile(r'\{\s*"timestamp"')
 #: The same with the whole value: enough to tell a second torn record inside a fragment from a dict in it.
@@ -55,28 +56,49 @@ class Salvage(NamedTuple):
     records: tuple[dict[str, JsonValue], ...]
 
 
-def load_json(text: bytes, subject: str) -> JsonValue:
-    """Parse the JSON text of a tracking line or a file of a run; a byte order mark may come first.
+class Recovery:
+    """Recovers the suspects of one tracking file, in file order.
+
+    The pieces of one record can lie in several damaged lines (two writers, a long line), so each run is
+    brought back at most once; a later piece of the same record counts as explained.
 
     Args:
-        text: UTF-8; Pixaris writes ASCII. ``NaN``, ``Infinity`` and ``-Infinity`` are read.
-        subject: which file or line it is, for the error.
-
-    Raises:
-        LocalFileError: it is no UTF-8 or no JSON, is nested too deeply, or holds an integer of more digits
-            than Python converts.
+        dataset: whose tracking file it is.
+        candidates: name of a run to the bytes of its whole ``args.json``; only runs that no whole record
+            of the file names.
     """
-    try:
-        return json.loads(text.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        cause = f"byte {error.start} is no UTF-8"
-    except json.JSONDecodeError as error:
-        cause = f"it is no JSON: {error.msg} at character {error.pos}"
-    except RecursionError:
-        cause = "it is nested too deeply"
-    except ValueError:
-        cause = "it holds an integer of too many digits"
-    raise LocalFileError("read JSON from", subject, cause, hint=_JSON_HINT)
+
+    def __init__(self, dataset: DatasetKey, candidates: Mapping[str, bytes]) -> None:
+        self._dataset = dataset
+        self._candidates = candidates
+        self._recovered: set[str] = set()
+
+    def take(self, suspect: Suspect) -> tuple[tuple[TrackingRecord, ...], DamagedLine | None]:
+        """Read what can be read of a suspect.
+
+        Returns:
+            The records on the line, whole ones first, then those recovered from ``args.json``; and the line
+            as damaged where a part of it stays unexplained.
+        """
+        line = suspect.line
+        content = line.content or b""
+        records, causes = _whole_records(self._dataset, content, line.number)
+        fragments = split_damaged(content).fragments
+        if not fragments and not records and not causes:
+            causes = [suspect.cause]
+        for fragment in fragments:
+            run = recover(fragment, self._candidates)
+            if run is None:
+                causes = [*causes, f"{suspect.cause}, {_UNRECOVERED}"]
+            elif run not in self._recovered:
+                record = candidate(self._dataset, run, self._candidates[run])
+                if record is None:
+                    causes = [*causes, f"{suspect.cause}, {_UNRECOVERED}"]
+                    continue
+                self._recovered.add(run)
+                records.append(TrackingRecord(record.run, record.values, record.digest, line.number))
+        damaged = DamagedLine(line.digest, line.number, causes[0]) if causes else None
+        return tuple(records), damaged
 
 
 def split_damaged(line: bytes) -> Salvage:
@@ -156,6 +178,26 @@ def recover(fragment: bytes, candidates: Mapping[str, bytes]) -> str | None:
     return told.pop() if len(told) == 1 else None
 
 
+def candidate(dataset: DatasetKey, run: str, args: bytes) -> TrackingRecord | None:
+    """The record in a run's ``args.json``, its line being 0; None where it is not whole or another run's."""
+    try:
+        record = parse_record(dataset, load_json(args, f"{dataset}/{run}"), 0)
+    except SyncError:
+        return None
+    return record if record.run.run == run else None
+
+
+def named_runs(dataset: DatasetKey, line: RawLine) -> frozenset[str]:
+    """The runs that whole records on a line name, those that stand inside a damaged line included."""
+    found = read_line(dataset, line)
+    if isinstance(found, TrackingRecord):
+        return frozenset({found.run.run})
+    if isinstance(found, Suspect) and line.content is not None:
+        records, _ = _whole_records(dataset, line.content, line.number)
+        return frozenset(record.run.run for record in records)
+    return frozenset()
+
+
 def _decode_record(text: str, at: int) -> tuple[dict[str, JsonValue] | None, int, int]:
     """Decode a record at `at`: the record, where it ends, and how many characters were looked at."""
     try:
@@ -165,7 +207,7 @@ def _decode_record(text: str, at: int) -> tuple[dict[str, JsonValue] | None, int
     except (RecursionError, ValueError):
         return None, at, len(text) - at
     inside = text.startswith(_INSIDE, _skip_blank(text, end))
-    named = isinstance(value, dict) and isinstance(value.get(_RUN_NAME_KEY), str)
+    named = isinstance(value, dict) and isinstance(value.get(RUN_NAME_KEY), str)
     # With a byte that is no UTF-8 in a string, a record is damaged although it parses.
     whole = named and not inside and not _ODD_BYTE.search(text, at, end)
     return (value, end, end - at) if whole else (None, at, end - at)
@@ -216,3 +258,17 @@ def _mentions(piece: bytes, run: str) -> bool:
     r"""Whether a run's name stands in a piece between quotes or path separators, as JSON text."""
     name = re.escape(json.dumps(run)[1:-1].encode())
     return re.search(rb'["/\\]' + name + rb'["/\\]', piece) is not None
+
+
+def _whole_records(
+    dataset: DatasetKey, content: bytes, number: int
+) -> tuple[list[TrackingRecord], list[str]]:
+    """The whole records inside a damaged line, and why others among them cannot be carried."""
+    records: list[TrackingRecord] = []
+    causes: list[str] = []
+    for values in split_damaged(content).records:
+        try:
+            records.append(parse_record(dataset, values, number))
+        except SyncError as error:
+            causes.append(error.cause)
+    return records, causes

@@ -23,10 +23,10 @@ from pixaris_sync.local import run_folder
 from pixaris_sync.local.run_folder import RunInspection, listed
 from pixaris_sync.local.safe_open import MissingFileError, local_error, opened_folder
 from pixaris_sync.local.tracking_file import Tailer
-from pixaris_sync.local.tracking_lines import MAX_LINE_BYTES
+from pixaris_sync.local.tracking_lines import LINE_BYTES_MAX
 from pixaris_sync.model import DatasetKey, RunKey, Tail, TailPosition
 from pixaris_sync.rules.contract import FEEDBACK_FOLDER
-from pixaris_sync.rules.names import is_utf8, printable
+from pixaris_sync.text import is_utf8, printable
 
 #: How LocalExperimentHandler names a run's folder: the second it was stored, then the name it was given.
 _RUN_FOLDER: Final = re.compile(r"\d{8}-\d{6}_", re.ASCII)
@@ -74,7 +74,7 @@ class LocalResults:
         line_bytes_max: a longer line of a tracking file is damaged and not held in memory.
     """
 
-    def __init__(self, root: Path, tracking_file: str, *, line_bytes_max: int = MAX_LINE_BYTES) -> None:
+    def __init__(self, root: Path, tracking_file: str, *, line_bytes_max: int = LINE_BYTES_MAX) -> None:
         self.root = root.absolute()
         self._tracking_file = tracking_file
         self._tailer = Tailer(self.root, tracking_file, self._run_names, line_bytes_max=line_bytes_max)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from pixaris_sync.errors import LocalFileError, SyncError
-from pixaris_sync.local.damaged_lines import load_json
 from pixaris_sync.local.safe_open import (
     MissingFileError,
     check_regular,
@@ -23,7 +22,7 @@ from pixaris_sync.local.safe_open import (
     version_of,
 )
 from pixaris_sync.local.tracking_file import read_args
-from pixaris_sync.local.tracking_lines import MAX_LINE_BYTES
+from pixaris_sync.local.tracking_lines import LINE_BYTES_MAX, load_json
 from pixaris_sync.model import FileVersion, RunKey
 from pixaris_sync.rules.contract import (
     ARGS_FILE,
@@ -32,7 +31,7 @@ from pixaris_sync.rules.contract import (
     check_object_name,
     object_name,
 )
-from pixaris_sync.rules.names import printable
+from pixaris_sync.text import printable
 
 _IMAGES_HINT: Final = (
     "put the images back; where runs without images are meant, set accept_runs_without_images"
@@ -120,7 +119,7 @@ def changed_ns(root: Path, run: RunKey) -> int:
 def incomplete_reason(root: Path, run: RunKey) -> str:
     """What can be said about a run folder that no tracking line names, in one sentence."""
     try:
-        args = read_args(root, run.dataset_key, run.run, bytes_limit=MAX_LINE_BYTES)
+        args = read_args(root, run.dataset_key, run.run, bytes_limit=LINE_BYTES_MAX)
         if args is not None:
             load_json(args, f"{run}/{ARGS_FILE}")
     except MissingFileError:

@@ -18,7 +18,8 @@ from typing import Final
 
 from pixaris_sync.errors import Failure, LocalFileError
 from pixaris_sync.model import FileVersion
-from pixaris_sync.rules.names import component_fault, is_utf8, printable
+from pixaris_sync.rules.names import component_fault
+from pixaris_sync.text import is_utf8, printable
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY

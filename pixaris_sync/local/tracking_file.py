@@ -5,7 +5,7 @@ before new lines are read, the bytes consumed so far are read again and their SH
 position's. That decides, not inode or device: a copy with the same beginning goes on where it stood, a file
 rewritten in place is read from its start. Where the file's status did not change, nothing is read at all.
 
-Limits: one block of the file, one line of up to `MAX_LINE_BYTES` and, only where a line is damaged, up to
+Limits: one block of the file, one line of up to `LINE_BYTES_MAX` and, only where a line is damaged, up to
 `CANDIDATE_BYTES_LIMIT` of ``args.json`` files are held in memory.
 """
 
@@ -17,17 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pixaris_sync.errors import LocalFileError
+from pixaris_sync.local.damaged_lines import Recovery, candidate, named_runs
 from pixaris_sync.local.safe_open import MissingFileError, inode_of, local_error, opened_file, opened_folder
-from pixaris_sync.local.tracking_lines import (
-    MAX_LINE_BYTES,
-    LineReader,
-    RawLine,
-    Recovery,
-    Suspect,
-    candidate,
-    named_runs,
-    read_line,
-)
+from pixaris_sync.local.tracking_lines import LINE_BYTES_MAX, LineReader, RawLine, Suspect, read_line
 from pixaris_sync.model import DamagedLine, DatasetKey, Tail, TailPosition, TrackingRecord
 from pixaris_sync.rules.contract import ARGS_FILE
 
@@ -65,7 +57,7 @@ class Tailer:
         tracking_file: str,
         run_names: "Callable[[DatasetKey], Iterable[str]]",
         *,
-        line_bytes_max: int = MAX_LINE_BYTES,
+        line_bytes_max: int = LINE_BYTES_MAX,
     ) -> None:
         self._root = root
         self._tracking_file = tracking_file
@@ -81,7 +73,7 @@ class Tailer:
                 opened_folder(self._root, [key.project, key.dataset]) as folder,
                 opened_file(folder, self._tracking_file, subject=subject) as (handle, status),
             ):
-                if position is not None and _looks(position) == _status(status):
+                if position is not None and _fingerprint(position) == _status(status):
                     torn = position.size - position.offset
                     return Tail(
                         position, from_start=False, records=(), damaged=(), torn_bytes=torn, more=False
@@ -252,7 +244,7 @@ def _blocks(handle: int, start: int, end: int) -> Iterator[bytes]:
         start += len(block)
 
 
-def _looks(position: TailPosition) -> tuple[int, int, int, int]:
+def _fingerprint(position: TailPosition) -> tuple[int, int, int, int]:
     return position.device, position.inode, position.size, position.mtime_ns
 
 

@@ -1,35 +1,33 @@
-"""Tracking files as bytes: whole lines out of arbitrary blocks, records out of lines, damaged ones recovered.
+"""Tracking files as bytes: whole lines out of arbitrary blocks, records out of lines.
 
-Everything here is a function of its arguments; `results_folder` brings the bytes. Three layers, each usable
+Everything here is a function of its arguments; `tracking_file` brings the bytes. Two layers, each usable
 alone:
 
 1. `LineReader` cuts blocks into lines. Only a line that ends with a newline counts as read; what follows the
    last newline is torn and waits. It hashes what it has read, so that a file rewritten in place is noticed.
-2. `read_line` makes one line a record, a `Suspect` (no whole record: a case for recovery), a damaged line
-   (readable, but no record that can be carried) or nothing (blank).
-3. `Recovery` takes suspects in file order and brings back what the runs' ``args.json`` still tell.
+2. `read_line` makes one line a record, a `Suspect` (no whole record: a case for `damaged_lines`), a damaged
+   line (readable, but no record that can be carried) or nothing (blank).
 
-Memory: one block plus at most `MAX_LINE_BYTES` of an unfinished line.
+Memory: one block plus at most `LINE_BYTES_MAX` of an unfinished line.
 """
 
 import hashlib
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pixaris_sync.errors import SyncError
-from pixaris_sync.local.damaged_lines import load_json, recover, split_damaged
-from pixaris_sync.model import DamagedLine, DatasetKey, TrackingRecord
+from pixaris_sync.errors import LocalFileError, SyncError
+from pixaris_sync.model import DamagedLine, DatasetKey, JsonValue, TrackingRecord
 from pixaris_sync.rules.contract import parse_record
-from pixaris_sync.rules.names import printable
+from pixaris_sync.text import printable
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 #: A longer line is damaged and is never held in memory. Pixaris' lines are some kilobytes long.
-MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 
-_UNRECOVERED: Final = "and no args.json of a run without a tracking line matches it"
+_JSON_HINT: Final = "Pixaris writes ASCII JSON; correct the file by hand or remove what is damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class RawLine:
     """A line that ended with a newline.
 
     `number` is 1-based, `digest` the hex SHA-256 of its bytes without the newline; `content` are these bytes,
-    or None for a line of more than `MAX_LINE_BYTES`.
+    or None for a line of more than `LINE_BYTES_MAX`.
     """
 
     number: int
@@ -69,7 +67,7 @@ class LineReader:
         offset: int = 0,
         line: int = 0,
         hasher: "_Hash | None" = None,
-        line_bytes_max: int = MAX_LINE_BYTES,
+        line_bytes_max: int = LINE_BYTES_MAX,
     ) -> None:
         self._offset = offset
         self._line = line
@@ -174,83 +172,28 @@ def read_line(dataset: DatasetKey, line: RawLine) -> TrackingRecord | Suspect | 
         return DamagedLine(line.digest, line.number, error.cause)
 
 
-def named_runs(dataset: DatasetKey, line: RawLine) -> frozenset[str]:
-    """The runs that whole records on a line name, those that stand inside a damaged line included."""
-    found = read_line(dataset, line)
-    if isinstance(found, TrackingRecord):
-        return frozenset({found.run.run})
-    if isinstance(found, Suspect) and line.content is not None:
-        records, _ = _whole_records(dataset, line.content, line.number)
-        return frozenset(record.run.run for record in records)
-    return frozenset()
-
-
-def candidate(dataset: DatasetKey, run: str, args: bytes) -> TrackingRecord | None:
-    """The record in a run's ``args.json``, its line being 0; None where it is not whole or another run's."""
-    try:
-        record = parse_record(dataset, load_json(args, f"{dataset}/{run}"), 0)
-    except SyncError:
-        return None
-    return record if record.run.run == run else None
-
-
-class Recovery:
-    """Recovers the suspects of one tracking file, in file order.
-
-    The pieces of one record can lie in several damaged lines (two writers, a long line), so each run is
-    brought back at most once; a later piece of the same record counts as explained.
+def load_json(text: bytes, subject: str) -> JsonValue:
+    """Parse the JSON text of a tracking line or a file of a run; a byte order mark may come first.
 
     Args:
-        dataset: whose tracking file it is.
-        candidates: name of a run to the bytes of its whole ``args.json``; only runs that no whole record
-            of the file names.
+        text: UTF-8; Pixaris writes ASCII. ``NaN``, ``Infinity`` and ``-Infinity`` are read.
+        subject: which file or line it is, for the error.
+
+    Raises:
+        LocalFileError: it is no UTF-8 or no JSON, is nested too deeply, or holds an integer of more digits
+            than Python converts.
     """
-
-    def __init__(self, dataset: DatasetKey, candidates: Mapping[str, bytes]) -> None:
-        self._dataset = dataset
-        self._candidates = candidates
-        self._recovered: set[str] = set()
-
-    def take(self, suspect: Suspect) -> tuple[tuple[TrackingRecord, ...], DamagedLine | None]:
-        """Read what can be read of a suspect.
-
-        Returns:
-            The records on the line, whole ones first, then those recovered from ``args.json``; and the line
-            as damaged where a part of it stays unexplained.
-        """
-        line = suspect.line
-        content = line.content or b""
-        records, causes = _whole_records(self._dataset, content, line.number)
-        fragments = split_damaged(content).fragments
-        if not fragments and not records and not causes:
-            causes = [suspect.cause]
-        for fragment in fragments:
-            run = recover(fragment, self._candidates)
-            if run is None:
-                causes = [*causes, f"{suspect.cause}, {_UNRECOVERED}"]
-            elif run not in self._recovered:
-                record = candidate(self._dataset, run, self._candidates[run])
-                if record is None:
-                    causes = [*causes, f"{suspect.cause}, {_UNRECOVERED}"]
-                    continue
-                self._recovered.add(run)
-                records.append(TrackingRecord(record.run, record.values, record.digest, line.number))
-        damaged = DamagedLine(line.digest, line.number, causes[0]) if causes else None
-        return tuple(records), damaged
-
-
-def _whole_records(
-    dataset: DatasetKey, content: bytes, number: int
-) -> tuple[list[TrackingRecord], list[str]]:
-    """The whole records inside a damaged line, and why others among them cannot be carried."""
-    records: list[TrackingRecord] = []
-    causes: list[str] = []
-    for values in split_damaged(content).records:
-        try:
-            records.append(parse_record(dataset, values, number))
-        except SyncError as error:
-            causes.append(error.cause)
-    return records, causes
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        cause = f"byte {error.start} is no UTF-8"
+    except json.JSONDecodeError as error:
+        cause = f"it is no JSON: {error.msg} at character {error.pos}"
+    except RecursionError:
+        cause = "it is nested too deeply"
+    except ValueError:
+        cause = "it holds an integer of too many digits"
+    raise LocalFileError("read JSON from", subject, cause, hint=_JSON_HINT)
 
 
 def _subject(dataset: DatasetKey, line: RawLine) -> str:

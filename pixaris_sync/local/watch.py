@@ -30,7 +30,7 @@ from pixaris_sync.local.inotify import Doorbell
 from pixaris_sync.local.watch_events import Ear, Events, Stop, hang_bell
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE, FEEDBACK_FOLDER
-from pixaris_sync.rules.names import is_utf8, printable
+from pixaris_sync.text import is_utf8, printable
 
 _HINT: Final = (
     "raise the limits (sysctl fs.inotify.max_user_watches and fs.inotify.max_user_instances), "

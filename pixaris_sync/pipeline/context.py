@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import anyio
 
 from pixaris_sync.clock import SteadyClock
-from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.limits.backoff import Backoff
@@ -59,6 +59,15 @@ class Tally:
     records: int = 0
 
 
+def no_throttle() -> float:
+    """Begin all work at once."""
+    return 0.0
+
+
+def _nobody_scans(key: DatasetKey) -> None:
+    raise RuntimeError(f"no engine is running that could scan {key}")
+
+
 class Context:
     """Settings, ports, journal, clock and gates, in one place.
 
@@ -69,7 +78,7 @@ class Context:
         throttle_seconds: how long to wait before more work, then to ask again; 0: begin.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that the engine works with, by name
         self,
         *,
         settings: Settings,
@@ -79,6 +88,8 @@ class Context:
         sink: RowSink,
         clock: Clock,
         jitter: random.Random,
+        scan_soon: Callable[[DatasetKey], None] = _nobody_scans,
+        throttle_seconds: Callable[[], float] = no_throttle,
     ) -> None:
         self.settings = settings
         self.mode = mode
@@ -94,8 +105,8 @@ class Context:
         self.tally = Tally()
         self.paused: SyncError | None = None
         self.draining = False
-        self.scan_soon: Callable[[DatasetKey], None] = _nobody_scans
-        self.throttle_seconds: Callable[[], float] = _no_throttle
+        self.scan_soon = scan_soon
+        self.throttle_seconds = throttle_seconds
         self._throttling = anyio.Lock()
         self._jitter = jitter
         self._backoff = Backoff(settings.retry_delay_seconds_min, settings.retry_delay_seconds_max)
@@ -161,22 +172,9 @@ class Context:
         return await self.journal.write(operation)
 
 
-def _no_throttle() -> float:
-    return 0.0
-
-
-def _nobody_scans(key: DatasetKey) -> None:
-    raise RuntimeError(f"no engine is running that could scan {key}")
-
-
 def problem_of(error: SyncError) -> Problem:
     """What the ledger keeps of an error."""
     return Problem(cause=str(error), hint=error.hint)
-
-
-def stops_everything(error: SyncError) -> bool:
-    """Whether an error is about all of the work and not about one file or table."""
-    return error.failure is Failure.CREDENTIALS
 
 
 def row_limits(settings: Settings, mode: Mode) -> RowLimits:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 
 from pixaris_sync.errors import (
-    ConfigurationError,
     Failure,
     JobFailedError,
     SyncError,
@@ -34,7 +33,7 @@ from pixaris_sync.ledger.rows import (
     table_changed,
 )
 from pixaris_sync.model import Column, DeliveryMethod, OutgoingRow, Problem, RowRefusal, RowState
-from pixaris_sync.pipeline.context import Context, problem_of, stops_everything
+from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.pipeline.outgoing_rows import MappedRow, fitting, job_id, map_row, sort_by_presence
 from pixaris_sync.rules.planner import FinishLoad, ReadBack, SendRows, Step
 from pixaris_sync.rules.schema import BatchPlan, plan_batch
@@ -240,7 +239,7 @@ class Deliveries:
         context, now = self._context, self._context.now()
         attempts = max(row.attempts for row in rows)
         problem = problem_of(error)
-        if stops_everything(error) or isinstance(error, ConfigurationError):
+        if error.stops_everything:
             await context.apply(reschedule_rows, now, rows)
             return error
         if isinstance(error, TableNotFoundError | UnknownColumnError):
@@ -276,7 +275,7 @@ class Deliveries:
     async def _leave(self, table: str, rows: Sequence[PendingRow], error: SyncError) -> SyncError | None:
         """A question to the service failed; the rows stay as they are, with the cause."""
         await self._context.apply(note_trouble, self._context.now(), rows, problem_of(error))
-        if stops_everything(error) or isinstance(error, ConfigurationError):
+        if error.stops_everything:
             return error
         self._context.failed(table, error)
         return None
@@ -292,7 +291,7 @@ class Deliveries:
         try:
             read = await context.sink.read_rows(table, sorted({mapped.row.run.run for mapped in batch}))
         except SyncError as error:
-            if error.failure.retryable or stops_everything(error) or isinstance(error, ConfigurationError):
+            if error.failure.retryable or error.stops_everything:
                 return await self._leave(table, [mapped.row for mapped in batch], error)
             log.warning("%s", error)
             await context.apply(quarantine_rows, context.now(), rows, problem_of(error))
@@ -342,4 +341,4 @@ def _ends_a_job(error: SyncError) -> bool:
     """Whether an error tells that a load job of this id cannot have loaded anything, nor ever will."""
     if isinstance(error, JobFailedError | TableNotFoundError | UnknownColumnError):
         return True
-    return error.failure is Failure.PERMANENT and not isinstance(error, ConfigurationError)
+    return error.failure is Failure.PERMANENT and not error.stops_everything

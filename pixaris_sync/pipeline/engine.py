@@ -9,31 +9,44 @@ one step per table; everything else waits in the ledger, not in memory.
 
 import logging
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
+from sqlite3 import Connection
 
 import anyio
 from anyio.abc import TaskGroup
 
-from pixaris_sync.errors import ConfigurationError, SyncError
+from pixaris_sync.errors import LedgerError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.overview import WorkLeft, work_left
-from pixaris_sync.ledger.rows import recover_deliveries
-from pixaris_sync.ledger.uploads import adoption_failed, recover_uploads
+from pixaris_sync.ledger.packs import (
+    GIVEN_BACK_PAGES_LIMIT,
+    give_pages_back,
+    pack_finished,
+    pages_to_give_back,
+)
+from pixaris_sync.ledger.rows import recover_deliveries, table_backlogs
+from pixaris_sync.ledger.uploads import (
+    Receipt,
+    UploadTask,
+    adoption_failed,
+    claim,
+    next_upload_at,
+    recover_uploads,
+)
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.adoption import Adoption
-from pixaris_sync.pipeline.context import BUCKET, Context, Mode, problem_of, row_limits, stops_everything
+from pixaris_sync.pipeline.context import BUCKET, Context, Mode, no_throttle, problem_of, row_limits
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.destination import Destination
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.lane import UploadLane
-from pixaris_sync.pipeline.snapshot import take_snapshot
-from pixaris_sync.pipeline.upkeep import pack_finished_runs, tidy_ledger
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
-from pixaris_sync.rules.planner import ReadBack, SendRows, Step, plan_rows
+from pixaris_sync.rules.planner import ReadBack, SendRows, Step, TableBacklog, plan_rows
 from pixaris_sync.settings import Settings
 from pixaris_sync.waiting import Wakeup, wait_until
 
@@ -52,7 +65,7 @@ class Engine:
     Memory: see `settings`. The ledger must not be used by others in this process while the engine runs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it works with, by name
         self,
         *,
         settings: Settings,
@@ -62,6 +75,7 @@ class Engine:
         sink: RowSink,
         clock: Clock,
         jitter: random.Random,
+        throttle_seconds: Callable[[], float] = no_throttle,
         threaded_ledger: bool = True,
     ) -> None:
         # A pass ends where the ledger cannot be written; a service waits until it can.
@@ -74,8 +88,9 @@ class Engine:
             sink=sink,
             clock=clock,
             jitter=jitter,
+            scan_soon=partial(self.scan_soon, depth=ScanDepth.NEW_LINES),
+            throttle_seconds=throttle_seconds,
         )
-        self.context.scan_soon = partial(self.scan_soon, depth=ScanDepth.NEW_LINES)
         self._discovery = Discovery(self.context)
         self._adoption = Adoption(self.context)
         self._deliveries = Deliveries(self.context)
@@ -136,7 +151,7 @@ class Engine:
                     tasks.start_soon(self._scan, tasks)
                     await self._coordinate(tasks)
                     tasks.cancel_scope.cancel()
-                await tidy_ledger(self.context)
+                await _tidy_ledger(self.context)
                 left = await self.context.apply(work_left, self.context.mode.selection)
             finally:
                 self._journal.close()
@@ -158,7 +173,7 @@ class Engine:
             if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
                 self.scan_soon(key, depth)
         if depth is ScanDepth.EVERYTHING and self._started.is_set():
-            await tidy_ledger(self.context)
+            await _tidy_ledger(self.context)
 
     def stirs(self) -> anyio.Event:
         """An event that is set when something has ended or was found."""
@@ -255,7 +270,7 @@ class Engine:
 
     def _stops(self, error: SyncError) -> bool:
         """Whether a pass ends because of this error; when following, everything is paused and tried again."""
-        if not stops_everything(error) and not isinstance(error, ConfigurationError):
+        if not error.stops_everything:
             return False
         if self.context.mode.follow and self._destination.confirmed:
             if self.context.paused is None:
@@ -292,7 +307,7 @@ class Engine:
                     await progress.wait()
                 continue
             await self._tell_of_pause()
-            snapshot = await context.apply(take_snapshot, context, self._lane, receipts)
+            snapshot = await context.apply(_take_snapshot, context, self._lane, receipts)
             self._lane.written_down(receipts)
             if snapshot.claimed:
                 self._lane.take(tasks, snapshot.claimed)
@@ -335,5 +350,73 @@ class Engine:
         self._busy_tables.discard(step.table_id)
         self._progress.notify()
         if isinstance(step, ReadBack):
-            # Nearly always a row that was read back finishes a run; `tidy_ledger` sees to the others.
-            await pack_finished_runs(self.context)
+            # Nearly always a row that was read back finishes a run; `_tidy_ledger` sees to the others.
+            await _pack_finished_runs(self.context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """The ledger at one moment.
+
+    Attributes:
+        claimed: files to carry, which nobody else may take.
+        next_upload_at: when the next file may be claimed, in seconds since the epoch; None while some are in
+            flight, or if there is none.
+        tables: what the tables need.
+    """
+
+    claimed: list[UploadTask]
+    next_upload_at: float | None
+    tables: list[TableBacklog]
+
+
+def _take_snapshot(
+    db: Connection, context: Context, lane: UploadLane, receipts: Sequence[Receipt]
+) -> _Snapshot:
+    """Write receipts down, claim files for the lane, and see what the tables need; in one transaction."""
+    now, selection, gate = context.now(), context.mode.selection, context.gate(BUCKET)
+    lane.write_down(db, receipts)
+    in_flight = lane.in_flight - len(receipts)
+    claimed: list[UploadTask] = []
+    next_at: float | None = None
+    if gate.failures < selection.attempts_limit:
+        # While the bucket rests, one file at a time finds out whether it is well again.
+        count = 1 - in_flight if gate.failures else lane.room(in_flight)
+        if gate.is_open(now) and count > 0:
+            claimed = claim(db, now, selection, count)
+        if not in_flight and not claimed:
+            next_at = next_upload_at(db, selection)
+            if next_at is not None:
+                next_at = max(next_at, gate.opens_at)
+    tables = [_behind_gate(context, backlog, now) for backlog in table_backlogs(db, now, selection)]
+    return _Snapshot(claimed, next_at, [backlog for backlog in tables if backlog is not None])
+
+
+def _behind_gate(context: Context, backlog: TableBacklog, now: float) -> TableBacklog | None:
+    """A table as the planner may see it: nothing is due while its gate is closed."""
+    gate = context.gate(backlog.table_id)
+    if gate.failures >= context.mode.selection.attempts_limit:
+        return None
+    if gate.is_open(now):
+        return backlog
+    return TableBacklog(backlog.table_id, next_at=gate.opens_at)
+
+
+async def _pack_finished_runs(context: Context) -> None:
+    """Pack the runs that are finished by now."""
+    while await context.apply(pack_finished) and not context.draining:
+        await context.throttle()
+
+
+async def _tidy_ledger(context: Context) -> None:
+    """Pack finished runs and give unused space back. What fails is left for another time."""
+    try:
+        await _pack_finished_runs(context)
+        pages = await context.apply(pages_to_give_back)
+        for _ in range(0, pages, GIVEN_BACK_PAGES_LIMIT):
+            if context.draining:
+                break
+            await context.throttle()
+            await context.apply(give_pages_back)
+    except LedgerError as error:
+        log.warning("the ledger could not be made smaller: %s", error)

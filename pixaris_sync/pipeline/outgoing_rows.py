@@ -12,7 +12,7 @@ from typing import Any
 
 from pixaris_sync.ledger.rows import PendingRow
 from pixaris_sync.model import Cell, DatasetKey, Destination, JsonValue, OutgoingRow, RunKey, TrackingRecord
-from pixaris_sync.rules.contract import map_record
+from pixaris_sync.rules.contract import RUN_NAME_KEY, map_record
 from pixaris_sync.rules.readback import same_record
 
 #: What a row takes in a request beside its cells, at most.
@@ -85,7 +85,7 @@ def sort_by_presence(
     """
     by_run: dict[Any, list[Mapping[str, JsonValue]]] = defaultdict(list)
     for there in read:
-        by_run[there.get("experiment_run_name")].append(there)
+        by_run[there.get(RUN_NAME_KEY)].append(there)
     found: list[PendingRow] = []
     missing: list[PendingRow] = []
     unclaimed = {run: list(range(len(rows))) for run, rows in by_run.items()}

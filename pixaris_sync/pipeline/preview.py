@@ -10,15 +10,15 @@ where objects may not be listed, files that are there already count as files to 
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from sqlite3 import Connection
 
 import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
-from pixaris_sync.errors import ConfigurationError, LocalFileError, SyncError
+from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import count_synced
 from pixaris_sync.ledger.journal import Journal
@@ -45,6 +45,8 @@ from pixaris_sync.ledger.uploads import (
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.model import (
     Cell,
+    Column,
+    ColumnType,
     JsonValue,
     Problem,
     RemoteObject,
@@ -52,15 +54,14 @@ from pixaris_sync.model import (
     TrackingRecord,
 )
 from pixaris_sync.pipeline.adoption import Adoption
-from pixaris_sync.pipeline.context import Context, Mode, problem_of, stops_everything
+from pixaris_sync.pipeline.context import Context, Mode, problem_of
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery
-from pixaris_sync.pipeline.table_plans import TablePlan, tables_document
 from pixaris_sync.pipeline.uploads import object_conflict
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import check_object_name, map_record, object_name
 from pixaris_sync.rules.planner import ReadBack
-from pixaris_sync.rules.schema import plan_batch
+from pixaris_sync.rules.schema import BatchPlan, plan_batch
 from pixaris_sync.settings import Settings
 
 #: Files looked at between two notes in the ledger, and how many of them are read at the same time.
@@ -153,7 +154,7 @@ class _Preview:
         self._context = context
         self._synced_before = 0
         self._files = self._bytes = self._files_found = self._bytes_found = self._rows = 0
-        self._tables: dict[str, TablePlan] = {}
+        self._tables: dict[str, _TablePlan] = {}
 
     async def run(self) -> dict[str, JsonValue]:
         context = self._context
@@ -291,7 +292,7 @@ class _Preview:
         context = self._context
         if table not in self._tables:
             columns = await context.sink.columns(table)
-            self._tables[table] = TablePlan(columns, created=columns is None)
+            self._tables[table] = _TablePlan(columns, created=columns is None)
         plan = self._tables[table]
         batch: list[tuple[str, Sequence[Cell]]] = []
         sent: list[PendingRow] = []
@@ -321,10 +322,70 @@ class _Preview:
             "files_found": self._files_found,
             "bytes_found": self._bytes_found,
             "rows_found": context.tally.rows,
-            **tables_document(self._tables),
+            **_tables_document(self._tables),
             "not_carried": [asdict(problem) for problem in found if problem.state in _NOT_CARRIED],
         }
 
 
 def _ends_the_preview(error: SyncError) -> bool:
-    return error.failure.retryable or stops_everything(error) or isinstance(error, ConfigurationError)
+    return error.failure.retryable or error.stops_everything
+
+
+@dataclass(slots=True)
+class _TablePlan:
+    """What one table would gain.
+
+    Attributes:
+        columns: how it would look so far; None where it does not exist.
+        created: it does not exist and would be created.
+        added: columns it would gain, by name, as they would be in the end.
+        widened: INTEGER columns of today that would become FLOAT.
+        renamed: keys that go into a column of another name, and that column.
+    """
+
+    columns: tuple[Column, ...] | None
+    created: bool
+    added: dict[str, Column] = field(default_factory=dict)
+    widened: dict[str, None] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def take(self, plan: BatchPlan) -> None:
+        """Let the table be as it is once this batch was sent."""
+        self.added.update((column.name, column) for column in plan.add)
+        wide = {name: Column(name, ColumnType.FLOAT) for name in plan.widen}
+        self.added.update((name, column) for name, column in wide.items() if name in self.added)
+        self.widened.update((name, None) for name in wide if name not in self.added)
+        self.renamed.update(plan.renamed)
+        known = (*(self.columns or ()), *plan.add)
+        self.columns = tuple(wide.get(column.name, column) for column in known)
+
+
+def _tables_document(plans: Mapping[str, _TablePlan]) -> dict[str, JsonValue]:
+    """Plans by table id as a preview tells them."""
+    existing = {table: plan for table, plan in plans.items() if not plan.created}
+    return {
+        "tables_to_create": [
+            {"table": table, "columns": [_column(column) for column in plan.added.values()]}
+            for table, plan in plans.items()
+            if plan.created
+        ],
+        "columns_to_add": [
+            {"table": table, **_column(column)}
+            for table, plan in existing.items()
+            for column in plan.added.values()
+        ],
+        "columns_to_widen": [
+            {"table": table, **_column(Column(name, ColumnType.FLOAT))}
+            for table, plan in existing.items()
+            for name in plan.widened
+        ],
+        "names_rewritten": [
+            {"table": table, "key": key, "column": column}
+            for table, plan in plans.items()
+            for key, column in plan.renamed.items()
+        ],
+    }
+
+
+def _column(column: Column) -> dict[str, JsonValue]:
+    return {"name": column.name, "type": str(column.type)}

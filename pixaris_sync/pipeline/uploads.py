@@ -9,7 +9,7 @@ never overwritten when it has not.
 import logging
 from typing import NamedTuple
 
-from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, ObjectConflictError, SyncError
+from pixaris_sync.errors import Failure, LocalFileError, ObjectConflictError, SyncError
 from pixaris_sync.ledger.uploads import (
     UploadTask,
     keep_session,
@@ -20,7 +20,7 @@ from pixaris_sync.ledger.uploads import (
 )
 from pixaris_sync.local.contents import Content, extend_crc32c
 from pixaris_sync.model import Problem, RemoteObject
-from pixaris_sync.pipeline.context import BUCKET, Context, problem_of, stops_everything
+from pixaris_sync.pipeline.context import BUCKET, Context, problem_of
 from pixaris_sync.rules.contract import IMAGE_SUFFIXES, content_type, object_name
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
 
 async def _remote_failure(context: Context, task: UploadTask, error: SyncError) -> SyncError | None:
     now = context.now()
-    if stops_everything(error) or isinstance(error, ConfigurationError):
+    if error.stops_everything:
         await context.apply(unclaim, now, task, in_doubt=False)
         return error
     if error.failure.retryable:

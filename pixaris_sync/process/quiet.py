@@ -7,11 +7,11 @@ import time
 import anyio
 from anyio.abc import TaskStatus
 
+from pixaris_sync.footprint import limit_arenas
 from pixaris_sync.limits.bandwidth import Bandwidth, Pace
 from pixaris_sync.limits.cpu import CpuGovernor
 from pixaris_sync.ports import Clock
 from pixaris_sync.process.live_limits import InForce, LimitFiles, LiveLimits
-from pixaris_sync.process.memory import limit_arenas
 from pixaris_sync.process.signals import change_on_signal, ignore_change_signal
 from pixaris_sync.settings import Settings
 

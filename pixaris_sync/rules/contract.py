@@ -13,6 +13,8 @@ from typing import Final
 
 from pixaris_sync.errors import LocalFileError, NameRefusedError
 from pixaris_sync.model import (
+    INT64_MAX,
+    INT64_MIN,
     Cell,
     ColumnType,
     DatasetKey,
@@ -22,13 +24,8 @@ from pixaris_sync.model import (
     RunKey,
     TrackingRecord,
 )
-from pixaris_sync.rules.names import (
-    component_fault,
-    is_utf8,
-    object_name_fault,
-    printable,
-    table_id_fault,
-)
+from pixaris_sync.rules.names import component_fault, object_name_fault, table_id_fault
+from pixaris_sync.text import is_utf8, printable
 
 #: Folder of a run that holds its images.
 GENERATED_IMAGES: Final = "generated_images"
@@ -51,8 +48,6 @@ NESTING_LEVELS_MAX: Final = 200
 
 _TABLE_SUFFIX: Final = "experiment_results"
 _RESULTS: Final = "results"
-_INT64_MIN: Final = -(2**63)
-_INT64_MAX: Final = 2**63 - 1
 _TIMESTAMP_KEY: Final = "timestamp"
 _OCTETS: Final = "application/octet-stream"
 _CONTENT_TYPES: Final = MappingProxyType(
@@ -294,7 +289,7 @@ def _plain_cell(key: str, value: JsonValue) -> Cell:
             return Cell(key, ColumnType.STRING, None)
         case bool():
             return Cell(key, ColumnType.BOOLEAN, value)
-        case int() if _INT64_MIN <= value <= _INT64_MAX:
+        case int() if INT64_MIN <= value <= INT64_MAX:
             return Cell(key, ColumnType.INTEGER, value)
         case float():
             return Cell(key, ColumnType.FLOAT, value)

@@ -3,13 +3,12 @@
 Rules for object names are those of "Object name requirements" in Google's GCS documentation, rules for table
 ids those of BigQuery's ``TableReference``. Each function returns the rule that a name breaks as the rest of a
 sentence about it ("contains '/': ..."), or None where nothing is wrong; none of them raises.
-
-Besides, what becomes of names that cannot be encoded, or that a terminal would obey instead of showing.
 """
 
-import re
 import unicodedata
 from typing import Final
+
+from pixaris_sync.text import is_utf8
 
 OBJECT_NAME_BYTES_MAX: Final = 1024
 TABLE_ID_BYTES_MAX: Final = 1024
@@ -18,8 +17,6 @@ _SEPARATORS: Final = "/\\\0"
 _TABLE_CATEGORIES: Final = frozenset({"Pc", "Pd", "Zs"})
 _TABLE_CATEGORY_CLASSES: Final = frozenset("LMN")
 _CHALLENGE_PREFIX: Final = ".well-known/acme-challenge/"
-#: Control characters, separators of lines, overrides of the direction of text, lone surrogates.
-_UNSHOWN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _NOT_UTF8: Final = "has characters that UTF-8 cannot encode (lone surrogates)"
 
 
@@ -59,26 +56,3 @@ def table_id_fault(table: str) -> str | None:
         if category[0] not in _TABLE_CATEGORY_CLASSES and category not in _TABLE_CATEGORIES:
             return f"contains {mark!r}: BigQuery takes letters, marks, numbers, connectors, dashes and spaces"
     return None
-
-
-def is_utf8(text: str) -> bool:
-    """Whether UTF-8 can encode a string: it cannot where there are lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def printable(text: str) -> str:
-    r"""The string with each lone surrogate as a ``\uXXXX`` escape, so that it can be printed and stored."""
-    return text.encode(errors="backslashreplace").decode()
-
-
-def printable_line(text: str) -> str:
-    r"""The string as one line that a terminal and a log show and do not obey.
-
-    What would end the line, move the cursor, turn the direction of the text around or cannot be encoded
-    stands as an escape: ``\n``, ``\x1b``, ``\u202e``.
-    """
-    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

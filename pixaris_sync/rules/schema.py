@@ -27,7 +27,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from pixaris_sync.model import Cell, Column, ColumnType, JsonValue, OutgoingRow
+from pixaris_sync.model import (
+    FLOAT_WORDS,
+    INT64_MAX,
+    INT64_MIN,
+    Cell,
+    Column,
+    ColumnType,
+    JsonValue,
+    OutgoingRow,
+)
 
 COLUMN_NAME_LENGTH_MAX: Final = 300
 #: Beginnings of names that BigQuery keeps for itself, in any case. Queries rename ``_field_``.
@@ -47,9 +56,6 @@ RESERVED_COLUMN_PREFIXES: Final = (
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _OFFENDING: Final = re.compile(r"[^A-Za-z0-9_]", re.ASCII)
 _HASH_DIGITS: Final = 8
-_INT64_MIN: Final = -(2**63)
-_INT64_MAX: Final = 2**63 - 1
-_FLOAT_WORDS: Final = MappingProxyType({"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"})
 #: Stands for "this column cannot take the value without loss".
 MISFIT: Final = object()
 
@@ -140,7 +146,7 @@ def written_as(value: object, kind: ColumnType) -> JsonValue:
         case ColumnType.FLOAT, int() if _is_int64(value) and int(float(value)) == value:
             written = float(value)
         case ColumnType.FLOAT, float():
-            written = value if math.isfinite(value) else _FLOAT_WORDS[str(value)]
+            written = value if math.isfinite(value) else FLOAT_WORDS[str(value)]
     return written
 
 
@@ -171,7 +177,7 @@ def plan_batch(batch: Sequence[tuple[str, Sequence[Cell]]], columns: Sequence[Co
 
 
 def _is_int64(value: int) -> bool:
-    return _INT64_MIN <= value <= _INT64_MAX
+    return INT64_MIN <= value <= INT64_MAX
 
 
 def _is_reserved(name: str) -> bool:

@@ -59,25 +59,6 @@ class DemoReport:
         """The longest time until a row was visible; 0 without runs."""
         return max((run.seconds for run in self.runs), default=0.0)
 
-    def to_json(self) -> dict[str, Any]:
-        """The report for machines: times in seconds, images by name and size in bytes."""
-        return {
-            "project": self.project,
-            "dataset": self.dataset,
-            "runs": [
-                {
-                    "run": run.name,
-                    "row_visible_seconds": round(run.seconds, 4),
-                    "values": dict(run.cells),
-                    "links": dict(run.links),
-                    "images": {name: len(content) for name, content in run.images.items()},
-                }
-                for run in self.runs
-            ],
-            "row_visible_seconds_median": round(self.median_seconds, 4),
-            "row_visible_seconds_max": round(self.max_seconds, 4),
-        }
-
 
 def print_report(report: DemoReport, console_out: "Console") -> None:
     """Show rows, images, links and times."""

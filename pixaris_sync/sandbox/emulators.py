@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from pixaris_sync.errors import ConfigurationError, SyncError
-from pixaris_sync.sandbox.stand_in_credentials import write_stand_in_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INSTALL_HINT = "run pip install '.[sandbox]' in a checkout of the repository"
+INSTALL_HINT = "in the folder of pixaris-sync's source: pip install '.[sandbox]'"
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
@@ -34,6 +33,8 @@ _PACKAGES = (
     "gcp_storage_emulator",
 )
 _LOG_LINES = 20
+_STAND_IN = "stand-in"
+_NEVER = "9999-01-01T00:00:00Z"
 _LOOPBACK = "127.0.0.1"
 _EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - only compared with
 
@@ -257,3 +258,23 @@ def _create_dataset(address: str, project: str, dataset: str) -> None:
         connection.close()
     if status not in (HTTPStatus.OK, HTTPStatus.CONFLICT):
         raise SyncError("create dataset", f"{project}.{dataset}", f"the emulator answered {status}")
+
+
+def write_stand_in_credentials(path: Path) -> None:
+    """Write a file for ``GOOGLE_APPLICATION_CREDENTIALS`` that holds no secret and opens no real service.
+
+    Google's BigQuery client asks for credentials even when it talks to an emulator, and Pixaris gives it no
+    others. These are a user's, and their access token does not expire: so the client never has to reach
+    Google, neither for another token nor for the access boundary that service accounts have.
+    """
+    user = {
+        "type": "authorized_user",
+        "account": "sandbox",
+        "client_id": _STAND_IN,
+        "client_secret": _STAND_IN,
+        "refresh_token": _STAND_IN,
+        "token": _STAND_IN,
+        "expiry": _NEVER,
+    }
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(user, file)

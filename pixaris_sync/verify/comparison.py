@@ -6,7 +6,7 @@ from functools import partial
 
 from anyio import to_thread
 
-from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, SyncError
+from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import KnownRun, inventory
 from pixaris_sync.ledger.known import known_datasets
@@ -15,8 +15,8 @@ from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey, RunState
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import table_id
-from pixaris_sync.rules.names import printable
 from pixaris_sync.settings import Settings
+from pixaris_sync.text import printable
 from pixaris_sync.verify.expected import Expected, expect
 from pixaris_sync.verify.findings import Finding, Kind, Sign, failed
 from pixaris_sync.verify.objects import compare_objects
@@ -107,7 +107,8 @@ class _Comparison:
             ):
                 yield finding
         except SyncError as error:
-            _raise_if_everything_fails(error)
+            if error.stops_everything:
+                raise
             expected.unknown = True
             yield failed(Kind.OBJECT, str(expected.key), error)
 
@@ -118,18 +119,14 @@ class _Comparison:
         try:
             frame = await self._sink.read_table(table)
         except SyncError as error:
-            _raise_if_everything_fails(error)
+            if error.stops_everything:
+                raise
             for expected in carried:
                 expected.unknown = True
             yield failed(Kind.ROW, table, error)
             return
         for finding in await to_thread.run_sync(compare_rows, table, carried, frame):
             yield finding
-
-
-def _raise_if_everything_fails(error: SyncError) -> None:
-    if isinstance(error, ConfigurationError) or error.failure is Failure.CREDENTIALS:
-        raise error
 
 
 def _compare_ledger(expected: Expected, tracking_file: str) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pixaris_sync.errors import SyncError
 from pixaris_sync.model import JsonValue
-from pixaris_sync.rules.names import printable
+from pixaris_sync.text import printable
 
 
 class Sign(StrEnum):

@@ -9,7 +9,7 @@ from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ObjectStore
 from pixaris_sync.rules.contract import object_prefix
-from pixaris_sync.rules.names import printable
+from pixaris_sync.text import printable
 from pixaris_sync.verify.expected import Expected, ExpectedObject
 from pixaris_sync.verify.findings import Finding, Kind, Sign, failed
 

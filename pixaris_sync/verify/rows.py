@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from pixaris_sync.model import Cell, JsonValue
 from pixaris_sync.rules.contract import RUN_NAME_KEY
-from pixaris_sync.rules.names import printable
 from pixaris_sync.rules.readback import same_record
 from pixaris_sync.rules.schema import column_name, companion_names, hashed_column_name, value_type
+from pixaris_sync.text import printable
 from pixaris_sync.verify.expected import Expected, ExpectedRow
 from pixaris_sync.verify.findings import Finding, Kind, Sign
 

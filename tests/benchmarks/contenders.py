@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixaris_sync.sandbox.stand_in_credentials import write_stand_in_credentials
+from pixaris_sync.sandbox.emulators import write_stand_in_credentials
 from tests.benchmarks.cloud import BUCKET, DATASET, PROJECT
 from tests.benchmarks.processes import Measured
 from tests.benchmarks.sets import RunSet

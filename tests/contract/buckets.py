@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import aiohttp
 from gcloud.aio.storage import Storage
 
-from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
-from pixaris_sync.gcs.store import GcsObjectStore
+from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from pixaris_sync.ports import ObjectStore
 from tests.fakes.object_store import FakeObjectStore
 from tests.support.go_emulators import FAKE_GCS_SERVER

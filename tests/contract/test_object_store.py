@@ -12,7 +12,7 @@ import google_crc32c
 import pytest
 
 from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, ObjectConflictError, SyncError
-from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
+from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES
 from pixaris_sync.model import RemoteObject
 from tests.contract.buckets import BucketBackend, Capability
 from tests.fakes.byte_source import MemorySource

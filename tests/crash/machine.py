@@ -25,23 +25,22 @@ RESUMABLE_BYTES = 256 * 1024
 #: Delays of the network stay well below the time for which a row in doubt is looked for before it is sent
 #: again: a request that arrives later than that is beyond what anybody can promise.
 DOUBT_SETTLE_SECONDS = 1.0
-_FLAGS: Mapping[str, float] = {
-    "resumable-threshold-bytes": RESUMABLE_BYTES,
-    "chunk-bytes": RESUMABLE_BYTES,
-    "request-timeout-seconds": 2,
-    "job-timeout-seconds": 10,
-    "retry-delay-seconds-min": 0.05,
-    "retry-delay-seconds-max": 0.5,
-    "doubt-settle-seconds": DOUBT_SETTLE_SECONDS,
-    "table-settle-seconds": 0.5,
-    "visibility-timeout-seconds": 5,
-    "load-spacing-seconds": 0.2,
-    "bulk-spacing-seconds": 0.2,
-    "young-file-seconds": 1,
-    "rescan-interval-seconds": 1,
-    "upload-concurrency-limit": 8,
+SETTINGS: Mapping[str, float] = {
+    "resumable_threshold_bytes": RESUMABLE_BYTES,
+    "chunk_bytes": RESUMABLE_BYTES,
+    "request_timeout_seconds": 2,
+    "job_timeout_seconds": 10,
+    "retry_delay_seconds_min": 0.05,
+    "retry_delay_seconds_max": 0.5,
+    "doubt_settle_seconds": DOUBT_SETTLE_SECONDS,
+    "table_settle_seconds": 0.5,
+    "visibility_timeout_seconds": 5,
+    "load_spacing_seconds": 0.2,
+    "bulk_spacing_seconds": 0.2,
+    "young_file_seconds": 1,
+    "rescan_interval_seconds": 1,
+    "upload_concurrency_limit": 8,
 }
-FLAGS = tuple(text for name, value in _FLAGS.items() for text in (f"--{name}", str(value)))
 
 STORAGE_WEATHER = Weather(
     {
@@ -117,7 +116,9 @@ class Machine:
             environment["BIGQUERY_EMULATOR_HOST"], f"{seed} {name} warehouse", WAREHOUSE_WEATHER, observe
         )
         proxied = {"STORAGE_EMULATOR_HOST": self.storage.url, "BIGQUERY_EMULATOR_HOST": self.warehouse.url}
-        self.command_line = CommandLine(folder, scratch / "state", {**environment, **proxied})
+        self.command_line = CommandLine(folder, scratch / "state", {**environment, **proxied}).having(
+            **SETTINGS
+        )
         self.writer = Writer(folder, name, seed)
         self._ledger_there = threading.Lock()
         self.kills: Counter[str] = Counter()
@@ -163,7 +164,7 @@ class Machine:
         with self._log.open("a") as log:
             log.write(f"--- {len(self.lives)}: {fate}\n")
             log.flush()
-            process = self.command_line.start(fate.command, *FLAGS, stdout=log, stderr=log)
+            process = self.command_line.start(fate.command, stdout=log, stderr=log)
         with self._assassin.after(process, fate):
             seen, left = self._ledger_stamp(), fate.count
             while process.poll() is None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pixaris_sync.model import RunKey
 from pixaris_sync.sandbox.emulators import Sandbox
-from tests.crash.machine import FLAGS, RESUMABLE_BYTES, Machine
+from tests.crash.machine import RESUMABLE_BYTES, Machine
 from tests.crash.onlooker import Onlooker
 from tests.crash.truth import Record
 from tests.crash.wire import Kind, Witness
@@ -133,10 +133,10 @@ def _let_happen(machines: Sequence[Machine], onlooker: Onlooker) -> None:
 
 def _finish(machines: Sequence[Machine]) -> None:
     for machine in machines:
-        document = machine.command_line.sync(*FLAGS)
+        document = machine.command_line.sync()
         runs = len(machine.truth.lines())
         assert document["runs"] == {**dict.fromkeys(document["runs"], 0), "synced": runs}
-        again = machine.command_line.sync(*FLAGS)
+        again = machine.command_line.sync()
         assert (again["files_uploaded"], again["files_found"], again["rows_synced"]) == (0, 0, 0)
 
 

@@ -25,7 +25,7 @@ import pytest
 from pixaris_sync.cli.report import preview_text
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.preview import preview
-from pixaris_sync.rules.names import printable_line
+from pixaris_sync.text import printable_line
 from pixaris_sync.verify import Sign, verify
 from tests.engine.world import World
 from tests.fuzz import lines, places

@@ -156,8 +156,10 @@ def test_a_dry_run_sends_nothing_and_backfill_loads(command_line: CommandLine, c
         proxy_for(cloud.environment["STORAGE_EMULATOR_HOST"]) as storage,
         proxy_for(cloud.environment["BIGQUERY_EMULATOR_HOST"]) as warehouse,
     ):
-        watched = command_line.but(STORAGE_EMULATOR_HOST=storage.url, BIGQUERY_EMULATOR_HOST=warehouse.url)
-        _backfill(watched, "--table-settle-seconds", "0")
+        watched = command_line.having(
+            storage_emulator_host=storage.url, bigquery_emulator_host=warehouse.url, table_settle_seconds=0
+        )
+        _backfill(watched)
         store_run(command_line.folder, "second")
         storage.seen.clear()
         warehouse.seen.clear()
@@ -170,7 +172,7 @@ def test_a_dry_run_sends_nothing_and_backfill_loads(command_line: CommandLine, c
         assert warehouse.count(_LOAD_JOB) + warehouse.count(_STREAMING) == 0
         assert not any(request.mentions("ALTER") or request.mentions("CREATE") for request in warehouse.seen)
 
-        _backfill(watched, "--table-settle-seconds", "0")
+        _backfill(watched)
 
         assert storage.count(_UPLOAD) == 1
         assert warehouse.count(_LOAD_JOB) == 1

@@ -12,7 +12,7 @@ from tests.support.stored_runs import DATASET, PROJECT, Reader, store_run
 
 RUNS = 60
 #: Many small batches, so that some rows are there and others are not.
-FLAGS = ("--load-rows-limit", "10", "--upload-concurrency-limit", "4", "--doubt-settle-seconds", "2")
+SETTINGS = {"load_rows_limit": 10, "upload_concurrency_limit": 4, "doubt_settle_seconds": 2}
 
 
 class Killer:
@@ -51,9 +51,9 @@ def test_a_ledger_deleted_in_the_middle_of_a_backfill(
     """
     names = [f"run-{number:02}" for number in range(RUNS)]
     runs = [store_run(proxied.folder, name, metrics={"score": 0.5}) for name in names]
-    killer = Killer(pattern, after)
+    killer, limited = Killer(pattern, after), proxied.having(**SETTINGS)
     proxies.storage.conclude = proxies.bigquery.conclude = killer.served
-    with proxied.start("backfill", *FLAGS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with limited.start("backfill", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         killer.process = process
     assert process.returncode == -9
     killer.process = None
@@ -61,7 +61,7 @@ def test_a_ledger_deleted_in_the_middle_of_a_backfill(
     assert before
     proxied.forget_ledger()
 
-    again = proxied.run("backfill", "--json", *FLAGS)
+    again = limited.run("backfill", "--json")
 
     assert again.code == 0, str(again)
     assert again.document["runs"]["synced"] == RUNS

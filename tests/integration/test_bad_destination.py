@@ -55,7 +55,7 @@ def test_an_object_that_may_not_be_written_fails_its_run_only(
     assert proxied.sync(expect=3)["rows_synced"] == 0
     released = proxied.run("retry", "--json", str(runs[1].key))
     assert (released.code, released.document["released"]) == (0, 1)
-    assert proxied.sync("--doubt-settle-seconds", "0.5")["runs"]["synced"] == 3
+    assert proxied.having(doubt_settle_seconds=0.5).sync()["runs"]["synced"] == 3
     assert pixaris.runs() == [run.name for run in runs]
 
 
@@ -92,7 +92,7 @@ def test_a_table_that_may_not_be_written_fails_its_runs_only(
     denied = [store_run(proxied.folder, f"run-{number}", dataset="denied") for number in range(2)]
     allowed = store_run(proxied.folder, "run-2", dataset="allowed")
 
-    document = proxied.sync("--table-settle-seconds", "0", expect=3)
+    document = proxied.having(table_settle_seconds=0).sync(expect=3)
 
     assert sorted(problem["run"] for problem in document["problems"]) == [str(run.key) for run in denied]
     assert all(permission in problem["cause"] for problem in document["problems"])

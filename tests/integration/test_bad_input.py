@@ -30,7 +30,7 @@ from tests.support.stored_runs import (
 #: Nothing is young, so that everything is judged at once.
 _NOTHING_IS_YOUNG = ("--young-file-seconds", "0", "--incomplete-after-seconds", "0")
 #: The emulators show a row as soon as they took it, so doubt needs no long settling.
-_QUICK_DOUBT = ("--doubt-settle-seconds", "0.5")
+_QUICK_DOUBT = {"doubt_settle_seconds": 0.5}
 _SECRET = b"a secret that nobody may carry anywhere"
 
 
@@ -192,7 +192,7 @@ def test_runs_with_something_missing_are_quarantined_and_nothing_of_them_is_uplo
     assert pixaris.runs() == [good.name]
     assert set(pixaris.objects()) == run_objects(good, "generated_images/image_0.png")
     shutil.copytree(tmp_path / "spare", command_line.folder, dirs_exist_ok=True)
-    assert command_line.sync(*_QUICK_DOUBT)["runs"]["synced"] == 5
+    assert command_line.having(**_QUICK_DOUBT).sync()["runs"]["synced"] == 5
     for run in bad.values():
         objects = set(pixaris.objects(f"results/{run.key}/"))
         assert objects == run_objects(run, "flow.json", "generated_images/image_0.png")
@@ -203,7 +203,7 @@ def test_runs_without_images_may_be_meant(command_line: CommandLine, pixaris: Re
     run = store_run(command_line.folder, images=0, args={"flow": {"a": 1}})
 
     command_line.sync(expect=3)
-    command_line.sync("--accept-runs-without-images", *_QUICK_DOUBT)
+    command_line.having(**_QUICK_DOUBT).sync("--accept-runs-without-images")
 
     assert pixaris.runs() == [run.name]
     assert set(pixaris.objects()) == run_objects(run, "flow.json")

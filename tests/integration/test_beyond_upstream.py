@@ -82,7 +82,7 @@ def journey(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Itera
                         store_run(results, name, project=_PROJECT, dataset=dataset.name, metrics=metrics)
                     )
             # Without a settling time later waves go by stream, where they may.
-            documents.append(command_line.sync("--table-settle-seconds", "0"))
+            documents.append(command_line.having(table_settle_seconds=0).sync())
         yield _Journey(reader, stored, documents)
 
 

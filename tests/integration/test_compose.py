@@ -48,14 +48,14 @@ def test_the_composed_emulators_carry_the_whole_journey(
     Method: small and large images, files of args and dict metrics by `sync`, another run by a second one;
     Pixaris reads rows and images back; a lost ledger brings nothing twice.
     """
-    limits = ("--resumable-threshold-bytes", str(CHUNK_BYTES), "--chunk-bytes", str(CHUNK_BYTES))
+    limited = command_line.having(resumable_threshold_bytes=CHUNK_BYTES, chunk_bytes=CHUNK_BYTES)
     images = [(picture(1), "small.png"), (large_picture(), "large.png")]
     first = store_run(
         command_line.folder, "first", images=images, args={"flow": {"a": 1}}, metrics={"score": {"b": 2}}
     )
-    assert command_line.sync(*limits)["files_uploaded"] == 4
+    assert limited.sync()["files_uploaded"] == 4
     second = store_run(command_line.folder, "second", metrics={"loss": 0.5})
-    assert command_line.sync(*limits)["rows_synced"] == 1
+    assert limited.sync()["rows_synced"] == 1
 
     assert pixaris.runs(PROJECT, DATASET) == sorted([first.name, second.name])
     objects = pixaris.objects()
@@ -68,7 +68,7 @@ def test_the_composed_emulators_carry_the_whole_journey(
     }
 
     command_line.forget_ledger()
-    again = command_line.sync(*limits)
+    again = limited.sync()
     assert (again["files_uploaded"], again["runs"]["synced"]) == (0, 2)
     assert pixaris.objects() == objects
     assert pixaris.runs(PROJECT, DATASET) == sorted([first.name, second.name])

@@ -225,15 +225,6 @@ def test_the_report_shows_rows_images_links_and_times(colour: Any) -> None:
     assert ("\N{UPPER HALF BLOCK}" in shown) == (colour is not None)
 
 
-def test_the_report_is_data_for_machines() -> None:
-    """Goal: ``--json``. Method: times in seconds, images by size."""
-    data = _report().to_json()
-
-    assert data["row_visible_seconds_median"] == 0.2
-    assert data["runs"][0]["values"]["seed"] == 1
-    assert data["runs"][0]["images"]["view.png"] > 0
-
-
 def test_pictures_are_the_same_each_time_and_different_from_each_other() -> None:
     """Goal: pixels can be compared. Method: draw some twice."""
     drawn = [draw_landscape(number).tobytes() for number in range(8)]

@@ -18,10 +18,11 @@ from tests.support.proxy import Answer, Proxies, Request, unavailable
 from tests.support.stored_runs import Reader, append_line, store_run
 from tests.support.waiting import eventually
 
-_NO_PATIENCE = (
-    *("--sync-attempts-limit", "1"),
-    *("--retry-delay-seconds-min", "0.01", "--retry-delay-seconds-max", "0.01"),
-)
+_NO_PATIENCE = {
+    "sync_attempts_limit": 1,
+    "retry_delay_seconds_min": 0.01,
+    "retry_delay_seconds_max": 0.01,
+}
 
 
 def test_0_everything_is_synced(command_line: CommandLine) -> None:
@@ -110,7 +111,7 @@ def test_5_the_network_is_down(command_line: CommandLine, pixaris: Reader, close
     run = store_run(command_line.folder)
     offline = command_line.but(STORAGE_EMULATOR_HOST=closed_address, BIGQUERY_EMULATOR_HOST=closed_address)
 
-    document = offline.sync(*_NO_PATIENCE, expect=5)
+    document = offline.having(**_NO_PATIENCE).sync(expect=5)
 
     assert document["runs"]["synced"] == 0
     assert sum(document["runs"][state] for state in ("pending", "failing")) == 1
@@ -125,13 +126,13 @@ def test_5_one_of_the_services_is_down(proxied: CommandLine, proxies: Proxies, p
     run = store_run(proxied.folder, "run")
     proxies.bigquery.decide = lambda _: unavailable()
 
-    document = proxied.sync(*_NO_PATIENCE, expect=5)
+    document = proxied.having(**_NO_PATIENCE).sync(expect=5)
 
     assert document["files_uploaded"] == 1
     assert document["runs"]["failing"] == 1
     proxies.bigquery.decide = lambda _: None
     proxies.forget()
-    assert proxied.sync("--doubt-settle-seconds", "0.5")["runs"]["synced"] == 2
+    assert proxied.having(doubt_settle_seconds=0.5).sync()["runs"]["synced"] == 2
     assert proxies.uploads == 0
     assert pixaris.runs()[-1] == run.name
 

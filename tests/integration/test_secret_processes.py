@@ -32,12 +32,16 @@ from tests.support.secrets import (
 from tests.support.stored_runs import store_run
 
 _ROOT = Path(__file__).parents[2]
-_FLAGS = (
-    *("--log-level", "debug", "--sync-attempts-limit", "1"),
-    *("--resumable-threshold-bytes", "262144", "--chunk-bytes", "262144"),
-    *("--doubt-settle-seconds", "0.1", "--table-settle-seconds", "0"),
-    *("--retry-delay-seconds-min", "0.05", "--retry-delay-seconds-max", "0.05"),
-)
+_SETTINGS = {
+    "log_level": "debug",
+    "sync_attempts_limit": 1,
+    "resumable_threshold_bytes": 262144,
+    "chunk_bytes": 262144,
+    "doubt_settle_seconds": 0.1,
+    "table_settle_seconds": 0,
+    "retry_delay_seconds_min": 0.05,
+    "retry_delay_seconds_max": 0.05,
+}
 _SESSION = re.compile(r"upload_id=([^&\s]+)")
 
 
@@ -55,14 +59,14 @@ class Secretive:
     tokens: ScriptedBigQuery
     printed: list[str] = field(default_factory=list)
 
-    def run(self, *arguments: str) -> Outcome:
+    def run(self, *arguments: str, **settings: object) -> Outcome:
         """Run a command to its end and keep what it printed."""
-        outcome = self.command_line.run(*arguments)
+        outcome = self.command_line.having(**settings).run(*arguments)
         self.printed += [outcome.stdout, outcome.stderr]
         return outcome
 
     def sync(self) -> int:
-        return self.run("sync", "--json", *_FLAGS).code
+        return self.run("sync", "--json", **_SETTINGS).code
 
     def ask(self) -> None:
         """Ask everything that can be asked."""

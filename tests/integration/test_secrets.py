@@ -18,8 +18,7 @@ from aiohttp import web
 from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.cli.wiring import set_up_logging
 from pixaris_sync.errors import SyncError
-from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
-from pixaris_sync.gcs.store import GcsObjectStore
+from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from pixaris_sync.model import Column, ColumnType, OutgoingRow
 from tests.support import scripted_bigquery, scripted_gcs
 from tests.support.scripted_bigquery import DATASET, DROP, PROJECT, TABLE, Answer, ScriptedBigQuery

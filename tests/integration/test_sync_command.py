@@ -68,19 +68,20 @@ def test_a_lost_ledger_repeats_nothing(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader, *, streamed: bool
 ) -> None:
     """Goal: acceptance 7. Method: sync, delete the ledger, sync: the same rows, objects, generations."""
-    options = ("--table-settle-seconds", "0") if streamed else ()
+    if streamed:
+        proxied = proxied.having(table_settle_seconds=0)
     for number in range(3):
         store_run(
             proxied.folder, f"run-{number}", args={"flow": {"number": number}}, metrics={"rating": {"a": 1}}
         )
         if streamed:
-            proxied.sync(*options)
-    proxied.sync(*options)
+            proxied.sync()
+    proxied.sync()
     rows, objects = pixaris.frame(), pixaris.objects()
     proxies.forget()
 
     proxied.forget_ledger()
-    again = proxied.sync(*options)
+    again = proxied.sync()
 
     assert (again["files_uploaded"], again["rows_synced"]) == (0, 3)
     assert again["files_found"] == len(objects) == 9
@@ -204,8 +205,7 @@ def test_a_row_with_an_image_that_cannot_be_uploaded_is_never_sent(
         return unavailable() if refused else None
 
     proxies.storage.decide = refuse
-    options = ("--sync-attempts-limit", "2", "--retry-delay-seconds-min", "0.01")
-    document = proxied.sync(*options, expect=5)
+    document = proxied.having(retry_delay_seconds_min=0.01).sync("--sync-attempts-limit", "2", expect=5)
 
     assert document["runs"]["failing"] == 1
     assert pixaris.runs() == [good.name]

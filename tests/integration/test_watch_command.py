@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 #: So that nothing but file events can make it look again while a test lasts.
 _EVENTS_ONLY = ("--rescan-interval-seconds", "86400")
 #: The emulators show a row as soon as they took it, so doubt needs no long settling.
-_QUICK_DOUBT = ("--doubt-settle-seconds", "1")
+_QUICK_DOUBT = {"doubt_settle_seconds": 1}
 
 
 def _wait_for_rows(pixaris: Reader, watch: Watching, *runs: StoredRun) -> None:
@@ -178,7 +178,7 @@ def test_a_second_signal_forces_the_end(
         finally:
             release.set()
 
-    assert proxied.sync(*_QUICK_DOUBT)["runs"]["synced"] == 1
+    assert proxied.having(**_QUICK_DOUBT).sync()["runs"]["synced"] == 1
     assert pixaris.runs() == [run.name]
 
 
@@ -202,7 +202,7 @@ def test_a_drain_has_an_end(proxied: CommandLine, proxies: Proxies, pixaris: Rea
             release.set()
 
     assert "abandoning" in watch.log()
-    assert proxied.sync(*_QUICK_DOUBT)["runs"]["synced"] == 1
+    assert proxied.having(**_QUICK_DOUBT).sync()["runs"]["synced"] == 1
     assert pixaris.runs() == [run.name]
 
 
@@ -241,8 +241,8 @@ def test_an_outage_is_ridden_out(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader, tmp_path: Path
 ) -> None:
     """Goal: work waits for the network. Method: everything is answered with 503, then with answers again."""
-    flags = ("--retry-delay-seconds-min", "0.05", "--retry-delay-seconds-max", "0.2")
-    with Watching(proxied, tmp_path, *_EVENTS_ONLY, *flags) as watch:
+    eager = proxied.having(retry_delay_seconds_min=0.05, retry_delay_seconds_max=0.2)
+    with Watching(eager, tmp_path, *_EVENTS_ONLY) as watch:
         first = store_run(proxied.folder, "first")
         _wait_for_rows(pixaris, watch, first)
         proxies.decide(lambda _: unavailable())
@@ -322,7 +322,7 @@ def test_nothing_is_lost_or_doubled_by_a_kill(
         assert killer.fired.wait(30), f"no kill at request {count}"
     before = _runs_by_state(proxied)
 
-    document = proxied.sync(*_QUICK_DOUBT)
+    document = proxied.having(**_QUICK_DOUBT).sync()
 
     assert before.get("synced", 0) < _RUNS
     assert document["runs"]["synced"] == _RUNS

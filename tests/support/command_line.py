@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from pixaris_sync.settings import environment_variable
 from tests.support.waiting import eventually
 
 T = TypeVar("T")
@@ -84,6 +85,10 @@ class CommandLine:
             name: text for name, text in {**self.environment, **variables}.items() if text is not None
         }
         return changed
+
+    def having(self, **settings: object) -> "CommandLine":
+        """The same with these settings in its environment: not every setting has a flag."""
+        return self.but(**{environment_variable(key): str(value) for key, value in settings.items()})
 
     def start(self, *arguments: str, powerless: bool = False, **options: Any) -> "subprocess.Popen[str]":
         """Start a command in a session of its own.

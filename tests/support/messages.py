@@ -33,6 +33,7 @@ NO_MESSAGES = {
     r"(bytes|Bearer|multipart|application/json).*|\{.*": "a request",
     rf"[{VARIABLE},:; ()]*(and |line )?[{VARIABLE},:; ()]*( more| like it\))*": "empty",
     r"%\(asctime\)s.*": "the format of the log",
+    "no flag": "a mark of settings",
     r"\w+(, \w+)+|iif\(.*": "columns of a statement",
     r"command line|catching up|finishing what is in flight|only in the table|not the same": (
         "a part of another text"

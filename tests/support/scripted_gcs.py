@@ -18,8 +18,7 @@ from aiohttp import web
 
 from pixaris_sync.errors import SyncError
 from pixaris_sync.gcs.answers import encode_crc32c
-from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
-from pixaris_sync.gcs.store import GcsObjectStore
+from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from pixaris_sync.model import JsonValue, RemoteObject
 from tests.fakes.byte_source import MemorySource
 from tests.support.secrets import secrets_in

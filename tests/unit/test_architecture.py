@@ -35,7 +35,7 @@ LAYERS = (
 #: A folder of the package is a room, and so is a module in its root, but for these.
 ROOMS_OF_ROOT_MODULES = {
     "__main__": "cli",
-    **dict.fromkeys(("__init__", "errors", "imports", "model", "ports", "scrubbing"), "vocabulary"),
+    **dict.fromkeys(("__init__", "errors", "footprint", "model", "ports", "text"), "vocabulary"),
 }
 #: It stands apart: it knows errors and itself, and only ``cli`` knows it.
 SANDBOX = "sandbox"
@@ -66,7 +66,7 @@ PURE_EXCEPTIONS = {
     # Reads the environment and Pixaris' config.yaml; that is its work.
     "settings": frozenset({"os", "pathlib", "platformdirs", "pydantic", "yaml"}),
     # Speaks to the interpreter, not to the world.
-    "imports": frozenset({"contextlib", "gc"}),
+    "footprint": frozenset({"atexit", "contextlib", "ctypes", "gc", "os", "sys"}),
     # `anyio.Event`, to let tasks wait for free memory.
     "limits.gates": frozenset({"anyio", "random"}),
     "limits.backoff": frozenset({"email", "random"}),

@@ -174,6 +174,8 @@ def test_a_share_of_the_processor_is_a_number_or_none(text: Any, percent: float 
         ("bandwidth_limit_bytes_per_second", "10Mbit"),
         ("bandwidth_limit_bytes_per_second", "fast"),
         ("bandwidth_limit_bytes_per_second", "1e9"),
+        ("bandwidth_limit_bytes_per_second", "10 MB per minute"),
+        ("bandwidth_limit_bytes_per_second", "9" * 5000),
         ("max_cpu_percent", "0"),
         ("max_cpu_percent", "nan"),
         ("max_cpu_percent", "half"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.process.signals import STATUS_INTERVAL_SECONDS_MAX
+from pixaris_sync.process.systemd import STATUS_INTERVAL_SECONDS_MAX
 from pixaris_sync.settings import Settings, environment_variable
 
 REPOSITORY = Path(__file__).parents[2]

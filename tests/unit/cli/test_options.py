@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from pixaris_sync.cli import inspect, passes
 from pixaris_sync.cli.app import app
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.cli.options import WHERE, shown_default
+from pixaris_sync.cli.options import WHERE, has_flag, shown_default
 from pixaris_sync.settings import Settings
 
 #: Typer carries its own click: what it makes of commands is looked at by attributes, not by class.
@@ -33,11 +33,15 @@ def test_every_command_of_the_table_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", TUNED)
-def test_every_setting_is_a_flag_of_the_same_name(name: str) -> None:
+def test_settings_are_flags_of_the_same_name(name: str) -> None:
     """Goal: one name everywhere. Method: look each key up; its help is the setting's own description."""
     flags = options(name)
     for key, field in Settings.model_fields.items():
-        option = flags[f"--{key.replace('_', '-')}"]
+        flag = f"--{key.replace('_', '-')}"
+        if not has_flag(key):
+            assert flag not in flags
+            continue
+        option = flags[flag]
         assert option.name == key
         assert option.default is None, "an absent flag must not hide environment or file"
         assert option.help.startswith(field.description), key
@@ -56,6 +60,25 @@ def test_the_shown_default_is_that_of_the_setting() -> None:
         "quiet": "[default: on]",
     }
     assert {key: shown_default(key) for key in kinds} == kinds
+
+
+def test_what_a_machine_is_told_once_has_no_flag() -> None:
+    """Goal: a short --help. Method: the settings that only the environment and the file set."""
+    assert {key for key in Settings.model_fields if not has_flag(key)} == {
+        "bulk_spacing_seconds",
+        "doubt_settle_seconds",
+        "job_timeout_seconds",
+        "load_rows_limit",
+        "load_spacing_seconds",
+        "loads_per_day_limit",
+        "resumable_threshold_bytes",
+        "retry_delay_seconds_max",
+        "retry_delay_seconds_min",
+        "stream_rows_limit",
+        "table_settle_seconds",
+        "visibility_timeout_seconds",
+        "warehouse_threads_limit",
+    }
 
 
 @pytest.mark.parametrize("name", ASKING)

@@ -10,8 +10,7 @@ import pytest
 
 from pixaris_sync.errors import ConfigurationError, Failure, ObjectConflictError, SyncError
 from pixaris_sync.gcs.answers import encode_crc32c
-from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
-from pixaris_sync.gcs.store import GcsObjectStore
+from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from pixaris_sync.model import RemoteObject
 from tests.support.scripted_gcs import (
     CONTENT,

@@ -9,8 +9,7 @@ import pytest
 from pixaris_sync.errors import SyncError
 from pixaris_sync.gcs.answers import encode_crc32c
 from pixaris_sync.gcs.bodies import HEAD_BYTES
-from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
-from pixaris_sync.gcs.store import GcsObjectStore
+from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from pixaris_sync.limits.bandwidth import (
     BYTES_PER_SECOND_MIN,
     CREDIT_SECONDS,
@@ -114,11 +113,12 @@ def upload_all(
         await store.upload_resumable("a", MemorySource(content), **options, session_uri=None, on_session=keep)
 
     async def go() -> None:
-        storage = store._connection._open()
-        await store._connection._session.close()  # type: ignore[union-attr]
+        connection = store._calls.connection
+        storage = connection._open()
+        await connection._session.close()  # type: ignore[union-attr]
         storage.session._session = transport  # type: ignore[assignment]
-        store._connection._session = transport  # type: ignore[assignment]
-        store._connection._token = None
+        connection._session = transport  # type: ignore[assignment]
+        connection._token = None
         async with anyio.create_task_group() as tasks:
             for size in sizes:
                 tasks.start_soon(upload, size)

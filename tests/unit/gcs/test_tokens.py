@@ -9,8 +9,7 @@ import pytest
 from aiohttp import web
 
 from pixaris_sync.errors import ConfigurationError, Failure
-from pixaris_sync.gcs.resumable import CHUNK_UNIT_BYTES
-from pixaris_sync.gcs.store import GcsObjectStore
+from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from tests.support.scripted_gcs import (
     CONTENT,
     ENVIRONMENT,

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixaris_sync.errors import LocalFileError
-from pixaris_sync.local.damaged_lines import Salvage, load_json, recover, split_damaged
+from pixaris_sync.local.damaged_lines import Salvage, recover, split_damaged
+from pixaris_sync.local.tracking_lines import load_json
 from pixaris_sync.model import JsonValue
 
 

@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixaris_sync.local.tracking_lines import (
-    LineReader,
-    RawLine,
-    Recovery,
-    Suspect,
-    candidate,
-    named_runs,
-    read_line,
-)
+from pixaris_sync.local.damaged_lines import Recovery, candidate, named_runs
+from pixaris_sync.local.tracking_lines import LineReader, RawLine, Suspect, read_line
 from pixaris_sync.model import DamagedLine, DatasetKey, TrackingRecord
 
 DATASET = DatasetKey("shop", "shoes")

@@ -12,7 +12,7 @@ from pixaris_sync.errors import Failure, LocalFileError
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.discovery import CLOCK_TICK_SECONDS, ScanDepth
-from pixaris_sync.pipeline.rounds import Rounds
+from pixaris_sync.pipeline.follower import Rounds
 
 pytestmark = pytest.mark.anyio
 

@@ -1,7 +1,7 @@
-"""Takes secrets out of texts that a service has written, before they become part of an error.
+"""What a text may show: no secret, and nothing that a terminal would obey.
 
-Services quote what they were sent. A text keeps what helps to understand it: names of tables, columns and
-permissions, also long ones.
+Services quote what they were sent. Of their texts, `scrub` keeps what helps to understand them: names of
+tables, columns and permissions, also long ones.
 """
 
 import re
@@ -10,7 +10,6 @@ from typing import Final
 MASK: Final = "[...]"
 #: Unbroken and this long, with capitals, small letters and digits: a key or token, not a name.
 _KEY_CHARACTERS_MIN: Final = 60
-_FIELDS: Final = "(?:access|refresh|id)_token|client_secret|private_key"
 #: PEM with or without its end, and its end alone (RFC 7468).
 _PEM: Final = (
     re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|$)", re.DOTALL),
@@ -36,6 +35,8 @@ _TOKENS: Final = (
 _ADDRESS: Final = re.compile(r"\b[a-z]{1,12}://[^\s\"'<>]*", re.IGNORECASE)
 _UNBROKEN: Final = re.compile(rf"[A-Za-z0-9+/=]{{{_KEY_CHARACTERS_MIN},}}")
 _OF_A_KEY: Final = (re.compile("[a-z]"), re.compile("[A-Z]"), re.compile("[0-9]"))
+#: Control characters, separators of lines, overrides of the direction of text, lone surrogates.
+_UNSHOWN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def scrub(text: str) -> str:
@@ -56,3 +57,26 @@ def _masked_with_query(address: re.Match[str]) -> str:
 
 def _masked_key(unbroken: re.Match[str]) -> str:
     return MASK if all(kind.search(unbroken.group()) for kind in _OF_A_KEY) else unbroken.group()
+
+
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can encode a string: it cannot where there are lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str) -> str:
+    r"""The string with each lone surrogate as a ``\uXXXX`` escape, so that it can be printed and stored."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def printable_line(text: str) -> str:
+    r"""The string as one line that a terminal and a log show and do not obey.
+
+    What would end the line, move the cursor, turn the direction of the text around or cannot be encoded
+    stands as an escape: ``\n``, ``\x1b``, ``\u202e``.
+    """
+    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)

@@ -1,10 +1,10 @@
-"""What is taken out of a service's texts, and what must stay."""
+"""What a text may show: no secret, nothing that a terminal would obey, and all of the rest."""
 
 import time
 
 import pytest
 
-from pixaris_sync.scrubbing import MASK, scrub
+from pixaris_sync.text import MASK, is_utf8, printable, printable_line, scrub
 from tests.support.secrets import (
     ACCESS_TOKEN,
     CLIENT_SECRET,
@@ -70,3 +70,24 @@ def test_a_long_text_takes_no_time() -> None:
     for piece in ("a", "aA", "-----BEGIN A", "a://", "a://b?", "1//", "eyJ", "Bearer "):
         scrub(piece * (200_000 // len(piece)))
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("naïve 図 🎨", "naïve 図 🎨"),
+        ("two\nlines\r\x85\u2028", r"two\nlines\r\x85\u2028"),
+        ("\x1b[2J", r"\x1b[2J"),
+        ("photo\u202egnp.exe", r"photo\u202egnp.exe"),
+        ("lone\udcff", r"lone\udcff"),
+    ],
+)
+def test_a_line_steers_no_terminal(text: str, shown: str) -> None:
+    """Goal: names of files forge no lines. Method: what ends a line or moves a cursor."""
+    assert printable_line(text) == shown
+
+
+def test_what_cannot_be_encoded_can_be_stored_all_the_same() -> None:
+    """Goal: a name of odd bytes breaks nothing. Method: with and without a lone surrogate."""
+    assert [is_utf8(text) for text in ("図\n", "lone\udcff")] == [True, False]
+    assert [printable(text) for text in ("図\n", "lone\udcff")] == ["図\n", r"lone\udcff"]

@@ -1,8 +1,9 @@
-"""What a command does not need is not imported, and what is imported costs no search for garbage."""
+"""What a command does not need is not imported; what it needs costs little memory and time."""
 
 import gc
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.imports import importing
+from pixaris_sync.footprint import importing, without
 
 #: What a pass that finds nothing new does without, and when it is needed.
 NEEDLESS = {
@@ -22,7 +23,7 @@ NEEDLESS = {
     "numpy": "to read whole tables",
     "pandas": "to read whole tables",
     "pixaris_sync.sandbox": "to try things out",
-    "pixaris_sync.gcs.store": "to ask the bucket",
+    "pixaris_sync.gcs.calls": "to ask the bucket",
     "pixaris_sync.verify": "to verify",
     "pixaris_sync.bigquery.calls": "to ask the dataset",
     "pixaris_sync.local.watch": "to follow",
@@ -121,3 +122,102 @@ def test_nothing_is_collected_while_modules_are_imported() -> None:
         assert gc.isenabled()
     finally:
         gc.unfreeze()
+
+
+DATASET_PROGRAM = """
+import sys
+import anyio
+from pixaris_sync.errors import SyncError
+from pixaris_sync.bigquery.sink import BigQueryRowSink
+
+async def ask():
+    sink = BigQueryRowSink(
+        "p.d", "p", emulator_host="127.0.0.1:9", timeout_seconds=1, threads_limit=1, frames={frames}
+    )
+    try:
+        await sink.check()
+    except SyncError as error:
+        print(error.failure)
+    await sink.close()
+
+anyio.run(ask)
+print("google.cloud.bigquery" in sys.modules, "pandas" in sys.modules, "pyarrow" in sys.modules)
+import pandas
+print(pandas.DataFrame([1]).size)
+"""
+
+
+@pytest.mark.parametrize("frames", [False, True])
+def test_pandas_is_imported_only_for_frames(*, frames: bool) -> None:
+    """Goal: a daemon of less memory and a quicker start.
+
+    Method: a process that asks a dataset where nobody answers; what it has imported then, and can import.
+    """
+    program = DATASET_PROGRAM.format(frames=frames)
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["transient", "True", str(frames), str(frames), "1"]
+
+
+def test_what_was_imported_stays() -> None:
+    """Goal: nobody loses a module. Method: hide one that is there and one that is not."""
+    with without("sys", "graphlib_of_nobody"):
+        assert sys.modules["sys"] is sys
+        with pytest.raises(ModuleNotFoundError):
+            __import__("graphlib_of_nobody")
+    assert "graphlib_of_nobody" not in sys.modules
+
+
+#: Threads that each hold some memory; then how many pools beside the main one there are. Each reserves
+#: 64 MiB of addresses, of which most may not be touched yet.
+POOLS_PROGRAM = """
+import sys, threading
+from pathlib import Path
+from pixaris_sync.footprint import limit_arenas
+
+if sys.argv[1] == "shared":
+    limit_arenas()
+held, rest = [], threading.Event()
+filled = threading.Barrier(5)
+
+def fill():
+    held.append([bytes(50_000) for _ in range(20)])
+    filled.wait()
+    rest.wait()
+
+threads = [threading.Thread(target=fill) for _ in range(4)]
+for thread in threads:
+    thread.start()
+filled.wait()
+pools = 0
+for line in Path("/proc/self/maps").read_text().splitlines():
+    addresses, access, *_ = line.split()
+    begin, end = (int(part, 16) for part in addresses.split("-"))
+    pools += access.startswith("---") and 48 * 2**20 < end - begin < 64 * 2**20
+print(pools)
+rest.set()
+"""
+
+
+def pools(how: str, **environment: str) -> int:
+    inherited = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"}
+    answer = subprocess.run(
+        [sys.executable, "-c", POOLS_PROGRAM, how],
+        env={**inherited, **environment},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(answer.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has pools")
+def test_threads_share_one_pool() -> None:
+    """Goal: what one thread frees another can use. Method: pools are counted, with and without."""
+    assert pools("shared") == 0
+    assert pools("apart") > 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has pools")
+def test_whoever_sets_the_number_of_pools_gets_it() -> None:
+    """Goal: the environment goes before. Method: glibc's own variable allows many."""
+    assert pools("shared", MALLOC_ARENA_MAX="8") > 0

@@ -1,0 +1,168 @@
+"""The requests to a bucket, one method each, through gcloud-aio-storage.
+
+Every method sends what it must and nothing else: an upload is one request, without a look before or after.
+Importing this module imports the client: `store` does so when the first request is due.
+
+Sources: the JSON API's reference for ``objects.insert``, ``objects.list``, ``objects.get`` and
+``buckets.get``.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from urllib.parse import quote
+
+from gcloud.aio.storage import Storage
+from yarl import URL
+
+from pixaris_sync.errors import Failure
+from pixaris_sync.gcs.answers import Refusal, compared, encode_crc32c, read_object, read_page
+from pixaris_sync.gcs.bodies import MULTIPART_HEAD_BYTES, multipart_body
+from pixaris_sync.gcs.connection import NO_TIME_LIMIT, Connection
+from pixaris_sync.gcs.resumable import ResumableUpload
+from pixaris_sync.model import RemoteObject
+from pixaris_sync.ports import ByteSource
+
+#: The service's largest page of a listing.
+LIST_PAGE_OBJECTS = 1000
+
+_OBJECT_FIELDS = "name,size,crc32c,generation"
+
+
+class GcsCalls:
+    """Requests to one bucket. Every method raises as the same one of `ObjectStore`.
+
+    Args:
+        connection: the way to the bucket.
+        chunk_bytes: size of a resumable upload's chunks.
+    """
+
+    def __init__(self, connection: Connection, chunk_bytes: int) -> None:
+        self.connection = connection
+        self._chunk_bytes = chunk_bytes
+
+    async def check(self) -> None:
+        """Look at the bucket's metadata; an account that may not is taken to be one that may write."""
+        operation, subject = "reach", f"bucket {self.connection.bucket}"
+
+        async def send(storage: Storage) -> Mapping[str, object]:
+            return await storage.get_bucket_metadata(
+                self.connection.bucket_in_path,
+                params={"fields": "name"},
+                timeout=NO_TIME_LIMIT,  # type: ignore[arg-type]  # handed on to the session, which takes it
+            )
+
+        answer = await self.connection.request(operation, subject, send)
+        if isinstance(answer, Refusal) and answer.failure is not Failure.PERMISSION:
+            raise answer.error(operation, subject, bucket=self.connection.bucket)
+
+    async def upload(
+        self, name: str, content: bytes, content_type: str, crc32c: int, if_generation: int
+    ) -> RemoteObject:
+        """Send metadata and content in one request."""
+        operation, subject = "upload", self.connection.subject(name)
+        checksum = encode_crc32c(crc32c)
+        # Where no object may be, as nearly always, the address is the same for all.
+        address = URL(
+            f"{self.connection.upload_url}?uploadType=multipart&ifGenerationMatch={if_generation}",
+            encoded=True,
+        )
+
+        # The client's own upload copies the content twice more, and quotes and parses the address each time.
+        async def send(storage: Storage) -> RemoteObject:
+            response = await storage.session.post(
+                address,  # type: ignore[arg-type]  # as in `stat`
+                headers=await self.connection.authorization(),
+                data=multipart_body(name, content, content_type, checksum),  # type: ignore[arg-type]
+                timeout=NO_TIME_LIMIT,
+                params=None,
+            )
+            return read_object(await response.json(encoding="utf-8", content_type=None))
+
+        await self.connection.next_object()
+        answer = await self.connection.request(
+            operation,
+            subject,
+            send,
+            writes=True,
+            checksum=checksum,
+            paced_bytes=len(content) + MULTIPART_HEAD_BYTES,
+        )
+        if isinstance(answer, Refusal):
+            raise answer.error(operation, subject, bucket=self.connection.bucket)
+        return compared(answer, crc32c, operation, subject)
+
+    async def upload_resumable(
+        self,
+        name: str,
+        source: ByteSource,
+        content_type: str,
+        crc32c: int,
+        if_generation: int,
+        session_uri: str | None,
+        on_session: Callable[[str], Awaitable[None]],
+    ) -> RemoteObject:
+        """Send metadata, then content in chunks."""
+        upload = ResumableUpload(
+            self.connection, name, source, content_type, crc32c, if_generation, self._chunk_bytes
+        )
+        await self.connection.next_object()
+        answer = await upload.run(session_uri, on_session)
+        return compared(answer, crc32c, "upload", self.connection.subject(name))
+
+    async def stat(self, name: str) -> RemoteObject | None:
+        """Ask for an object's metadata."""
+        operation, subject = "look up", self.connection.subject(name)
+
+        # The client would hand its address over as text, and text is quoted anew on the way: reserved
+        # characters such as the semicolon come out bare. An address that is marked as quoted stays.
+        address = URL(
+            f"{self.connection.bucket_url}/o/{quote(name, safe='')}?fields={_OBJECT_FIELDS}", encoded=True
+        )
+
+        async def send(storage: Storage) -> RemoteObject:
+            response = await storage.session.get(
+                address,  # type: ignore[arg-type]  # an address object is what the client makes of a text
+                headers=await self.connection.authorization(),
+                timeout=NO_TIME_LIMIT,
+            )
+            return read_object(await response.json(encoding="utf-8", content_type=None))
+
+        answer = await self.connection.request(operation, subject, send)
+        if not isinstance(answer, Refusal):
+            return answer
+        if answer.status == HTTPStatus.NOT_FOUND:
+            return None
+        raise answer.error(operation, subject, bucket=self.connection.bucket)
+
+    async def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+        """Ask for one page after another."""
+        operation, subject = "list", self.connection.subject(prefix)
+        params = {
+            "prefix": prefix,
+            "fields": f"items({_OBJECT_FIELDS}),nextPageToken",
+            "maxResults": str(LIST_PAGE_OBJECTS),
+        }
+
+        async def send(storage: Storage) -> tuple[tuple[RemoteObject, ...], str]:
+            return read_page(
+                await storage.list_objects(
+                    self.connection.bucket_in_path,
+                    params=dict(params),
+                    timeout=NO_TIME_LIMIT,  # type: ignore[arg-type]  # as in `check`
+                )
+            )
+
+        while True:
+            answer = await self.connection.request(operation, subject, send)
+            if isinstance(answer, Refusal):
+                raise answer.error(operation, subject, bucket=self.connection.bucket)
+            page, next_page = answer
+            if page:
+                yield page
+            if not next_page:
+                return
+            params["pageToken"] = next_page
+
+    async def close(self) -> None:
+        """Close the connections; a later request opens new ones."""
+        await self.connection.close()

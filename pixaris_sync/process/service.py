@@ -1,0 +1,141 @@
+"""The engine in a process: until it is done, or a signal ends it; while it follows, what keeps it awake."""
+
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.overview import WorkLeft
+from pixaris_sync.local.mounts import network_filesystem
+from pixaris_sync.pipeline.context import Mode
+from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.ports import Clock, ObjectStore, RowSink
+from pixaris_sync.process.quiet import Throttle
+from pixaris_sync.process.signals import Interruption, drain_on_signal
+from pixaris_sync.process.systemd import Notifier, tell_status
+from pixaris_sync.settings import Settings
+
+if TYPE_CHECKING:
+    from pixaris_sync.local.inotify import Doorbell
+    from pixaris_sync.local.watch import Changed
+
+log = logging.getLogger(__name__)
+
+Beside = Callable[[Engine], Coroutine[Any, Any, None]]
+
+
+async def run_engine(
+    settings: Settings,
+    mode: Mode,
+    ledger: Ledger,
+    store: ObjectStore,
+    sink: RowSink,
+    *,
+    clock: Clock,
+    throttle: Throttle,
+    beside: Beside | None = None,
+) -> tuple[WorkLeft | None, Interruption]:
+    """Run the engine until it is done, or until a signal ends it.
+
+    Args:
+        settings: where, and how much at once.
+        mode: which kind of pass.
+        ledger: an open ledger of an owned folder.
+        store: the bucket; it stays the caller's.
+        sink: the dataset; it stays the caller's.
+        clock: time.
+        throttle: what the engine holds to; its limits can be changed meanwhile.
+        beside: runs beside the engine and is cancelled at its end (progress).
+
+    Returns:
+        What is left (None where it was abandoned), and whether it was interrupted.
+    """
+    notifier, interruption = Notifier(), Interruption()
+    left: WorkLeft | None = None
+    engine = Engine(
+        settings=settings,
+        mode=mode,
+        ledger=ledger,
+        store=store,
+        sink=sink,
+        clock=clock,
+        jitter=random.Random(),  # noqa: S311 - jitter needs no secrecy
+        throttle_seconds=throttle.throttle_seconds,
+    )
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            await tasks.start(
+                partial(
+                    drain_on_signal,
+                    engine.drain,
+                    scope,
+                    interruption,
+                    drain_timeout_seconds=settings.drain_timeout_seconds,
+                    clock=clock,
+                    notifier=notifier,
+                )
+            )
+            await tasks.start(throttle.listen)
+            if mode.follow:
+                tasks.start_soon(_keep_following, engine, settings, clock, notifier)
+            if beside is not None:
+                tasks.start_soon(beside, engine)
+            left = await engine.run()
+        tasks.cancel_scope.cancel()
+    return left, interruption
+
+
+async def _keep_following(engine: Engine, settings: Settings, clock: Clock, notifier: Notifier) -> None:
+    from pixaris_sync.pipeline.follower import follow  # noqa: PLC0415 - a pass does without
+
+    await engine.started()
+    notifier.tell(READY="1", STATUS="catching up")
+    async with anyio.create_task_group() as tasks:
+        if notifier.listens:
+            tasks.start_soon(tell_status, notifier, clock, engine.describe, engine.stirs)
+        with _ledger_bell(settings) as bell:
+            await follow(
+                engine,
+                partial(_changes, settings),
+                clock=clock,
+                rescan_interval_seconds=settings.rescan_interval_seconds,
+                ledger_bell=bell,
+            )
+
+
+def _changes(settings: Settings) -> "AsyncIterator[Changed]":
+    """Begin to watch: by events, or by polling where other machines write without any."""
+    from pixaris_sync.local.watch import changes  # noqa: PLC0415 - a pass does without
+
+    folder = settings.local_results_folder
+    kind = network_filesystem(folder)
+    if kind is not None:
+        log.info("%s is on %s, which tells of no changes by other machines: it is polled", folder, kind)
+    return changes(
+        folder,
+        anyio.Event(),
+        polling=kind is not None,
+        tracking_file=settings.dataset_tracking_file_name,
+    )
+
+
+@contextmanager
+def _ledger_bell(settings: Settings) -> "Iterator[Doorbell | None]":
+    """What rings when the ledger is written; None where no event tells of that."""
+    from pixaris_sync.local.inotify import Doorbell  # noqa: PLC0415 - a pass does without
+
+    folder = settings.ledger_path.parent
+    bell: Doorbell | None = None
+    if network_filesystem(folder) is None:
+        with suppress(OSError):
+            bell = Doorbell([folder.resolve()])
+    try:
+        yield bell
+    finally:
+        if bell is not None:
+            bell.close()
