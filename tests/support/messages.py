@@ -1,4 +1,4 @@
-"""What the program can say to somebody whose runs are not synced: every cause and hint in its source."""
+"""What the program can say of what goes wrong: every cause, hint and warning in its source."""
 
 import ast
 import re
@@ -33,6 +33,7 @@ NO_MESSAGES = {
     r"(bytes|Bearer|multipart|application/json).*|\{.*": "a request",
     rf"[{VARIABLE},:; ()]*(and |line )?[{VARIABLE},:; ()]*( more| like it\))*": "empty",
     r"%\(asctime\)s.*": "the format of the log",
+    "no flag": "a mark of settings",
     r"\w+(, \w+)+|iif\(.*": "columns of a statement",
     r"command line|catching up|finishing what is in flight|only in the table|not the same": (
         "a part of another text"
@@ -57,9 +58,7 @@ _OPERATION = re.compile(
     r"upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
 )
 #: Calls whose texts are no messages: logs, and what settings and flags say of themselves.
-_OTHER_CALLS = re.compile(
-    r"(.*\.)?(debug|info|warning|error|Field|Option|Argument|execute|executemany|compile|sub)"
-)
+_OTHER_CALLS = re.compile(r"(.*\.)?(debug|info|Field|Option|Argument|execute|executemany|compile|sub)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,8 @@ def _skipped(node: ast.AST) -> Iterable[ast.AST]:
 
 def _text(node: ast.AST) -> str | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
+        # A line of the log is put together later.
+        return re.sub(r"%(s|d|g)", VARIABLE, node.value)
     if isinstance(node, ast.JoinedStr):
         parts = (part.value if isinstance(part, ast.Constant) else VARIABLE for part in node.values)
         return "".join(map(str, parts))
