@@ -80,7 +80,7 @@ upgrade: ## Lock the newest packages in .ci/lock, and set up .venv with them
 
 .PHONY: audit
 audit: $(STAMP)-release ## Ask whether a locked package has a known hole
-	@sh .ci/audit $(VENV)
+	@$(PY) .ci/audit.py $(ARGS)
 
 .PHONY: release
 release: $(STAMP)-release ## Build wheel, sdist and SBOM into dist, the same bytes each time
