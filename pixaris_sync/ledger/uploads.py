@@ -167,10 +167,10 @@ UPDATE files SET state = 'uploaded', since = ?, crc32c = ?, generation = ?, ours
 WHERE id = ? AND size = ? AND mtime_ns = ? AND inode = ?
 """
 #: For a file that changed on the way: the object is a version behind, and is what the newer one may replace.
-_CONFIRM_OLDER = f"""
-UPDATE files SET state = 'pending', since = ?1, crc32c = ?2, generation = ?3, ours = 1, looked = 1,
-    sent_crc32c = NULL, next_attempt_at = ?1 + {OBJECT_WRITE_SECONDS}
-WHERE id = ?4 AND NOT (size = ?5 AND mtime_ns = ?6 AND inode = ?7)
+_CONFIRM_OLDER = """
+UPDATE files SET state = 'pending', since = ?, crc32c = ?, generation = ?, ours = 1, looked = 1,
+    sent_crc32c = NULL, next_attempt_at = ?
+WHERE id = ? AND NOT (size = ? AND mtime_ns = ? AND inode = ?)
 """
 
 
@@ -182,7 +182,8 @@ def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> 
     ]
     confirmed = db.executemany(_CONFIRM, values).rowcount
     if confirmed < len(receipts):
-        db.executemany(_CONFIRM_OLDER, values)
+        again_at = now + OBJECT_WRITE_SECONDS
+        db.executemany(_CONFIRM_OLDER, [(*value[:3], again_at, *value[3:]) for value in values])
     for receipt in receipts:
         if receipt.was_there:
             db.execute(
