@@ -60,7 +60,7 @@ format: $(STAMP) ## Format the code and mend what can be mended by itself
 .PHONY: venv
 venv: $(STAMP) ## Set up .venv with this package, its development tools, emulators and Pixaris
 
-$(STAMP): pyproject.toml Makefile .ci/install $(wildcard .ci/lock/*.txt)
+$(STAMP): pyproject.toml Makefile .ci/install .ci/uv $(wildcard .ci/lock/*.txt)
 	@$(INSTALL) dev "$(PYTHON)"
 	@rm -f $(VENV)/.installed*
 	@touch $@
@@ -74,7 +74,7 @@ $(STAMP)-%: $(STAMP)
 upgrade: ## Lock the newest packages in .ci/lock, and set up .venv with them
 	@rm -rf build/upgrade
 	@sh .ci/install build/upgrade tools "$(PYTHON)"
-	@sh .ci/write-lock build/upgrade/bin/uv
+	@sh .ci/write-lock build/upgrade
 	@rm -rf build/upgrade
 	@$(MAKE) --no-print-directory venv
 

@@ -171,6 +171,10 @@ FAILURES = {
         "  cause: Failed to fetch: PLACE/simple/aiohttp/\n  cause: error sending request for url",
         "cannot install aiohttp into VENV: the package index cannot be reached",
     ),
+    "no trust": (
+        "  cause: Failed to fetch: PLACE/simple/aiohttp/\n  cause: invalid peer certificate: UnknownIssuer",
+        "cannot install aiohttp into VENV: the certificate of the package index is not trusted",
+    ),
     "no wheel": (
         "error: Failed to build `uvloop==0.23.0`\n  cause: The build backend returned an error",
         "cannot install uvloop==0.23.0 into VENV: there is nothing ready-made for Python",
