@@ -2,8 +2,7 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from _pytest.terminal import TerminalReporter
 
@@ -11,20 +10,10 @@ _PROPERTY = "proof"
 _WIDTH = 110
 
 
-class Tell(Protocol):
-    """Tells what a test has done for a proof: how many of what. Only the numbers of tests that pass count."""
-
-    def __call__(self, proof: str, counts: Mapping[str, int]) -> None:
-        """Add to a proof's numbers."""
-        ...
-
-
-class Record(Protocol):
-    """What pytest's fixture `record_property` is."""
-
-    def __call__(self, name: str, value: object) -> None:
-        """Attach a value to a test's report."""
-        ...
+#: What pytest's fixture `record_property` is: it attaches a value to a test's report.
+Record = Callable[[str, object], None]
+#: Adds to a proof's numbers what a test has done for it. Only the numbers of tests that pass count.
+Tell = Callable[[str, Mapping[str, int]], None]
 
 
 def telling(record: Record) -> Tell:
