@@ -4,7 +4,7 @@ import logging
 import random
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,6 @@ from pixaris_sync.rules.names import printable_line
 from pixaris_sync.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from pixaris_sync.local.inotify import Doorbell
     from pixaris_sync.local.watch import Changed
 
 log = logging.getLogger(__name__)
@@ -258,28 +257,9 @@ async def _keep_following(engine: Engine, settings: Settings, clock: SystemClock
     async with anyio.create_task_group() as tasks:
         if notifier.listens:
             tasks.start_soon(tell_status, notifier, clock, engine.describe, engine.stirs)
-        with _ledger_bell(settings) as bell:
-            await follow(
-                engine,
-                partial(_changes, settings),
-                clock=clock,
-                rescan_interval_seconds=settings.rescan_interval_seconds,
-                ledger_bell=bell,
-            )
-
-
-@contextmanager
-def _ledger_bell(settings: Settings) -> "Iterator[Doorbell | None]":
-    """What rings when the ledger is written; None where no event tells of that."""
-    from pixaris_sync.local.inotify import Doorbell
-
-    folder = settings.ledger_path.parent
-    bell: Doorbell | None = None
-    if network_filesystem(folder) is None:
-        with suppress(OSError):
-            bell = Doorbell([folder.resolve()])
-    try:
-        yield bell
-    finally:
-        if bell is not None:
-            bell.close()
+        await follow(
+            engine,
+            partial(_changes, settings),
+            clock=clock,
+            rescan_interval_seconds=settings.rescan_interval_seconds,
+        )
