@@ -8,7 +8,6 @@ import pytest
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.intake import KnownDataset
-from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.retry import retry_runs
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.local.watch import Changed
@@ -22,39 +21,15 @@ Changes = Callable[[], AsyncIterator[Changed]]
 HOUR_SECONDS = 3600.0
 
 
-class Bell:
-    """Rings when the test says so."""
-
-    def __init__(self) -> None:
-        self._rung = anyio.Event()
-
-    async def wait(self) -> None:
-        await self._rung.wait()
-
-    def hush(self) -> None:
-        self._rung = anyio.Event()
-
-    def ring(self) -> None:
-        self._rung.set()
-
-
-def watch(
-    machine: Machine, changes: Changes, script: Callable[[], Awaitable[None]], bell: Bell | None = None
-) -> None:
-    """Let an engine follow what `changes` tells of, until `script` ends; `bell` is the ledger's."""
+def watch(machine: Machine, changes: Changes, script: Callable[[], Awaitable[None]]) -> None:
+    """Let an engine follow what `changes` tells of, until `script` ends."""
 
     async def beside(engine: Engine) -> None:
         async with anyio.create_task_group() as tasks:
 
             async def keep_awake() -> None:
                 interval = machine.settings.rescan_interval_seconds
-                await follow(
-                    engine,
-                    changes,
-                    clock=machine.clock,
-                    rescan_interval_seconds=interval,
-                    ledger_bell=bell,
-                )
+                await follow(engine, changes, clock=machine.clock, rescan_interval_seconds=interval)
 
             tasks.start_soon(keep_awake)
             await script()
@@ -245,34 +220,6 @@ def test_retry_beside_the_daemon_is_noticed(machine: Machine) -> None:
         assert len(machine.sink.visible_rows(run.table)) == 1
 
     watch(machine, silence, script)
-    machine.check_everything_arrived()
-
-
-def test_the_ledger_is_asked_when_it_was_written(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: no polling, and `retry` is noticed all the same.
-
-    Method: questions to the ledger whether others wrote to it are counted in an idle hour; then a file that
-    was refused is released by another process, and the bell rings.
-    """
-    asked: Counter[str] = Counter()
-    monkeypatch.setattr(Journal, "changes_of_others", counting(asked, Journal.changes_of_others, "asked"))
-    bell = Bell()
-    run = machine.local.store(images=1)
-    machine.store.fail_next("upload", SyncError("upload", "o", "403", failure=Failure.PERMISSION))
-
-    async def script() -> None:
-        await machine.clock.sleep(HOUR_SECONDS)
-        assert asked["asked"] == 1
-        with machine.ledger() as ledger:
-            assert ledger.write(lambda db: retry_runs(db, machine.clock.now(), None)) == 1
-        bell.ring()
-        await machine.clock.sleep(5)
-        assert len(machine.sink.visible_rows(run.table)) == 1
-        bell.ring()
-        await machine.clock.sleep(HOUR_SECONDS)
-        assert asked["asked"] == 3
-
-    watch(machine, silence, script, bell)
     machine.check_everything_arrived()
 
 
