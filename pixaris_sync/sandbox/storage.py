@@ -87,6 +87,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    # As many connections may come at once as a pass opens: the listener of the library takes five.
+    request_queue_size = 1024
 
     def __init__(self, address: tuple[str, int], storage: Storage) -> None:
         super().__init__(address, RequestHandler)
