@@ -137,7 +137,7 @@ def backfill(
 @app.command()
 @with_settings(tuning=False)
 def status(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
-    """Show the state of everything, by the ledger; also while `watch` runs."""
+    """Show where everything stands, by the ledger; also while the daemon runs."""
     with importing():
         from pixaris_sync.cli.inspect import show_status
 
