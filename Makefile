@@ -8,14 +8,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # Named after the folder: a checkout that was moved is installed anew, its editable install would be stale.
 STAMP := $(VENV)/.installed-$(shell pwd -P | cksum | cut -d' ' -f1)
-# Benchmarks need some more, which nothing else should wait for.
-BENCH_STAMP := $(STAMP)-bench
-CONSTRAINTS := .ci/constraints.txt
-
-# Pixaris declares Python 3.12, but its handlers run on 3.11; of what it declares, they need gradio alone.
-PIXARIS := 'pixaris==0.11.4'
-PACKAGES := --editable '.[sandbox]' --group dev 'gradio>=6.9,<7'
-PIP := $(PY) -m pip --disable-pip-version-check --quiet
+INSTALL := sh .ci/install $(VENV)
 
 ARGS ?=
 
@@ -29,11 +22,11 @@ demo: $(STAMP) ## The whole journey on local emulators: real Pixaris writes runs
 	@$(PY) -m pixaris_sync demo $(ARGS)
 
 .PHONY: test
-test: $(STAMP) ## Run the tests, with fewer histories than CI; ARGS='-k schema' goes to pytest
+test: $(STAMP) ## Run the tests, with fewer scenarios than CI; ARGS='-k schema' goes to pytest
 	@$(PY) -m pytest $(ARGS)
 
 .PHONY: simulate
-simulate: $(STAMP) ## Simulated histories with ever new seeds, until Ctrl+C; ARGS='--first SEED'
+simulate: $(STAMP) ## Simulated scenarios with ever new seeds, until Ctrl+C; ARGS='--first SEED'
 	@$(PY) -m tests.engine.simulate $(ARGS)
 
 .PHONY: fuzz
@@ -46,11 +39,11 @@ kills: $(STAMP) ## Kill the real process at PIXARIS_SYNC_KILLS instants (default
 	    PIXARIS_SYNC_CRASH_SEED="$${PIXARIS_SYNC_CRASH_SEED:-$$(date +%s)}" $(PY) -m pytest tests/crash $(ARGS)
 
 .PHONY: bench
-bench: $(BENCH_STAMP) ## Measure pixaris-sync and what else could be used, side by side; ARGS='--help' tells more
+bench: $(STAMP)-bench ## Measure pixaris-sync and what else could be used, side by side; ARGS='--help' tells more
 	@$(PY) -m tests.benchmarks $(ARGS)
 
 .PHONY: flame
-flame: $(BENCH_STAMP) ## Profile a backfill of benchmark sets A and C into build/flame
+flame: $(STAMP)-bench ## Profile a backfill of benchmark sets A and C into build/flame
 	@$(PY) -m tests.benchmarks flame $(ARGS)
 
 .PHONY: lint
@@ -64,32 +57,38 @@ format: $(STAMP) ## Format the code and mend what can be mended by itself
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
 
+.PHONY: docs
+docs: $(STAMP) ## Write what the documents have from the code: settings, exit codes, commands, states
+	@$(PY) -m tests.support.documents
+
 .PHONY: venv
 venv: $(STAMP) ## Set up .venv with this package, its development tools, emulators and Pixaris
 
-$(STAMP): pyproject.toml Makefile $(CONSTRAINTS)
-	@command -v "$(PY)" >/dev/null || { \
-	    python=$$(sh .ci/find-python "$(PYTHON)") && \
-	    echo "making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV); }
-	@echo "installing packages into $(VENV) (once; this takes a minute or two)"
-	@$(PIP) install --upgrade 'pip>=25.1' --constraint $(CONSTRAINTS)
-	@$(PIP) install $(PACKAGES) --constraint $(CONSTRAINTS)
-	@$(PIP) install --no-deps --ignore-requires-python $(PIXARIS)
+$(STAMP): pyproject.toml Makefile .ci/install .ci/uv $(wildcard .ci/lock/*.txt)
+	@$(INSTALL) dev "$(PYTHON)"
 	@rm -f $(VENV)/.installed*
 	@touch $@
 
-$(BENCH_STAMP): $(STAMP)
-	@$(PIP) install --group bench --constraint $(CONSTRAINTS)
+# Some targets need more, which nothing else should wait for.
+$(STAMP)-%: $(STAMP)
+	@$(INSTALL) $*
 	@touch $@
 
 .PHONY: upgrade
-upgrade: clean ## Set up .venv with the newest packages and pin them in .ci/constraints.txt
-	@printf '' > $(CONSTRAINTS)
+upgrade: ## Lock the newest packages in .ci/lock, and set up .venv with them
+	@rm -rf build/upgrade
+	@sh .ci/install build/upgrade tools "$(PYTHON)"
+	@sh .ci/write-lock build/upgrade
+	@rm -rf build/upgrade
 	@$(MAKE) --no-print-directory venv
-	@$(PIP) install --group bench
-	@sh .ci/pin "$(PY)" > $(CONSTRAINTS).new
-	@mv $(CONSTRAINTS).new $(CONSTRAINTS)
-	@touch $(STAMP) $(BENCH_STAMP)
+
+.PHONY: audit
+audit: $(STAMP)-release ## Ask whether a locked package has a known hole
+	@$(PY) .ci/audit.py $(ARGS)
+
+.PHONY: release
+release: $(STAMP)-release ## Build wheel, sdist and SBOM into dist, the same bytes each time
+	@sh .ci/release $(VENV)
 
 .PHONY: clean
 clean: ## Remove what the other targets made

@@ -5,10 +5,10 @@ Every state enum's values are persisted in the ledger and never reused for anoth
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 #: What ``json.loads`` can return.
 JsonValue = Any
@@ -242,19 +242,16 @@ class Tail:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class MappedRecord:
-    """A tracking record as the cloud will hold it.
+class RecordFiles(NamedTuple):
+    """The files of a run that a tracking record names.
 
     Attributes:
-        cells: what the row says, in column order for a new table.
-        saved_files: run-relative names (``<key>.png`` or ``<key>.json``) of args saved as files.
-        inline_files: run-relative name to content, for dict metrics that stand inline in the record.
+        saved: run-relative names (``<key>.png`` or ``<key>.json``) of args saved as files.
+        inline: run-relative name to content, for dict metrics that stand inline in the record.
     """
 
-    cells: tuple[Cell, ...]
-    saved_files: tuple[str, ...] = ()
-    inline_files: Mapping[str, bytes] = field(default_factory=dict)
+    saved: tuple[str, ...]
+    inline: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)

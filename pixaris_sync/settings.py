@@ -329,7 +329,7 @@ def _from_file(path: Path) -> dict[str, Any]:
                 operation,
                 str(path),
                 f"unknown key {key!r} under {SECTION}:",
-                hint="the README's settings table lists the keys",
+                hint="deploy/settings.md of the repository lists the keys",
             )
         found[key] = value
     return found
@@ -356,5 +356,5 @@ def explain(error: ValidationError, origin: Mapping[str, str]) -> ConfigurationE
         "use setting",
         key,
         f"{first['msg']} (got {first['input']!r} from {origin.get(key, 'the defaults')})",
-        hint="the README's settings table lists keys, units and bounds",
+        hint="deploy/settings.md of the repository lists keys, units and bounds",
     )

@@ -7,7 +7,7 @@ import pandas  # noqa: F401, ICN001 - Google's client finds it at its first impo
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from tests.support import proofs
+from tests.support import proof_summary
 from tests.support.secrets import secrets_in, secrets_in_ledgers
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def tell(record_property: proofs.Record) -> proofs.Tell:
+def tell(record_property: proof_summary.Record) -> proof_summary.Tell:
     """Tell what a test has done for a proof."""
-    return proofs.telling(record_property)
+    return proof_summary.telling(record_property)
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
-    proofs.summarise(terminalreporter)
+    proof_summary.summarise(terminalreporter)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,1 +1,6 @@
-"""The row sink on BigQuery."""
+"""The row sink on BigQuery.
+
+* `sink` is the port that the engine sees: asynchronous, bounded, with a time limit for every call.
+* `calls` makes the requests, one blocking method each; `errors` translates what Google's client raises.
+* `sql` and `wire` are pure: statements and names of types, rows as they travel and refusals as they return.
+"""

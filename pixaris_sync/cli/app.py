@@ -11,6 +11,7 @@ import typer
 
 from pixaris_sync import __version__
 from pixaris_sync.cli.exits import Exit, exit_of
+from pixaris_sync.cli.help import PlainCommand
 from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
 from pixaris_sync.errors import SyncError
 from pixaris_sync.footprint import importing
@@ -21,19 +22,24 @@ app = typer.Typer(
     help="Carries Pixaris runs from local_results/ to Google Cloud Storage and BigQuery, exactly once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    # Plain: see `cli.help`.
+    rich_markup_mode=None,
 )
 
-ProjectOption = Annotated[str | None, typer.Option(help="Only this Pixaris project.")]
-DatasetOption = Annotated[str | None, typer.Option(help="Only this Pixaris dataset.")]
+ProjectOption = Annotated[str | None, typer.Option(help="Only this Pixaris project.", metavar="NAME")]
+DatasetOption = Annotated[str | None, typer.Option(help="Only this Pixaris dataset.", metavar="NAME")]
 DATE_FORMATS = ["%Y-%m-%d"]
 SinceOption = Annotated[
-    datetime | None, typer.Option(formats=DATE_FORMATS, help="Only runs stored on or after this date.")
+    datetime | None,
+    typer.Option(formats=DATE_FORMATS, help="Only runs stored on or after this date.", metavar="YYYY-MM-DD"),
 ]
 UntilOption = Annotated[
-    datetime | None, typer.Option(formats=DATE_FORMATS, help="Only runs stored before this date.")
+    datetime | None,
+    typer.Option(formats=DATE_FORMATS, help="Only runs stored before this date.", metavar="YYYY-MM-DD"),
 ]
-PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+PortOption = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.", metavar="PORT")
+]
 FullOption = Annotated[
     bool, typer.Option("--full", help="Look at every file again, not only at changed folders.")
 ]
@@ -82,13 +88,13 @@ def _root(
     del version
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 @with_settings(tuning=True)
 def watch(*, config: ConfigOption = None, flags: dict[str, Any]) -> None:
-    """Catch up with everything, then follow: a run shows in the cloud within a moment of being stored.
+    """Catch up with everything, then follow the folder.
 
-    SIGTERM or Ctrl+C finishes what is in flight within --drain-timeout-seconds and exits 0; a second signal
-    ends it at once.
+    A run shows in the cloud within a moment of being stored. SIGTERM or Ctrl+C finishes what is in flight
+    within --drain-timeout-seconds and exits 0; a second signal ends it at once.
     """
     with importing():
         from pixaris_sync.cli.passes import run_watch
@@ -96,7 +102,7 @@ def watch(*, config: ConfigOption = None, flags: dict[str, Any]) -> None:
     sys.exit(run_watch(flags, config))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 @with_settings(tuning=True)
 def sync(
     *, full: FullOption = False, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]
@@ -109,7 +115,7 @@ def sync(
     sys.exit(run_pass("sync", Mode(full=full), flags, config, as_json=json))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 @with_settings(tuning=True)
 def backfill(
     *,
@@ -134,22 +140,25 @@ def backfill(
     sys.exit(run_pass("backfill", mode, flags, config, as_json=json))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 @with_settings(tuning=False)
 def status(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
-    """Show where everything stands, by the ledger; also while the daemon runs."""
+    """Show the state of runs, files and rows, by the ledger.
+
+    It asks no service and disturbs no process that runs.
+    """
     with importing():
         from pixaris_sync.cli.inspect import show_status
 
     sys.exit(show_status(flags, config, as_json=json))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 @with_settings(tuning=False)
 def verify(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
     """Compare the local folder, the ledger and the cloud.
 
-    One line a difference: - missing remotely, + only remote, * differs, ! error.
+    One line a difference: - missing remotely, + only remote, * differs, ! could not be compared.
     """
     with importing():
         from pixaris_sync.cli.inspect import run_verify
@@ -157,11 +166,12 @@ def verify(*, json: JsonOption = False, config: ConfigOption = None, flags: dict
     sys.exit(run_verify(flags, config, as_json=json))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 @with_settings(tuning=False)
 def retry(
     runs: Annotated[
-        list[str] | None, typer.Argument(help="Runs, as project/dataset/run or as their run name.")
+        list[str] | None,
+        typer.Argument(help="Runs, as project/dataset/run or as their run name.", metavar="RUN"),
     ] = None,
     *,
     all_runs: Annotated[bool, typer.Option("--all", help="All quarantined runs.")] = False,
@@ -176,7 +186,7 @@ def retry(
     sys.exit(retry(runs or [], flags, config, all_runs=all_runs, as_json=json))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 @with_settings(tuning=False)
 def limit(
     *,
@@ -190,9 +200,10 @@ def limit(
     config: ConfigOption = None,
     flags: dict[str, Any],
 ) -> None:
-    """Change the limits of the process that works on the folder; show what it holds to.
+    """Change or show the limits of the process that is at work.
 
-    A limit set here lasts as long as that process; one that is not given stays as it is.
+    Without flags it shows what that process holds to. A limit set here lasts as long as that process; one
+    that is not given stays as it is.
     """
     with importing():
         from pixaris_sync.cli.limit import change_limits
@@ -201,25 +212,36 @@ def limit(
     sys.exit(change_limits(wishes, flags, config, as_json=json))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def sandbox(
     *,
-    data_dir: Annotated[Path | None, typer.Option(help="Keep the data in this folder.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Keep the data in this folder.", metavar="PATH")
+    ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.", metavar="ADDRESS")
     ] = "127.0.0.1",
     storage_port: PortOption = 0,
     bigquery_port: PortOption = 0,
 ) -> None:
-    """Start local GCS and BigQuery emulators, and print how to point Pixaris and pixaris-sync at them."""
+    """Start local emulators of GCS and BigQuery.
+
+    Prints how to point Pixaris and pixaris-sync at them.
+    """
     from pixaris_sync.cli.sandbox import run_sandbox
 
     sys.exit(run_sandbox(data_dir, host=host, storage_port=storage_port, bigquery_port=bigquery_port))
 
 
-@app.command()
-def demo(*, runs: Annotated[int, typer.Option(min=1, max=100, help="How many runs to store.")] = 5) -> None:
-    """Show the whole journey on a fresh sandbox: real Pixaris writes runs here and reads them back there."""
+@app.command(cls=PlainCommand)
+def demo(
+    *,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="How many runs to store.", metavar="COUNT")] = 5,
+) -> None:
+    """Show the whole journey on a fresh sandbox.
+
+    The real Pixaris stores runs here and reads them back there.
+    """
     from pixaris_sync.cli.sandbox import run_demo_command
 
     sys.exit(run_demo_command(runs))

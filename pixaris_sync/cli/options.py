@@ -31,7 +31,10 @@ ALIASES = {
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(help="Pixaris' config.yaml; our keys may stand in it under pixaris_sync:."),
+    typer.Option(
+        help="Pixaris' config.yaml. Settings may stand in it under pixaris_sync:, with or without a flag.",
+        metavar="PATH",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable output on stdout.")]
 
@@ -41,16 +44,27 @@ def has_flag(key: str) -> bool:
     return NO_FLAG not in Settings.model_fields[key].metadata
 
 
+def shown_default(key: str) -> str:
+    """What holds where a setting is given nowhere, as help shows it."""
+    field = Settings.model_fields[key]
+    if field.is_required():
+        return "[required]"
+    if isinstance(field.default, bool):
+        return f"[default: {'on' if field.default else 'off'}]"
+    if isinstance(field.default, float):
+        return f"[default: {field.default:g}]"
+    return f"[default: {'none' if field.default is None else field.default}]"
+
+
 @cache
 def _flag(key: str) -> inspect.Parameter:
     field = Settings.model_fields[key]
     is_switch = field.annotation is bool
     name = key.replace("_", "-")
-    default = "" if field.is_required() or field.default is None else f" [default: {field.default}]"
     option = typer.Option(
         f"--{name}/--no-{name}" if is_switch else f"--{name}",
         *ALIASES.get(key, ()),
-        help=f"{field.description}{default}",
+        help=f"{field.description} {shown_default(key)}",
         show_default=False,
         metavar=None if is_switch else "VALUE",
         rich_help_panel="Where" if key in WHERE else "Tuning",

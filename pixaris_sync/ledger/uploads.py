@@ -193,9 +193,9 @@ WHERE id = ? AND {_SAME_VERSION}
 """
 #: For a file that changed on the way: the object is a version behind, and is what the newer one may replace.
 _CONFIRM_OLDER = f"""
-UPDATE files SET state = 'pending', since = ?1, crc32c = ?2, generation = ?3, ours = 1, taken = 0,
-    sent_crc32c = NULL, next_attempt_at = ?1 + {OBJECT_WRITE_SECONDS}
-WHERE id = ?4 AND NOT (size = ?5 AND mtime_ns = ?6 AND inode = ?7 AND content_crc32c IS ?8)
+UPDATE files SET state = 'pending', since = ?, crc32c = ?, generation = ?, ours = 1, taken = 0,
+    sent_crc32c = NULL, next_attempt_at = ?
+WHERE id = ? AND NOT ({_SAME_VERSION})
 """
 
 
@@ -207,7 +207,8 @@ def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> 
     ]
     confirmed = db.executemany(_CONFIRM, values).rowcount
     if confirmed < len(receipts):
-        db.executemany(_CONFIRM_OLDER, values)
+        again_at = now + OBJECT_WRITE_SECONDS
+        db.executemany(_CONFIRM_OLDER, [(*value[:3], again_at, *value[3:]) for value in values])
     for receipt in receipts:
         if receipt.was_there:
             db.execute(

@@ -1,1 +1,7 @@
-"""How much at once, how fast, and when again. Time is passed in."""
+"""How much at once, how fast, and when again. Time is passed in.
+
+* `gates` bounds what happens at once: bytes in memory, and pauses of a destination in trouble.
+* `concurrency` finds how many uploads at once pay.
+* `bandwidth` and `cpu` hold to rates: bytes and objects a second, time of the processor.
+* `backoff` says when to try again.
+"""

@@ -1,1 +1,11 @@
-"""The results folder on this machine: listed, tailed, watched, read; never changed."""
+"""The results folder on this machine: listed, read on, watched; never changed.
+
+* `results_folder` is the whole of it as the engine sees it, `run_folder` one run in it.
+* `safe_open` opens whatever is opened below it, and never leaves it.
+* `tracking_file` reads a tracking file on from where it stopped; `tracking_lines` makes records of its bytes,
+  and `damaged_lines` says what can be read of a damaged one.
+* `contents` reads files of runs, `images` tells whether an image is whole.
+* `watch` says "look again at this dataset". Below it are `watch_events`, which asks watchfiles, and
+  `inotify`, which sleeps until the kernel tells of a change; `mounts` knows the folders where the kernel
+  tells of none.
+"""

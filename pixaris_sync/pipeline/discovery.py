@@ -33,8 +33,8 @@ from pixaris_sync.model import DatasetKey, FileVersion, FoundFile, Problem, RunK
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.rules.contract import (
     check_dataset_names,
+    files_of,
     listing_hazard,
-    map_record,
     table_collisions,
     table_id,
 )
@@ -160,13 +160,13 @@ class Discovery:
         problem: Problem | None = None
         for record in records:
             try:
-                mapped = map_record(record, self._context.destination)
+                files = files_of(record)
             except SyncError as error:
                 problem = problem_of(error)
                 found.append(FoundRecord(record))
                 continue
-            saved.extend(mapped.saved_files)
-            inline = tuple(_inline_file(path, content) for path, content in mapped.inline_files.items())
+            saved.extend(files.saved)
+            inline = tuple(_inline_file(path, content) for path, content in files.inline.items())
             found.append(FoundRecord(record, inline))
         return self._inspect(run, saved, records=tuple(found), problem=problem)
 
@@ -237,7 +237,7 @@ class Discovery:
             for line, payload in records:
                 record = TrackingRecord(key, json.loads(payload), "", line)
                 try:
-                    args.extend(map_record(record, context.destination).saved_files)
+                    args.extend(files_of(record).saved)
                 except LocalFileError as error:
                     # It was refused when it was taken in, and still is.
                     log.debug("%s", error)

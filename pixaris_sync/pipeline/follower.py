@@ -14,7 +14,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import anyio
 from anyio import to_thread
@@ -30,22 +29,12 @@ from pixaris_sync.ports import Clock
 
 log = logging.getLogger(__name__)
 
-#: How often the ledger is asked, at most, whether another process (``retry``) has changed it.
+#: How often the ledger is asked whether another process (``retry``) has changed it.
 LEDGER_POLL_SECONDS = 1.0
 #: Without events everything is looked at this often.
 POLL_SECONDS = 2.0
 #: How often the folders of synced runs are looked at too.
 EVERYTHING_SECONDS = 3600.0
-
-
-class Bell(Protocol):
-    """What `local.inotify.Doorbell` promises."""
-
-    async def wait(self) -> None:
-        """Return once something has happened since the last `hush`."""
-
-    def hush(self) -> None:
-        """Forget what has happened so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +98,6 @@ async def follow(
     *,
     clock: Clock,
     rescan_interval_seconds: float,
-    ledger_bell: Bell | None = None,
 ) -> None:
     """Keep `engine` awake until cancelled.
 
@@ -118,12 +106,11 @@ async def follow(
         changes: begins to watch; yields where to look again.
         clock: time.
         rescan_interval_seconds: how often to make a round, events or not.
-        ledger_bell: rings when the ledger's files are written, by whomever; None: it is asked all the time.
     """
     rounds = Rounds(engine)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_rescan, engine, rounds, clock, rescan_interval_seconds)
-        tasks.start_soon(_watch_ledger, engine, clock, ledger_bell)
+        tasks.start_soon(_watch_ledger, engine, clock)
         try:
             async for changed in changes():
                 if changed.everything:
@@ -154,16 +141,11 @@ async def _look(look: Callable[[], Awaitable[None]]) -> None:
         log.warning("%s", error)
 
 
-async def _watch_ledger(engine: Engine, clock: Clock, bell: Bell | None) -> None:
+async def _watch_ledger(engine: Engine, clock: Clock) -> None:
     journal = engine.context.journal
     seen = await journal.changes_of_others()
     while True:
-        if bell is not None:
-            await bell.wait()
-        # It is written often while there is work, mostly by this process.
         await clock.sleep(LEDGER_POLL_SECONDS)
-        if bell is not None:
-            bell.hush()
         try:
             now = await journal.changes_of_others()
         except LedgerError as error:

@@ -180,7 +180,7 @@ class UploadLane:
             self._settle_one(None)
             return
         outcome, begun = Outcome.FAILED, context.clock.elapsed()
-        concurrency.started(begun)
+        concurrency.started()
         try:
             remote, was_there = await carry(context, task, ready.read)
         except SyncError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pixaris_sync.ledger.rows import PendingRow
 from pixaris_sync.model import Cell, DatasetKey, Destination, JsonValue, OutgoingRow, RunKey, TrackingRecord
-from pixaris_sync.rules.contract import RUN_NAME_KEY, map_record
+from pixaris_sync.rules.contract import RUN_NAME_KEY, cells_of
 from pixaris_sync.rules.readback import same_record
 
 #: What a row takes in a request beside its cells, at most.
@@ -39,11 +39,11 @@ def map_row(row: PendingRow, destination: Destination, dataset: DatasetKey | Non
     """Map a record to its row; as a record of another `dataset`, if one is given.
 
     Raises:
-        LocalFileError: a value cannot be carried; see `contract.map_record`.
+        LocalFileError: a value cannot be carried; see `contract.cells_of`.
     """
     run = RunKey(dataset.project, dataset.dataset, row.run.run) if dataset else row.run
     record = TrackingRecord(run, json.loads(row.payload), row.digest, row.line)
-    return MappedRow(row, map_record(record, destination).cells)
+    return MappedRow(row, cells_of(record, destination))
 
 
 def job_id(destination: Destination, table: str, row_ids: Sequence[str], sends: int) -> str:

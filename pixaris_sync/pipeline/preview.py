@@ -57,9 +57,9 @@ from pixaris_sync.pipeline.adoption import Adoption
 from pixaris_sync.pipeline.context import Context, Mode, problem_of
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery
-from pixaris_sync.pipeline.uploads import object_conflict
+from pixaris_sync.pipeline.uploads import occupant_of
 from pixaris_sync.ports import ObjectStore, RowSink
-from pixaris_sync.rules.contract import check_object_name, map_record, object_name
+from pixaris_sync.rules.contract import cells_of, check_object_name, object_name
 from pixaris_sync.rules.planner import ReadBack
 from pixaris_sync.rules.schema import BatchPlan, plan_batch
 from pixaris_sync.settings import Settings
@@ -204,14 +204,10 @@ class _Preview:
         fresh = RemoteObject(name, task.version.size, 0, 1)
         try:
             check_object_name(name)
-            there = await self._object_of(task, name)
-            if there is None:
-                return _Foreseen(task, fresh)
-            known = there.generation == task.generation
-            if await self._checksum(task) == there.crc32c:
-                return _Foreseen(task, there, sent=False, was_there=known and not task.ours)
-            if not (known and task.ours):
-                raise object_conflict(name)
+            there = await occupant_of(self._context, task, name)
+            if there.generation and there.holds(await self._checksum(task), name):
+                found = RemoteObject(name, task.version.size, there.crc32c or 0, there.generation)
+                return _Foreseen(task, found, sent=False, was_there=there.was_there)
         except LocalFileError as error:
             # A file that is being written is taken in again before it is sent.
             return _Foreseen(task, fresh, error=None if error.failure.retryable else error)
@@ -220,13 +216,6 @@ class _Preview:
                 raise
             return _Foreseen(task, fresh, error=error)
         return _Foreseen(task, fresh)
-
-    async def _object_of(self, task: UploadTask, name: str) -> RemoteObject | None:
-        if task.in_doubt:
-            return await self._context.store.stat(name)
-        if not task.generation or task.crc32c is None:
-            return None
-        return RemoteObject(name, task.version.size, task.crc32c, task.generation)
 
     async def _checksum(self, task: UploadTask) -> int:
         if task.content is not None:
@@ -299,7 +288,7 @@ class _Preview:
         for row in rows:
             record = TrackingRecord(row.run, json.loads(row.payload), row.digest, row.line)
             try:
-                batch.append((str(row.id), map_record(record, context.destination).cells))
+                batch.append((str(row.id), cells_of(record, context.destination)))
                 sent.append(row)
             except SyncError as error:
                 await context.apply(quarantine_rows, context.now(), [row], problem_of(error))

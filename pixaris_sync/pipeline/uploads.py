@@ -62,34 +62,68 @@ async def carry(
     """
     name = object_name(task.run, task.path)
     body = _Body(read.crc32c, read.data) if isinstance(read, Content) else await _body(context, task, read)
-    generation, known_crc32c, ours = task.generation, task.crc32c, task.ours
-    if task.in_doubt:
-        found = await context.store.stat(name)
-        generation, known_crc32c = (found.generation, found.crc32c) if found else (0, None)
-        # The object that this file had before, or what the upload in doubt made.
-        ours = (ours and generation == task.generation) or (
-            known_crc32c is not None and known_crc32c == task.sent_crc32c
-        )
-    if generation and known_crc32c == body.crc32c:
-        known = RemoteObject(name, task.version.size, body.crc32c, generation)
-        # Our own interrupted upload is no sign that anybody else delivered this run; an object that was there
-        # before it is.
-        return known, generation == task.generation and not ours
-    if generation and not ours:
-        raise object_conflict(name)
+    there = await occupant_of(context, task, name)
+    if there.generation and there.holds(body.crc32c, name):
+        return RemoteObject(name, task.version.size, body.crc32c, there.generation), there.was_there
     try:
-        return await _send(context, task, name, body, generation), False
+        return await _send(context, task, name, body, there.generation), False
     except ObjectConflictError:
         found = await context.store.stat(name)
         if found is None:
             # Somebody removed the one that was to be replaced.
             return await _send(context, task, name, body, 0), False
         if found.crc32c != body.crc32c:
-            raise object_conflict(name) from None
+            raise _conflict(name) from None
         return found, True
 
 
-def object_conflict(name: str) -> ObjectConflictError:
+class Occupant(NamedTuple):
+    """What stands in the bucket under a file's name.
+
+    Attributes:
+        generation: its generation; 0: nothing stands there.
+        crc32c: its checksum, if known.
+        ours: it came from this file, so a newer version of the file may replace it.
+        was_there: somebody else had put it there before.
+    """
+
+    generation: int
+    crc32c: int | None
+    ours: bool
+    was_there: bool
+
+    def holds(self, crc32c: int, name: str) -> bool:
+        """Whether it holds this content already, or may be replaced by it.
+
+        Raises:
+            ObjectConflictError: neither.
+        """
+        if self.crc32c == crc32c:
+            return True
+        if not self.ours:
+            raise _conflict(name)
+        return False
+
+
+async def occupant_of(context: Context, task: UploadTask, name: str) -> Occupant:
+    """What stands under a file's name, as the ledger knows it; for a file in doubt, as the bucket does.
+
+    Raises:
+        SyncError: the bucket cannot be asked.
+    """
+    if not task.in_doubt:
+        return Occupant(task.generation, task.crc32c, task.ours, was_there=not task.ours)
+    found = await context.store.stat(name)
+    if found is None:
+        return Occupant(0, None, ours=False, was_there=False)
+    # The object that this file had before, or what the upload in doubt made: no sign that anybody else
+    # delivered this run.
+    known = found.generation == task.generation
+    ours = (task.ours and known) or found.crc32c == task.sent_crc32c
+    return Occupant(found.generation, found.crc32c, ours, was_there=known and not ours)
+
+
+def _conflict(name: str) -> ObjectConflictError:
     """An object stands in the way of a file: another content, which did not come from that file."""
     return ObjectConflictError(
         "upload object",

@@ -2,8 +2,7 @@
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ from pixaris_sync.process.systemd import Notifier, tell_status
 from pixaris_sync.settings import Settings
 
 if TYPE_CHECKING:
-    from pixaris_sync.local.inotify import Doorbell
     from pixaris_sync.local.watch import Changed
 
 log = logging.getLogger(__name__)
@@ -98,14 +96,12 @@ async def _keep_following(engine: Engine, settings: Settings, clock: Clock, noti
     async with anyio.create_task_group() as tasks:
         if notifier.listens:
             tasks.start_soon(tell_status, notifier, clock, engine.describe, engine.stirs)
-        with _ledger_bell(settings) as bell:
-            await follow(
-                engine,
-                partial(_changes, settings),
-                clock=clock,
-                rescan_interval_seconds=settings.rescan_interval_seconds,
-                ledger_bell=bell,
-            )
+        await follow(
+            engine,
+            partial(_changes, settings),
+            clock=clock,
+            rescan_interval_seconds=settings.rescan_interval_seconds,
+        )
 
 
 def _changes(settings: Settings) -> "AsyncIterator[Changed]":
@@ -122,20 +118,3 @@ def _changes(settings: Settings) -> "AsyncIterator[Changed]":
         polling=kind is not None,
         tracking_file=settings.dataset_tracking_file_name,
     )
-
-
-@contextmanager
-def _ledger_bell(settings: Settings) -> "Iterator[Doorbell | None]":
-    """What rings when the ledger is written; None where no event tells of that."""
-    from pixaris_sync.local.inotify import Doorbell  # noqa: PLC0415 - a pass does without
-
-    folder = settings.ledger_path.parent
-    bell: Doorbell | None = None
-    if network_filesystem(folder) is None:
-        with suppress(OSError):
-            bell = Doorbell([folder.resolve()])
-    try:
-        yield bell
-    finally:
-        if bell is not None:
-            bell.close()

@@ -1,1 +1,8 @@
-"""Decisions as functions of values: no disk, no network, no clock."""
+"""Decisions as functions of values: no disk, no network, no clock.
+
+* `contract` is what Pixaris writes and reads: local names to cloud names, tracking records to cells.
+* `names` says what file systems, GCS and BigQuery take as names.
+* `schema` says which value goes into which column, and what a table must gain first.
+* `planner` says what to do next with rows.
+* `readback` says whether a row that was read back is the one that was meant.
+"""

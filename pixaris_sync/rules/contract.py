@@ -20,7 +20,7 @@ from pixaris_sync.model import (
     DatasetKey,
     Destination,
     JsonValue,
-    MappedRecord,
+    RecordFiles,
     RunKey,
     TrackingRecord,
 )
@@ -242,45 +242,64 @@ def own_file(run: RunKey, key: str, value: object) -> str | None:
     return name if folders[-3:] == [run.project, run.dataset, run.run] else None
 
 
-def map_record(record: TrackingRecord, destination: Destination) -> MappedRecord:
-    r"""Map a record to what GCPExperimentHandler would have stored for the same call.
+def files_of(record: TrackingRecord) -> RecordFiles:
+    """The files that GCPExperimentHandler would have stored for a record: saved args, and dicts inline in it.
 
-    Cells come in this order: ``timestamp``, ``experiment_run_name``, the rest as in the record, then the
-    defaults that are missing. Where the handler's rule would lose or refuse something:
+    A saved file stands here even when its name makes an object name that GCS refuses: `check_object_name`
+    tells, and the run cannot go before somebody acts.
+
+    Raises:
+        LocalFileError: a dict is nested too deeply, or holds a number too long to print.
+    """
+    run, saved, inline = record.run, [], {}
+    for key, value in record.values.items():
+        if isinstance(value, dict):
+            if name := _inline_file(run, key):
+                inline[name] = _as_json(run, key, value).encode("ascii")
+        elif name := own_file(run, key, value):
+            saved.append(name)
+    return RecordFiles(tuple(saved), inline)
+
+
+def cells_of(record: TrackingRecord, destination: Destination) -> tuple[Cell, ...]:
+    r"""Map a record to the row that GCPExperimentHandler would have stored for the same call.
+
+    Cells come in this order, which is that of columns in a new table: ``timestamp``, ``experiment_run_name``,
+    the rest as in the record, then the defaults that are missing. Where the handler's rule would lose or
+    refuse something:
 
     - An integer beyond 64 bits becomes its decimal text.
     - A dict whose key makes no object name (empty, with a slash, too long, ...) stands in its cell as JSON.
     - A string with lone surrogates, which UTF-8 cannot carry, is sent with its backslashes doubled and each
       surrogate as a ``\uXXXX`` escape. Any other string is sent as it is.
 
-    A saved file keeps its place in `saved_files` even when its name makes an object name that GCS refuses:
-    `check_object_name` tells, and the run cannot go before somebody acts.
-
     Raises:
         LocalFileError: a value is nested too deeply, or is a number too long to print.
     """
-    run, values = record.run, record.values
+    values = record.values
     first = [key for key in (_TIMESTAMP_KEY, RUN_NAME_KEY) if key in values]
-    cells: list[Cell] = []
-    saved_files: list[str] = []
-    inline_files: dict[str, bytes] = {}
-    for key in [*first, *(key for key in values if key not in first)]:
-        value = values[key]
-        try:
-            text = json.dumps(value) if isinstance(value, dict) else None
-            cell = _plain_cell(key, value) if text is None else Cell(key, ColumnType.STRING, text)
-        except (RecursionError, ValueError) as error:
-            raise _unprintable(f"{run}, {key}", error) from None
-        file = own_file(run, key, value) if text is None else _inline_file(run, key)
-        if file is not None:
-            cell = Cell(key, ColumnType.STRING, object_link(destination, object_name(run, file)))
-            if text is None:
-                saved_files.append(file)
-            else:
-                inline_files[file] = text.encode("ascii")
-        cells.append(cell)
-    cells.extend(cell for cell in _DEFAULT_CELLS if cell.key not in values)
-    return MappedRecord(tuple(cells), tuple(saved_files), inline_files)
+    keys = [*first, *(key for key in values if key not in first)]
+    cells = [_cell(record.run, key, values[key], destination) for key in keys]
+    return (*cells, *(cell for cell in _DEFAULT_CELLS if cell.key not in values))
+
+
+def _cell(run: RunKey, key: str, value: JsonValue, destination: Destination) -> Cell:
+    is_dict = isinstance(value, dict)
+    if name := _inline_file(run, key) if is_dict else own_file(run, key, value):
+        return Cell(key, ColumnType.STRING, object_link(destination, object_name(run, name)))
+    if is_dict:
+        return Cell(key, ColumnType.STRING, _as_json(run, key, value))
+    try:
+        return _plain_cell(key, value)
+    except (RecursionError, ValueError) as error:
+        raise _unprintable(f"{run}, {key}", error) from None
+
+
+def _as_json(run: RunKey, key: str, value: JsonValue) -> str:
+    try:
+        return json.dumps(value)
+    except (RecursionError, ValueError) as error:
+        raise _unprintable(f"{run}, {key}", error) from None
 
 
 def _plain_cell(key: str, value: JsonValue) -> Cell:

@@ -20,18 +20,6 @@ _Left = TypeVar("_Left", bound=Hashable)
 _Right = TypeVar("_Right", bound=Hashable)
 
 
-def same_row(sent: Mapping[str, JsonValue], read: Mapping[str, JsonValue]) -> bool:
-    """Whether a row that was read is the one sent, column by column.
-
-    Args:
-        sent: cells of an `OutgoingRow`.
-        read: native values by column; NULLs count as absent. A further column makes it another row.
-    """
-    there = _without_nulls(read)
-    wanted = _without_nulls(sent)
-    return wanted.keys() == there.keys() and all(_arrived(wanted[name], there[name]) for name in wanted)
-
-
 def same_record(cells: Sequence[Cell], read: Mapping[str, JsonValue]) -> bool:
     """Whether a row that was read represents these mapped cells, whatever column each value went to.
 
@@ -45,13 +33,6 @@ def same_record(cells: Sequence[Cell], read: Mapping[str, JsonValue]) -> bool:
 
 def _without_nulls(row: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {name: value for name, value in row.items() if value is not None}
-
-
-def _arrived(sent: JsonValue, read: JsonValue) -> bool:
-    """Whether a JSON value sent into some column is read back as `read`."""
-    if isinstance(sent, str) and isinstance(read, float):
-        return sent in ("NaN", "Infinity", "-Infinity") and _same_number(float(sent), read)
-    return _same_plain(sent, read)
 
 
 def _represents(read: JsonValue, value: object) -> bool:
@@ -116,14 +97,16 @@ def _possible_columns(cell: Cell, there: Collection[str]) -> Iterable[str]:
     return [name for name in found if name in there]
 
 
-def _all_matched(choices: Mapping[_Left, Collection[_Right]]) -> bool:
-    """Whether each on the left can have one of its choices for itself alone (augmenting paths)."""
+def matched(choices: Mapping[_Left, Collection[_Right]]) -> dict[_Left, _Right]:
+    """Give as many on the left as can have one a choice for itself alone (augmenting paths)."""
     owner: dict[_Right, _Left] = {}
-    return all(_assign(left, choices, owner, set()) for left in _narrow_first(choices))
+    for left in sorted(choices, key=lambda left: len(choices[left])):
+        _assign(left, choices, owner, set())
+    return {left: right for right, left in owner.items()}
 
 
-def _narrow_first(choices: Mapping[_Left, Collection[_Right]]) -> Iterable[_Left]:
-    return sorted(choices, key=lambda left: len(choices[left]))
+def _all_matched(choices: Mapping[_Left, Collection[_Right]]) -> bool:
+    return len(matched(choices)) == len(choices)
 
 
 def _assign(

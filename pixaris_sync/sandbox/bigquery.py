@@ -27,7 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     child.end_on_signals()
     if options.stop_with_stdin:
         child.stop_with_parent()
-    _provide_spatial_extension()
     with tempfile.TemporaryDirectory(prefix="pixaris-sync-bigquery-") as staging:
         asyncio.run(_serve(_settings(options, Path(staging)), reserved))
     return 0
@@ -63,18 +62,6 @@ def _settings(options: argparse.Namespace, staging: Path) -> "Settings":
         log_level=LogLevel.WARNING,
         log_format=LogFormat.CONSOLE,
     )
-
-
-def _provide_spatial_extension() -> None:
-    """Install DuckDB's spatial extension, without which the emulator does not start, from its package.
-
-    Seen: the emulator would download it. Installing it again changes nothing.
-    """
-    import duckdb  # noqa: PLC0415 - heavy, optional
-    from duckdb_extensions import import_extension  # noqa: PLC0415 - heavy, optional
-
-    with duckdb.connect(":memory:") as connection:
-        import_extension("spatial", con=connection)
 
 
 async def _serve(settings: "Settings", reserved: TextIO) -> None:

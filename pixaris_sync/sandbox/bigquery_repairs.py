@@ -20,7 +20,7 @@ from bqemulator.catalog.etag import generate_etag
 from bqemulator.catalog.models import TableFieldSchema, TableMeta, TableSchema
 from bqemulator.domain.errors import InvalidQueryError, ResourceRef
 from bqemulator.jobs import error_mapper, executor
-from bqemulator.storage import sql_identifiers
+from bqemulator.storage import engine, sql_identifiers
 from sqlglot import exp
 
 from pixaris_sync.sandbox import bigquery_writes
@@ -42,6 +42,7 @@ _FLOATS = {"FLOAT", "FLOAT64"}
 
 def install() -> None:
     """Mend the emulator's modules; to be called once, before its server is made."""
+    _start_without_geography()
     _speak_of_resources_as_bigquery()
     _accept_every_table_id()
     _answer_with_legacy_type_names()
@@ -62,6 +63,19 @@ def keep_no_history(context: "AppContext") -> None:
         return capture(project, dataset, table, kind=kind) if kind == "USER" else None
 
     context.snapshots.capture = capture_on_demand
+
+
+def _start_without_geography() -> None:
+    """The emulator starts without DuckDB's spatial extension.
+
+    Seen: it downloads the extension at every start and ends where it cannot. Only GEOGRAPHY needs it, which
+    Pixaris never stores.
+    """
+
+    def load_nothing(_: engine.DuckDBEngine) -> None:
+        pass
+
+    engine.DuckDBEngine._load_spatial = load_nothing
 
 
 def _speak_of_resources_as_bigquery() -> None:

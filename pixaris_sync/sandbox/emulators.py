@@ -20,18 +20,12 @@ from pixaris_sync.errors import ConfigurationError, SyncError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INSTALL_HINT = "in the folder of pixaris-sync's source: pip install '.[sandbox]'"
+INSTALL_HINT = "run pip install '.[sandbox]' in a checkout of the repository"
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
 #: Packages that the children import, as the ``sandbox`` extra installs them.
-_PACKAGES = (
-    "bqemulator",
-    "duckdb",
-    "duckdb_extension_spatial",
-    "duckdb_extensions",
-    "gcp_storage_emulator",
-)
+_PACKAGES = ("bqemulator", "duckdb", "gcp_storage_emulator")
 _LOG_LINES = 20
 _STAND_IN = "stand-in"
 _NEVER = "9999-01-01T00:00:00Z"

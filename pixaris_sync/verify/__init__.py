@@ -2,7 +2,7 @@
 
 * `findings` is what a comparison says.
 * `expected` reads the folder anew, whatever the ledger believes, and says what the cloud should hold.
-* `objects` compares that with listings of the bucket, `rows` with tables read into frames.
+* `objects` and `rows` compare that with listings of the bucket, and with tables read into frames.
 * `comparison` goes through all datasets and adds what the ledger says.
 
 Limits: one dataset's expected objects and records, one page of a listing and one table's frame are held at a

@@ -12,7 +12,7 @@ from pixaris_sync.ledger.inventory import Inventory
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import Cell, DamagedLine, DatasetKey, Destination, FileVersion, RunKey, TrackingRecord
-from pixaris_sync.rules.contract import check_dataset_names, map_record, object_name
+from pixaris_sync.rules.contract import cells_of, check_dataset_names, files_of, object_name
 
 #: How much of a tracking file is read at once.
 TAIL_BYTES_LIMIT = 8 * 1024 * 1024
@@ -134,16 +134,16 @@ def _pieces(
 def _expect_record(expected: Expected, record: TrackingRecord, destination: Destination) -> set[str]:
     """Take in one record; the names of its saved files."""
     try:
-        mapped = map_record(record, destination)
+        cells, files = cells_of(record, destination), files_of(record)
     except SyncError as error:
         expected.rows.append(ExpectedRow(record.run, (), str(error)))
         return set()
-    expected.rows.append(ExpectedRow(record.run, mapped.cells))
-    for path, content in mapped.inline_files.items():
+    expected.rows.append(ExpectedRow(record.run, cells))
+    for path, content in files.inline.items():
         # Where records of one run differ in a file, the first is what was uploaded.
         if object_name(record.run, path) not in expected.objects:
             _expect_object(expected, record.run, path, crc32c=extend_crc32c(0, content))
-    return set(mapped.saved_files)
+    return set(files.saved)
 
 
 def _expect_object(

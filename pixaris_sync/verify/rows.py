@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pixaris_sync.model import Cell, JsonValue
 from pixaris_sync.rules.contract import RUN_NAME_KEY
-from pixaris_sync.rules.readback import same_record
+from pixaris_sync.rules.readback import matched, same_record
 from pixaris_sync.rules.schema import column_name, companion_names, hashed_column_name, value_type
 from pixaris_sync.text import printable
 from pixaris_sync.verify.expected import Expected, ExpectedRow
@@ -124,25 +124,14 @@ def _compare_run(table: str, name: str, run: _OfRun) -> Iterator[Finding]:
 
 
 def _match(run: _OfRun) -> dict[int, int]:
-    """Give each record a row of its own, as many as can have one (augmenting paths): record to row."""
-    fitting = [
-        [index for index, row in enumerate(run.found) if not wanted.fault and represents(wanted.cells, row)]
-        for _, wanted in run.wanted
-    ]
-    owner: dict[int, int] = {}
-
-    def assign(record: int, tried: set[int]) -> bool:
-        for row in fitting[record]:
-            if row not in tried:
-                tried.add(row)
-                if row not in owner or assign(owner[row], tried):
-                    owner[row] = record
-                    return True
-        return False
-
-    for record in range(len(fitting)):
-        assign(record, set())
-    return {record: row for row, record in owner.items()}
+    """Give each record a row of its own, as many as can have one: record to row."""
+    return matched(
+        {
+            record: [row for row, found in enumerate(run.found) if represents(wanted.cells, found)]
+            for record, (_, wanted) in enumerate(run.wanted)
+            if not wanted.fault
+        }
+    )
 
 
 def _difference(cells: Sequence[Cell], row: _Row) -> str:

@@ -6,7 +6,6 @@ all, and the search for the level is over by then. It ends where the last upload
 nothing to fill a level with. The whole is told too, from the first upload's beginning.
 """
 
-import json
 import os
 import shutil
 import statistics
@@ -21,7 +20,7 @@ from tests.benchmarks.cloud import BUCKET, SERVER_BOUND_SHARE, Cloud, SeenUpload
 from tests.benchmarks.contenders import Place
 from tests.benchmarks.cores import Cores, choose_cores
 from tests.benchmarks.processes import ProgramFailedError
-from tests.benchmarks.results import Spread, machine, table_lines
+from tests.benchmarks.results import Spread, json_text, machine, table_lines
 from tests.benchmarks.scratch import scratch_folder
 from tests.benchmarks.service import command, process
 from tests.benchmarks.sets import PIXARIS_PROJECT, RunSet, run_set
@@ -269,4 +268,4 @@ def write_levels(path: Path, runs: Sequence[LevelRun]) -> None:
         "verdicts": [{"case": asdict(case), **asdict(verdict(runs, case))} for case in cases],
         "runs": [asdict(run) for run in runs],
     }
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    path.write_text(json_text(document))

@@ -208,4 +208,17 @@ def write_json(path: Path, runs: Sequence[Run], descriptions: Mapping[str, str])
         ],
         "runs": [asdict(run) for run in runs],
     }
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    path.write_text(json_text(document))
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """A document as JSON in which each entry of a list has a line of its own: changes are easy to read."""
+    return _json_part(document) + "\n"
+
+
+def _json_part(value: Any) -> str:
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(map(_json_part, value)) + "\n]"
+    if isinstance(value, dict) and any(isinstance(part, list) for part in value.values()):
+        return "{" + ",\n".join(f"{json.dumps(key)}: {_json_part(part)}" for key, part in value.items()) + "}"
+    return json.dumps(value)

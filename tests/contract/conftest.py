@@ -6,6 +6,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 from gcp_storage_emulator.server import create_server
 
+from tests.contract.bigquery import EmulatedBigQuery, running_bigquery_emulator, running_sandbox_bigquery
 from tests.contract.buckets import (
     DIFFERENCES,
     REAL_BUCKET,
@@ -15,11 +16,7 @@ from tests.contract.buckets import (
     fake_bucket,
     real_bucket,
 )
-from tests.support import tiers
-from tests.support.bigquery import EmulatedBigQuery, running_bigquery_emulator, running_sandbox_bigquery
-from tests.support.emulators import Running, running_fake_gcs_server, running_sandbox
-from tests.support.go_emulators import BIGQUERY_EMULATOR, FAKE_GCS_SERVER, find
-from tests.support.row_sinks import (
+from tests.contract.row_sinks import (
     REAL_DATASET,
     SinkUnderTest,
     drop_real_tables,
@@ -27,15 +24,18 @@ from tests.support.row_sinks import (
     fake_sink,
     real_sink,
 )
+from tests.support import backend_report
+from tests.support.emulators import Running, running_fake_gcs_server, running_sandbox
+from tests.support.go_emulators import BIGQUERY_EMULATOR, FAKE_GCS_SERVER, find
 
-BUCKET_TIERS = {
+BUCKET_BACKENDS = {
     "fake": "ObjectStore on the fake",
     "emulator": "ObjectStore on gcp-storage-emulator",
     "sandbox": "ObjectStore on the sandbox",
     FAKE_GCS_SERVER: f"ObjectStore on {FAKE_GCS_SERVER}",
     "gcp": "ObjectStore on Google Cloud",
 }
-SINK_TIERS = {
+SINK_BACKENDS = {
     "fake": "RowSink on the fake",
     "sandbox": "RowSink on the sandbox",
     BIGQUERY_EMULATOR: f"RowSink on {BIGQUERY_EMULATOR}",
@@ -56,29 +56,29 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    tiers.add_log(item, report)
-    tiers.fold(report)
+    backend_report.add_log(item, report)
+    backend_report.fold(report)
     return report
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     missing = {}
-    for name, tier in ((FAKE_GCS_SERVER, BUCKET_TIERS), (BIGQUERY_EMULATOR, SINK_TIERS)):
+    for name, names in ((FAKE_GCS_SERVER, BUCKET_BACKENDS), (BIGQUERY_EMULATOR, SINK_BACKENDS)):
         emulator = find(name)
         if not emulator.program:
-            missing[tier[name]] = emulator.missing
+            missing[names[name]] = emulator.missing
     if not (REAL_PROJECT and REAL_BUCKET):
-        missing[BUCKET_TIERS["gcp"]] = "the environment names no project and bucket for tests"
+        missing[BUCKET_BACKENDS["gcp"]] = "the environment names no project and bucket for tests"
     if not (REAL_PROJECT and REAL_DATASET):
-        missing[SINK_TIERS["gcp"]] = "the environment names no project and dataset for tests"
-    tiers.summarise(terminalreporter, missing)
+        missing[SINK_BACKENDS["gcp"]] = "the environment names no project and dataset for tests"
+    backend_report.summarise(terminalreporter, missing)
 
 
 def program_of(name: str) -> str:
     """The path of an emulator's program; skips the test where there is none."""
     emulator = find(name)
     if not emulator.program:
-        tiers.skip_tier(emulator.missing)
+        backend_report.skip_backend(emulator.missing)
     return emulator.program
 
 
@@ -131,7 +131,7 @@ async def bucket(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIte
     """A bucket without objects under the backend's prefix, once for every kind of backend."""
     assert anyio_backend == "asyncio"
     kind = request.param
-    tiers.note_tier(request.node, BUCKET_TIERS[kind])
+    backend_report.note_backend(request.node, BUCKET_BACKENDS[kind])
     for marker in request.node.iter_markers("needs"):
         for capability in DIFFERENCES.get(kind, {}).keys() & set(marker.args):
             seen = f"{kind}: {DIFFERENCES[kind][capability]}"
@@ -145,7 +145,7 @@ async def bucket(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIte
     else:
         fixture = "sandbox_storage" if kind == "sandbox" else "fake_gcs_server"
         running: Running = request.getfixturevalue(fixture)
-        tiers.note_log(request.node, running.log)
+        backend_report.note_log(request.node, running.log)
         backends = emulated_bucket(running.url)
     async for backend in backends:
         yield backend
@@ -163,7 +163,7 @@ async def bucket(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIte
 def made(request: pytest.FixtureRequest) -> Iterator[SinkUnderTest]:
     """A row sink, once for every kind of backend."""
     kind = request.param
-    tiers.note_tier(request.node, SINK_TIERS[kind])
+    backend_report.note_backend(request.node, SINK_BACKENDS[kind])
     if kind == "fake":
         yield fake_sink()
     elif kind == "gcp":
@@ -175,7 +175,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[SinkUnderTest]:
     else:
         fixture = "sandbox_bigquery" if kind == "sandbox" else "bigquery_emulator"
         emulator: EmulatedBigQuery = request.getfixturevalue(fixture)
-        tiers.note_log(request.node, emulator.running.log)
+        backend_report.note_log(request.node, emulator.running.log)
         yield emulated_sink(emulator)
 
 

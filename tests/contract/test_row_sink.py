@@ -4,7 +4,7 @@ import pytest
 
 from pixaris_sync.errors import ConfigurationError, Failure, NameRefusedError, SyncError, TableNotFoundError
 from pixaris_sync.model import Column, ColumnType
-from tests.support.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, SinkUnderTest, row
+from tests.contract.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, SinkUnderTest, row
 
 pytestmark = [
     pytest.mark.anyio,

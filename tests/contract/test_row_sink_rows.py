@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pixaris_sync.errors import Failure, SyncError, TableNotFoundError, UnknownColumnError
-from tests.support.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, SinkUnderTest, row
+from tests.contract.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, SinkUnderTest, row
 
 pytestmark = [
     pytest.mark.anyio,

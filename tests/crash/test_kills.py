@@ -15,13 +15,13 @@ from PIL import Image
 
 from pixaris_sync.model import RunKey
 from pixaris_sync.sandbox.emulators import Sandbox
-from tests.crash.machine import RESUMABLE_BYTES, Machine
-from tests.crash.onlooker import Onlooker
-from tests.crash.truth import Record
-from tests.crash.wire import Kind, Witness
+from tests.crash.concurrent_reader import ConcurrentReader
+from tests.crash.expected_cloud import Record
+from tests.crash.killed_machine import RESUMABLE_BYTES, KilledMachine
+from tests.crash.network_faults import Fault
+from tests.crash.request_log import RequestKind, RequestLog
 from tests.integration.cloud import Cloud, new_cloud
-from tests.support.faulty_proxy import Fault
-from tests.support.proofs import Tell
+from tests.support.proof_summary import Tell
 from tests.support.stored_runs import Reader
 
 KILLS = int(os.environ.get("PIXARIS_SYNC_KILLS", "100"))
@@ -45,17 +45,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
 @pytest.fixture
 def pixaris(cloud: Cloud) -> Reader:
     """The destination as Pixaris reads it."""
-    return Reader(_handler(cloud))
-
-
-def _handler(cloud: Cloud) -> object:
-    from pixaris.experiment_handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - takes seconds
-
-    return GCPExperimentHandler(
-        gcp_project_id=cloud.project,
-        gcp_bq_experiment_dataset=cloud.dataset_ref,
-        gcp_pixaris_bucket_name=cloud.bucket,
-    )
+    return Reader(cloud.handler())
 
 
 @pytest.mark.timeout(_END_SECONDS_MAX + _KILL_SECONDS_MAX * KILLS)
@@ -69,42 +59,42 @@ def test_nothing_is_lost_doubled_early_or_claimed_falsely_however_often_it_is_ki
     at writes of the ledger; and started again at once. Their networks refuse, reset, delay and swallow. Now
     and then a ledger is deleted. Then the networks heal, one pass ends it, and Pixaris reads.
     """
-    machines: list[Machine] = []
-    witness = Witness(
-        lambda: {run: names for each in machines for run, names in each.truth.objects_by_run().items()}
+    machines: list[KilledMachine] = []
+    request_log = RequestLog(
+        lambda: {run: names for each in machines for run, names in each.expected.objects_by_run().items()}
     )
     with ExitStack() as stack:
         for name in NAMES:
-            machine = Machine(name, tmp_path / name, cloud.environment, SEED, witness)
+            machine = KilledMachine(name, tmp_path / name, cloud.environment, SEED, request_log)
             machines.append(stack.enter_context(machine))
-        onlooker = Onlooker(machines, pixaris)
+        reader = ConcurrentReader(machines, pixaris)
         stack.enter_context(_told_of_failure(machines))
-        _let_happen(machines, onlooker)
+        _let_happen(machines, reader)
         for machine in machines:
             machine.heal()
-        before = [machine.truth.fingerprint() for machine in machines]
+        before = [machine.expected.fingerprint() for machine in machines]
         _finish(machines)
-        onlooker.look()
+        reader.read_everything()
 
-        _say(*_summary(machines, witness, onlooker))
-        _assert_no_violations(machines, witness, onlooker)
+        _say(*_summary(machines, request_log, reader))
+        _assert_no_violations(machines, request_log, reader)
         _assert_rows_are_the_records(machines, pixaris)
-        _assert_objects_are_the_files(machines, pixaris, witness)
+        _assert_objects_are_the_files(machines, pixaris, request_log)
         _assert_images_are_equal(machines, pixaris, tmp_path / "read")
-        assert [machine.truth.fingerprint() for machine in machines] == before
-        _assert_that_it_was_hard(machines, witness, onlooker)
-        _tell_of_it(tell, machines, onlooker)
+        assert [machine.expected.fingerprint() for machine in machines] == before
+        _assert_that_it_was_hard(machines, request_log, reader)
+        _tell_of_it(tell, machines, reader)
 
 
 @contextmanager
-def _told_of_failure(machines: Sequence[Machine]) -> Iterator[None]:
+def _told_of_failure(machines: Sequence[KilledMachine]) -> Iterator[None]:
     """Say how to repeat it, and what was going on."""
     try:
         yield
     except BaseException:
         _say(f"PIXARIS_SYNC_CRASH_SEED={SEED} PIXARIS_SYNC_KILLS={KILLS}")
         for machine in machines:
-            _say(f"=== {machine.name}", *machine.lives[-20:], machine.last_words())
+            _say(f"=== {machine.name}", *machine.past[-20:], machine.last_words())
         raise
 
 
@@ -112,43 +102,45 @@ def _say(*lines: str) -> None:
     print(*lines, sep="\n")  # noqa: T201 - pytest shows it where it matters
 
 
-def _let_happen(machines: Sequence[Machine], onlooker: Onlooker) -> None:
-    """Kills, faults, new runs and looks, until there were enough kills."""
+def _let_happen(machines: Sequence[KilledMachine], reader: ConcurrentReader) -> None:
+    """Kills, faults, new runs and readings, until there were enough kills."""
     kills = math.ceil(KILLS / len(machines))
-    living = [threading.Thread(target=machine.live_and_die, args=(kills,)) for machine in machines]
+    killing = [threading.Thread(target=machine.run_and_kill, args=(kills,)) for machine in machines]
     others = [threading.Thread(target=machine.writer.run) for machine in machines]
-    others.append(threading.Thread(target=onlooker.run))
+    others.append(threading.Thread(target=reader.run))
     try:
-        for thread in (*living, *others):
+        for thread in (*killing, *others):
             thread.start()
-        for thread in living:
+        for thread in killing:
             thread.join()
     finally:
         for machine in machines:
             machine.writer.stop()
-        onlooker.stop()
+        reader.stop()
         for thread in others:
             thread.join()
 
 
-def _finish(machines: Sequence[Machine]) -> None:
+def _finish(machines: Sequence[KilledMachine]) -> None:
     for machine in machines:
         document = machine.command_line.sync()
-        runs = len(machine.truth.lines())
+        runs = len(machine.expected.lines())
         assert document["runs"] == {**dict.fromkeys(document["runs"], 0), "synced": runs}
         again = machine.command_line.sync()
         assert (again["files_uploaded"], again["files_found"], again["rows_synced"]) == (0, 0, 0)
 
 
-def _assert_no_violations(machines: Sequence[Machine], witness: Witness, onlooker: Onlooker) -> None:
-    assert witness.violations == []
-    assert onlooker.violations == []
-    assert onlooker.failure is None, repr(onlooker.failure)
+def _assert_no_violations(
+    machines: Sequence[KilledMachine], request_log: RequestLog, reader: ConcurrentReader
+) -> None:
+    assert request_log.violations == []
+    assert reader.violations == []
+    assert reader.failure is None, repr(reader.failure)
     for machine in machines:
         assert machine.violations == []
         assert machine.writer.failure is None, repr(machine.writer.failure)
-        assert machine.storage.failures == []
-        assert machine.warehouse.failures == []
+        assert machine.proxies.storage.failures == []
+        assert machine.proxies.bigquery.failures == []
         assert "Traceback" not in machine.log()
 
 
@@ -157,31 +149,33 @@ def _told(record: Record) -> tuple[str, str, str]:
     return record["experiment_run_name"], record["marker"], repr(float(record["score"]))
 
 
-def _assert_rows_are_the_records(machines: Sequence[Machine], pixaris: Reader) -> None:
+def _assert_rows_are_the_records(machines: Sequence[KilledMachine], pixaris: Reader) -> None:
     """Every tracking record is one row, and every row a tracking record."""
-    records = [(run, record) for machine in machines for run, record in machine.truth.records()]
+    records = [(run, record) for machine in machines for run, record in machine.expected.records()]
     for key in sorted({run.dataset_key for run, _ in records}):
         frame = pixaris.frame(key.project, key.dataset)
         rows = Counter(_told(frame.loc[at].to_dict()) for at in frame.index)
         assert rows == Counter(_told(record) for run, record in records if run.dataset_key == key), str(key)
 
 
-def _assert_objects_are_the_files(machines: Sequence[Machine], pixaris: Reader, witness: Witness) -> None:
+def _assert_objects_are_the_files(
+    machines: Sequence[KilledMachine], pixaris: Reader, request_log: RequestLog
+) -> None:
     """Every file is an object with its content, written once; nothing else is in the bucket."""
-    expected = {name: content for machine in machines for name, content in machine.truth.objects().items()}
+    expected = {name: content for machine in machines for name, content in machine.expected.objects().items()}
     found = pixaris.objects()
     assert found.keys() == expected.keys()
     for name, content in expected.items():
         crc32c, generation = found[name]
         assert content == (crc32c if isinstance(content, str) else json.loads(pixaris.content(name))), name
-        assert witness.generations[name] == {generation: crc32c}, name
+        assert request_log.generations[name] == {generation: crc32c}, name
 
 
-def _assert_images_are_equal(machines: Sequence[Machine], pixaris: Reader, scratch: Path) -> None:
+def _assert_images_are_equal(machines: Sequence[KilledMachine], pixaris: Reader, scratch: Path) -> None:
     """Every image that Pixaris downloads is the local one, pixel by pixel."""
     for machine in machines:
-        for run in machine.truth.lines():
-            folder = machine.truth.folder / run.project / run.dataset / run.run / "generated_images"
+        for run in machine.expected.lines():
+            folder = machine.expected.folder / run.project / run.dataset / run.run / "generated_images"
             local = {path.name: _pixels(path) for path in folder.iterdir()}
             assert _downloaded(pixaris, run, scratch) == local, str(run)
 
@@ -196,28 +190,31 @@ def _pixels(path: Path) -> tuple[str, tuple[int, int], bytes]:
         return image.mode, image.size, image.tobytes()
 
 
-def _summary(machines: Sequence[Machine], witness: Witness, onlooker: Onlooker) -> list[str]:
+def _summary(
+    machines: Sequence[KilledMachine], request_log: RequestLog, reader: ConcurrentReader
+) -> list[str]:
     kills, fired, caught = _sum_up(machines)
     return [
-        f"seed {SEED}: {kills.total()} kills in {sum(len(machine.lives) for machine in machines)} lives",
+        f"seed {SEED}: {kills.total()} kills",
         f"killed at: {_counts(kills)}",
         f"left behind in states: {_counts(caught)}",
         f"faults: {_counts(fired)}",
-        f"requests: {_counts(witness.requests)}",
+        f"requests: {_counts(request_log.requests)}",
         f"{sum(machine.writer.stored for machine in machines)} runs, {_large_files(machines)} large files",
-        f"{len(witness.generations)} objects, {witness.rows_sent} rows sent, {onlooker.rows_seen} visible",
-        f"{onlooker.looks} looks, {sum(machine.ledgers_lost for machine in machines)} ledgers lost",
+        f"{len(request_log.generations)} objects",
+        f"{request_log.rows_sent} rows sent, {reader.rows_seen} visible",
+        f"{reader.readings} readings, {sum(machine.ledgers_lost for machine in machines)} ledgers lost",
     ]
 
 
-def _tell_of_it(tell: Tell, machines: Sequence[Machine], onlooker: Onlooker) -> None:
+def _tell_of_it(tell: Tell, machines: Sequence[KilledMachine], reader: ConcurrentReader) -> None:
     kills, fired, caught = _sum_up(machines)
     told = {
         "processes killed": kills.total(),
         "runs": sum(machine.writer.stored for machine in machines),
         "large files": _large_files(machines),
-        "rows": onlooker.rows_seen,
-        "looks by Pixaris meanwhile": onlooker.looks,
+        "rows": reader.rows_seen,
+        "readings by Pixaris meanwhile": reader.readings,
         "ledgers deleted": sum(machine.ledgers_lost for machine in machines),
     }
     tell("real kills", told)
@@ -226,7 +223,7 @@ def _tell_of_it(tell: Tell, machines: Sequence[Machine], onlooker: Onlooker) -> 
     tell("faults of their networks", {str(fault): count for fault, count in sorted(fired.items())})
 
 
-def _sum_up(machines: Sequence[Machine]) -> tuple[Counter[str], Counter[Fault], Counter[str]]:
+def _sum_up(machines: Sequence[KilledMachine]) -> tuple[Counter[str], Counter[Fault], Counter[str]]:
     kills: Counter[str] = sum((machine.kills for machine in machines), Counter())
     fired: Counter[Fault] = sum((machine.fired for machine in machines), Counter())
     caught: Counter[str] = sum((machine.caught for machine in machines), Counter())
@@ -237,20 +234,22 @@ def _counts(counts: Mapping[Any, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
-def _large_files(machines: Sequence[Machine]) -> int:
-    images = (path for machine in machines for path in machine.truth.folder.rglob("*.png"))
+def _large_files(machines: Sequence[KilledMachine]) -> int:
+    images = (path for machine in machines for path in machine.expected.folder.rglob("*.png"))
     return sum(path.stat().st_size > RESUMABLE_BYTES for path in images)
 
 
-def _assert_that_it_was_hard(machines: Sequence[Machine], witness: Witness, onlooker: Onlooker) -> None:
-    """The kills, faults and looks that this test is about did happen."""
+def _assert_that_it_was_hard(
+    machines: Sequence[KilledMachine], request_log: RequestLog, reader: ConcurrentReader
+) -> None:
+    """The kills, faults and readings that this test is about did happen."""
     kills, fired, caught = _sum_up(machines)
     assert kills.total() >= KILLS
-    assert onlooker.looks > 0
+    assert reader.readings > 0
     if KILLS < KILLS_FOR_ALL_KINDS:
         return
     assert set(fired) == set(Fault)
-    assert {kind for kind, count in witness.requests.items() if count} == set(Kind)
+    assert {kind for kind, count in request_log.requests.items() if count} == set(RequestKind)
     assert len(kills) >= KINDS_OF_INSTANTS_MIN
     assert {"uploading", "sending", "accepted", "in_doubt"} <= caught.keys()
     assert sum(machine.ledgers_lost for machine in machines) >= len(machines)

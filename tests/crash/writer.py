@@ -1,4 +1,4 @@
-"""Who stores runs while everything goes wrong."""
+"""Stores runs while everything goes wrong."""
 
 import random
 import threading

@@ -1,9 +1,9 @@
-"""Lets histories from seeds happen: some in the tests, and ``make simulate`` ever new ones until Ctrl+C.
+"""Runs scenarios from seeds: some in the tests, and ``make simulate`` ever new ones until Ctrl+C.
 
-Usage: python -m tests.engine.simulate [--first SEED] [--histories COUNT]
+Usage: python -m tests.engine.simulate [--first SEED] [--scenarios COUNT]
 
-It begins at a seed that nobody has chosen. Now and then it tells how many histories were lived and how much
-struck in them; of each that fails, what went wrong and how to replay it. It ends with 1 if one failed.
+It begins at a seed that nobody has chosen. Now and then it tells how many scenarios were run and how many
+faults fired in them; of each that fails, what went wrong and how to replay it. It ends with 1 if one failed.
 """
 
 import argparse
@@ -16,11 +16,11 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from tests.engine.gauge import Gauge
-from tests.engine.history import History
-from tests.engine.world import in_memory_folder
+from tests.engine.machine import in_memory_folder
+from tests.engine.request_meter import RequestMeter
+from tests.engine.scenario import Scenario
 
-#: Every kind of fault that histories know. One that never strikes proves nothing.
+#: Every kind of fault that scenarios know. One that never fires proves nothing.
 FAULTS = frozenset(
     {
         "bad_job",
@@ -65,52 +65,52 @@ FAULTS = frozenset(
         "unknown_column",
     }
 )
-#: Variable that replays one history in the tests.
+#: Variable that replays one scenario in the tests.
 REPLAY = "PIXARIS_SYNC_SIMULATION_SEED"
 PROGRESS_SECONDS = 10.0
 FIRST_SEED_MAX = 10**9
 
 
-def live(seed: int) -> History:
-    """Let one history happen; whatever is wrong with it fails, with the seed in a note."""
+def run_scenario(seed: int) -> Scenario:
+    """Run one scenario; whatever is wrong with it fails, with the seed in a note."""
     with in_memory_folder() as folder:
-        history = History(seed, folder)
+        scenario = Scenario(seed, folder)
         try:
-            with Gauge(history.world).measuring() as gauge:
-                history.run()
-            gauge.assert_within_limits()
+            with RequestMeter(scenario.machine).measuring() as meter:
+                scenario.run()
+            meter.assert_within_limits()
         except Exception as error:
-            error.add_note(f"this is history {seed}; replay it with {REPLAY}={seed}")
+            error.add_note(f"this is scenario {seed}; replay it with {REPLAY}={seed}")
             raise
-    return history
+    return scenario
 
 
 class Simulation:
-    """Histories one after another, and what is told of them.
+    """Scenarios one after another, and what is told of them.
 
     Attributes:
-        lived: how many histories were lived, failed ones included.
-        struck: how often each fault struck.
+        finished: how many scenarios were run, failed ones included.
+        fired: how often each fault has fired.
         failed: the seeds of those that failed.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self.lived = 0
-        self.struck: Counter[str] = Counter()
+        self.finished = 0
+        self.fired: Counter[str] = Counter()
         self.failed: list[int] = []
         self._say = say
         self._begun_at = self._told_at = time.monotonic()
 
     def run(self, first: int, count: int | None) -> None:
-        """Live through `count` histories from the seed `first` on; None: for ever."""
+        """Run `count` scenarios from the seed `first` on; None: for ever."""
         seeds = itertools.count(first) if count is None else range(first, first + count)
         for seed in seeds:
             try:
-                self.struck.update(live(seed).happened)
-            except Exception:  # noqa: BLE001 - whatever it is, it is told, and the next history comes
+                self.fired.update(run_scenario(seed).fired)
+            except Exception:  # noqa: BLE001 - whatever it is, it is told, and the next scenario comes
                 self.failed.append(seed)
-                self._say(f"{traceback.format_exc()}history {seed} FAILED; replay it with: {replay(seed)}")
-            self.lived += 1
+                self._say(f"{traceback.format_exc()}scenario {seed} FAILED; replay it with: {replay(seed)}")
+            self.finished += 1
             if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
                 self._told_at = time.monotonic()
                 self._say(self.progress())
@@ -118,48 +118,48 @@ class Simulation:
     def progress(self) -> str:
         """How far it is, in one line."""
         seconds = time.monotonic() - self._begun_at
-        kinds = len(FAULTS & self.struck.keys())
-        faults = f"{self.struck.total()} faults of {kinds} of {len(FAULTS)} kinds"
-        return f"{seconds:.0f} s: {self.lived} histories, {faults} struck, {len(self.failed)} failed"
+        kinds = len(FAULTS & self.fired.keys())
+        faults = f"{self.fired.total()} faults of {kinds} of {len(FAULTS)} kinds"
+        return f"{seconds:.0f} s: {self.finished} scenarios, {faults} fired, {len(self.failed)} failed"
 
 
 def replay(seed: int) -> str:
-    """The command that replays a history with all its messages."""
-    return f"{REPLAY}={seed} make test ARGS='tests/engine/test_simulation.py -k one_history'"
+    """The command that replays a scenario with all its messages."""
+    return f"{REPLAY}={seed} make test ARGS='tests/engine/test_simulation.py -k one_scenario'"
 
 
-def told(struck: Mapping[str, int]) -> str:
-    """Faults and how often each struck, in the order of their names."""
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(struck.items()))
+def told(fired: Mapping[str, int]) -> str:
+    """Faults and how often each has fired, in the order of their names."""
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(fired.items()))
 
 
 def main(arguments: Sequence[str], say: Callable[[str], None]) -> int:
     """Simulate until told to stop.
 
     Returns:
-        The exit code: 1 if a history failed.
+        The exit code: 1 if a scenario failed.
     """
-    parser = argparse.ArgumentParser(prog="simulate", description="Seeded histories until Ctrl+C.")
+    parser = argparse.ArgumentParser(prog="simulate", description="Seeded scenarios until Ctrl+C.")
     parser.add_argument(
         "--first", type=int, help="the seed to begin with; else one by chance", metavar="SEED"
     )
-    parser.add_argument("--histories", type=int, help="how many; else until stopped", metavar="COUNT")
+    parser.add_argument("--scenarios", type=int, help="how many; else until stopped", metavar="COUNT")
     given = parser.parse_args(arguments)
     first = secrets.randbelow(FIRST_SEED_MAX) if given.first is None else given.first
-    # What goes wrong in histories goes wrong on purpose.
+    # What goes wrong in scenarios goes wrong on purpose.
     logging.disable(logging.CRITICAL)
     simulation = Simulation(say)
-    say(f"histories from seed {first} on; stop with Ctrl+C")
+    say(f"scenarios from seed {first} on; stop with Ctrl+C")
     try:
-        simulation.run(first, given.histories)
+        simulation.run(first, given.scenarios)
     except KeyboardInterrupt:
         say("stopped")
     finally:
         logging.disable(logging.NOTSET)
     say(simulation.progress())
-    say(f"faults: {told(simulation.struck)}")
+    say(f"faults: {told(simulation.fired)}")
     for seed in simulation.failed:
-        say(f"history {seed} FAILED; replay it with: {replay(seed)}")
+        say(f"scenario {seed} FAILED; replay it with: {replay(seed)}")
     return 1 if simulation.failed else 0
 
 

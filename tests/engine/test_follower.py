@@ -8,7 +8,6 @@ import pytest
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.intake import KnownDataset
-from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.retry import retry_runs
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.local.watch import Changed
@@ -16,51 +15,27 @@ from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.pipeline.follower import EVERYTHING_SECONDS, POLL_SECONDS, follow
-from tests.engine.world import World
+from tests.engine.machine import Machine
 
 Changes = Callable[[], AsyncIterator[Changed]]
 HOUR_SECONDS = 3600.0
 
 
-class Bell:
-    """Rings when the test says so."""
-
-    def __init__(self) -> None:
-        self._rung = anyio.Event()
-
-    async def wait(self) -> None:
-        await self._rung.wait()
-
-    def hush(self) -> None:
-        self._rung = anyio.Event()
-
-    def ring(self) -> None:
-        self._rung.set()
-
-
-def watch(
-    world: World, changes: Changes, script: Callable[[], Awaitable[None]], bell: Bell | None = None
-) -> None:
-    """Let an engine follow what `changes` tells of, until `script` ends; `bell` is the ledger's."""
+def watch(machine: Machine, changes: Changes, script: Callable[[], Awaitable[None]]) -> None:
+    """Let an engine follow what `changes` tells of, until `script` ends."""
 
     async def beside(engine: Engine) -> None:
         async with anyio.create_task_group() as tasks:
 
             async def keep_awake() -> None:
-                interval = world.settings.rescan_interval_seconds
-                await follow(
-                    engine,
-                    changes,
-                    clock=world.clock,
-                    rescan_interval_seconds=interval,
-                    ledger_bell=bell,
-                )
+                interval = machine.settings.rescan_interval_seconds
+                await follow(engine, changes, clock=machine.clock, rescan_interval_seconds=interval)
 
             tasks.start_soon(keep_awake)
             await script()
             tasks.cancel_scope.cancel()
 
-    world.follow(beside)
+    machine.follow(beside)
 
 
 async def silence() -> AsyncIterator[Changed]:
@@ -69,7 +44,7 @@ async def silence() -> AsyncIterator[Changed]:
     await anyio.sleep_forever()
 
 
-def test_an_event_brings_a_run_at_once(world: World) -> None:
+def test_an_event_brings_a_run_at_once(machine: Machine) -> None:
     """Goal: no delay by polling. Method: tell of a dataset; the row is there a moment later."""
     send, receive = anyio.create_memory_object_stream[Changed](10)
 
@@ -79,19 +54,19 @@ def test_an_event_brings_a_run_at_once(world: World) -> None:
 
     async def script() -> None:
         for number in range(3):
-            await world.clock.sleep(10)
-            run = world.local.store(name=f"run{number}")
+            await machine.clock.sleep(10)
+            run = machine.local.store(name=f"run{number}")
             await send.send(Changed(frozenset({run.key.dataset_key})))
-            await world.clock.sleep(0.5)
-            assert len(world.sink.visible_rows(run.table)) == number + 1
+            await machine.clock.sleep(0.5)
+            assert len(machine.sink.visible_rows(run.table)) == number + 1
 
-    watch(world, changes, script)
+    watch(machine, changes, script)
     send.close()
     receive.close()
-    world.check_everything_arrived()
+    machine.check_everything_arrived()
 
 
-def test_news_do_not_wait_behind_a_backlog(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_news_do_not_wait_behind_a_backlog(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: live runs go ahead of a backfill, also while that is still looked through.
 
     Method: old datasets take a minute each to scan; meanwhile runs come into one that was scanned, and into
@@ -104,13 +79,13 @@ def test_news_do_not_wait_behind_a_backlog(world: World, monkeypatch: pytest.Mon
         discovery: Discovery, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING
     ) -> KnownDataset:
         if key.dataset.startswith("old"):
-            await world.clock.sleep(60)
+            await machine.clock.sleep(60)
         scanned.append(key.dataset)
         return await scan(discovery, key, depth)
 
     monkeypatch.setattr(Discovery, "scan", slow)
     for dataset in ("a_live", "old0", "old1", "old2", "z_live"):
-        world.local.store(dataset=dataset, name="run0")
+        machine.local.store(dataset=dataset, name="run0")
     send, receive = anyio.create_memory_object_stream[Changed](10)
 
     async def changes() -> AsyncIterator[Changed]:
@@ -118,22 +93,22 @@ def test_news_do_not_wait_behind_a_backlog(world: World, monkeypatch: pytest.Mon
             yield changed
 
     async def script() -> None:
-        await world.clock.sleep(10)
+        await machine.clock.sleep(10)
         for dataset in ("a_live", "z_live"):
-            run = world.local.store(dataset=dataset, name="run1")
+            run = machine.local.store(dataset=dataset, name="run1")
             await send.send(Changed(frozenset({run.key.dataset_key})))
-            await world.clock.sleep(10)
-            assert len(world.sink.visible_rows(run.table)) == 2
+            await machine.clock.sleep(10)
+            assert len(machine.sink.visible_rows(run.table)) == 2
         assert not [name for name in scanned if name.startswith("old")]
-        await world.clock.sleep(300)
+        await machine.clock.sleep(300)
 
-    watch(world, changes, script)
+    watch(machine, changes, script)
     send.close()
     receive.close()
-    world.check_everything_arrived()
+    machine.check_everything_arrived()
 
 
-def test_lost_events_cost_time_but_no_run(world: World) -> None:
+def test_lost_events_cost_time_but_no_run(machine: Machine) -> None:
     """Goal: events are no more than a hint.
 
     Method: nothing is ever told; datasets come and grow all the same.
@@ -141,16 +116,16 @@ def test_lost_events_cost_time_but_no_run(world: World) -> None:
 
     async def script() -> None:
         for number in range(4):
-            world.local.store(dataset=f"d{number % 2}", name=f"run{number}")
-            await world.clock.sleep(world.settings.rescan_interval_seconds + 1)
-            assert sum(world.truth.visible_rows().values()) == number + 1
+            machine.local.store(dataset=f"d{number % 2}", name=f"run{number}")
+            await machine.clock.sleep(machine.settings.rescan_interval_seconds + 1)
+            assert sum(machine.invariants.visible_rows().values()) == number + 1
 
-    watch(world, silence, script)
-    world.check_everything_arrived()
+    watch(machine, silence, script)
+    machine.check_everything_arrived()
 
 
 def test_what_is_synced_costs_nothing_until_an_hour_has_passed(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Goal: a periodic look is no walk through everything that was ever stored.
 
@@ -161,24 +136,24 @@ def test_what_is_synced_costs_nothing_until_an_hour_has_passed(
     for name in ("signature", "run_folders", "inspect"):
         monkeypatch.setattr(LocalResults, name, counting(looks, getattr(LocalResults, name), name))
     for number in range(20):
-        world.local.store(name=f"run{number}")
+        machine.local.store(name=f"run{number}")
 
     async def script() -> None:
-        await world.clock.sleep(world.settings.table_settle_seconds)
+        await machine.clock.sleep(machine.settings.table_settle_seconds)
         looks.clear()
-        await world.clock.sleep(EVERYTHING_SECONDS - 2 * world.settings.table_settle_seconds)
+        await machine.clock.sleep(EVERYTHING_SECONDS - 2 * machine.settings.table_settle_seconds)
         assert looks == {}
-        world.local.store(name="new")
-        await world.clock.sleep(world.settings.table_settle_seconds / 2)
+        machine.local.store(name="new")
+        await machine.clock.sleep(machine.settings.table_settle_seconds / 2)
         assert looks["inspect"] == 1
         assert looks["signature"] <= 2
         looks.clear()
-        await world.clock.sleep(world.settings.table_settle_seconds * 2)
+        await machine.clock.sleep(machine.settings.table_settle_seconds * 2)
         assert looks["signature"] == 21
 
-    world.run_pass()
-    watch(world, silence, script)
-    world.check_everything_arrived()
+    machine.run_pass()
+    watch(machine, silence, script)
+    machine.check_everything_arrived()
 
 
 def counting(looks: Counter[str], method: Callable[..., object], name: str) -> Callable[..., object]:
@@ -189,7 +164,7 @@ def counting(looks: Counter[str], method: Callable[..., object], name: str) -> C
     return counted
 
 
-def test_where_nothing_can_be_watched_it_looks_more_often(world: World) -> None:
+def test_where_nothing_can_be_watched_it_looks_more_often(machine: Machine) -> None:
     """Goal: a limit of the kernel is survived.
 
     Method: watching fails; runs come within the time of polling.
@@ -201,83 +176,55 @@ def test_where_nothing_can_be_watched_it_looks_more_often(world: World) -> None:
 
     async def script() -> None:
         for number in range(3):
-            run = world.local.store(name=f"run{number}")
-            await world.clock.sleep(POLL_SECONDS + 1)
-            assert len(world.sink.visible_rows(run.table)) == number + 1
+            run = machine.local.store(name=f"run{number}")
+            await machine.clock.sleep(POLL_SECONDS + 1)
+            assert len(machine.sink.visible_rows(run.table)) == number + 1
 
-    watch(world, failing, script)
-    world.check_everything_arrived()
+    watch(machine, failing, script)
+    machine.check_everything_arrived()
 
 
-def test_a_folder_that_is_away_for_a_while_is_looked_at_again(world: World) -> None:
+def test_a_folder_that_is_away_for_a_while_is_looked_at_again(machine: Machine) -> None:
     """Goal: a network disk that drops out is no end.
 
     Method: the results folder is renamed, and comes back.
     """
-    away = world.local.root.with_name("away")
+    away = machine.local.root.with_name("away")
 
     async def script() -> None:
-        await world.clock.sleep(10)
-        world.local.root.rename(away)
-        await world.clock.sleep(HOUR_SECONDS)
-        away.rename(world.local.root)
-        world.local.store(name="after")
-        await world.clock.sleep(2 * world.settings.rescan_interval_seconds)
+        await machine.clock.sleep(10)
+        machine.local.root.rename(away)
+        await machine.clock.sleep(HOUR_SECONDS)
+        away.rename(machine.local.root)
+        machine.local.store(name="after")
+        await machine.clock.sleep(2 * machine.settings.rescan_interval_seconds)
 
-    world.local.store(name="before")
-    watch(world, silence, script)
-    world.check_everything_arrived()
+    machine.local.store(name="before")
+    watch(machine, silence, script)
+    machine.check_everything_arrived()
 
 
-def test_retry_beside_the_daemon_is_noticed(world: World) -> None:
+def test_retry_beside_the_daemon_is_noticed(machine: Machine) -> None:
     """Goal: `retry` needs no restart.
 
     Method: a file is refused, then allowed, and another process releases it.
     """
-    run = world.local.store(images=1)
-    world.store.fail_next("upload", SyncError("upload", "o", "403", failure=Failure.PERMISSION))
+    run = machine.local.store(images=1)
+    machine.store.fail_next("upload", SyncError("upload", "o", "403", failure=Failure.PERMISSION))
 
     async def script() -> None:
-        await world.clock.sleep(10)
-        with world.ledger() as ledger:
-            assert ledger.write(lambda db: retry_runs(db, world.clock.now(), None)) == 1
-        await world.clock.sleep(5)
-        assert len(world.sink.visible_rows(run.table)) == 1
+        await machine.clock.sleep(10)
+        with machine.ledger() as ledger:
+            assert ledger.write(lambda db: retry_runs(db, machine.clock.now(), None)) == 1
+        await machine.clock.sleep(5)
+        assert len(machine.sink.visible_rows(run.table)) == 1
 
-    watch(world, silence, script)
-    world.check_everything_arrived()
-
-
-def test_the_ledger_is_asked_when_it_was_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: no polling, and `retry` is noticed all the same.
-
-    Method: questions to the ledger whether others wrote to it are counted in an idle hour; then a file that
-    was refused is released by another process, and the bell rings.
-    """
-    asked: Counter[str] = Counter()
-    monkeypatch.setattr(Journal, "changes_of_others", counting(asked, Journal.changes_of_others, "asked"))
-    bell = Bell()
-    run = world.local.store(images=1)
-    world.store.fail_next("upload", SyncError("upload", "o", "403", failure=Failure.PERMISSION))
-
-    async def script() -> None:
-        await world.clock.sleep(HOUR_SECONDS)
-        assert asked["asked"] == 1
-        with world.ledger() as ledger:
-            assert ledger.write(lambda db: retry_runs(db, world.clock.now(), None)) == 1
-        bell.ring()
-        await world.clock.sleep(5)
-        assert len(world.sink.visible_rows(run.table)) == 1
-        bell.ring()
-        await world.clock.sleep(HOUR_SECONDS)
-        assert asked["asked"] == 3
-
-    watch(world, silence, script, bell)
-    world.check_everything_arrived()
+    watch(machine, silence, script)
+    machine.check_everything_arrived()
 
 
 def test_rounds_scan_what_changed_or_is_not_finished_and_nothing_else(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Goal: a round through years of finished runs is cheap and misses nothing.
 
@@ -295,61 +242,61 @@ def test_rounds_scan_what_changed_or_is_not_finished_and_nothing_else(
 
     monkeypatch.setattr(Discovery, "scan", counted)
     for number in range(6):
-        world.local.store(dataset=f"d{number % 3}", name=f"run{number}")
+        machine.local.store(dataset=f"d{number % 3}", name=f"run{number}")
 
     async def rounds(count: int) -> None:
         scans.clear()
-        await world.clock.sleep(count * world.settings.rescan_interval_seconds)
+        await machine.clock.sleep(count * machine.settings.rescan_interval_seconds)
 
     async def script() -> None:
-        await world.clock.sleep(2 * world.settings.table_settle_seconds)
+        await machine.clock.sleep(2 * machine.settings.table_settle_seconds)
         await rounds(5)
         assert scans == {}
-        world.local.store(dataset="d1", name="new")
+        machine.local.store(dataset="d1", name="new")
         await rounds(5)
         assert scans.keys() == {"d1"}
-        damaged = world.local.store(dataset="d2", name="damaged", images=0)
+        damaged = machine.local.store(dataset="d2", name="damaged", images=0)
         await rounds(5)
         assert scans["d2"] >= 4
-        world.local.put_image(damaged, "generated_images/image.png")
-        await world.clock.sleep(2 * world.settings.table_settle_seconds)
+        machine.local.put_image(damaged, "generated_images/image.png")
+        await machine.clock.sleep(2 * machine.settings.table_settle_seconds)
         await rounds(5)
         assert scans == {}
 
-    watch(world, silence, script)
-    world.check_everything_arrived()
+    watch(machine, silence, script)
+    machine.check_everything_arrived()
 
 
-def test_an_idle_day_costs_little(world: World) -> None:
+def test_an_idle_day_costs_little(machine: Machine) -> None:
     """Goal: quiet beside training.
 
     Method: 100 synced runs; a day of following asks the cloud nothing, and makes no more turns of the loop
     than its polling needs.
     """
     for number in range(100):
-        world.local.store(dataset=f"d{number % 5}", name=f"run{number}", images=1)
+        machine.local.store(dataset=f"d{number % 5}", name=f"run{number}", images=1)
 
     async def script() -> None:
-        await world.clock.sleep(10 * world.settings.load_spacing_seconds)
-        calls, steps = world.port_calls, world.clock.steps
-        await world.clock.sleep(HOUR_SECONDS)
-        assert world.port_calls == calls
-        assert world.clock.steps - steps < 12 * HOUR_SECONDS
+        await machine.clock.sleep(10 * machine.settings.load_spacing_seconds)
+        calls, steps = machine.port_calls, machine.clock.steps
+        await machine.clock.sleep(HOUR_SECONDS)
+        assert machine.port_calls == calls
+        assert machine.clock.steps - steps < 12 * HOUR_SECONDS
 
-    watch(world, silence, script)
-    world.check_everything_arrived()
+    watch(machine, silence, script)
+    machine.check_everything_arrived()
 
 
-def test_a_dataset_that_nobody_knows_is_no_harm(world: World) -> None:
+def test_a_dataset_that_nobody_knows_is_no_harm(machine: Machine) -> None:
     """Goal: an event for a folder that is gone again is nothing. Method: tell of one that never was."""
-    world.local.store()
+    machine.local.store()
 
     async def changes() -> AsyncIterator[Changed]:
         yield Changed(frozenset({DatasetKey("p", "gone")}))
         await anyio.sleep_forever()
 
     async def script() -> None:
-        await world.clock.sleep(10)
+        await machine.clock.sleep(10)
 
-    watch(world, changes, script)
-    world.check_everything_arrived()
+    watch(machine, changes, script)
+    machine.check_everything_arrived()

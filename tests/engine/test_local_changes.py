@@ -6,173 +6,175 @@ import pytest
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.pipeline.engine import Engine
-from tests.engine.weather import LOST
-from tests.engine.world import World
+from tests.engine.cloud_faults import LOST
+from tests.engine.machine import Machine
 
 IMAGE = "generated_images/image0.png"
 
 
-def test_another_content_in_the_bucket_is_never_overwritten(world: World) -> None:
+def test_another_content_in_the_bucket_is_never_overwritten(machine: Machine) -> None:
     """Goal: what somebody else put there stays.
 
     Method: an object of another content is in the way, known before the upload (a new dataset is compared) or
     not (it comes later); when it is gone, `retry` uploads.
     """
-    early = world.local.store()
-    world.store.put(early.object_name(IMAGE), b"somebody else's")
-    world.run_pass()
-    late = world.local.store(name="late")
-    world.store.put(late.object_name(IMAGE), b"somebody else's")
-    world.run_pass()
+    early = machine.local.store()
+    machine.store.put(early.object_name(IMAGE), b"somebody else's")
+    machine.run_pass()
+    late = machine.local.store(name="late")
+    machine.store.put(late.object_name(IMAGE), b"somebody else's")
+    machine.run_pass()
 
     for run in (early, late):
-        state, cause = world.state_of(run)
+        state, cause = machine.state_of(run)
         assert state == "quarantined"
         assert "another content" in cause
-        assert world.store.objects[run.object_name(IMAGE)].content == b"somebody else's"
-        del world.store.objects[run.object_name(IMAGE)]
-    assert world.release() == 2
-    world.run_pass()
-    world.check_everything_arrived()
+        assert machine.store.objects[run.object_name(IMAGE)].content == b"somebody else's"
+        del machine.store.objects[run.object_name(IMAGE)]
+    assert machine.release() == 2
+    machine.run_pass()
+    machine.check_everything_arrived()
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_the_same_content_in_the_bucket_is_taken_as_it_is(world: World, *, known: bool) -> None:
+def test_the_same_content_in_the_bucket_is_taken_as_it_is(machine: Machine, *, known: bool) -> None:
     """Goal: nothing is sent that is there.
 
     Method: an object with the same content, found by listing or by its precondition; the row may be there as
     well, so it is looked for.
     """
     if not known:
-        world.local.store(name="first")
-        world.run_pass()
-    run = world.local.store(images=1)
-    world.store.put(run.object_name(IMAGE), run.versions[IMAGE][0])
+        machine.local.store(name="first")
+        machine.run_pass()
+    run = machine.local.store(images=1)
+    machine.store.put(run.object_name(IMAGE), run.versions[IMAGE][0])
 
-    world.run_pass()
+    machine.run_pass()
 
-    world.check_everything_arrived()
-    assert world.store.upload_counts[run.object_name(IMAGE)] == 0
-    assert world.clock.elapsed_seconds >= world.settings.doubt_settle_seconds
+    machine.check_everything_arrived()
+    assert machine.store.upload_counts[run.object_name(IMAGE)] == 0
+    assert machine.clock.elapsed_seconds >= machine.settings.doubt_settle_seconds
 
 
-def test_an_image_that_changes_before_its_upload_is_sent_as_it_is_then(world: World) -> None:
+def test_an_image_that_changes_before_its_upload_is_sent_as_it_is_then(machine: Machine) -> None:
     """Goal: a version that is gone is not sent.
 
     Method: the image is replaced while its upload waits its turn.
     """
-    world.weather.latency_seconds = 1.0
-    run = world.local.store(images=1)
+    machine.cloud_faults.latency_seconds = 1.0
+    run = machine.local.store(images=1)
 
     async def change(_: Engine) -> None:
-        world.local.put_image(run, IMAGE)
-        await world.clock.sleep(60)
+        machine.local.put_image(run, IMAGE)
+        await machine.clock.sleep(60)
 
-    world.follow(change)
+    machine.follow(change)
 
-    world.check_everything_arrived()
-    assert world.store.upload_counts == {run.object_name(IMAGE): 1}
+    machine.check_everything_arrived()
+    assert machine.store.upload_counts == {run.object_name(IMAGE): 1}
 
 
 @pytest.mark.parametrize("size", [0, 300_000])
 @pytest.mark.parametrize("seen", [True, False])
-def test_an_image_that_changes_during_its_upload_is_replaced(world: World, size: int, *, seen: bool) -> None:
+def test_an_image_that_changes_during_its_upload_is_replaced(
+    machine: Machine, size: int, *, seen: bool
+) -> None:
     """Goal: what was sent of an old version is replaced by the new one.
 
     Method: the image changes while its bytes are on their way, and the folder is looked at meanwhile (`seen`)
     or afterwards.
     """
-    world.store.delay("upload", 5.0)
-    world.store.delay("upload_resumable", 5.0)
-    run = world.local.store(images=1, image_bytes=size)
+    machine.store.delay("upload", 5.0)
+    machine.store.delay("upload_resumable", 5.0)
+    run = machine.local.store(images=1, image_bytes=size)
 
     async def change(engine: Engine) -> None:
-        await world.clock.sleep(2.5)
-        world.local.put_image(run, IMAGE, size=size)
+        await machine.clock.sleep(2.5)
+        machine.local.put_image(run, IMAGE, size=size)
         if not seen:
-            await world.clock.sleep(60)
+            await machine.clock.sleep(60)
         engine.scan_soon(run.key.dataset_key)
-        await world.clock.sleep(60)
+        await machine.clock.sleep(60)
 
-    world.follow(change)
+    machine.follow(change)
 
-    world.check_everything_arrived()
+    machine.check_everything_arrived()
 
 
-def test_an_image_that_changes_after_its_run_is_synced_is_replaced_in_a_full_pass(world: World) -> None:
+def test_an_image_that_changes_after_its_run_is_synced_is_replaced_in_a_full_pass(machine: Machine) -> None:
     """Goal: only the changed file is sent again, over the version that is ours.
 
     Method: one of two images is replaced in place; a full pass sends it, a plain one need not see it.
     """
-    run = world.local.store()
-    world.run_pass()
-    world.clock.let_pass(1)
-    world.local.put_image(run, IMAGE)
+    run = machine.local.store()
+    machine.run_pass()
+    machine.clock.let_pass(1)
+    machine.local.put_image(run, IMAGE)
 
-    world.run_pass(full=True)
+    machine.run_pass(full=True)
 
-    world.check_everything_arrived()
-    assert world.store.upload_counts[run.object_name(IMAGE)] == 2
-    assert len(world.store.uploads) == 3
-    assert len(world.sink.visible_rows(run.table)) == 1
+    machine.check_everything_arrived()
+    assert machine.store.upload_counts[run.object_name(IMAGE)] == 2
+    assert len(machine.store.uploads) == 3
+    assert len(machine.sink.visible_rows(run.table)) == 1
 
 
-def test_a_changed_image_whose_object_was_removed_is_uploaded_anew(world: World) -> None:
+def test_a_changed_image_whose_object_was_removed_is_uploaded_anew(machine: Machine) -> None:
     """Goal: a precondition that can never hold again is no dead end.
 
     Method: remove the object, change the image, make a full pass.
     """
-    run = world.local.store()
-    world.run_pass()
-    del world.store.objects[run.object_name(IMAGE)]
-    world.local.put_image(run, IMAGE)
+    run = machine.local.store()
+    machine.run_pass()
+    del machine.store.objects[run.object_name(IMAGE)]
+    machine.local.put_image(run, IMAGE)
 
-    left = world.run_pass(full=True)
+    left = machine.run_pass(full=True)
 
     assert left.quarantined == 0
-    world.check_everything_arrived()
+    machine.check_everything_arrived()
 
 
-def test_a_changed_image_does_not_replace_somebody_elses_object(world: World) -> None:
+def test_a_changed_image_does_not_replace_somebody_elses_object(machine: Machine) -> None:
     """Goal: our generation guards. Method: somebody else replaces our object, then the image changes."""
-    run = world.local.store()
-    world.run_pass()
-    world.store.put(run.object_name(IMAGE), b"somebody else's")
-    world.local.put_image(run, IMAGE)
+    run = machine.local.store()
+    machine.run_pass()
+    machine.store.put(run.object_name(IMAGE), b"somebody else's")
+    machine.local.put_image(run, IMAGE)
 
-    left = world.run_pass(full=True)
+    left = machine.run_pass(full=True)
 
     assert left.quarantined == 1
-    assert world.store.objects[run.object_name(IMAGE)].content == b"somebody else's"
+    assert machine.store.objects[run.object_name(IMAGE)].content == b"somebody else's"
 
 
-def test_a_file_that_may_not_be_uploaded_stops_only_its_run(world: World) -> None:
+def test_a_file_that_may_not_be_uploaded_stops_only_its_run(machine: Machine) -> None:
     """Goal: a 403 for one object has an address.
 
     Method: the upload of one file is denied; `retry` after that.
     """
-    runs = [world.local.store(name=f"run{number}", images=1) for number in range(3)]
-    world.store.fail_next("upload", SyncError("upload", "o", "403", failure=Failure.PERMISSION))
+    runs = [machine.local.store(name=f"run{number}", images=1) for number in range(3)]
+    machine.store.fail_next("upload", SyncError("upload", "o", "403", failure=Failure.PERMISSION))
 
-    left = world.run_pass()
+    left = machine.run_pass()
 
     assert (left.waiting, left.quarantined) == (0, 1)
-    assert sorted(world.state_of(run)[0] for run in runs) == ["quarantined", "synced", "synced"]
-    assert world.release() == 1
-    world.run_pass()
-    world.check_everything_arrived()
+    assert sorted(machine.state_of(run)[0] for run in runs) == ["quarantined", "synced", "synced"]
+    assert machine.release() == 1
+    machine.run_pass()
+    machine.check_everything_arrived()
 
 
-def test_an_account_that_may_not_list_goes_on_without(world: World) -> None:
+def test_an_account_that_may_not_list_goes_on_without(machine: Machine) -> None:
     """Goal: a write-only account suffices for uploads. Method: listing is denied; the ledger is lost once."""
-    world.local.store()
-    world.store.list_denied = True
+    machine.local.store()
+    machine.store.list_denied = True
     for _ in range(2):
-        world.run_pass()
-        world.check_everything_arrived()
-        world.lose_ledger()
+        machine.run_pass()
+        machine.check_everything_arrived()
+        machine.lose_ledger()
 
-    assert set(world.store.upload_counts.values()) == {1}
+    assert set(machine.store.upload_counts.values()) == {1}
 
 
 def test_a_large_file_cut_off_by_a_crash_goes_on_in_the_middle(folder: Path) -> None:
@@ -183,78 +185,78 @@ def test_a_large_file_cut_off_by_a_crash_goes_on_in_the_middle(folder: Path) -> 
     """
     for expired in (False, True):
         (folder / str(expired)).mkdir()
-        world = World(folder / str(expired))
-        run = world.local.store(images=1, image_bytes=600_000)
-        world.store.cut_session_after(400_000)
-        world.run_pass(attempts_limit=1)
+        machine = Machine(folder / str(expired))
+        run = machine.local.store(images=1, image_bytes=600_000)
+        machine.store.cut_session_after(400_000)
+        machine.run_pass(attempts_limit=1)
         if expired:
-            world.store.expire_sessions()
+            machine.store.expire_sessions()
 
-        world.run_pass()
+        machine.run_pass()
 
-        world.check_everything_arrived()
+        machine.check_everything_arrived()
         size = len(run.versions[IMAGE][0])
-        assert world.store.bytes_received == size + (400_000 if expired else 0)
+        assert machine.store.bytes_received == size + (400_000 if expired else 0)
 
 
 @pytest.mark.parametrize("size", [0, 300_000])
 def test_an_image_that_changes_while_its_upload_is_in_doubt_replaces_what_was_sent(
-    world: World, size: int
+    machine: Machine, size: int
 ) -> None:
     """Goal: what our own lost upload made is no stranger's object.
 
     Method: the answer of an upload is lost; before it is looked up, the image is replaced.
     """
-    run = world.local.store(images=1, image_bytes=size)
-    world.weather.plan("upload_resumable" if size else "upload", LOST)
+    run = machine.local.store(images=1, image_bytes=size)
+    machine.cloud_faults.plan("upload_resumable" if size else "upload", LOST)
 
     async def change(engine: Engine) -> None:
-        await world.clock.sleep(0.1)
-        world.local.put_image(run, IMAGE, size=size)
+        await machine.clock.sleep(0.1)
+        machine.local.put_image(run, IMAGE, size=size)
         engine.scan_soon(run.key.dataset_key)
-        await world.clock.sleep(120)
+        await machine.clock.sleep(120)
 
-    world.follow(change)
+    machine.follow(change)
 
-    world.check_everything_arrived()
-    assert world.weather.plans_left == 0
-    assert world.store.upload_counts == {run.object_name(IMAGE): 2}
+    machine.check_everything_arrived()
+    assert machine.cloud_faults.plans_left == 0
+    assert machine.store.upload_counts == {run.object_name(IMAGE): 2}
 
 
-def test_a_file_that_is_rewritten_without_end_is_left_for_a_later_pass(world: World) -> None:
+def test_a_file_that_is_rewritten_without_end_is_left_for_a_later_pass(machine: Machine) -> None:
     """Goal: a pass ends, whoever writes.
 
     Method: a large image is replaced whenever a piece of it was sent; then nobody writes any more.
     """
-    run = world.local.store(images=1, image_bytes=300_000)
+    run = machine.local.store(images=1, image_bytes=300_000)
 
     def rewrite(method: str) -> None:
         if method == "upload_resumable":
-            world.local.put_image(run, IMAGE, size=300_000)
+            machine.local.put_image(run, IMAGE, size=300_000)
 
-    world.store.on_call = rewrite
-    assert world.run_pass().waiting == 1
-    world.store.on_call = lambda _method: None
+    machine.store.on_call = rewrite
+    assert machine.run_pass().waiting == 1
+    machine.store.on_call = lambda _method: None
 
-    world.run_pass()
+    machine.run_pass()
 
-    world.check_everything_arrived()
+    machine.check_everything_arrived()
 
 
-def test_a_run_goes_without_an_image_that_was_removed_when_it_is_taken_up_again(world: World) -> None:
+def test_a_run_goes_without_an_image_that_was_removed_when_it_is_taken_up_again(machine: Machine) -> None:
     """Goal: a bad image can be dismissed, but nothing is left out in silence.
 
     Method: a damaged image among others is removed; the run stays quarantined until `retry`.
     """
-    run = world.local.store(images=2)
-    world.local.put_damaged_image(run, "generated_images/bad.png")
-    world.clock.let_pass(world.settings.young_file_seconds + 1)
-    assert world.run_pass().quarantined == 1
+    run = machine.local.store(images=2)
+    machine.local.put_damaged_image(run, "generated_images/bad.png")
+    machine.clock.let_pass(machine.settings.young_file_seconds + 1)
+    assert machine.run_pass().quarantined == 1
 
-    world.local.path(run, "generated_images/bad.png").unlink()
+    machine.local.path(run, "generated_images/bad.png").unlink()
     del run.versions["generated_images/bad.png"]
-    assert world.run_pass().quarantined == 1
-    assert world.release() == 1
-    world.run_pass()
+    assert machine.run_pass().quarantined == 1
+    assert machine.release() == 1
+    machine.run_pass()
 
-    world.check_everything_arrived()
+    machine.check_everything_arrived()

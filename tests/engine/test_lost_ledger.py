@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from tests.engine.fuse import CrashError
-from tests.engine.world import World
-from tests.support.proofs import Tell
+from tests.engine.crash_points import CrashError
+from tests.engine.machine import Machine
+from tests.support.proof_summary import Tell
 
 PROOF = "backfills without their ledgers"
 RUNS = 1000
@@ -19,27 +19,27 @@ INSTANTS = {"step": 6000, "commit": 600, "answer": 1000, "upload": 1000, "load":
 LOAD_ROWS = 50
 
 
-def backfill_to_do(folder: Path, seed: int) -> World:
+def backfill_to_do(folder: Path, seed: int) -> Machine:
     """1,000 runs in four datasets; two of their tables are there already."""
-    world = World(folder, seed=seed, load_rows_limit=LOAD_ROWS)
-    world.weather.latency_seconds = 0.3
-    world.sink.visible_after_seconds = 2.0
+    machine = Machine(folder, seed=seed, load_rows_limit=LOAD_ROWS)
+    machine.cloud_faults.latency_seconds = 0.3
+    machine.sink.visible_after_seconds = 2.0
     for dataset in DATASETS[:2]:
-        world.local.store(dataset=dataset, name="old", images=1)
-    world.run_pass()
-    world.clock.let_pass(world.settings.table_settle_seconds)
+        machine.local.store(dataset=dataset, name="old", images=1)
+    machine.run_pass()
+    machine.clock.let_pass(machine.settings.table_settle_seconds)
     for number in range(RUNS):
         values = {"score": number} if number % 2 else {"loss": number / 7}
-        world.local.store(dataset=DATASETS[number % 4], name=f"run{number:04}", images=1, values=values)
-    return world
+        machine.local.store(dataset=DATASETS[number % 4], name=f"run{number:04}", images=1, values=values)
+    return machine
 
 
-def assert_once(world: World) -> None:
+def assert_once(machine: Machine) -> None:
     """Every record is one row, every file was uploaded once."""
-    world.check_everything_arrived()
-    assert len(world.local.records) == RUNS + 2
-    assert set(world.store.upload_counts.values()) == {1}
-    assert len(world.store.uploads) == RUNS + 2
+    machine.check_everything_arrived()
+    assert len(machine.local.records) == RUNS + 2
+    assert set(machine.store.upload_counts.values()) == {1}
+    assert len(machine.store.uploads) == RUNS + 2
 
 
 @pytest.mark.parametrize("list_denied", [False, True])
@@ -53,40 +53,40 @@ def test_a_ledger_deleted_in_the_middle_of_a_backfill(
     requests of its predecessor are still on their way; by an account that may list and by one that may not.
     """
     chance = Random(f"{kind} {list_denied}")  # noqa: S311 - a test's chance needs no secrecy
-    world = backfill_to_do(folder, seed=chance.randrange(1000))
-    world.store.list_denied = list_denied
-    world.fuse.light(kind, chance.randint(INSTANTS[kind] // 3, INSTANTS[kind]))
+    machine = backfill_to_do(folder, seed=chance.randrange(1000))
+    machine.store.list_denied = list_denied
+    machine.crash_points.arm(kind, chance.randint(INSTANTS[kind] // 3, INSTANTS[kind]))
 
     with suppress(CrashError):
-        world.run_pass(bulk=True)
-    assert world.crashes == 1
-    assert len(world.store.uploads) > RUNS // 10
-    assert any(world.sink.stored(table) for table in world.sink.tables)
-    world.lose_ledger()
-    left = world.run_pass(bulk=True)
+        machine.run_pass(bulk=True)
+    assert machine.crashes == 1
+    assert len(machine.store.uploads) > RUNS // 10
+    assert any(machine.sink.stored(table) for table in machine.sink.tables)
+    machine.lose_ledger()
+    left = machine.run_pass(bulk=True)
 
     assert (left.waiting, left.quarantined) == (0, 0)
-    assert_once(world)
+    assert_once(machine)
     tell(PROOF, {"ledgers deleted": 1, "runs": RUNS})
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_ledger_deleted_again_and_again(folder: Path, seed: int, tell: Tell) -> None:
     """Goal: the same, however often. Method: five times in one backfill, on bad days for the network."""
-    world = backfill_to_do(folder, seed)
+    machine = backfill_to_do(folder, seed)
     chance = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
-    world.weather.chances = {"transient": 0.02, "quota": 0.005, "lost_answer": 0.05}
+    machine.cloud_faults.chances = {"transient": 0.02, "quota": 0.005, "lost_answer": 0.05}
     for _ in range(5):
-        world.fuse.renew()
-        world.fuse.light("commit", chance.randint(50, 300))
+        machine.crash_points.restart()
+        machine.crash_points.arm("commit", chance.randint(50, 300))
         with suppress(CrashError):
-            world.run_pass(bulk=True)
-        world.lose_ledger()
-    assert world.crashes == 5
-    assert len(world.store.uploads) > RUNS // 10
-    world.weather.chances = {}
+            machine.run_pass(bulk=True)
+        machine.lose_ledger()
+    assert machine.crashes == 5
+    assert len(machine.store.uploads) > RUNS // 10
+    machine.cloud_faults.chances = {}
 
-    world.run_pass(bulk=True)
+    machine.run_pass(bulk=True)
 
-    assert_once(world)
+    assert_once(machine)
     tell(PROOF, {"ledgers deleted": 5, "runs": RUNS})

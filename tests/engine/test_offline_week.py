@@ -10,10 +10,10 @@ import pytest
 from pixaris_sync.local.watch import Changed
 from pixaris_sync.pipeline import follower
 from pixaris_sync.pipeline.engine import Engine
-from tests.engine.gauge import Gauge
 from tests.engine.local_folder import StoredRun
-from tests.engine.world import World
-from tests.support.proofs import Tell
+from tests.engine.machine import Machine
+from tests.engine.request_meter import RequestMeter
+from tests.support.proof_summary import Tell
 
 HOUR_SECONDS = 3600.0
 WEEK_SECONDS = 7 * 24 * HOUR_SECONDS
@@ -31,12 +31,12 @@ MESSAGES_MAX = 20
 STEPS_PER_HOUR_MAX = 4000
 
 
-def store(world: World, number: int) -> StoredRun:
+def store(machine: Machine, number: int) -> StoredRun:
     """Store the run of that number; every fourth in a dataset that is new in this week."""
     dataset = [*OLD_DATASETS, NEW_DATASET][number % 4]
     size = 0 if number % LARGE_EVERY else LARGE_BYTES
     values = {"score": number / 7, "steps": number}
-    return world.local.store("p", dataset, f"run{number:05}", images=1, image_bytes=size, values=values)
+    return machine.local.store("p", dataset, f"run{number:05}", images=1, image_bytes=size, values=values)
 
 
 def overtaken_max(names: Sequence[str]) -> int:
@@ -47,8 +47,8 @@ def overtaken_max(names: Sequence[str]) -> int:
 class Week:
     """What happens beside the engine."""
 
-    def __init__(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
-        self._world = world
+    def __init__(self, machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+        self._machine = machine
         self._caplog = caplog
         self._send, self._receive = anyio.create_memory_object_stream[Changed](1)
         self.first_upload = 0
@@ -63,52 +63,52 @@ class Week:
 
     async def script(self) -> None:
         """An hour with network, a week without, and as long with it again as it takes."""
-        world = self._world
+        machine = self._machine
         with self._send:
-            await self._tell([world.local.store("p", dataset, "old", images=1) for dataset in OLD_DATASETS])
-            await world.clock.sleep(HOUR_SECONDS)
+            await self._tell([machine.local.store("p", dataset, "old", images=1) for dataset in OLD_DATASETS])
+            await machine.clock.sleep(HOUR_SECONDS)
             assert self._arrived == len(OLD_DATASETS)
-            self.first_upload = len(world.store.uploads)
+            self.first_upload = len(machine.store.uploads)
             calls, messages, steps = self._counts()
-            world.weather.offline = True
+            machine.cloud_faults.offline = True
             for first in range(0, RUNS, BURST_RUNS):
-                await self._tell([store(world, number) for number in range(first, first + BURST_RUNS)])
-                await world.clock.sleep(BURST_SECONDS)
-            world.weather.offline = False
+                await self._tell([store(machine, number) for number in range(first, first + BURST_RUNS)])
+                await machine.clock.sleep(BURST_SECONDS)
+            machine.cloud_faults.offline = False
             self.calls, self.messages, self.steps = (
                 now - then for now, then in zip(self._counts(), (calls, messages, steps), strict=True)
             )
             await self._drained()
 
     async def _drained(self) -> None:
-        world = self._world
-        patience_seconds = 2 * world.settings.retry_delay_seconds_max
-        begun = world.clock.elapsed()
+        machine = self._machine
+        patience_seconds = 2 * machine.settings.retry_delay_seconds_max
+        begun = machine.clock.elapsed()
         with anyio.fail_after(patience_seconds):
             while self._arrived < RUNS + len(OLD_DATASETS):
-                await world.clock.sleep(1)
+                await machine.clock.sleep(1)
             # What was read back is written down.
-            await world.clock.sleep(1)
-        self.drain_seconds = world.clock.elapsed() - begun
+            await machine.clock.sleep(1)
+        self.drain_seconds = machine.clock.elapsed() - begun
 
     async def _tell(self, runs: Sequence[StoredRun]) -> None:
         await self._send.send(Changed(frozenset(run.key.dataset_key for run in runs)))
 
     def _counts(self) -> tuple[int, int, int]:
-        return self._world.port_calls, len(self._caplog.records), self._world.clock.steps
+        return self._machine.port_calls, len(self._caplog.records), self._machine.clock.steps
 
     @property
     def _arrived(self) -> int:
-        return sum(len(self._world.sink.stored(table)) for table in self._world.sink.tables)
+        return sum(len(self._machine.sink.stored(table)) for table in self._machine.sink.tables)
 
 
-def followed(world: World, week: Week) -> Callable[[Engine], Awaitable[None]]:
+def followed(machine: Machine, week: Week) -> Callable[[Engine], Awaitable[None]]:
     async def beside(engine: Engine) -> None:
         async with anyio.create_task_group() as tasks:
 
             async def keep_awake() -> None:
                 await follower.follow(
-                    engine, week.changes, clock=world.clock, rescan_interval_seconds=RESCAN_SECONDS
+                    engine, week.changes, clock=machine.clock, rescan_interval_seconds=RESCAN_SECONDS
                 )
 
             tasks.start_soon(keep_awake)
@@ -130,41 +130,41 @@ def test_a_week_offline_drains_completely_newest_first_and_within_all_limits(
     """
     monkeypatch.setattr(follower, "LEDGER_POLL_SECONDS", HOUR_SECONDS)
     caplog.set_level(logging.INFO, "pixaris_sync")
-    world = World(folder, inflight_bytes_limit=1024 * 1024)
-    world.weather.latency_seconds = 0.3
-    world.sink.visible_after_seconds = 2.0
-    week = Week(world, caplog)
+    machine = Machine(folder, inflight_bytes_limit=1024 * 1024)
+    machine.cloud_faults.latency_seconds = 0.3
+    machine.sink.visible_after_seconds = 2.0
+    week = Week(machine, caplog)
 
-    with Gauge(world).measuring() as gauge:
-        world.follow(followed(world, week))
+    with RequestMeter(machine).measuring() as meter:
+        machine.follow(followed(machine, week))
 
-    world.check_everything_arrived()
-    gauge.assert_within_limits()
-    assert gauge.uploads_max == world.settings.upload_concurrency_limit
-    assert set(world.store.upload_counts.values()) == {1}
-    assert_quiet(world, week)
-    assert_newest_first(world, week)
+    machine.check_everything_arrived()
+    meter.assert_within_limits()
+    assert meter.uploads_max == machine.settings.upload_concurrency_limit
+    assert set(machine.store.upload_counts.values()) == {1}
+    assert_quiet(machine, week)
+    assert_newest_first(machine, week)
     told = {"runs": RUNS, "calls in the week": week.calls, "messages": week.messages}
     tell("a week offline", {**told, "seconds to drain": int(week.drain_seconds)})
 
 
-def assert_quiet(world: World, week: Week) -> None:
+def assert_quiet(machine: Machine, week: Week) -> None:
     """The week cost what it had to: now and then a question whether the network is back."""
-    assert world.weather.fired["offline"] > 1000
+    assert machine.cloud_faults.fired["offline"] > 1000
     # Files and datasets that are new to the ledger ask each for themselves; jitter halves the pauses at most.
-    pause_seconds_min = world.settings.retry_delay_seconds_max / 2
+    pause_seconds_min = machine.settings.retry_delay_seconds_max / 2
     assert week.calls < 2 * WEEK_SECONDS / pause_seconds_min
     assert week.messages <= MESSAGES_MAX
     assert week.steps < STEPS_PER_HOUR_MAX * WEEK_SECONDS / HOUR_SECONDS
 
 
-def assert_newest_first(world: World, week: Week) -> None:
+def assert_newest_first(machine: Machine, week: Week) -> None:
     """Nothing came before a newer run, but for what was in flight together or rested after a failure."""
-    bound = 2 * world.settings.upload_concurrency_limit
-    uploads = [remote.name.split("/") for remote in world.store.uploads[week.first_upload :]]
+    bound = 2 * machine.settings.upload_concurrency_limit
+    uploads = [remote.name.split("/") for remote in machine.store.uploads[week.first_upload :]]
     assert overtaken_max([run for _, _, dataset, run, *_ in uploads if dataset in OLD_DATASETS]) <= bound
     assert overtaken_max([run for _, _, dataset, run, *_ in uploads if dataset == NEW_DATASET]) <= bound
-    for table in world.sink.tables:
-        runs = [str(row.cells["experiment_run_name"]) for row in world.sink.stored(table)]
+    for table in machine.sink.tables:
+        runs = [str(row.cells["experiment_run_name"]) for row in machine.sink.stored(table)]
         assert len(runs) >= RUNS // 4
         assert overtaken_max([run for run in runs if not run.endswith("_old")]) <= bound

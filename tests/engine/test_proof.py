@@ -1,7 +1,7 @@
-"""The proof is proven: engines that are broken on purpose are caught by the same histories.
+"""The proof is proven: engines that are broken on purpose are caught by the same scenarios.
 
-Each variant breaks one rule of the design. That it is caught shows that the histories reach the place, and
-that `Truth` looks there.
+Each variant breaks one rule of the design. That it is caught shows that the scenarios reach the place, and
+that `Invariants` looks there.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from pixaris_sync.ledger.uploads import Receipt
 from pixaris_sync.model import Tail
 from pixaris_sync.pipeline import deliveries, discovery, lane
 from pixaris_sync.rules.contract import table_id
-from tests.engine.history import History
-from tests.engine.world import in_memory_folder
-from tests.support.proofs import Tell
+from tests.engine.machine import in_memory_folder
+from tests.engine.scenario import Scenario
+from tests.support.proof_summary import Tell
 
-#: Within so many histories a broken engine must be caught.
-HISTORIES = 300
+#: Within so many scenarios a broken engine must be caught.
+SCENARIOS = 300
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -107,18 +107,18 @@ def a_lost_job_is_replaced(patch: pytest.MonkeyPatch) -> None:
 def test_a_broken_engine_is_caught(
     break_it: Break, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tell: Tell
 ) -> None:
-    """Goal: histories that pass prove something.
+    """Goal: scenarios that pass prove something.
 
-    Method: break one rule, and let histories happen until one fails.
+    Method: break one rule, and let scenarios happen until one fails.
     """
     caplog.set_level("CRITICAL")
     break_it(monkeypatch)
     with pytest.raises(AssertionError):
-        live_until_something_is_wrong()
+        run_until_something_is_wrong()
     tell("engines broken on purpose", {"caught": 1})
 
 
-def live_until_something_is_wrong() -> None:
-    for seed in range(HISTORIES):
+def run_until_something_is_wrong() -> None:
+    for seed in range(SCENARIOS):
         with in_memory_folder() as folder:
-            History(seed, folder).run()
+            Scenario(seed, folder).run()

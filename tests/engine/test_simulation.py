@@ -1,6 +1,6 @@
-"""Seeded histories: whatever happens, nothing is lost, nothing doubled, nothing claimed falsely.
+"""Seeded scenarios: whatever happens, nothing is lost, nothing doubled, nothing claimed falsely.
 
-Set ``PIXARIS_SYNC_SIMULATION_SEED`` to replay one history, ``PIXARIS_SYNC_SIMULATION_HISTORIES`` for more of
+Set ``PIXARIS_SYNC_SIMULATION_SEED`` to replay one scenario, ``PIXARIS_SYNC_SIMULATION_HISTORIES`` for more of
 them, ``PIXARIS_SYNC_SIMULATION_FIRST`` for others.
 """
 
@@ -10,69 +10,69 @@ from collections import Counter
 import pytest
 
 from tests.engine import simulate
-from tests.engine.history import History
-from tests.engine.simulate import FAULTS, REPLAY, live, replay
-from tests.support.proofs import Tell
+from tests.engine.scenario import Scenario
+from tests.engine.simulate import FAULTS, REPLAY, replay, run_scenario
+from tests.support.proof_summary import Tell
 
 REPLAYED = os.environ.get(REPLAY)
-HISTORIES = int(os.environ.get("PIXARIS_SYNC_SIMULATION_HISTORIES", "150"))
+SCENARIOS = int(os.environ.get("PIXARIS_SYNC_SIMULATION_HISTORIES", "150"))
 FIRST = int(os.environ.get("PIXARIS_SYNC_SIMULATION_FIRST", "0"))
 #: So many together are one test, so that a time limit for tests is one for few of them.
 CHUNK = 50
 
-happened: Counter[str] = Counter()
+fired: Counter[str] = Counter()
 
 
-@pytest.mark.skipif(REPLAYED is not None, reason="one history is replayed")
-@pytest.mark.parametrize("first", range(FIRST, FIRST + HISTORIES, CHUNK))
-def test_histories(first: int, caplog: pytest.LogCaptureFixture, tell: Tell) -> None:
-    """Goal: the promise, over many histories. Method: one for each seed; see `History`."""
+@pytest.mark.skipif(REPLAYED is not None, reason="one scenario is replayed")
+@pytest.mark.parametrize("first", range(FIRST, FIRST + SCENARIOS, CHUNK))
+def test_scenarios(first: int, caplog: pytest.LogCaptureFixture, tell: Tell) -> None:
+    """Goal: the promise, over many scenarios. Method: one for each seed; see `Scenario`."""
     caplog.set_level("CRITICAL")
-    seeds = range(first, min(first + CHUNK, FIRST + HISTORIES))
+    seeds = range(first, min(first + CHUNK, FIRST + SCENARIOS))
     for seed in seeds:
-        happened.update(live(seed).happened)
-    tell("simulation", {"histories": len(seeds)})
+        fired.update(run_scenario(seed).fired)
+    tell("simulation", {"scenarios": len(seeds)})
 
 
-@pytest.mark.skipif(REPLAYED is not None, reason="one history is replayed")
-def test_every_fault_struck(tell: Tell) -> None:
-    """Goal: the histories prove what they seem to. Method: each kind of fault must have struck in them."""
-    if not happened:
-        pytest.skip("the histories were not run")
-    if HISTORIES >= 150:
-        assert {kind for kind in FAULTS if not happened[kind]} == set()
-    tell("faults that struck in it", dict(sorted(happened.items())))
+@pytest.mark.skipif(REPLAYED is not None, reason="one scenario is replayed")
+def test_every_fault_fired(tell: Tell) -> None:
+    """Goal: the scenarios prove what they seem to. Method: each kind of fault must have fired in them."""
+    if not fired:
+        pytest.skip("the scenarios were not run")
+    if SCENARIOS >= 150:
+        assert {kind for kind in FAULTS if not fired[kind]} == set()
+    tell("faults that fired in it", dict(sorted(fired.items())))
 
 
-@pytest.mark.skipif(REPLAYED is None, reason="no history is replayed")
-def test_one_history() -> None:
+@pytest.mark.skipif(REPLAYED is None, reason="no scenario is replayed")
+def test_one_scenario() -> None:
     """Goal: find out what went wrong.
 
-    Method: the history of PIXARIS_SYNC_SIMULATION_SEED, with all its messages.
+    Method: the scenario of PIXARIS_SYNC_SIMULATION_SEED, with all its messages.
     """
-    live(int(REPLAYED or 0))
+    run_scenario(int(REPLAYED or 0))
 
 
-def test_a_failing_history_is_told_with_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_scenario_is_told_with_how_to_replay_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: `make simulate` over night says in the morning what to look into.
 
-    Method: three histories, of which one fails.
+    Method: three scenarios, of which one fails.
     """
 
-    def live_or_fail(seed: int) -> History:
+    def run_or_fail(seed: int) -> Scenario:
         assert seed != 8, "a row came twice"
-        return live(seed)
+        return run_scenario(seed)
 
-    monkeypatch.setattr(simulate, "live", live_or_fail)
+    monkeypatch.setattr(simulate, "run_scenario", run_or_fail)
     lines: list[str] = []
 
-    assert simulate.main(["--first", "7", "--histories", "3"], lines.append) == 1
+    assert simulate.main(["--first", "7", "--scenarios", "3"], lines.append) == 1
 
     assert any("a row came twice" in line for line in lines)
-    assert "3 histories" in lines[-3]
+    assert "3 scenarios" in lines[-3]
     assert "1 failed" in lines[-3]
     assert lines[-1].endswith(replay(8))
-    assert simulate.main(["--first", "7", "--histories", "1"], lines.append) == 0
+    assert simulate.main(["--first", "7", "--scenarios", "1"], lines.append) == 0
 
 
 @pytest.mark.parametrize("seed", [3, 35, 137])
@@ -81,4 +81,4 @@ def test_a_seed_replays_exactly(seed: int) -> None:
 
     Method: the same seed twice makes the same calls at the same times.
     """
-    assert live(seed).trace == live(seed).trace
+    assert run_scenario(seed).trace == run_scenario(seed).trace

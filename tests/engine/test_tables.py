@@ -8,240 +8,240 @@ from pixaris_sync.errors import Failure, JobFailedError
 from pixaris_sync.model import Column, ColumnType
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.local_folder import StoredRun
-from tests.engine.world import World
+from tests.engine.machine import Machine
 
 
-def settled(world: World, **values: object) -> None:
+def settled(machine: Machine, **values: object) -> None:
     """Let a first run make the table, and streaming become its way."""
-    world.local.store(name="first", values=values)
-    world.run_pass()
-    world.clock.let_pass(world.settings.table_settle_seconds)
-    world.sink.calls.clear()
-    world.sink.counts.clear()
+    machine.local.store(name="first", values=values)
+    machine.run_pass()
+    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.sink.calls.clear()
+    machine.sink.counts.clear()
 
 
-def several(world: World, count: int, **values: object) -> list[StoredRun]:
-    return [world.local.store(name=f"run{number}", values=values) for number in range(count)]
+def several(machine: Machine, count: int, **values: object) -> list[StoredRun]:
+    return [machine.local.store(name=f"run{number}", values=values) for number in range(count)]
 
 
-def test_the_first_rows_of_a_new_table_are_loaded(world: World) -> None:
+def test_the_first_rows_of_a_new_table_are_loaded(machine: Machine) -> None:
     """Goal: a new table that answers 404 and then swallows streamed rows loses none.
 
     Method: runs arrive while it does so, and after; nothing is ever swallowed.
     """
-    world.sink.new_table_missing_seconds = 20.0
-    world.sink.new_table_swallows_seconds = 200.0
+    machine.sink.new_table_missing_seconds = 20.0
+    machine.sink.new_table_swallows_seconds = 200.0
     for number in range(5):
-        world.local.store(name=f"run{number}")
-        world.run_pass()
-        world.clock.let_pass(100)
+        machine.local.store(name=f"run{number}")
+        machine.run_pass()
+        machine.clock.let_pass(100)
 
-    world.check_everything_arrived()
-    assert world.sink.swallowed == []
-    assert world.sink.counts["load"] >= 3
-    assert world.sink.counts["stream"] >= 1
+    machine.check_everything_arrived()
+    assert machine.sink.swallowed == []
+    assert machine.sink.counts["load"] >= 3
+    assert machine.sink.counts["stream"] >= 1
 
 
-def test_rows_that_a_new_table_swallowed_are_delivered_again(world: World) -> None:
+def test_rows_that_a_new_table_swallowed_are_delivered_again(machine: Machine) -> None:
     """Goal: accepted is not synced.
 
     Method: somebody else makes the table, so nobody here knows that it is new; streamed rows are lost,
     noticed, told in `status`, and loaded.
     """
-    several(world, 3)
-    world.sink.new_table_swallows_seconds = 300.0
-    world.sink.make_plain_table("p_d_experiment_results")
+    several(machine, 3)
+    machine.sink.new_table_swallows_seconds = 300.0
+    machine.sink.make_plain_table("p_d_experiment_results")
 
-    world.run_pass()
+    machine.run_pass()
 
-    world.check_everything_arrived()
-    assert len(world.sink.swallowed) == 3
+    machine.check_everything_arrived()
+    assert len(machine.sink.swallowed) == 3
 
 
-def test_a_new_column_is_added_and_its_rows_are_loaded(world: World) -> None:
+def test_a_new_column_is_added_and_its_rows_are_loaded(machine: Machine) -> None:
     """Goal: columns unknown to streaming for minutes hold nothing up.
 
     Method: new keys come in a settled table; rows that need them are loaded, rows right after them too.
     """
-    settled(world)
-    world.sink.new_column_unknown_seconds = 240.0
-    several(world, 3, extra="x")
-    world.run_pass()
-    world.clock.let_pass(60)
-    world.local.store(name="soon", values={"extra": "y"})
-    world.run_pass()
-    assert world.sink.counts["stream"] == 0
-    world.clock.let_pass(world.settings.table_settle_seconds)
-    world.local.store(name="late", values={"extra": "z"})
-    world.run_pass()
+    settled(machine)
+    machine.sink.new_column_unknown_seconds = 240.0
+    several(machine, 3, extra="x")
+    machine.run_pass()
+    machine.clock.let_pass(60)
+    machine.local.store(name="soon", values={"extra": "y"})
+    machine.run_pass()
+    assert machine.sink.counts["stream"] == 0
+    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.local.store(name="late", values={"extra": "z"})
+    machine.run_pass()
 
-    world.check_everything_arrived()
-    assert world.sink.counts["stream"] == 1
+    machine.check_everything_arrived()
+    assert machine.sink.counts["stream"] == 1
 
 
-def test_a_column_that_somebody_else_just_added_is_waited_out_by_load_job(world: World) -> None:
+def test_a_column_that_somebody_else_just_added_is_waited_out_by_load_job(machine: Machine) -> None:
     """Goal: `no such field` for a column that exists is no refusal.
 
     Method: the column is added behind the engine's back, streaming does not know it yet; the row and its
     `stopped` neighbours arrive.
     """
-    settled(world)
-    world.sink.new_column_unknown_seconds = 240.0
+    settled(machine)
+    machine.sink.new_column_unknown_seconds = 240.0
 
     async def add() -> None:
-        await world.sink.add_columns("p_d_experiment_results", [Column("extra", ColumnType.STRING)])
+        await machine.sink.add_columns("p_d_experiment_results", [Column("extra", ColumnType.STRING)])
 
-    world.clock.run(add)
-    several(world, 2)
-    several(world, 1, extra="x")
+    machine.clock.run(add)
+    several(machine, 2)
+    several(machine, 1, extra="x")
 
-    world.run_pass()
+    machine.run_pass()
 
-    world.check_everything_arrived()
-    assert world.weather.fired["unknown_column"] == 1
-    assert world.weather.fired["stopped_rows"] == 1
+    machine.check_everything_arrived()
+    assert machine.cloud_faults.fired["unknown_column"] == 1
+    assert machine.cloud_faults.fired["stopped_rows"] == 1
 
 
-def test_a_table_that_vanished_is_made_again(world: World) -> None:
+def test_a_table_that_vanished_is_made_again(machine: Machine) -> None:
     """Goal: a 404 in the steady state is survived.
 
     Method: the table is dropped under a following engine's feet; what is stored afterwards arrives.
     """
-    settled(world)
+    settled(machine)
     table = "p_d_experiment_results"
 
     async def drop_table(engine: Engine) -> None:
-        engine.scan_soon(world.local.store(name="before").key.dataset_key)
-        await world.clock.sleep(60)
-        dropped = world.sink.drop(table)
-        engine.scan_soon(world.local.store(name="after").key.dataset_key)
-        await world.clock.sleep(60)
-        world.sink.put_back(table, dropped)
+        engine.scan_soon(machine.local.store(name="before").key.dataset_key)
+        await machine.clock.sleep(60)
+        dropped = machine.sink.drop(table)
+        engine.scan_soon(machine.local.store(name="after").key.dataset_key)
+        await machine.clock.sleep(60)
+        machine.sink.put_back(table, dropped)
 
-    world.follow(drop_table)
+    machine.follow(drop_table)
 
-    world.check_everything_arrived()
-    assert world.sink.counts["create_table"] == 1
-    assert world.sink.counts["stream"] == 2
+    machine.check_everything_arrived()
+    assert machine.sink.counts["create_table"] == 1
+    assert machine.sink.counts["stream"] == 2
 
 
-def test_a_refused_row_is_quarantined_alone(world: World) -> None:
+def test_a_refused_row_is_quarantined_alone(machine: Machine) -> None:
     """Goal: one bad row holds up no other.
 
     Method: the table refuses the type of one value in a streamed batch; its `stopped` neighbours arrive, it
     is told in `status`, and arrives once the table takes it.
     """
-    settled(world, score=1)
-    several(world, 5, score=2)
-    bad = world.local.store(name="bad", values={"score": 3})
-    world.sink.refuse_rows_of = bad.key.run
+    settled(machine, score=1)
+    several(machine, 5, score=2)
+    bad = machine.local.store(name="bad", values={"score": 3})
+    machine.sink.refuse_rows_of = bad.key.run
 
-    left = world.run_pass()
+    left = machine.run_pass()
 
     assert (left.waiting, left.quarantined) == (0, 1)
-    state, cause = world.state_of(bad)
+    state, cause = machine.state_of(bad)
     assert state == "quarantined"
     assert "refuses the row" in cause
-    assert world.check().runs["synced"] == 6
-    world.sink.refuse_rows_of = None
-    assert world.release() == 1
-    world.run_pass()
-    world.check_everything_arrived()
+    assert machine.check().runs["synced"] == 6
+    machine.sink.refuse_rows_of = None
+    assert machine.release() == 1
+    machine.run_pass()
+    machine.check_everything_arrived()
 
 
 @pytest.mark.parametrize("bad_runs", [1, 3])
-def test_a_bad_row_of_a_load_job_is_found_by_halving(world: World, bad_runs: int) -> None:
+def test_a_bad_row_of_a_load_job_is_found_by_halving(machine: Machine, bad_runs: int) -> None:
     """Goal: the same where a job says only that it failed.
 
     Method: 20 rows, some bad; the jobs are counted.
     """
-    several(world, 20)
-    bad = [world.local.store(name=f"bad{number}") for number in range(bad_runs)]
-    world.sink.refuse_rows_of = "bad"
+    several(machine, 20)
+    bad = [machine.local.store(name=f"bad{number}") for number in range(bad_runs)]
+    machine.sink.refuse_rows_of = "bad"
 
-    left = world.run_pass(bulk=True)
+    left = machine.run_pass(bulk=True)
 
     assert (left.waiting, left.quarantined) == (0, bad_runs)
-    assert {world.state_of(run)[0] for run in bad} == {"quarantined"}
-    assert len(world.sink.jobs) < 12 * bad_runs
-    world.sink.refuse_rows_of = None
-    assert world.release() == bad_runs
-    world.run_pass()
-    world.check_everything_arrived()
+    assert {machine.state_of(run)[0] for run in bad} == {"quarantined"}
+    assert len(machine.sink.jobs) < 12 * bad_runs
+    machine.sink.refuse_rows_of = None
+    assert machine.release() == bad_runs
+    machine.run_pass()
+    machine.check_everything_arrived()
 
 
-def test_a_refused_row_goes_again_under_another_job_id(world: World) -> None:
+def test_a_refused_row_goes_again_under_another_job_id(machine: Machine) -> None:
     """Goal: `retry` after the cause is mended is no look at the old failure.
 
     Method: one row alone is refused by a load job, twice; then the table takes it.
     """
-    run = world.local.store(name="bad")
-    world.sink.refuse_rows_of = run.key.run
+    run = machine.local.store(name="bad")
+    machine.sink.refuse_rows_of = run.key.run
     for _ in range(2):
-        assert world.run_pass().quarantined == 1
-        world.release()
-    world.sink.refuse_rows_of = None
+        assert machine.run_pass().quarantined == 1
+        machine.release()
+    machine.sink.refuse_rows_of = None
 
-    world.run_pass()
+    machine.run_pass()
 
-    world.check_everything_arrived()
-    assert len(world.sink.jobs) == 3
+    machine.check_everything_arrived()
+    assert len(machine.sink.jobs) == 3
 
 
-def test_jobs_that_the_service_ends_are_begun_anew_in_every_pass(world: World) -> None:
+def test_jobs_that_the_service_ends_are_begun_anew_in_every_pass(machine: Machine) -> None:
     """Goal: failed jobs of one pass do not use up the ids of the next.
 
     Method: more jobs fail, for reasons of the service's own, than a pass tries.
     """
-    world.local.store()
+    machine.local.store()
     for _ in range(7):
-        world.sink.fail_next_job(JobFailedError("load", "t", "backendError", failure=Failure.TRANSIENT))
+        machine.sink.fail_next_job(JobFailedError("load", "t", "backendError", failure=Failure.TRANSIENT))
 
-    assert world.run_pass().waiting == 1
-    world.run_pass()
+    assert machine.run_pass().waiting == 1
+    machine.run_pass()
 
-    world.check_everything_arrived()
-    assert len(world.sink.jobs) == 8
+    machine.check_everything_arrived()
+    assert len(machine.sink.jobs) == 8
 
 
 @pytest.mark.parametrize("in_doubt", [False, True])
-def test_a_denied_table_stops_only_its_runs(world: World, *, in_doubt: bool) -> None:
+def test_a_denied_table_stops_only_its_runs(machine: Machine, *, in_doubt: bool) -> None:
     """Goal: a missing permission has an address.
 
     Method: 403 for one table, when it is changed or when its rows are sent; the other table's runs arrive;
     `retry` takes them up.
     """
-    denied = [world.local.store(dataset="denied", name=f"run{number}") for number in range(3)]
-    world.local.store(dataset="granted")
-    world.sink.deny("p_denied_experiment_results", "load" if in_doubt else "create_table")
+    denied = [machine.local.store(dataset="denied", name=f"run{number}") for number in range(3)]
+    machine.local.store(dataset="granted")
+    machine.sink.deny("p_denied_experiment_results", "load" if in_doubt else "create_table")
 
-    left = world.run_pass()
+    left = machine.run_pass()
 
     assert (left.waiting, left.quarantined) == (0, 3)
-    assert {world.state_of(run)[0] for run in denied} == {"quarantined"}
-    assert world.check().runs["synced"] == 1
-    world.sink.deny("p_denied_experiment_results", None)
-    world.release()
-    world.run_pass()
-    world.check_everything_arrived()
+    assert {machine.state_of(run)[0] for run in denied} == {"quarantined"}
+    assert machine.check().runs["synced"] == 1
+    machine.sink.deny("p_denied_experiment_results", None)
+    machine.release()
+    machine.run_pass()
+    machine.check_everything_arrived()
 
 
-def test_rows_that_may_not_be_read_back_are_not_called_synced(world: World) -> None:
+def test_rows_that_may_not_be_read_back_are_not_called_synced(machine: Machine) -> None:
     """Goal: without the permission to read, nothing is claimed.
 
     Method: 403 for reading; then it is granted.
     """
-    run = world.local.store()
-    world.sink.deny(run.table, "read_rows")
+    run = machine.local.store()
+    machine.sink.deny(run.table, "read_rows")
 
-    assert world.run_pass().quarantined == 1
-    assert "403" in world.state_of(run)[1]
-    world.sink.deny(run.table, None)
-    world.release()
-    world.run_pass()
+    assert machine.run_pass().quarantined == 1
+    assert "403" in machine.state_of(run)[1]
+    machine.sink.deny(run.table, None)
+    machine.release()
+    machine.run_pass()
 
-    world.check_everything_arrived()
-    assert world.sink.counts["load"] == 1
+    machine.check_everything_arrived()
+    assert machine.sink.counts["load"] == 1
 
 
 @pytest.mark.parametrize("following", [False, True])
@@ -251,94 +251,94 @@ def test_more_load_jobs_than_a_day_allows_wait(folder: Path, *, following: bool)
     Method: one row in each job, and a limit of three. A pass leaves the rest for the next day's, watch goes
     on then.
     """
-    world = World(folder, loads_per_day_limit=3, load_rows_limit=1, table_settle_seconds=7 * 24 * 3600.0)
-    several(world, 5)
+    machine = Machine(folder, loads_per_day_limit=3, load_rows_limit=1, table_settle_seconds=7 * 24 * 3600.0)
+    several(machine, 5)
     day_seconds = 24 * 3600.0
 
     async def a_day(_: Engine) -> None:
-        await world.clock.sleep(day_seconds - 60)
-        assert len(world.sink.jobs) == 3
-        await world.clock.sleep(2 * 3600)
+        await machine.clock.sleep(day_seconds - 60)
+        assert len(machine.sink.jobs) == 3
+        await machine.clock.sleep(2 * 3600)
 
     if following:
-        world.follow(a_day)
+        machine.follow(a_day)
     else:
-        assert world.run_pass(bulk=True).waiting == 2
-        assert world.clock.elapsed_seconds < day_seconds
-        world.clock.let_pass(day_seconds)
-        world.run_pass(bulk=True)
+        assert machine.run_pass(bulk=True).waiting == 2
+        assert machine.clock.elapsed_seconds < day_seconds
+        machine.clock.let_pass(day_seconds)
+        machine.run_pass(bulk=True)
 
-    world.check_everything_arrived()
+    machine.check_everything_arrived()
 
 
 def test_batches_stay_within_their_limits(folder: Path) -> None:
     """Goal: requests are bounded in rows. Method: limits of 4 and 10 rows; the calls' sizes are read."""
-    world = World(folder, stream_rows_limit=4, load_rows_limit=10)
-    several(world, 25)
-    world.run_pass()
-    world.clock.let_pass(world.settings.table_settle_seconds)
-    several(world, 25)
-    world.run_pass()
+    machine = Machine(folder, stream_rows_limit=4, load_rows_limit=10)
+    several(machine, 25)
+    machine.run_pass()
+    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    several(machine, 25)
+    machine.run_pass()
 
-    world.check_everything_arrived()
+    machine.check_everything_arrived()
     sizes = {
-        method: {call.rows for call in world.sink.calls if call.method == method}
+        method: {call.rows for call in machine.sink.calls if call.method == method}
         for method in ("load", "stream")
     }
     assert max(sizes["load"]) == 10
     assert max(sizes["stream"]) == 4
 
 
-def test_an_unreadable_answer_does_not_look_like_success(world: World) -> None:
+def test_an_unreadable_answer_does_not_look_like_success(machine: Machine) -> None:
     """Goal: 200 with errors is no success, not even for `stopped` rows.
 
     Method: every row of a batch is refused.
     """
-    settled(world)
-    runs = several(world, 3)
-    world.sink.refuse_rows_of = "run"
+    settled(machine)
+    runs = several(machine, 3)
+    machine.sink.refuse_rows_of = "run"
 
-    assert world.run_pass().quarantined == 3
+    assert machine.run_pass().quarantined == 3
 
-    assert all(world.state_of(run)[0] == "quarantined" for run in runs)
+    assert all(machine.state_of(run)[0] == "quarantined" for run in runs)
 
 
-def test_a_record_that_a_change_of_the_table_fails_for_is_quarantined_alone(world: World) -> None:
+def test_a_record_that_a_change_of_the_table_fails_for_is_quarantined_alone(machine: Machine) -> None:
     """Goal: one odd record holds up no other, not even before anything is sent.
 
     Method: the service refuses to add the column that one record needs, and any batch it is in.
     """
-    settled(world)
-    several(world, 6)
-    bad = world.local.store(name="odd", values={"odd": "x"})
-    world.sink.refuse_column = "odd"
+    settled(machine)
+    several(machine, 6)
+    bad = machine.local.store(name="odd", values={"odd": "x"})
+    machine.sink.refuse_column = "odd"
 
-    left = world.run_pass()
+    left = machine.run_pass()
 
     assert (left.waiting, left.quarantined) == (0, 1)
-    assert world.state_of(bad)[0] == "quarantined"
-    world.sink.refuse_column = None
-    world.release()
-    world.run_pass()
-    world.check_everything_arrived()
+    assert machine.state_of(bad)[0] == "quarantined"
+    machine.sink.refuse_column = None
+    machine.release()
+    machine.run_pass()
+    machine.check_everything_arrived()
 
 
-def test_a_table_that_refuses_every_row_is_not_asked_for_each_of_them(world: World) -> None:
+def test_a_table_that_refuses_every_row_is_not_asked_for_each_of_them(machine: Machine) -> None:
     """Goal: the day's load jobs are not spent on one fault.
 
     Method: a table refuses all of 300 rows; the jobs are counted; then it takes them.
     """
-    several(world, 300)
-    world.sink.refuse_rows_of = "run"
+    several(machine, 300)
+    machine.sink.refuse_rows_of = "run"
 
-    left = world.run_pass(bulk=True)
+    left = machine.run_pass(bulk=True)
 
     assert (left.waiting, left.quarantined) == (0, 300)
-    assert len(world.sink.jobs) < 60
-    world.sink.refuse_rows_of = None
-    world.release()
-    world.run_pass(bulk=True)
-    world.check_everything_arrived()
+    assert len(machine.sink.jobs) < 60
+    machine.sink.refuse_rows_of = None
+    machine.release()
+    machine.run_pass(bulk=True)
+    machine.check_everything_arrived()
 
 
 def test_a_new_column_does_not_pass_the_quota_of_load_jobs(folder: Path) -> None:
@@ -346,14 +346,14 @@ def test_a_new_column_does_not_pass_the_quota_of_load_jobs(folder: Path) -> None
 
     Method: a limit of one job; a settled table gains a column.
     """
-    world = World(folder, loads_per_day_limit=1)
-    settled(world)
-    several(world, 2, extra="x")
+    machine = Machine(folder, loads_per_day_limit=1)
+    settled(machine)
+    several(machine, 2, extra="x")
 
-    assert world.run_pass().waiting == 2
-    assert len(world.sink.jobs) == 1
-    world.clock.let_pass(24 * 3600.0)
-    world.run_pass()
+    assert machine.run_pass().waiting == 2
+    assert len(machine.sink.jobs) == 1
+    machine.clock.let_pass(24 * 3600.0)
+    machine.run_pass()
 
-    world.check_everything_arrived()
-    assert len(world.sink.jobs) == 2
+    machine.check_everything_arrived()
+    assert len(machine.sink.jobs) == 2

@@ -8,9 +8,9 @@ import anyio
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
-from tests.engine.clouds import Unwatched
+from tests.engine.faulty_cloud import Unobserved
 from tests.engine.local_folder import LocalFolder
-from tests.engine.world import World
+from tests.engine.machine import Machine
 
 
 def test_two_machines_that_add_columns_at_the_same_time_both_get_through(folder: Path) -> None:
@@ -20,27 +20,27 @@ def test_two_machines_that_add_columns_at_the_same_time_both_get_through(folder:
     instant that need a column each, and the same one, which both have to widen, while requests take their
     time and a new column is unknown to streaming for minutes.
     """
-    world = World(folder)
-    world.weather.latency_seconds = 2.0
-    world.sink.new_column_unknown_seconds = 240.0
-    # What the other machine does is no business of this world's truth.
-    world.sink.witness = world.store.witness = Unwatched()
+    machine = Machine(folder)
+    machine.cloud_faults.latency_seconds = 2.0
+    machine.sink.new_column_unknown_seconds = 240.0
+    # What the other machine does is no business of the invariants.
+    machine.sink.observer = machine.store.observer = Unobserved()
     other_root = folder / "other"
     other_root.mkdir()
-    other = LocalFolder(other_root / "local_results", world.clock)
+    other = LocalFolder(other_root / "local_results", machine.clock)
     stored: dict[str, dict[str, float]] = {}
 
     async def follow_both(engine: Engine) -> None:
-        with_other = world.settings.model_copy(update={"local_results_folder": other.root})
+        with_other = machine.settings.model_copy(update={"local_results_folder": other.root})
         ledger = Ledger.open(other_root / "ledger.sqlite3")
         try:
             second = Engine(
                 settings=with_other,
                 mode=Mode(follow=True),
                 ledger=ledger,
-                store=world.store,
-                sink=world.sink,
-                clock=world.clock,
+                store=machine.store,
+                sink=machine.sink,
+                clock=machine.clock,
                 jitter=Random(1),  # noqa: S311 - a test's chance needs no secrecy
                 threaded_ledger=False,
             )
@@ -49,23 +49,23 @@ def test_two_machines_that_add_columns_at_the_same_time_both_get_through(folder:
                 await second.started()
                 for turn in range(6):
                     both = {"both": turn if turn < 3 else turn + 0.5}
-                    for name, local, machine in (("a", world.local, engine), ("b", other, second)):
+                    for name, local, at in (("a", machine.local, engine), ("b", other, second)):
                         values = {f"of_{name}_{turn}": turn, **both}
                         run = local.store(name=f"{name}{turn}", images=1, values=values)
                         stored[run.key.run] = values
-                        machine.scan_soon(run.key.dataset_key)
-                    await world.clock.sleep(100.0)
-                await world.clock.sleep(600.0)
+                        at.scan_soon(run.key.dataset_key)
+                    await machine.clock.sleep(100.0)
+                await machine.clock.sleep(600.0)
                 second.drain()
         finally:
             ledger.close()
 
-    world.follow(follow_both)
+    machine.follow(follow_both)
 
-    counts = world.sink.counts
+    counts = machine.sink.counts
     assert counts["create_table"] == counts["widen_columns"] == 2
     assert counts["add_columns"] >= 10
-    rows = {row["experiment_run_name"]: row for row in world.sink.visible_rows("p_d_experiment_results")}
-    assert len(world.sink.visible_rows("p_d_experiment_results")) == len(stored) == 12
+    rows = {row["experiment_run_name"]: row for row in machine.sink.visible_rows("p_d_experiment_results")}
+    assert len(machine.sink.visible_rows("p_d_experiment_results")) == len(stored) == 12
     for run_name, values in stored.items():
         assert {name: rows[run_name][name] for name in values} == values

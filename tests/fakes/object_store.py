@@ -79,7 +79,6 @@ class FakeObjectStore:
         self.bytes_received = 0
         self.faults_fired = 0
         self.missing = False
-        self.closed = 0
         self._clock = clock
         self._page_objects = page_objects
         self._chunk_bytes = chunk_bytes
@@ -205,8 +204,7 @@ class FakeObjectStore:
                 return
             after = page[-1]
 
-    async def close(self) -> None:
-        self.closed += 1
+    async def close(self) -> None: ...
 
     # How it works.
 

@@ -19,7 +19,7 @@ class Controller(Protocol):
     @property
     def limit(self) -> int: ...
 
-    def started(self, now: float) -> None: ...
+    def started(self) -> None: ...
 
     def ended(self, now: float, seconds: float, byte_count: int, outcome: Outcome) -> None: ...
 
@@ -30,7 +30,7 @@ class Fixed:
     def __init__(self, limit: int) -> None:
         self.limit = limit
 
-    def started(self, now: float) -> None:
+    def started(self) -> None:
         pass
 
     def ended(self, now: float, seconds: float, byte_count: int, outcome: Outcome) -> None:
@@ -119,7 +119,7 @@ class _Run:
         while self.todo and self.under_way < self.controller.limit:
             self.under_way += 1
             self.told.under_way_max = max(self.told.under_way_max, self.under_way)
-            self.controller.started(self.now)
+            self.controller.started()
             self.upload(self.todo.pop(), self.now)
 
     def upload(self, size: int, began: float) -> None:

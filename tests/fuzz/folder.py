@@ -92,7 +92,7 @@ class HostileFolder:
 
     def dataset(self) -> Path:
         """A dataset of its own for one kind of harm; its first run is sound."""
-        dataset = self.root / "hostile" / f"pit{self.number()}"
+        dataset = self.root / "hostile" / f"hostile{self.number()}"
         self.sound_run(dataset)
         return dataset
 
@@ -150,9 +150,9 @@ def write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def mirrored(pit: HostileFolder, original: Path) -> Path:
+def mirrored(hostile: HostileFolder, original: Path) -> Path:
     """A copy outside, names, sizes and times alike, with canaries in the place of contents."""
-    copy = pit.outside / f"mirror{pit.number()}" / original.name
+    copy = hostile.outside / f"mirror{hostile.number()}" / original.name
     copy.parent.mkdir()
     if original.is_dir():
         shutil.copytree(original, copy)
@@ -160,9 +160,9 @@ def mirrored(pit: HostileFolder, original: Path) -> Path:
         shutil.copy2(original, copy)
     files = [copy] if copy.is_file() else [path for path in copy.rglob("*") if path.is_file()]
     for file in files:
-        status, content = file.stat(), pit.canary_image()
+        status, content = file.stat(), hostile.canary_image()
         if file.suffix != ".png":
-            content = json.dumps({"canary": pit.canary()}).encode() + b"\n"
+            content = json.dumps({"canary": hostile.canary()}).encode() + b"\n"
         file.write_bytes(content.ljust(status.st_size, b" "))
         os.utime(file, ns=(status.st_mtime_ns, status.st_mtime_ns))
     return copy

@@ -1,9 +1,9 @@
 """Folders and tracking lines made to hurt: nothing outside is read, nothing breaks, what is sound arrives.
 
-Each history is made from a seed: a results folder with a hand of harms in it, carried on fakes in virtual
-time. Seeds follow each other, so that some bring every harm, in company that changes. Settings:
+Each folder is made from a seed: a results folder with a hand of harms in it, synced to fakes in virtual time.
+Seeds follow each other, so that some bring every harm, in company that changes. Settings:
 
-* ``PIXARIS_SYNC_FUZZ_SECONDS``: how long; then the history under way is the last.
+* ``PIXARIS_SYNC_FUZZ_SECONDS``: how long; then the folder under way is the last.
 * ``PIXARIS_SYNC_FUZZ_SEED``: where to begin. With 0 seconds, only that one: so a failure is replayed.
 """
 
@@ -27,31 +27,34 @@ from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.preview import preview
 from pixaris_sync.text import printable_line
 from pixaris_sync.verify import Sign, verify
-from tests.engine.world import World
-from tests.fuzz import lines, places
+from tests.engine.machine import Machine
+from tests.fuzz import hostile_folders, hostile_lines
 from tests.fuzz.folder import HostileFolder
-from tests.fuzz.races import Swapper
-from tests.fuzz.verdict import Eyes, Log, check, snapshot
-from tests.support.openings import openings_of
-from tests.support.proofs import Tell
+from tests.fuzz.invariants import ArrivalCheck, Log, check, snapshot
+from tests.fuzz.link_swapper import LinkSwapper
+from tests.support.open_watch import watch_opens
+from tests.support.proof_summary import Tell
 
 SECONDS: Final = float(os.environ.get("PIXARIS_SYNC_FUZZ_SECONDS", "20"))
 FIRST_SEED: Final = os.environ.get("PIXARIS_SYNC_FUZZ_SEED")
-#: A history takes a fraction of a second.
-HISTORY_SECONDS_MAX: Final = 60
+#: A folder takes a fraction of a second.
+FOLDER_SECONDS_MAX: Final = 60
 
-HARMS: Final = {**places.harms(), **{harm.__name__.replace("_", " "): harm for harm in lines.HARMS}}
-#: So many harms in a history come by turns, and so many by chance.
+HARMS: Final = {
+    **hostile_folders.harms(),
+    **{harm.__name__.replace("_", " "): harm for harm in hostile_lines.HARMS},
+}
+#: So many harms in a folder come by turns, and so many by chance.
 _BY_TURNS, _BY_CHANCE = 4, 4
-#: One history in so many has somebody who swaps links in right before files are opened, or all the time.
-_RACE_EVERY, _THREAD_EVERY = 4, 12
+#: One folder in so many has links swapped in right before files are opened, or all the time.
+_SWAP_EVERY, _THREAD_EVERY = 4, 12
 
 
 class HangError(BaseException):
-    """A history takes too long; no ``except Exception`` may outlive it."""
+    """A folder takes too long; no ``except Exception`` may outlive it."""
 
 
-@pytest.mark.timeout(0)  # each history has its own limit
+@pytest.mark.timeout(0)  # each folder has its own limit
 def test_a_hostile_folder_does_no_harm(tmp_path: Path, tell: Tell) -> None:
     """Goal: nothing outside is read, all that is sound arrives. Method: see the module's docstring."""
     used: Counter[str] = Counter()
@@ -62,8 +65,8 @@ def test_a_hostile_folder_does_no_harm(tmp_path: Path, tell: Tell) -> None:
     while turns > 0 or time.monotonic() < ends_at:
         folder = tmp_path / str(seed)
         try:
-            with limited(HISTORY_SECONDS_MAX):
-                used.update(live_through(folder, seed))
+            with limited(FOLDER_SECONDS_MAX):
+                used.update(sync_hostile_folder(folder, seed))
         except BaseException as error:
             error.add_note(f"replay: PIXARIS_SYNC_FUZZ_SEED={seed} PIXARIS_SYNC_FUZZ_SECONDS=0; see {folder}")
             raise
@@ -76,52 +79,52 @@ def test_a_hostile_folder_does_no_harm(tmp_path: Path, tell: Tell) -> None:
         assert not [name for name in (*HARMS, "swap") if not used[name]]
 
 
-def live_through(folder: Path, seed: int) -> Counter[str]:
-    """One history; which harms were in it, and how many swaps."""
+def sync_hostile_folder(folder: Path, seed: int) -> Counter[str]:
+    """Sync one folder; which harms were in it, and how many swaps."""
     folder.mkdir()
-    world = World(folder, seed=seed)
-    pit = HostileFolder(folder, Random(seed))  # noqa: S311 - replayed by its seed
-    world.store.witness = world.sink.witness = Eyes(pit)
+    machine = Machine(folder, seed=seed)
+    hostile = HostileFolder(folder, Random(seed))  # noqa: S311 - replayed by its seed
+    machine.store.observer = machine.sink.observer = ArrivalCheck(hostile)
     names = list(HARMS)
     hand = [names[(seed * _BY_TURNS + turn) % len(names)] for turn in range(_BY_TURNS)]
-    hand += pit.random.choices(names, k=_BY_CHANCE)
+    hand += hostile.random.choices(names, k=_BY_CHANCE)
     for name in hand:
-        HARMS[name](pit)
-    swapper = Swapper(pit) if seed % _RACE_EVERY == 0 else None
-    log, before = Log(), snapshot(pit.root, pit.outside)
-    with openings_of(*pit.forbidden_paths()) as openings, log.listening():
-        carry(world, swapper, threaded=seed % _THREAD_EVERY == 0)
-        told = world.clock.run(partial(compare, world))
-        assert not openings.happened(), "something was opened that stands outside of all runs"
-    assert snapshot(pit.root, pit.outside) == before, "the results folder was changed"
-    check(pit, world, [*told, *log.lines])
-    pit.unlock()
+        HARMS[name](hostile)
+    swapper = LinkSwapper(hostile) if seed % _SWAP_EVERY == 0 else None
+    log, before = Log(), snapshot(hostile.root, hostile.outside)
+    with watch_opens(*hostile.forbidden_paths()) as watch, log.listening():
+        run_passes(machine, swapper, threaded=seed % _THREAD_EVERY == 0)
+        told = machine.clock.run(partial(compare, machine))
+        assert not watch.happened(), "something was opened that stands outside of all runs"
+    assert snapshot(hostile.root, hostile.outside) == before, "the results folder was changed"
+    check(hostile, machine, [*told, *log.lines])
+    hostile.unlock()
     return Counter([*hand, *["swap"] * (swapper.swaps if swapper else 0)])
 
 
-def carry(world: World, swapper: Swapper | None, *, threaded: bool) -> None:
-    """Carry everything, under attack if there is a swapper; a last pass must find nothing left to do."""
+def run_passes(machine: Machine, swapper: LinkSwapper | None, *, threaded: bool) -> None:
+    """Sync everything, under attack if there is a swapper; a last pass must find nothing left to do."""
     if swapper is None:
-        world.run_pass()
+        machine.run_pass()
     else:
         with swapper.all_the_time() if threaded else swapper.at_every_opening():
-            world.run_pass()
+            machine.run_pass()
         # The attacker has gone: what is sound must arrive now, and only once.
-        world.clock.let_pass(3600)
-        world.release()
-        world.run_pass(full=True)
-    done = (len(world.store.uploads), world.sink.counts["stream"], world.sink.counts["load"])
-    left = world.run_pass()
-    assert (len(world.store.uploads), world.sink.counts["stream"], world.sink.counts["load"]) == done
+        machine.clock.let_pass(3600)
+        machine.release()
+        machine.run_pass(full=True)
+    done = (len(machine.store.uploads), machine.sink.counts["stream"], machine.sink.counts["load"])
+    left = machine.run_pass()
+    assert (len(machine.store.uploads), machine.sink.counts["stream"], machine.sink.counts["load"]) == done
     assert left.waiting == 0, "work is left, and nothing hinders it"
 
 
-async def compare(world: World) -> list[str]:
+async def compare(machine: Machine) -> list[str]:
     """What ``verify`` and ``backfill --dry-run`` say for people: they read the same folder."""
-    with world.ledger() as ledger:
-        ports = (ledger, world.store, world.sink)
-        found = [finding async for finding in verify(world.settings, *ports)]
-        document = await preview(world.settings, Mode(bulk=True), *ports, now=world.clock.now())
+    with machine.ledger() as ledger:
+        ports = (ledger, machine.store, machine.sink)
+        found = [finding async for finding in verify(machine.settings, *ports)]
+        document = await preview(machine.settings, Mode(bulk=True), *ports, now=machine.clock.now())
     for finding in found:
         sound = "/calm/plain/" in finding.subject or finding.subject.startswith("calm_plain_")
         assert finding.sign is Sign.SAME or not sound, finding

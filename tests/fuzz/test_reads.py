@@ -17,10 +17,10 @@ import anyio
 import pytest
 
 from pixaris_sync.rules.contract import FEEDBACK_FOLDER
-from tests.fuzz import lines, places
-from tests.fuzz.carrier import carry
+from tests.fuzz import hostile_folders, hostile_lines
 from tests.fuzz.folder import IMAGES, HostileFolder
-from tests.support.openings import openings_of
+from tests.fuzz.run_pass import run_passes
+from tests.support.open_watch import watch_opens
 
 REPOSITORY: Final = Path(__file__).parents[2]
 #: Where interpreters and libraries look by themselves.
@@ -31,30 +31,30 @@ TRACED: Final = (
     *("-e", "trace=open,openat,openat2,creat,open_by_handle_at"),
 )
 LINKS: Final = (
-    places.link_outside,
-    places.relative_link_outside,
-    places.chain_of_links,
-    places.link_to_another_run,
-    places.link_to_feedback,
-    places.link_upwards,
-    places.link_to_root,
-    places.link_to_endless_file,
-    places.fifo,
+    hostile_folders.link_outside,
+    hostile_folders.relative_link_outside,
+    hostile_folders.chain_of_links,
+    hostile_folders.link_to_another_run,
+    hostile_folders.link_to_feedback,
+    hostile_folders.link_upwards,
+    hostile_folders.link_to_root,
+    hostile_folders.link_to_endless_file,
+    hostile_folders.fifo,
 )
 
 
 @pytest.fixture
-def pit(tmp_path: Path) -> HostileFolder:
+def hostile(tmp_path: Path) -> HostileFolder:
     """A results folder with links in every place, and records that lead outside."""
-    pit = HostileFolder(tmp_path, Random(0))  # noqa: S311 - the same harm each time
-    for place in places.THINGS:
+    hostile = HostileFolder(tmp_path, Random(0))  # noqa: S311 - the same harm each time
+    for place in hostile_folders.THINGS:
         for link in LINKS:
-            places.harm(place, link, pit)
+            hostile_folders.harm(place, link, hostile)
     for _ in range(5):
-        lines.names_of_runs_elsewhere(pit)
-        lines.paths_that_lead_elsewhere(pit)
-        lines.metrics_that_lead_elsewhere(pit)
-    return pit
+        hostile_lines.names_of_runs_elsewhere(hostile)
+        hostile_lines.paths_that_lead_elsewhere(hostile)
+        hostile_lines.metrics_that_lead_elsewhere(hostile)
+    return hostile
 
 
 @dataclass
@@ -114,48 +114,54 @@ def opened_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
             _listening.clear()
 
 
-def judge(pit: HostileFolder, state: Path, paths: list[str]) -> list[str]:
+def judge(hostile: HostileFolder, state: Path, paths: list[str]) -> list[str]:
     """Paths that nobody may open: below the results folder what is no run's, elsewhere what is not ours."""
-    runs = {path.parent for path in pit.root.glob("*/*/*/generated_images") if not _is_led_to(pit, path)}
-    return [path for path in paths if not _is_allowed(pit, state, runs, path)]
+    runs = {
+        path.parent for path in hostile.root.glob("*/*/*/generated_images") if not _is_led_to(hostile, path)
+    }
+    return [path for path in paths if not _is_allowed(hostile, state, runs, path)]
 
 
-def _is_allowed(pit: HostileFolder, state: Path, runs: set[Path], path: str) -> bool:
+def _is_allowed(hostile: HostileFolder, state: Path, runs: set[Path], path: str) -> bool:
     here = Path(path)
-    if here.is_relative_to(pit.root):
-        parts = here.relative_to(pit.root).parts
+    if here.is_relative_to(hostile.root):
+        parts = here.relative_to(hostile.root).parts
         hidden = any(part.startswith(".") for part in parts[:3]) or FEEDBACK_FOLDER in parts
-        return not hidden and (len(parts) <= 3 or pit.root.joinpath(*parts[:3]) in runs)
+        return not hidden and (len(parts) <= 3 or hostile.root.joinpath(*parts[:3]) in runs)
     return path.startswith((str(state), str(REPOSITORY), sys.prefix, sys.base_prefix, *SYSTEM))
 
 
-def _is_led_to(pit: HostileFolder, path: Path) -> bool:
-    return any(one.is_symlink() for one in (path, *path.parents) if one.is_relative_to(pit.root))
+def _is_led_to(hostile: HostileFolder, path: Path) -> bool:
+    return any(one.is_symlink() for one in (path, *path.parents) if one.is_relative_to(hostile.root))
 
 
-def test_only_runs_are_opened(pit: HostileFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_runs_are_opened(
+    hostile: HostileFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Goal: no path in a record and no link leads out. Method: every opening and listing of this process."""
     state = tmp_path / "state"
-    with openings_of(*pit.forbidden_paths()) as openings, opened_here(monkeypatch) as opened:
-        cloud = anyio.run(carry, pit.root, state)
-        assert not openings.happened()
+    with watch_opens(*hostile.forbidden_paths()) as watch, opened_here(monkeypatch) as opened:
+        cloud = anyio.run(run_passes, hostile.root, state)
+        assert not watch.happened()
     assert opened.announced == [], "somebody else opened these"
-    assert judge(pit, state, opened.paths) == []
-    for run in pit.sound:
+    assert judge(hostile, state, opened.paths) == []
+    for run in hostile.sound:
         assert str(run / IMAGES / "0.png") in opened.paths
         assert "/".join(("results", *run.parts[-3:], IMAGES, "0.png")) in cloud.store.objects
 
 
 def test_a_reader_that_follows_links_is_found_out(
-    pit: HostileFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hostile: HostileFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Goal: the test above can fail. Method: the same with the flag that keeps from following taken away."""
     monkeypatch.setattr(os, "O_NOFOLLOW", 0)
-    with openings_of(*pit.forbidden_paths()) as openings, opened_here(monkeypatch) as opened:
-        anyio.run(carry, pit.root, tmp_path / "state")
-        assert openings.happened()
+    with watch_opens(*hostile.forbidden_paths()) as watch, opened_here(monkeypatch) as opened:
+        anyio.run(run_passes, hostile.root, tmp_path / "state")
+        assert watch.happened()
     assert [
-        path for path in judge(pit, tmp_path / "state", opened.paths) if path.startswith(str(pit.outside))
+        path
+        for path in judge(hostile, tmp_path / "state", opened.paths)
+        if path.startswith(str(hostile.outside))
     ]
 
 
@@ -171,12 +177,12 @@ def _can_trace() -> bool:
 
 
 @pytest.mark.skipif(not _can_trace(), reason="strace is not installed, or not allowed here")
-def test_only_runs_are_opened_by_the_kernels_word(pit: HostileFolder, tmp_path: Path) -> None:
+def test_only_runs_are_opened_by_the_kernels_word(hostile: HostileFolder, tmp_path: Path) -> None:
     """Goal: the same for whatever opens without telling Python. Method: a process of its own under strace."""
     state, trace = tmp_path / "state", tmp_path / "trace"
-    carrier = [sys.executable, "-m", "tests.fuzz.carrier", str(pit.root), str(state)]
+    syncing = [sys.executable, "-m", "tests.fuzz.run_pass", str(hostile.root), str(state)]
     subprocess.run(
-        [*TRACED, "-o", str(trace), *carrier],
+        [*TRACED, "-o", str(trace), *syncing],
         cwd=REPOSITORY,
         check=True,
         stdout=subprocess.DEVNULL,
@@ -184,6 +190,6 @@ def test_only_runs_are_opened_by_the_kernels_word(pit: HostileFolder, tmp_path: 
     )
     paths = re.findall(r" = \d+<(.*)>$", trace.read_text(errors="surrogateescape"), re.MULTILINE)
     below = [path for path in paths if path.startswith(str(tmp_path))]
-    assert judge(pit, state, below) == []
-    for run in pit.sound:
+    assert judge(hostile, state, below) == []
+    for run in hostile.sound:
         assert str(run / IMAGES / "0.png") in below

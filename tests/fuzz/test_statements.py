@@ -12,12 +12,12 @@ from pixaris_sync.errors import NameRefusedError
 from pixaris_sync.model import Cell, Column, ColumnType, DatasetKey, RunKey
 from pixaris_sync.rules.contract import check_dataset_names, check_run_name, object_name, table_id
 from pixaris_sync.rules.schema import plan_batch
-from tests.fuzz import odd
+from tests.fuzz import awkward_names
 
 MARKS = "`\\'\";-/*#\n\r@.() \t\0ax\u2028"
 names = (
-    st.sampled_from(odd.KEYS)
-    | st.sampled_from(odd.FILE_NAMES)
+    st.sampled_from(awkward_names.KEYS)
+    | st.sampled_from(awkward_names.FILE_NAMES)
     | st.text(MARKS, max_size=12)
     | st.text(max_size=8)
 )
@@ -97,7 +97,11 @@ def test_another_reader_sees_one_statement(columns: list[str]) -> None:
 
 @unhurried
 @given(
-    st.lists(st.tuples(names, st.sampled_from(odd.VALUES[:20])), max_size=8, unique_by=lambda cell: cell[0])
+    st.lists(
+        st.tuples(names, st.sampled_from(awkward_names.VALUES[:20])),
+        max_size=8,
+        unique_by=lambda cell: cell[0],
+    )
 )
 def test_any_keys_make_plain_columns_of_their_own(record: list[tuple[str, object]]) -> None:
     """Goal: no key names a column that BigQuery refuses, none shares one. Method: plan rows of odd keys."""

@@ -2,13 +2,16 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.cloud import bigquery
 from google.cloud.storage import Client
 
 from pixaris_sync.sandbox.emulators import Sandbox
+
+if TYPE_CHECKING:
+    from pixaris.experiment_handlers.gcp import GCPExperimentHandler
 
 TIMEOUT_SECONDS = 20.0
 
@@ -35,6 +38,16 @@ class Cloud:
     def dataset_ref(self) -> str:
         """The dataset as Pixaris is told it: with its project."""
         return f"{self.project}.{self.dataset}"
+
+    def handler(self) -> "GCPExperimentHandler":
+        """The real handler on this bucket and dataset. It leaves litter in the working directory."""
+        from pixaris.experiment_handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - takes seconds
+
+        return GCPExperimentHandler(
+            gcp_project_id=self.project,
+            gcp_bq_experiment_dataset=self.dataset_ref,
+            gcp_pixaris_bucket_name=self.bucket,
+        )
 
     def table(self, table: str) -> str:
         """A table's full id."""

@@ -12,12 +12,11 @@ from pixaris_sync.sandbox.emulators import Sandbox
 from tests.integration.cloud import Cloud, new_cloud
 from tests.integration.warehouse import Warehouse
 from tests.support.command_line import CommandLine
-from tests.support.proxy import Proxies, proxy_for
+from tests.support.proxy import Proxies, Proxy
 from tests.support.stored_runs import Reader
 
 if TYPE_CHECKING:
     from pixaris.experiment_handlers.gcp import GCPExperimentHandler
-    from pixaris.experiment_handlers.local import LocalExperimentHandler
 
 _HERE = Path(__file__).parent
 
@@ -65,16 +64,10 @@ def bucket(cloud: Cloud) -> Bucket:
 @pytest.fixture
 def gcp_handler(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "GCPExperimentHandler":
     """The real handler on the test's bucket and dataset. The test runs in a folder that takes its litter."""
-    from pixaris.experiment_handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - takes seconds
-
     litter = tmp_path / "working_directory"
     litter.mkdir()
     monkeypatch.chdir(litter)
-    return GCPExperimentHandler(
-        gcp_project_id=cloud.project,
-        gcp_bq_experiment_dataset=cloud.dataset_ref,
-        gcp_pixaris_bucket_name=cloud.bucket,
-    )
+    return cloud.handler()
 
 
 @pytest.fixture
@@ -83,14 +76,6 @@ def local_results(tmp_path: Path) -> Path:
     folder = tmp_path / "local_results"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture
-def local_handler(local_results: Path) -> "LocalExperimentHandler":
-    """The real handler on the test's results folder."""
-    from pixaris.experiment_handlers.local import LocalExperimentHandler  # noqa: PLC0415 - as above
-
-    return LocalExperimentHandler(str(local_results))
 
 
 @pytest.fixture
@@ -109,10 +94,11 @@ def pixaris(gcp_handler: "GCPExperimentHandler") -> Reader:
 def proxies(cloud: Cloud) -> Iterator[Proxies]:
     """What may stand between a command and the emulators."""
     with (
-        proxy_for(cloud.environment["STORAGE_EMULATOR_HOST"]) as storage,
-        proxy_for(cloud.environment["BIGQUERY_EMULATOR_HOST"]) as bigquery,
+        Proxy(cloud.environment["STORAGE_EMULATOR_HOST"]) as storage,
+        Proxy(cloud.environment["BIGQUERY_EMULATOR_HOST"]) as bigquery,
     ):
         yield Proxies(storage, bigquery)
+    assert storage.failures + bigquery.failures == []
 
 
 @pytest.fixture

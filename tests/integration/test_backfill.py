@@ -15,12 +15,11 @@ from google.cloud import bigquery
 from tests.integration.cloud import NO_RETRY, TIMEOUT_SECONDS, Cloud
 from tests.integration.warehouse import Warehouse
 from tests.support.command_line import CommandLine, Watching
-from tests.support.proxy import proxy_for
+from tests.support.proxy import Proxies
 from tests.support.stored_runs import Reader, StoredRun, store_run
 
 _STREAMING = r"/insertAll$"
 _LOAD_JOB = r"^POST /upload/bigquery/.*/jobs$"
-_UPLOAD = r"^(POST|PUT) /upload/storage/"
 _TABLE = "project_{}_experiment_results"
 
 
@@ -149,34 +148,28 @@ def test_a_dry_run_changes_nothing(
     assert (pixaris.objects(), _tables(bigquery_client, cloud), pixaris.runs()) == remote
 
 
-def test_a_dry_run_sends_nothing_and_backfill_loads(command_line: CommandLine, cloud: Cloud) -> None:
+def test_a_dry_run_sends_nothing_and_backfill_loads(proxied: CommandLine, proxies: Proxies) -> None:
     """Goal: no write before the work, and then no streaming, though it could. Method: proxies count."""
-    store_run(command_line.folder, "first")
-    with (
-        proxy_for(cloud.environment["STORAGE_EMULATOR_HOST"]) as storage,
-        proxy_for(cloud.environment["BIGQUERY_EMULATOR_HOST"]) as warehouse,
-    ):
-        watched = command_line.having(
-            storage_emulator_host=storage.url, bigquery_emulator_host=warehouse.url, table_settle_seconds=0
-        )
-        _backfill(watched)
-        store_run(command_line.folder, "second")
-        storage.seen.clear()
-        warehouse.seen.clear()
+    storage, warehouse = proxies.storage, proxies.bigquery
+    loading = proxied.having(table_settle_seconds=0)
+    store_run(loading.folder, "first")
+    _backfill(loading)
+    store_run(loading.folder, "second")
+    proxies.forget()
 
-        _plan(watched)
+    _plan(loading)
 
-        # It did ask: the counts below are no accident.
-        assert storage.count("^GET ")
-        assert {request.method for request in storage.seen} == {"GET"}
-        assert warehouse.count(_LOAD_JOB) + warehouse.count(_STREAMING) == 0
-        assert not any(request.mentions("ALTER") or request.mentions("CREATE") for request in warehouse.seen)
+    # It did ask: the counts below are no accident.
+    assert storage.count("^GET ")
+    assert {request.method for request in storage.seen} == {"GET"}
+    assert warehouse.count(_LOAD_JOB) + warehouse.count(_STREAMING) == 0
+    assert not any(request.mentions("ALTER") or request.mentions("CREATE") for request in warehouse.seen)
 
-        _backfill(watched)
+    _backfill(loading)
 
-        assert storage.count(_UPLOAD) == 1
-        assert warehouse.count(_LOAD_JOB) == 1
-        assert warehouse.count(_STREAMING) == 0
+    assert proxies.uploads == 1
+    assert warehouse.count(_LOAD_JOB) == 1
+    assert warehouse.count(_STREAMING) == 0
 
 
 def test_backfill_shows_in_the_list_of_jobs(

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from tests.support.command_line import CommandLine
-from tests.support.proofs import Tell
-from tests.support.proxy import DELIVERIES, UPLOADS, Proxies, Request
+from tests.support.proof_summary import Tell
+from tests.support.proxy import DELIVERIES, UPLOADS, Answer, Proxies, Request
 from tests.support.stored_runs import DATASET, PROJECT, Reader, store_run
 
 RUNS = 60
@@ -24,8 +24,8 @@ class Killer:
         self._lock = threading.Lock()
         self.process: subprocess.Popen[str] | None = None
 
-    def served(self, request: Request) -> None:
-        """What a proxy concludes with."""
+    def served(self, request: Request, _: Answer) -> None:
+        """What a proxy is to call with each answer."""
         with self._lock:
             self._left -= request.matches(self._pattern)
             if self._left <= 0 and self.process is not None:
@@ -52,7 +52,7 @@ def test_a_ledger_deleted_in_the_middle_of_a_backfill(
     names = [f"run-{number:02}" for number in range(RUNS)]
     runs = [store_run(proxied.folder, name, metrics={"score": 0.5}) for name in names]
     killer, limited = Killer(pattern, after), proxied.having(**SETTINGS)
-    proxies.storage.conclude = proxies.bigquery.conclude = killer.served
+    proxies.storage.answered = proxies.bigquery.answered = killer.served
     with limited.start("backfill", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         killer.process = process
     assert process.returncode == -9

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import CommandLine
-from tests.support.openings import openings_of
+from tests.support.open_watch import watch_opens
 from tests.support.stored_runs import (
     DATASET,
     PROJECT,
@@ -308,11 +308,11 @@ def test_a_path_in_a_record_that_is_not_its_own_file_stays_a_string(
     }
     run = store_run(command_line.folder, args=paths)
 
-    with openings_of(*_everything(secret)) as openings:
+    with watch_opens(*_everything(secret)) as watch:
         command_line.sync()
-        assert not openings.happened()
+        assert not watch.happened()
         (secret / "flow.json").read_bytes()
-        assert openings.happened(), "the proof proves nothing"
+        assert watch.happened(), "the proof proves nothing"
 
     frame = pixaris.frame().set_index("experiment_run_name")
     assert frame.loc[run.name, "flow"] == paths["flow"]
@@ -379,9 +379,9 @@ def test_links_that_leave_the_folder_are_problems_and_never_followed(
         run = store_run(command_line.folder, project=link.__name__, args={"flow": {"a": 1}})
         subjects.append(link(run, secret))
 
-    with openings_of(*_everything(secret)) as openings:
+    with watch_opens(*_everything(secret)) as watch:
         document = command_line.sync(*_NOTHING_IS_YOUNG, expect=3)
-        assert not openings.happened()
+        assert not watch.happened()
 
     for subject in subjects:
         assert "link" in _problem(document, subject)["cause"], subject

@@ -68,9 +68,7 @@ def journey(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Itera
     stored: dict[str, list[StoredRun]] = {dataset.name: [] for dataset in _datasets}
     with pytest.MonkeyPatch.context() as monkeypatch:
         cloud = new_cloud(sandbox, monkeypatch)
-        from pixaris.experiment_handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - takes seconds
-
-        reader = Reader(GCPExperimentHandler(cloud.project, cloud.dataset_ref, cloud.bucket))
+        reader = Reader(cloud.handler())
         command_line = CommandLine(results, folder / "state", cloud.environment)
         documents = []
         for wave in range(max(len(dataset.waves) for dataset in _datasets)):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pixaris_sync.sandbox.emulators import Sandbox
 from tests.integration.cloud import Cloud, new_cloud
-from tests.support import tiers
+from tests.support import backend_report
 from tests.support.command_line import CommandLine
 from tests.support.emulators import running_fake_gcs_server
 from tests.support.go_emulators import FAKE_GCS_SERVER, find
@@ -25,7 +25,7 @@ def cloud(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     """A bucket of fake-gcs-server, and a dataset of the sandbox."""
     emulator = find(FAKE_GCS_SERVER)
     if not emulator.program:
-        tiers.skip_tier(emulator.missing)
+        backend_report.skip_backend(emulator.missing)
     with running_fake_gcs_server(emulator.program, tmp_path, bucket=BUCKET) as storage:
         made = new_cloud(sandbox, monkeypatch)
         there = {"STORAGE_EMULATOR_HOST": storage.url, "PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME": BUCKET}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import CommandLine, Watching
-from tests.support.proxy import Answer, Proxies, Request, unavailable
+from tests.support.proxy import Proxies, held_until, unavailable
 from tests.support.stored_runs import Reader, append_line, store_run
 from tests.support.waiting import eventually
 
@@ -124,13 +124,13 @@ def test_5_one_of_the_services_is_down(proxied: CommandLine, proxies: Proxies, p
     store_run(proxied.folder, "before")
     proxied.sync()
     run = store_run(proxied.folder, "run")
-    proxies.bigquery.decide = lambda _: unavailable()
+    proxies.bigquery.rule = lambda _: unavailable()
 
     document = proxied.having(**_NO_PATIENCE).sync(expect=5)
 
     assert document["files_uploaded"] == 1
     assert document["runs"]["failing"] == 1
-    proxies.bigquery.decide = lambda _: None
+    proxies.bigquery.rule = lambda _: None
     proxies.forget()
     assert proxied.having(doubt_settle_seconds=0.5).sync()["runs"]["synced"] == 2
     assert proxies.uploads == 0
@@ -166,13 +166,7 @@ def test_130_it_was_interrupted(
     """Goal: 130 for a pass cut short. Method: a signal while uploads are held; then another pass."""
     runs = [store_run(proxied.folder, f"run-{at}", images=2) for at in range(3)]
     release = threading.Event()
-
-    def hold(request: Request) -> Answer | None:
-        if "/upload/" in request.path:
-            release.wait(30)
-        return None
-
-    proxies.storage.decide = hold
+    proxies.storage.rule = held_until(release)
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with proxied.start("sync", "--json", "--upload-concurrency-limit", "2", **pipes) as process:
         try:

@@ -27,7 +27,7 @@ class Uplink:
 
     def __init__(self, proxies: Proxies) -> None:
         self.arrived: list[tuple[float, int]] = []
-        proxies.storage.decide = self._note
+        proxies.storage.rule = self._note
 
     def _note(self, request: Request) -> None:
         if request.matches(UPLOADS):

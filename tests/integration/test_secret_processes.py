@@ -118,7 +118,7 @@ def machine(
 def _tells_everything(status: int, *, only: str) -> Callable[[Request], Answer | None]:
     """Answer requests that match with an error that quotes what it knows."""
 
-    def decide(request: Request) -> Answer | None:
+    def rule(request: Request) -> Answer | None:
         if not request.matches(only):
             return None
         message = (
@@ -127,7 +127,7 @@ def _tells_everything(status: int, *, only: str) -> Callable[[Request], Answer |
         )
         return refusal(status, "invalid", message)
 
-    return decide
+    return rule
 
 
 def test_a_process_that_is_refused_tells_no_secret(machine: Secretive) -> None:
@@ -139,10 +139,10 @@ def test_a_process_that_is_refused_tells_no_secret(machine: Secretive) -> None:
         (storage, UPLOADS, 403),
         (bigquery, DELIVERIES, 503),
     ):
-        proxy.decide = _tells_everything(status, only=kind)
+        proxy.rule = _tells_everything(status, only=kind)
         codes.append(machine.sync())
         machine.run("status", "--json")
-        proxy.decide = lambda _: None
+        proxy.rule = lambda _: None
         machine.run("retry", "--all")
     machine.ask()
     assert codes == [Exit.CONFIGURATION, Exit.PROBLEMS, Exit.WORK_LEFT]
@@ -157,7 +157,7 @@ def test_a_session_is_kept_while_its_upload_is_open_and_not_a_moment_longer(mach
 
     Method: an upload breaks off in the middle, a later process ends it; every byte that is kept is read.
     """
-    machine.proxies.storage.decide = _tells_everything(503, only=r"^PUT /upload/storage/")
+    machine.proxies.storage.rule = _tells_everything(503, only=r"^PUT /upload/storage/")
     assert machine.sync() != 0
     machine.ask()
     [ledger] = machine.command_line.ledgers()
@@ -165,7 +165,7 @@ def test_a_session_is_kept_while_its_upload_is_open_and_not_a_moment_longer(mach
     assert kept == [("files", "session_uri")]
     assert machine.sessions_in(machine.text_of_state)
 
-    machine.proxies.storage.decide = lambda _: None
+    machine.proxies.storage.rule = lambda _: None
     assert machine.sync() == 0, machine.printed[-1]
     machine.ask()
     assert machine.leaks == []

@@ -165,7 +165,7 @@ def test_rows_become_visible_after_all_files_of_their_run(
             release.wait(30)
         return None
 
-    proxies.storage.decide = hold_one_image_of_each_run
+    proxies.storage.rule = hold_one_image_of_each_run
     with proxied.start("sync") as process:
         try:
             eventually(lambda: proxies.uploads == 12, "all images are on their way")
@@ -204,12 +204,12 @@ def test_a_row_with_an_image_that_cannot_be_uploaded_is_never_sent(
         refused = "/upload/" in request.path and request.mentions(f"{bad.name}/generated_images/image_1.png")
         return unavailable() if refused else None
 
-    proxies.storage.decide = refuse
+    proxies.storage.rule = refuse
     document = proxied.having(retry_delay_seconds_min=0.01).sync("--sync-attempts-limit", "2", expect=5)
 
     assert document["runs"]["failing"] == 1
     assert pixaris.runs() == [good.name]
-    proxies.storage.decide = lambda _: None
+    proxies.storage.rule = lambda _: None
     proxied.sync()
     assert pixaris.runs() == sorted([bad.name, good.name])
 

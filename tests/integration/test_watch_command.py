@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import CommandLine, Watching
-from tests.support.proxy import DELIVERIES, UPLOADS, Answer, Proxies, Proxy, Request, unavailable
+from tests.support.proxy import DELIVERIES, UPLOADS, Answer, Proxies, Proxy, Request, held_until, unavailable
 from tests.support.stored_runs import DATASET, PROJECT, Reader, StoredRun, store_run
 from tests.support.waiting import eventually
 
@@ -125,13 +125,7 @@ def test_a_signal_lets_what_is_in_flight_finish(
 ) -> None:
     """Goal: a drain is clean and exits 0. Method: hold an upload until it stops; then look at the ledger."""
     release = threading.Event()
-
-    def hold(request: Request) -> Answer | None:
-        if "/upload/" in request.path:
-            release.wait(30)
-        return None
-
-    proxies.storage.decide = hold
+    proxies.storage.rule = held_until(release)
     with Watching(proxied, tmp_path) as watch:
         watch.wait_until_ready()
         store_run(proxied.folder)
@@ -159,13 +153,7 @@ def test_a_second_signal_forces_the_end(
 ) -> None:
     """Goal: nobody waits for a stuck upload. Method: hold one for ever, two signals; sync finds it again."""
     release = threading.Event()
-
-    def hold(request: Request) -> Answer | None:
-        if "/upload/" in request.path:
-            release.wait(60)
-        return None
-
-    proxies.storage.decide = hold
+    proxies.storage.rule = held_until(release)
     with Watching(proxied, tmp_path, "--drain-timeout-seconds", "3600") as watch:
         try:
             watch.wait_until_ready()
@@ -185,13 +173,7 @@ def test_a_second_signal_forces_the_end(
 def test_a_drain_has_an_end(proxied: CommandLine, proxies: Proxies, pixaris: Reader, tmp_path: Path) -> None:
     """Goal: drain_timeout_seconds. Method: hold an upload for ever, one signal; it is abandoned safely."""
     release = threading.Event()
-
-    def hold(request: Request) -> Answer | None:
-        if "/upload/" in request.path:
-            release.wait(60)
-        return None
-
-    proxies.storage.decide = hold
+    proxies.storage.rule = held_until(release)
     with Watching(proxied, tmp_path, "--drain-timeout-seconds", "0.2") as watch:
         try:
             watch.wait_until_ready()
@@ -245,14 +227,14 @@ def test_an_outage_is_ridden_out(
     with Watching(eager, tmp_path, *_EVENTS_ONLY) as watch:
         first = store_run(proxied.folder, "first")
         _wait_for_rows(pixaris, watch, first)
-        proxies.decide(lambda _: unavailable())
+        proxies.set_rule(lambda _: unavailable())
         proxies.forget()
         second = store_run(proxied.folder, "second")
         watch.until(lambda: proxies.uploads >= 3, "it tries again and again")
         watch.until(
             lambda: _runs_by_state(proxied) == {"synced": 1, "failing": 1}, "status says that it fails"
         )
-        proxies.decide(lambda _: None)
+        proxies.set_rule(lambda _: None)
         _wait_for_rows(pixaris, watch, second)
         assert watch.end() == 0
 
@@ -277,11 +259,11 @@ class _Killer:
         self._pattern = pattern
         self._lock = threading.Lock()
         if answered:
-            proxy.conclude = self._count
+            proxy.answered = self._count
         else:
-            proxy.decide = self._count
+            proxy.rule = self._count
 
-    def _count(self, request: Request) -> None:
+    def _count(self, request: Request, _: Answer | None = None) -> None:
         with self._lock:
             self._left -= request.matches(self._pattern)
             if self._left > 0 or self.fired.is_set():

@@ -96,7 +96,7 @@ class FakeCloud:
         return self.folder / dataset.project / dataset.dataset / DEFAULT_TRACKING_FILE
 
     async def sync(self, mode: Mode | None = None) -> Tally:
-        """Let the engine carry everything; what it did."""
+        """Let the engine sync everything; what it did."""
         engine = Engine(
             settings=self.settings,
             mode=mode or Mode(),
@@ -114,8 +114,8 @@ class FakeCloud:
         self.ledger.close()
         self.ledger = Ledger.in_memory()
 
-    def table_backlogs(self) -> Overview:
-        """Where everything stands by the ledger."""
+    def overview(self) -> Overview:
+        """What ``status`` is made of."""
         found: Overview = self.ledger.read(partial(overview, tracking_file=DEFAULT_TRACKING_FILE))
         return found
 

@@ -1,21 +1,32 @@
-"""A loopback HTTP proxy in front of an emulator: it counts, and refuses, delays or drops what a test says."""
+"""A loopback HTTP proxy in front of an emulator: for each request a rule decides what becomes of it."""
 
-import http.client
+import asyncio
+import contextlib
 import json
 import re
+import socket
+import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from enum import StrEnum
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
 
 #: Requests that carry content of objects, and those that carry rows.
 UPLOADS = r"^(POST|PUT) /upload/storage/"
 DELIVERIES = r"^(POST|PUT) .*(/insertAll|/upload/bigquery/.*/jobs)$"
 
 _TIMEOUT_SECONDS = 60.0
+_SILENCE_SECONDS_MAX = 30.0
+_POLL_SECONDS = 0.02
+#: Rules may wait: so many requests at most wait in them at the same time.
+_THREADS_MAX = 64
 #: Headers of one connection, which are not passed on (RFC 9110, 7.6.1); the length is counted anew.
 _OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 
@@ -47,16 +58,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of the proxy's own."""
+    """An answer: the emulator's, or one that a rule gives in its place."""
 
     status: int
-    content: Any
+    content: bytes
 
 
 def refusal(status: int, reason: str, message: str) -> Answer:
     """An error with the JSON of Google's services."""
     reasons = [{"message": message, "domain": "global", "reason": reason}]
-    return Answer(status, {"error": {"code": status, "message": message, "errors": reasons}})
+    content = {"error": {"code": status, "message": message, "errors": reasons}}
+    return Answer(status, json.dumps(content).encode())
 
 
 def unavailable() -> Answer:
@@ -64,35 +76,210 @@ def unavailable() -> Answer:
     return refusal(503, "backendError", "try later")
 
 
-def _pass_on(_: Request) -> Answer | None:
-    return None
+class Loss(StrEnum):
+    """What may be lost of a request; its connection is reset in the end."""
+
+    #: The request is not passed on.
+    REQUEST = "request lost"
+    #: The request is served, and nothing comes instead of an answer.
+    ANSWER = "answer lost"
+    #: The request is served, and the connection ends in the middle of the answer.
+    HALF_ANSWER = "answer cut"
+    #: The request is not passed on, and the connection stays open for as long as the client waits.
+    SWALLOWED_REQUEST = "request swallowed"
+    #: The request is served, and the connection stays open for as long as the client waits.
+    WITHHELD_ANSWER = "answer withheld"
 
 
-def _note_nothing(_: Request) -> None:
-    pass
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Nothing listens for a while; the request is lost, and every connection is reset."""
+
+    seconds: float
+
+
+#: Called for each request before it is passed on, in a thread of its own: it may wait. None passes it on.
+Rule = Callable[[Request], Answer | Loss | Outage | None]
+
+
+def held_until(released: threading.Event) -> Rule:
+    """Let uploads wait for an event."""
+
+    def rule(request: Request) -> None:
+        if request.matches(UPLOADS):
+            released.wait(_TIMEOUT_SECONDS)
+
+    return rule
 
 
 class Proxy:
-    """A running proxy.
+    """A running proxy; use as a context.
+
+    Args:
+        upstream: URL of the emulator.
 
     Attributes:
         url: where it answers.
         seen: all requests so far, in order of arrival.
-        decide: called in the thread of each request, before it is passed on; it may wait. An answer is
-            given instead of passing the request on.
-        conclude: called once the emulator has answered, before its answer is passed on.
+        rule: decides what becomes of a request.
+        answered: called in a thread with each answer of the emulator, before any of it is passed on.
+        refuses: asked at each new connection whether to reset it at once.
+        failures: what went wrong in the proxy, in its rule, or in `answered`; a test should find none.
     """
 
-    def __init__(self, upstream: str, url: str) -> None:
-        self.url = url
-        self.upstream = upstream
+    def __init__(self, upstream: str) -> None:
+        self._upstream = upstream
+        # Bound and never listening, it keeps the port while nothing listens there.
+        self._keeper = _bound(0)
+        self._port: int = self._keeper.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
         self.seen: list[Request] = []
-        self.decide: Callable[[Request], Answer | None] = _pass_on
-        self.conclude: Callable[[Request], None] = _note_nothing
+        self.rule: Rule = lambda _: None
+        self.answered: Callable[[Request, Answer], None] = lambda _request, _answer: None
+        self.refuses: Callable[[], bool] = lambda: False
+        self.failures: list[str] = []
+        self._clients: set[asyncio.Transport] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: socket.socket | None = None
+        self._started = threading.Event()
+        self._threads = ThreadPoolExecutor(_THREADS_MAX)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._started.wait(_TIMEOUT_SECONDS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(_TIMEOUT_SECONDS)
+        self._keeper.close()
+        self._threads.shutdown(wait=False)
 
     def count(self, pattern: str) -> int:
         """How many requests so far match a regular expression, as ``METHOD path``."""
         return sum(request.matches(pattern) for request in list(self.seen))
+
+    # -- connections -------------------------------------------------------------------------------------
+
+    async def _main(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        self._server = web.Server(self._serve, access_log=None, auto_decompress=False)
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+        # The emulators may close what is idle at any moment: each request has a connection of its own.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, timeout=timeout
+        ) as self._session:
+            self._listen()
+            self._started.set()
+            await self._ended.wait()
+            self._close()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._server.shutdown(0)
+
+    def _listen(self) -> None:
+        # No asyncio.Server: it forgets to close what connects in the moment in which it is closed.
+        self._listener = _bound(self._port)
+        self._listener.settimeout(0)
+        self._listener.listen()
+        self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _close(self) -> None:
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+        for client in list(self._clients):
+            _reset(client)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection, _ = listener.accept()
+            connection.settimeout(0)
+            if self.refuses():
+                _let_reset(connection)
+                connection.close()
+            else:
+                self._spawn(self._connect(connection))
+
+    async def _connect(self, connection: socket.socket) -> None:
+        client, _ = await self._loop.connect_accepted_socket(self._server, connection)
+        self._clients = {known for known in self._clients if not known.is_closing()} | {client}
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _go_offline(self, seconds: float) -> None:
+        self._close()
+        await asyncio.sleep(seconds)
+        self._listen()
+
+    # -- requests ----------------------------------------------------------------------------------------
+
+    async def _serve(self, message: web.BaseRequest) -> web.StreamResponse:
+        client = message.transport
+        try:
+            if response := await self._answer(message):
+                return response
+        except (ConnectionError, web.RequestPayloadError):
+            pass  # The client was killed, or reset by an outage.
+        except aiohttp.ClientConnectionError:
+            pass  # The emulator broke the connection: so does this end.
+        except Exception as error:  # noqa: BLE001 - told to the test
+            self.failures.append(repr(error))
+        if client is not None:
+            _reset(client)
+        return web.Response()
+
+    async def _answer(self, message: web.BaseRequest) -> web.Response | None:
+        """Do with a request what the rule says; the answer to give, or None: the connection is to end."""
+        request = Request(message.method, message.raw_path, await message.content.read())
+        self.seen.append(request)
+        outcome = await self._in_thread(self.rule, request)
+        if isinstance(outcome, Answer):
+            return web.Response(status=outcome.status, body=outcome.content, content_type="application/json")
+        if isinstance(outcome, Outage):
+            self._spawn(self._go_offline(outcome.seconds))
+            return None
+        if outcome is Loss.SWALLOWED_REQUEST:
+            await _wait_for_the_client_to_leave(message)
+        if outcome in (Loss.REQUEST, Loss.SWALLOWED_REQUEST):
+            return None
+        response = await self._forward(message, request)
+        content = response.body
+        assert isinstance(content, bytes)
+        await self._in_thread(self.answered, request, Answer(response.status, content))
+        if outcome is Loss.WITHHELD_ANSWER:
+            await _wait_for_the_client_to_leave(message)
+        elif outcome is Loss.HALF_ANSWER and message.transport is not None:
+            announced = (
+                f"HTTP/1.1 {response.status} x\r\nContent-Length: {len(content) or 1}\r\n\r\n".encode()
+            )
+            message.transport.write(announced + content[: len(content) // 2])
+        return response if outcome is None else None
+
+    async def _in_thread(self, act: Callable[..., Any], *arguments: object) -> Any:
+        return await self._loop.run_in_executor(self._threads, act, *arguments)
+
+    async def _forward(self, message: web.BaseRequest, request: Request) -> web.Response:
+        # The Host header stays that of the proxy: the emulators make the addresses of upload sessions of it.
+        headers = [item for item in message.headers.items() if item[0].lower() not in _OWN_HEADERS]
+        async with self._session.request(
+            request.method,
+            URL(self._upstream + request.target, encoded=True),
+            headers=headers,
+            data=request.body,
+            allow_redirects=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+        ) as answer:
+            content = await answer.read()
+        kept = [item for item in answer.headers.items() if item[0].lower() not in _OWN_HEADERS]
+        return web.Response(status=answer.status, body=content, headers=kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +309,9 @@ class Proxies:
         """What points at them."""
         return {"STORAGE_EMULATOR_HOST": self.storage.url, "BIGQUERY_EMULATOR_HOST": self.bigquery.url}
 
-    def decide(self, rule: Callable[[Request], Answer | None]) -> None:
-        """Let both decide so."""
-        self.storage.decide = self.bigquery.decide = rule
+    def set_rule(self, rule: Rule) -> None:
+        """Let both follow a rule."""
+        self.storage.rule = self.bigquery.rule = rule
 
     def forget(self) -> None:
         """Begin to count anew."""
@@ -132,92 +319,28 @@ class Proxies:
         self.bigquery.seen.clear()
 
 
-@contextmanager
-def proxy_for(upstream: str) -> Iterator[Proxy]:
-    """Run a proxy for the emulator at the URL `upstream`."""
-    server = _Server(("127.0.0.1", 0), _Handler)
-    server.proxy = proxy = Proxy(upstream, f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        server.shutdown()
-        thread.join(_TIMEOUT_SECONDS)
-        server.server_close()
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # A client keeps its connections open for longer than the test lasts.
-    block_on_close = False
-    proxy: Proxy
+def _reset(client: asyncio.Transport) -> None:
+    """Close with RST, whatever was left unsaid."""
+    with contextlib.suppress(OSError):
+        _let_reset(client.get_extra_info("socket"))
+    client.abort()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Server
+def _let_reset(connection: socket.socket) -> None:
+    """Let a connection close with RST (SO_LINGER of no time, socket(7))."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def handle(self) -> None:
-        # A client that is killed breaks its connections.
-        with suppress(ConnectionError):
-            super().handle()
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        if name.startswith("do_"):
-            return self._serve
-        raise AttributeError(name)
-
-    def _serve(self) -> None:
-        request = Request(self.command, self.path, self._read_body())
-        proxy = self.server.proxy
-        proxy.seen.append(request)
-        answer = proxy.decide(request)
-        if answer is None:
-            self._forward(request, proxy.upstream)
-        else:
-            content = json.dumps(answer.content).encode()
-            self._send(answer.status, [("Content-Type", "application/json")], content)
-
-    def _read_body(self) -> bytes:
-        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
-            return self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        body = bytearray()
-        while size := int(self.rfile.readline().split(b";")[0], 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        while self.rfile.readline().strip():
-            pass
-        return bytes(body)
-
-    def _forward(self, request: Request, upstream: str) -> None:
-        connection = http.client.HTTPConnection(urlsplit(upstream).netloc, timeout=_TIMEOUT_SECONDS)
-        # The Host header stays that of the proxy: the emulators make the addresses of upload sessions of it.
-        headers = {name: text for name, text in self.headers.items() if name.lower() not in _OWN_HEADERS}
-        headers["Content-Length"] = str(len(request.body))
-        try:
-            connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
-            for name, text in headers.items():
-                connection.putheader(name, text)
-            connection.endheaders(request.body)
-            answer = connection.getresponse()
-            content = answer.read()
-            self.server.proxy.conclude(request)
-            kept = [(name, text) for name, text in answer.getheaders() if name.lower() not in _OWN_HEADERS]
-            self._send(answer.status, kept, content)
-        finally:
-            connection.close()
-
-    def _send(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
-        self.send_response_only(status)
-        for name, text in headers:
-            self.send_header(name, text)
-        if status not in (204, 304):
-            self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+async def _wait_for_the_client_to_leave(message: web.BaseRequest) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SILENCE_SECONDS_MAX):
+            # aiohttp tells of it by cancelling the whole handler, or not at all.
+            while message.transport is not None and not message.transport.is_closing():  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_SECONDS)

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -12,6 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
+from pixaris_sync.errors import SyncError
+from pixaris_sync.model import JsonValue, OutgoingRow
 from tests.support.secrets import ACCESS_TOKEN, SESSION_ID
 
 PROJECT, DATASET, TABLE, LOCATION = "the-project", "the_dataset", "the_table", "EU"
@@ -41,6 +45,18 @@ def error(status: int, reason: str, message: str = "it says why", **headers: str
     details = [{"reason": reason, "message": message, "domain": "global"}]
     body = {"error": {"code": status, "message": message, "errors": details}}
     return Answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def row(row_id: str, **cells: JsonValue) -> OutgoingRow:
+    """A row of the run called run."""
+    return OutgoingRow(row_id, {"experiment_run_name": "run", **cells})
+
+
+async def failure_of(request: Awaitable[object]) -> SyncError:
+    """The error that a request ends in."""
+    with pytest.raises(SyncError) as caught:
+        await request
+    return caught.value
 
 
 def table_resource(*fields: tuple[str, str]) -> Answer:

@@ -23,7 +23,7 @@ from pixaris_sync.gcs.answers import encode_crc32c
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from pixaris_sync.model import JsonValue, RemoteObject
 from tests.fakes.byte_source import MemorySource
-from tests.support.secrets import secrets_in
+from tests.support.secrets import authorized_user, secrets_in
 
 CONTENT = b"content"
 CRC32C = google_crc32c.value(CONTENT)
@@ -172,17 +172,7 @@ async def open_store(
     script: Script, folder: Path, *, api_root: str = "", token_uri: str = "", timeout_seconds: float = 10
 ) -> AsyncIterator[GcsObjectStore]:
     credentials = folder / "credentials.json"
-    credentials.write_text(
-        json.dumps(
-            {
-                "type": "authorized_user",
-                "client_id": "client",
-                "client_secret": "secret-client",
-                "refresh_token": "secret-refresh",
-                "token_uri": token_uri or f"{script.url}/token",
-            }
-        )
-    )
+    credentials.write_text(json.dumps(authorized_user(token_uri or f"{script.url}/token")))
     store = GcsObjectStore(
         "bucket",
         connections_limit=2,

@@ -20,6 +20,8 @@ from pixaris_sync.cli.app import app
 
 PACKAGE = Path(pixaris_sync.__file__).parent
 LINES_MAX = 450
+#: A module below this with one importer is half a thought: it belongs into its importer, or has a reason.
+LINES_MIN = 80
 ROOT_MODULES_MAX = 12
 
 #: From the highest to the lowest: a room may import what stands in a layer below its own.
@@ -39,6 +41,14 @@ ROOMS_OF_ROOT_MODULES = {
 }
 #: It stands apart: it knows errors and itself, and only ``cli`` knows it.
 SANDBOX = "sandbox"
+#: The modules below `LINES_MIN` that one module imports at most, and why each stands for itself.
+SMALL = {
+    "__main__": "`python -m pixaris_sync` looks for it",
+    "cli.help": "how help is laid out, whatever flags there are",
+    "cli.progress": "how far a pass is, on a terminal and elsewhere; a pass goes on without it",
+    "cli.sandbox": "imports what starts emulators, which no other command may wait for",
+    "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",
+}
 #: Concrete adapters that only ``cli`` puts behind the ports.
 WIRED = ("gcs", "bigquery")
 #: Rooms that decide by values alone.
@@ -211,6 +221,20 @@ def test_a_module_imports_only_from_its_room_and_from_below(module: Module) -> N
 def test_a_module_is_read_in_one_sitting(module: Module) -> None:
     """Goal: no god files. Method: count lines."""
     assert module.lines <= LINES_MAX
+
+
+def test_a_small_module_with_one_importer_has_a_reason() -> None:
+    """Goal: no shards. Method: importers and lines of each module against `SMALL`, which holds no other."""
+    importers: dict[str, set[str]] = {name: set() for name in NAMES}
+    for module in MODULES:
+        for name in _internal(module) - {module.name}:
+            importers[name].add(module.name)
+    small = {
+        module.name
+        for module in MODULES
+        if module.lines < LINES_MIN and len(importers[module.name]) <= 1 and module.path.stem != "__init__"
+    }
+    assert small == SMALL.keys()
 
 
 @pytest.mark.parametrize(

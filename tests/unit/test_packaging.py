@@ -1,11 +1,19 @@
 """What is around the package: versions that agree, containers that fit it, files that are there."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import pixaris_sync
 from pixaris_sync.settings import Settings, environment_variable
@@ -13,6 +21,23 @@ from tests.support.emulators import FAKE_GCS_SERVER_FLAGS
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+LOCK = REPOSITORY / ".ci" / "lock"
+DIRECT: dict[str, list[str]] = {
+    "dependencies": PROJECT["project"]["dependencies"],
+    **PROJECT["project"]["optional-dependencies"],
+    **PROJECT["dependency-groups"],
+}
+#: The first versions without a hole that is known, of those that we name ourselves.
+MENDED = {
+    "aiohttp": "3.14.3",
+    "gradio": "6.7",
+    "pillow": "12.3.0",
+    "pip": "26.1",
+    "pydantic": "2.4.0",
+    "pytest": "9.0.3",
+    "pyyaml": "5.4",
+    "uv": "0.11.6",
+}
 DOCKERFILE = (REPOSITORY / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
 VARIABLES = {environment_variable(key) for key in Settings.model_fields}
@@ -38,35 +63,171 @@ def test_the_change_log_tells_of_this_version() -> None:
     assert headings[0] == pixaris_sync.__version__
 
 
-def test_every_dependency_of_development_is_pinned_within_its_bounds() -> None:
-    """Goal: CI tomorrow is CI today. Method: each direct dependency has one version in the constraints."""
-    lines = (REPOSITORY / ".ci" / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pinned = {
-        _canonical(line.split("==")[0]): line.split("==")[1]
-        for line in lines
-        if line and not line.startswith("#")
-    }
-    project = PROJECT["project"]
-    direct = [
-        *project["dependencies"],
-        *project["optional-dependencies"]["sandbox"],
-        *PROJECT["dependency-groups"]["dev"],
+def test_everything_is_locked_with_hashes_and_from_nowhere() -> None:
+    """Goal: nobody slips in another file. Method: each requirement has one version, hashes and no address."""
+    for path in LOCK.glob("*.txt"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"://|^-", text, re.MULTILINE), path.name
+        for requirement, hashes in _locked(text):
+            assert re.fullmatch(r"==[^,*]+", str(requirement.specifier)), requirement
+            assert hashes, requirement
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.2", "3.11.3", "3.12.1", "3.13.0", "3.14.0"])
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("run", ("dependencies",)),
+        ("sandbox", ("dependencies", "sandbox")),
+        ("dev", ("dependencies", "sandbox", "dev", "pixaris", "tools")),
+        ("bench", ("bench",)),
+        ("release", ("release",)),
+        ("tools", ("tools",)),
+    ],
+)
+def test_each_python_gets_one_version_within_the_bounds(
+    name: str, groups: tuple[str, ...], python: str
+) -> None:
+    """Goal: set-up works from 3.11.0 on. Method: markers of each file, against pyproject.toml."""
+    versions = _versions(name, python)
+    for group in groups:
+        for line in DIRECT[group]:
+            requirement = Requirement(line)
+            assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), line
+
+
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.2", "3.12.1", "3.13.0", "3.14.0"])
+def test_all_files_of_the_lock_are_of_one_resolution(python: str) -> None:
+    """Goal: what is tested is what is installed. Method: a package has the same version in every file."""
+    versions: dict[str, str] = {}
+    for path in LOCK.glob("*.txt"):
+        for name, version in _versions(path.stem, python).items():
+            assert versions.setdefault(name, version) == version, (path.name, name)
+
+
+def _locked(text: str) -> list[tuple[Requirement, list[str]]]:
+    entries = re.findall(r"^([^\s#][^\\\n]*)((?:\\\n +--hash=\S+ ?)*)", text, re.MULTILINE)
+    return [
+        (Requirement(line), re.findall(r"--hash=(sha256:[0-9a-f]{64})\b", rest)) for line, rest in entries
     ]
-    for requirement in direct:
-        name, relation, bound = re.fullmatch(r"([\w.-]+)(==|>=)([\d.]+)", requirement).groups()  # type: ignore[union-attr]
-        version = pinned[_canonical(name)]
-        if relation == "==":
-            assert version == bound, name
-        else:
-            assert _parts(version) >= _parts(bound), name
 
 
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _versions(name: str, python: str) -> dict[str, str]:
+    """What a Python on Linux is given: the version of each package, which may not have two."""
+    environment = {
+        "implementation_name": "cpython",
+        "platform_machine": "x86_64",
+        "platform_python_implementation": "CPython",
+        "python_full_version": python,
+        "python_version": python.rpartition(".")[0],
+        "sys_platform": "linux",
+    }
+    versions: dict[str, str] = {}
+    for requirement, _ in _locked((LOCK / f"{name}.txt").read_text(encoding="utf-8")):
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            package = canonicalize_name(requirement.name)
+            assert package not in versions, package
+            versions[package] = str(requirement.specifier).removeprefix("==")
+    return versions
 
 
-def _parts(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version)]
+def test_a_release_has_the_same_bytes_in_every_folder(tmp_path: Path) -> None:
+    """Goal: anybody can check a release. Method: two folders, files of other times and modes."""
+    built = []
+    for number in (1, 2):
+        folder = tmp_path / f"folder-{number}"
+        _copy_sources(folder, mode=0o600 + 0o44 * (number - 1), seconds=10**9 * number)
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "--directory", "dist"],
+            cwd=folder,
+            env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        built.append({path.name: path.read_bytes() for path in (folder / "dist").iterdir()})
+    assert sorted(Path(name).suffix for name in built[0]) == [".gz", ".whl"]
+    assert built[0] == built[1]
+
+
+def _copy_sources(folder: Path, *, mode: int, seconds: int) -> None:
+    files = [REPOSITORY / name for name in (".gitignore", "pyproject.toml", "README.md", "LICENSE")]
+    files += [path for path in (REPOSITORY / "pixaris_sync").rglob("*") if path.is_file()]
+    for path in files:
+        copy = folder / path.relative_to(REPOSITORY)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copy.chmod(mode)
+        os.utime(copy, (seconds, seconds))
+
+
+#: The cause of a failure, what uv or pip says of it, and what is made of that.
+FAILURES = {
+    "another file": (
+        "error: Failed to download `py-spy==0.4.3`\n  cause: Hash mismatch for `py-spy==0.4.3`",
+        "cannot install py-spy==0.4.3 into VENV: the file is not the one that was locked",
+    ),
+    "no network": (
+        "  cause: Failed to fetch: PLACE/simple/aiohttp/\n  cause: error sending request for url",
+        "cannot install aiohttp into VENV: the package index cannot be reached",
+    ),
+    "no trust": (
+        "  cause: Failed to fetch: PLACE/simple/aiohttp/\n  cause: invalid peer certificate: UnknownIssuer",
+        "cannot install aiohttp into VENV: the certificate of the package index is not trusted",
+    ),
+    "no wheel": (
+        "error: Failed to build `uvloop==0.23.0`\n  cause: The build backend returned an error",
+        "cannot install uvloop==0.23.0 into VENV: there is nothing ready-made for Python",
+    ),
+    "anything": ("error: it rains", "cannot install the packages of .ci/lock/bench.txt into VENV: see above"),
+}
+
+
+@pytest.mark.parametrize(("said", "meant"), FAILURES.values(), ids=FAILURES)
+def test_a_failed_install_says_which_package_and_what_to_do(tmp_path: Path, said: str, meant: str) -> None:
+    """Goal: nobody is left alone with it. Method: a stand-in for uv fails; what it said is shown as well."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    # It installs uv, which is there, and does anything else as the real one.
+    _write_program(programs / "python", f'[ "$1" = -m ] || exec "{sys.executable}" "$@"\n')
+    _write_program(programs / "uv", f"cat >&2 <<'END'\n{said}\nEND\nexit 1\n")
+    done = subprocess.run(
+        ["/bin/sh", ".ci/install", tmp_path, "bench"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error.startswith("error: " + meant.replace("VENV", str(tmp_path)))
+    assert hint.startswith("hint: ")
+
+
+def _write_program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}")
+    path.chmod(0o755)
+
+
+def test_the_bounds_admit_no_version_with_a_known_hole() -> None:
+    """Goal: no user is given a hole that is known. Method: the first versions without, against the bounds."""
+    for name, version in MENDED.items():
+        for group in DIRECT.values():
+            for requirement in map(Requirement, group):
+                if canonicalize_name(requirement.name) == name:
+                    [bound] = [each for each in requirement.specifier if each.operator == ">="]
+                    assert Version(bound.version) >= Version(version), name
+
+
+def test_the_versions_of_python_are_those_that_are_tested() -> None:
+    """Goal: no claim without a proof. Method: classifiers against what is looked for and required."""
+    claimed = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"]))
+    finder = (REPOSITORY / ".ci" / "find-python").read_text(encoding="utf-8")
+    [tried] = re.findall(r"for candidate in \$\{1:-(.*) python3\}", finder)
+    assert [f"python{version}" for version in reversed(claimed)] == tried.split()
+    assert PROJECT["project"]["requires-python"] == f">={claimed[0]}"
 
 
 def test_the_containers_copy_what_is_there_and_run_as_no_root() -> None:
@@ -83,7 +244,7 @@ def test_the_containers_copy_what_is_there_and_run_as_no_root() -> None:
         for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
         for source in line.split()[:-1]
     ]
-    assert sorted(Path(source).name for source in copied) == sorted(let_in)
+    assert sorted(source.removeprefix("./") for source in copied) == sorted(let_in)
     assert all((REPOSITORY / source).exists() for source in copied)
     stages = re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE)
     parents = {stage: parent for parent, stage in stages}
@@ -130,12 +291,3 @@ def test_nothing_stands_at_the_top_that_does_not_belong_there() -> None:
     ignored = {line.strip("/") for line in (REPOSITORY / ".gitignore").read_text().splitlines()}
     there = {path.name for path in REPOSITORY.iterdir() if not path.name.startswith(".")}
     assert there - ignored - {"__pycache__"} == TOP
-
-
-def test_the_makefile_has_every_target_that_the_readme_names() -> None:
-    """Goal: no instruction that does not work. Method: `make TARGET` in code of the README is a target."""
-    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", readme, re.MULTILINE))
-    assert {"demo", "test"} <= named <= targets

@@ -135,7 +135,7 @@ def test_a_refused_value_is_named_with_its_source(tmp_path: Path) -> None:
             load(**settings)
         assert refusal.value.subject == "stream_rows_limit"
         assert source in refusal.value.cause
-        assert "README" in refusal.value.hint
+        assert "deploy/settings.md" in refusal.value.hint
 
 
 @pytest.mark.parametrize(

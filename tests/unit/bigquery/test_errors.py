@@ -2,7 +2,7 @@
 
 import socket
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -13,10 +13,9 @@ from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.errors import (
     ConfigurationError,
     Failure,
-    SyncError,
     TableNotFoundError,
 )
-from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow
+from pixaris_sync.model import Column, ColumnType
 from tests.support.scripted_bigquery import (
     DATASET,
     DROP,
@@ -27,7 +26,8 @@ from tests.support.scripted_bigquery import (
     Answer,
     ScriptedBigQuery,
     error,
-    scripted_bigquery,
+    failure_of,
+    row,
     table_resource,
 )
 
@@ -50,36 +50,10 @@ WRITES: dict[str, Ask] = {
 
 
 @pytest.fixture
-def server() -> Iterator[ScriptedBigQuery]:
-    with scripted_bigquery() as server:
-        yield server
-        assert not server.left, "the script was not played to its end"
-
-
-@pytest.fixture
-async def sink(server: ScriptedBigQuery) -> AsyncIterator[BigQueryRowSink]:
-    sink = BigQueryRowSink(
-        f"{PROJECT}.{DATASET}", PROJECT, emulator_host=server.url, timeout_seconds=10, threads_limit=2
-    )
-    yield sink
-    await sink.close()
-
-
-@pytest.fixture
 async def hasty_sink(server: ScriptedBigQuery) -> AsyncIterator[BigQueryRowSink]:
     sink = BigQueryRowSink(DATASET, PROJECT, emulator_host=server.url, timeout_seconds=0.3, threads_limit=2)
     yield sink
     await sink.close()
-
-
-def row(row_id: str, **cells: JsonValue) -> OutgoingRow:
-    return OutgoingRow(row_id, {"experiment_run_name": "run", **cells})
-
-
-async def failure_of(request: Awaitable[object]) -> SyncError:
-    with pytest.raises(SyncError) as caught:
-        await request
-    return caught.value
 
 
 ANSWERS = [

@@ -1,58 +1,28 @@
 """What BigQuery says of rows and load jobs that it refuses, asked over real sockets."""
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
-
 import pytest
 
 from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.errors import (
     Failure,
     JobFailedError,
-    SyncError,
     TableNotFoundError,
     UnknownColumnError,
 )
 from pixaris_sync.model import JsonValue, OutgoingRow, RowRefusal
 from tests.support.scripted_bigquery import (
-    DATASET,
     DROP,
-    PROJECT,
     TABLE,
     Answer,
     ScriptedBigQuery,
     error,
+    failure_of,
     load_job,
-    scripted_bigquery,
+    row,
     table_resource,
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedBigQuery]:
-    with scripted_bigquery() as server:
-        yield server
-        assert not server.left, "the script was not played to its end"
-
-
-@pytest.fixture
-async def sink(server: ScriptedBigQuery) -> AsyncIterator[BigQueryRowSink]:
-    sink = BigQueryRowSink(
-        f"{PROJECT}.{DATASET}", PROJECT, emulator_host=server.url, timeout_seconds=10, threads_limit=2
-    )
-    yield sink
-    await sink.close()
-
-
-def row(row_id: str, **cells: JsonValue) -> OutgoingRow:
-    return OutgoingRow(row_id, {"experiment_run_name": "run", **cells})
-
-
-async def failure_of(request: Awaitable[object]) -> SyncError:
-    with pytest.raises(SyncError) as caught:
-        await request
-    return caught.value
 
 
 def insert_errors(*entries: tuple[int, str, str]) -> Answer:

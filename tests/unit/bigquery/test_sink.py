@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from email import message_from_bytes
 from typing import cast
 
@@ -26,7 +26,6 @@ from tests.support.scripted_bigquery import (
     ScriptedBigQuery,
     error,
     load_job,
-    scripted_bigquery,
 )
 
 pytestmark = pytest.mark.anyio
@@ -40,12 +39,6 @@ ON_THE_WIRE = [
     {"experiment_run_name": "ü\n", "steps": -(2**53) + 1, "good": True, "score": "NaN"},
 ]
 NO_ROWS = Answer(body={"jobComplete": True, "schema": {"fields": []}, "totalRows": "0", "rows": []})
-
-
-@pytest.fixture
-def server() -> Iterator[ScriptedBigQuery]:
-    with scripted_bigquery() as server:
-        yield server
 
 
 @pytest.fixture
@@ -169,6 +162,7 @@ class TestWaitingForLoadJobs:
         await sink.close()
         assert caught.value.failure is Failure.IN_DOUBT
         assert server.left > 50, "the pauses grow"
+        server.forget_script()
 
 
 class TestCancellation:

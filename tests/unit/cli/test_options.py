@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from pixaris_sync.cli import inspect, passes
 from pixaris_sync.cli.app import app
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.cli.options import WHERE, has_flag
+from pixaris_sync.cli.options import WHERE, has_flag, shown_default
 from pixaris_sync.settings import Settings
 
 #: Typer carries its own click: what it makes of commands is looked at by attributes, not by class.
@@ -45,8 +45,21 @@ def test_settings_are_flags_of_the_same_name(name: str) -> None:
         assert option.name == key
         assert option.default is None, "an absent flag must not hide environment or file"
         assert option.help.startswith(field.description), key
-        if not field.is_required() and field.default is not None:
-            assert f"[default: {field.default}]" in option.help
+        assert option.help.endswith(shown_default(key)), key
+
+
+def test_the_shown_default_is_that_of_the_setting() -> None:
+    """Goal: help tells the truth. Method: a setting of each kind."""
+    kinds = {
+        "gcp_project_id": "[required]",
+        "state_dir": "[default: none]",
+        "local_results_folder": "[default: local_results]",
+        "upload_concurrency_limit": "[default: 192]",
+        "drain_timeout_seconds": "[default: 30]",
+        "accept_runs_without_images": "[default: off]",
+        "quiet": "[default: on]",
+    }
+    assert {key: shown_default(key) for key in kinds} == kinds
 
 
 def test_what_a_machine_is_told_once_has_no_flag() -> None:

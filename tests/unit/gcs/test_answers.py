@@ -1,7 +1,6 @@
 """How GcsObjectStore asks, and how it reads refusals and lost answers."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from pixaris_sync.model import RemoteObject
 from tests.support.scripted_gcs import (
     CONTENT,
     CRC32C,
-    ENVIRONMENT,
     NAME,
     Handler,
     Resumable,
@@ -28,7 +26,6 @@ from tests.support.scripted_gcs import (
     open_store,
     refuses,
     says,
-    serve_script,
     session_uri,
     stops_halfway,
     unused_port,
@@ -36,23 +33,6 @@ from tests.support.scripted_gcs import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def script(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Script]:
-    """A scripted server, and an environment without credentials or proxies."""
-    assert anyio_backend == "asyncio"
-    for name in ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-    async with serve_script() as served:
-        yield served
-
-
-@pytest.fixture
-async def store(script: Script, tmp_path: Path) -> AsyncIterator[GcsObjectStore]:
-    """A store that takes the scripted server for Google."""
-    async with open_store(script, tmp_path) as opened:
-        yield opened
 
 
 class TestRequests:

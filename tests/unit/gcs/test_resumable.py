@@ -1,8 +1,6 @@
 """How GcsObjectStore goes on with, replaces and ends resumable sessions."""
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import google_crc32c
 import pytest
@@ -11,7 +9,6 @@ from pixaris_sync.errors import Failure, ObjectConflictError
 from pixaris_sync.gcs.answers import encode_crc32c
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from tests.support.scripted_gcs import (
-    ENVIRONMENT,
     LARGE,
     NAME,
     Handler,
@@ -22,31 +19,12 @@ from tests.support.scripted_gcs import (
     failure_of,
     gives_object,
     has_bytes,
-    open_store,
     refuses,
     says,
-    serve_script,
     session_uri,
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def script(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Script]:
-    """A scripted server, and an environment without credentials or proxies."""
-    assert anyio_backend == "asyncio"
-    for name in ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-    async with serve_script() as served:
-        yield served
-
-
-@pytest.fixture
-async def store(script: Script, tmp_path: Path) -> AsyncIterator[GcsObjectStore]:
-    """A store that takes the scripted server for Google."""
-    async with open_store(script, tmp_path) as opened:
-        yield opened
 
 
 class TestResumableUploads:

@@ -1,7 +1,6 @@
 """How GcsObjectStore gets, renews and misses access tokens."""
 
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -12,7 +11,6 @@ from pixaris_sync.errors import ConfigurationError, Failure
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from tests.support.scripted_gcs import (
     CONTENT,
-    ENVIRONMENT,
     Handler,
     Script,
     breaks,
@@ -22,29 +20,11 @@ from tests.support.scripted_gcs import (
     open_store,
     refuses,
     says,
-    serve_script,
     unused_port,
     upload,
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def script(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Script]:
-    """A scripted server, and an environment without credentials or proxies."""
-    assert anyio_backend == "asyncio"
-    for name in ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-    async with serve_script() as served:
-        yield served
-
-
-@pytest.fixture
-async def store(script: Script, tmp_path: Path) -> AsyncIterator[GcsObjectStore]:
-    """A store that takes the scripted server for Google."""
-    async with open_store(script, tmp_path) as opened:
-        yield opened
 
 
 class TestTokens:

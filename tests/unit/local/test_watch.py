@@ -11,9 +11,8 @@ import pytest
 from watchfiles._rust_notify import RustNotify
 
 from pixaris_sync.errors import Failure, SyncError
-from pixaris_sync.local import watch, watch_events
+from pixaris_sync.local import watch
 from pixaris_sync.local.watch import Affected, Changed, affected, changes
-from pixaris_sync.local.watch_events import Stop
 from pixaris_sync.model import DatasetKey
 
 pytestmark = pytest.mark.anyio
@@ -256,60 +255,29 @@ async def test_a_folder_that_keeps_vanishing_is_an_error(root: Path, monkeypatch
             pass
 
 
-class Asked:
-    """Counts how often watchfiles is asked, and with which steps; it has no events."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, times: int) -> None:
-        self.steps: list[int] = []
-        self._times = times
-        monkeypatch.setattr(watch_events, "_wait", self)
-
-    def __call__(
-        self, _watcher: object, _debounce_ms: int, step_ms: int, _wait_ms: int, stop: Stop
-    ) -> frozenset[tuple[int, str]]:
-        self.steps.append(step_ms)
-        if len(self.steps) == self._times:
-            stop.ended.set()
-        return frozenset()
-
-
 async def test_the_watching_thread_wakes_less_often_when_nothing_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Goal: waiting costs next to nothing. Method: the steps asked for, before and after a quiet while."""
-    monkeypatch.setattr(watch_events, "_QUIET_AFTER_SECONDS", 0.0)
-    asked = Asked(monkeypatch, times=3)
+    """Goal: waiting costs next to nothing. Method: the steps that are asked for: nothing, a line, nothing."""
+    happens = iter([frozenset(), frozenset({(1, str(tmp_path / "notes.txt"))}), frozenset(), frozenset()])
+    steps: list[tuple[int, bool]] = []
+
+    def wait(_watcher: object, _debounce_ms: int, step_ms: int, wait_ms: int, stop: watch._Stop) -> object:
+        steps.append((step_ms, wait_ms == 0))
+        events = next(happens)
+        if len(steps) == 4:
+            stop.ended.set()
+        return events
+
+    monkeypatch.setattr(watch, "_wait", wait)
     async for _ in watch.changes(tmp_path, anyio.Event(), step_ms=7, quiet_step_ms=70):
         pass
-    assert asked.steps == [70, 70, 70]
-    monkeypatch.setattr(watch_events, "_QUIET_AFTER_SECONDS", 60.0)
-    asked = Asked(monkeypatch, times=3)
-    async for _ in watch.changes(tmp_path, anyio.Event(), step_ms=7, quiet_step_ms=70):
-        pass
-    assert asked.steps == [7, 7, 7]
+    assert steps == [(7, False), (70, True), (7, False), (70, True)]
 
 
-async def test_nobody_wakes_before_something_happens(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: an idle service sleeps. Method: watchfiles is not asked before a line is appended, then it is."""
-    monkeypatch.setattr(watch_events, "_ASLEEP_AFTER_SECONDS", 0.0)
-    asked = Asked(monkeypatch, times=1)
-    with anyio.fail_after(PATIENCE_SECONDS):
-        async with anyio.create_task_group() as tasks:
-
-            async def listen() -> None:
-                async for word in changes(root, anyio.Event()):
-                    assert word == EVERYTHING
-
-            tasks.start_soon(listen)
-            await anyio.wait_all_tasks_blocked()
-            assert asked.steps == []
-            (root / "shop" / "shoes" / "experiment_tracking.jsonl").write_text("a line\n")
-    assert len(asked.steps) == 1
-
-
-async def test_a_sleeping_watch_tells_of_every_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: sleep loses nothing. Method: asleep after each word; lines are appended, a dataset is made."""
-    monkeypatch.setattr(watch_events, "_ASLEEP_AFTER_SECONDS", 0.0)
+async def test_a_quiet_watch_tells_of_every_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: quiet loses nothing. Method: quiet after each word; lines are appended, a dataset is made."""
+    monkeypatch.setattr(watch, "_QUIET_AFTER_MS", 1)
     async with watching(root) as words:
         for dataset in ("shoes", "shoes", "hats"):
             folder = root / "shop" / dataset
@@ -321,18 +289,9 @@ async def test_a_sleeping_watch_tells_of_every_line(root: Path, monkeypatch: pyt
             await words.until(Changed(frozenset({DatasetKey("shop", dataset)})))
 
 
-async def test_without_a_bell_events_come_all_the_same(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: nothing depends on it. Method: no bell can be had; a line is told of after a quiet while."""
-    monkeypatch.setattr(watch, "hang_bell", lambda _: None)
-    monkeypatch.setattr(watch_events, "_QUIET_AFTER_SECONDS", 0.0)
-    async with watching(root) as words:
-        (root / "shop" / "shoes" / "experiment_tracking.jsonl").write_text("a line\n")
-        await words.until(Changed(frozenset({SHOES})))
-
-
-async def test_stop_ends_a_sleeping_watch(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_ends_a_quiet_watch(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: a drain does not wait for an event. Method: set the event while nothing happens."""
-    monkeypatch.setattr(watch_events, "_ASLEEP_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "_QUIET_AFTER_MS", 1)
     stop = anyio.Event()
     with anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as tasks:
@@ -341,5 +300,5 @@ async def test_stop_ends_a_sleeping_watch(root: Path, monkeypatch: pytest.Monkey
                 assert [word async for word in changes(root, stop)] == [EVERYTHING]
 
             tasks.start_soon(listen)
-            await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(0.1)
             stop.set()

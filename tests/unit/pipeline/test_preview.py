@@ -38,7 +38,7 @@ async def foresee_and_do(cloud: FakeCloud, mode: Mode = BULK) -> dict[str, Any]:
     assert list(cloud.ledger._connection.iterdump()) == ledger
     before = {table: await cloud.sink.columns(table) for table in cloud.sink.tables}
     sent_before = cloud.store.upload_counts.total()
-    synced_before = cloud.table_backlogs().runs["synced"]
+    synced_before = cloud.overview().runs["synced"]
 
     tally = await cloud.sync(mode)
 
@@ -46,7 +46,7 @@ async def foresee_and_do(cloud: FakeCloud, mode: Mode = BULK) -> dict[str, Any]:
     assert plan["files_found"] == tally.files_found
     assert plan["bytes"] + plan["bytes_found"] == tally.bytes
     assert plan["rows"] + plan["rows_found"] == tally.rows
-    assert cloud.table_backlogs().runs["synced"] - synced_before == plan["runs"]
+    assert cloud.overview().runs["synced"] - synced_before == plan["runs"]
     assert [one["table"] for one in plan["tables_to_create"]] == [
         table for table in cloud.sink.tables if table not in before
     ]
@@ -165,7 +165,7 @@ async def test_what_cannot_be_carried_is_listed_with_its_cause(cloud: FakeCloud)
     plan = await foresee_and_do(cloud)
 
     causes = {one["run"]: one["cause"] for one in plan["not_carried"]}
-    assert causes == {problem.run: problem.cause for problem in cloud.table_backlogs().problems}
+    assert causes == {problem.run: problem.cause for problem in cloud.overview().problems}
     assert {str(bare), str(cut), str(blocked)} < set(causes)
     assert plan["runs"] == 1
 
@@ -204,7 +204,7 @@ async def test_a_load_job_without_an_end_counts_by_what_the_table_shows(cloud: F
     lost = SyncError("load rows into table", TABLE, "the answer was lost", failure=Failure.IN_DOUBT)
     cloud.sink.fail_next("load", lost)
     await cloud.sync(Mode(bulk=True, selection=Selection(attempts_limit=1)))
-    assert cloud.table_backlogs().rows["sending"] == 1
+    assert cloud.overview().rows["sending"] == 1
 
     assert (await cloud.preview())["rows"] == 1
     cloud.sink._tables[TABLE].rows.append(replace(_any_row(), cells=await _row_of_the_only_run(cloud)))

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -15,18 +16,19 @@ from pixaris_sync.model import (
     DatasetKey,
     Destination,
     JsonValue,
-    MappedRecord,
+    RecordFiles,
     RunKey,
     TrackingRecord,
 )
 from pixaris_sync.rules.contract import (
     ARGS_FILE,
+    cells_of,
     check_dataset_names,
     check_object_name,
     check_run_name,
     content_type,
+    files_of,
     listing_hazard,
-    map_record,
     object_link,
     object_name,
     object_prefix,
@@ -54,15 +56,21 @@ json_values = st.recursive(
 json_records = st.dictionaries(st.text(), json_values, max_size=6)
 
 
-def mapped(**values: JsonValue) -> MappedRecord:
+class Mapped(NamedTuple):
+    cells: tuple[Cell, ...]
+    files: RecordFiles
+
+
+def mapped(**values: JsonValue) -> Mapped:
     return map_values({"timestamp": "20260101-120000", **values, "experiment_run_name": NAME})
 
 
-def map_values(values: dict[str, JsonValue]) -> MappedRecord:
-    return map_record(TrackingRecord(RUN, values, "digest", 1), DESTINATION)
+def map_values(values: dict[str, JsonValue]) -> Mapped:
+    record = TrackingRecord(RUN, values, "digest", 1)
+    return Mapped(cells_of(record, DESTINATION), files_of(record))
 
 
-def cell(record: MappedRecord, key: str) -> Cell:
+def cell(record: Mapped, key: str) -> Cell:
     return next(cell for cell in record.cells if cell.key == key)
 
 
@@ -346,8 +354,8 @@ def test_a_saved_file_becomes_its_link() -> None:
     record = mapped(image=f"C:\\runs\\proj\\data\\{NAME}\\image.png", flow=f"/x/proj/data/{NAME}/flow.json")
     assert cell(record, "image").value == f"{LINK}{NAME}/image.png?project=gcp"
     assert cell(record, "flow").value == f"{LINK}{NAME}/flow.json?project=gcp"
-    assert record.saved_files == ("image.png", "flow.json")
-    assert not record.inline_files
+    assert record.files.saved == ("image.png", "flow.json")
+    assert not record.files.inline
 
 
 def test_a_dict_metric_becomes_a_file_and_its_link() -> None:
@@ -356,8 +364,8 @@ def test_a_dict_metric_becomes_a_file_and_its_link() -> None:
     assert cell(record, "metric") == Cell(
         "metric", ColumnType.STRING, f"{LINK}{NAME}/metric.json?project=gcp"
     )
-    assert record.inline_files == {"metric.json": b'{"a": [1.5, NaN], "\\u00e9": "\\ud800"}'}
-    assert record.saved_files == ()
+    assert record.files.inline == {"metric.json": b'{"a": [1.5, NaN], "\\u00e9": "\\ud800"}'}
+    assert record.files.saved == ()
 
 
 @pytest.mark.parametrize("key", ["", "a/b", "a\\b", "a\nb", "\ud800", "x" * 1024])
@@ -365,7 +373,7 @@ def test_a_dict_whose_key_makes_no_file_stands_in_its_cell(key: str) -> None:
     """Goal: no value is lost to an odd key. Method: keys that make no object name."""
     record = map_values({"experiment_run_name": NAME, key: {"a": 1.5}})
     assert cell(record, key) == Cell(key, ColumnType.STRING, '{"a": 1.5}')
-    assert not record.inline_files
+    assert not record.files.inline
 
 
 @given(json_records)
@@ -379,8 +387,8 @@ def test_any_json_maps_to_sendable_cells_without_loss(values: dict[str, JsonValu
         found = cells[key].value
         if isinstance(found, str):
             found.encode()
-        if isinstance(value, dict) and f"{key}.json" in record.inline_files:
-            found = record.inline_files[f"{key}.json"].decode()
+        if isinstance(value, dict) and f"{key}.json" in record.files.inline:
+            found = record.files.inline[f"{key}.json"].decode()
         if isinstance(value, dict):
             assert isinstance(found, str)
             assert record_digest(json.loads(found)) == record_digest(value)

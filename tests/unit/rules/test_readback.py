@@ -1,6 +1,5 @@
 """Rows read back: recognised when they are ours, whatever became of the table since, and not otherwise."""
 
-import json
 import math
 from collections.abc import Sequence
 
@@ -9,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pixaris_sync.model import Cell, Column, ColumnType, JsonValue
-from pixaris_sync.rules.readback import _all_matched, same_record, same_row
+from pixaris_sync.rules.readback import _all_matched, same_record
 from pixaris_sync.rules.schema import companion_names, hashed_column_name, plan_batch
 from tests.unit.rules.schema_strategies import PlainTable, batches, cells_of, records, schemas, values
 
@@ -22,20 +21,16 @@ def test_rows_sent_are_recognised_after_any_history(
 ) -> None:
     """Goal: read-back never doubts its own rows. Method: batches in turn into one table, all read at the end.
 
-    Later batches add columns and widen them under rows that are there. What is sent goes through JSON first.
+    Later batches add columns and widen them under rows that are there.
     """
     table = PlainTable(columns)
-    sent: list[dict[str, JsonValue]] = []
     cells: list[tuple[Cell, ...]] = []
     for batch in history:
         plan = plan_batch(batch, table.columns)
         table.apply(plan)
-        sent.extend(json.loads(json.dumps(dict(row.cells), allow_nan=False)) for row in plan.rows)
         cells.extend(row for _, row in batch)
-    for wire, meant, read in zip(sent, cells, table.rows, strict=True):
-        padded = {**dict.fromkeys(table.types), **read}
-        assert same_row(wire, padded)
-        assert same_record(meant, padded)
+    for meant, read in zip(cells, table.rows, strict=True):
+        assert same_record(meant, {**dict.fromkeys(table.types), **read})
 
 
 @given(records, records)
@@ -77,16 +72,16 @@ def _numbers_alike(one: object, other: object) -> bool:
         ({"a": 3}, {"a": 3.0}),
         ({"a": 3.0}, {"a": 3}),
         ({"a": 2**53 + 1}, {"a": float(2**53 + 1)}),
-        ({"a": "NaN"}, {"a": math.nan}),
-        ({"a": "-Infinity"}, {"a": -math.inf}),
-        ({"a": "NaN"}, {"a": "NaN"}),
+        ({"a": math.nan}, {"a": math.nan}),
+        ({"a": -math.inf}, {"a": -math.inf}),
+        ({"a": math.nan}, {"a": "nan"}),
         ({"a": True}, {"a": True, "b": None}),
         ({}, {"b": None}),
     ],
 )
 def test_the_same_row_in_another_guise(sent: dict[str, JsonValue], read: dict[str, JsonValue]) -> None:
     """Goal: widening, words for floats and NULLs do not matter. Method: one pair each."""
-    assert same_row(sent, read)
+    assert same_record(cells_of(sent), read)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +93,7 @@ def test_the_same_row_in_another_guise(sent: dict[str, JsonValue], read: dict[st
         ({"a": True}, {"a": 1}),
         ({"a": "3"}, {"a": 3}),
         ({"a": "nan"}, {"a": math.nan}),
-        ({"a": "NaN"}, {"a": math.inf}),
+        ({"a": math.nan}, {"a": math.inf}),
         ({"a": 0.5}, {"a": math.nan}),
         ({"a": "x"}, {"a": "x", "b": 0}),
         ({"a": "x", "b": 0}, {"a": "x"}),
@@ -107,7 +102,7 @@ def test_the_same_row_in_another_guise(sent: dict[str, JsonValue], read: dict[st
 )
 def test_rows_that_differ(sent: dict[str, JsonValue], read: dict[str, JsonValue]) -> None:
     """Goal: near misses are misses. Method: one difference each."""
-    assert not same_row(sent, read)
+    assert not same_record(cells_of(sent), read)
 
 
 CELLS = cells_of({"name": "r", "score": 3, "note": None})

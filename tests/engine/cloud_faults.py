@@ -1,0 +1,105 @@
+"""Faults of calls to the cloud, by a seed or by plan."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from random import Random
+
+from pixaris_sync.errors import ConfigurationError, Failure, SyncError
+from tests.fakes.virtual_clock import VirtualClock
+
+BUCKET = "bucket"
+LOST = "lost"
+
+
+@dataclass
+class CloudFaults:
+    """What becomes of calls. Every call succeeds as long as nothing is set.
+
+    Attributes:
+        random: where chance comes from.
+        latency_seconds: how long a call takes at most.
+        chances: probability of each kind of fault: ``transient``, ``quota``, ``stall`` (before it works),
+            ``lost_answer`` (after it worked).
+        lost_answers_of: calls whose answers may be lost; for others that would be no more than transient.
+        outages: destinations (`BUCKET` or tables) that answer 503.
+        offline: nothing can be reached.
+        credentials: False: nobody can be authenticated.
+        fired: how often each kind has fired.
+    """
+
+    clock: VirtualClock
+    random: Random = field(default_factory=lambda: Random(0))  # noqa: S311 - a test's chance needs no secrecy
+    latency_seconds: float = 0.0
+    chances: dict[str, float] = field(default_factory=dict)
+    lost_answers_of: frozenset[str] = frozenset({"upload", "upload_resumable", "stream", "load"})
+    outages: set[str] = field(default_factory=set)
+    offline: bool = False
+    credentials: bool = True
+    fired: Counter[str] = field(default_factory=Counter)
+    _plans: dict[str, deque[SyncError | str | None]] = field(default_factory=dict)
+    _losing: set[str] = field(default_factory=set)
+
+    def plan(self, method: str, *outcomes: SyncError | str | None) -> None:
+        """Decide the next calls of a method, one by one: an error, `LOST` for its answer, or None: fine."""
+        self._plans[method] = deque(outcomes)
+
+    @property
+    def plans_left(self) -> int:
+        """How many planned outcomes have not come yet."""
+        return sum(map(len, self._plans.values()))
+
+    async def before(self, method: str, destination: str | None) -> None:
+        """Take time, and perhaps fail with nothing done.
+
+        Raises:
+            SyncError: it fails.
+        """
+        if self.latency_seconds:
+            await self.clock.sleep(self.random.uniform(0.0, self.latency_seconds))
+        subject = destination or "dataset"
+        if self._fires("stall"):
+            await self.clock.sleep(self.random.uniform(10.0, 60.0))
+        if not self.credentials:
+            self.fired["credentials"] += 1
+            raise ConfigurationError(method, subject, "401: they have expired", failure=Failure.CREDENTIALS)
+        if self.offline or destination in self.outages:
+            self.fired["offline" if self.offline else "outage"] += 1
+            raise SyncError(method, subject, "503 in an outage", failure=Failure.TRANSIENT)
+        if self._plans.get(method):
+            outcome = self._plans[method].popleft()
+            if isinstance(outcome, SyncError):
+                raise outcome
+            if outcome == LOST:
+                self._losing.add(method)
+        if self._fires("transient"):
+            raise SyncError(method, subject, "503", failure=Failure.TRANSIENT)
+        if self._fires("quota"):
+            asked = self.random.choice([None, self.random.uniform(1.0, 90.0)])
+            raise SyncError(method, subject, "429", failure=Failure.QUOTA, retry_after_seconds=asked)
+
+    def after(self, method: str, destination: str | None) -> None:
+        """Perhaps lose the answer of what was done.
+
+        Raises:
+            SyncError: it is lost.
+        """
+        planned = method in self._losing
+        self._losing.discard(method)
+        if planned or (method in self.lost_answers_of and self._fires("lost_answer")):
+            self.fired[f"lost_{method}"] += 1
+            raise SyncError(method, destination or "dataset", "the answer was lost", failure=Failure.IN_DOUBT)
+
+    def is_orphan(self, request: str) -> bool:
+        """Whether a request whose process is gone has effect all the same; for each the same in a replay.
+
+        Tasks are cancelled in no certain order, so the next random number would not be.
+        """
+        chance = Random(f"{request} {self.clock.elapsed_seconds}")  # noqa: S311 - a test's chance needs no secrecy
+        return chance.random() < 0.7
+
+    def _fires(self, kind: str) -> bool:
+        chance = self.chances.get(kind, 0.0)
+        if not chance or self.random.random() >= chance:
+            return False
+        self.fired[kind] += 1
+        return True

@@ -1,0 +1,212 @@
+"""The strict fakes, with three more things: faults, crashes, and an observer of every change.
+
+* `CloudFaults` decide by a seed which calls take how long, fail, or lose their answer.
+* `CrashPoints` end a process at a chosen instant: from then on nothing of that process reaches the ledger or
+  the cloud any more, but for requests that were on their way.
+* What changes in the cloud is told to an `Observer` in the same instant, before anything else can happen.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import anyio
+import google_crc32c
+
+from pixaris_sync.clock import SteadyClock
+from pixaris_sync.errors import Failure, JobFailedError, SyncError
+from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RemoteObject, RowRefusal
+from tests.engine.cloud_faults import BUCKET, CloudFaults
+from tests.engine.crash_points import CrashPoints
+from tests.engine.local_folder import MARKER
+from tests.fakes.object_store import FakeObjectStore
+from tests.fakes.row_sink import Call, FakeRowSink, Method
+from tests.fakes.row_table import StoredRow, Table
+from tests.fakes.virtual_clock import VirtualClock
+
+
+class Observer(Protocol):
+    """Is told of every change of the cloud."""
+
+    def saw_object(self, remote: RemoteObject, content: bytes, before: bytes | None) -> None:
+        """An upload has created an object, or has replaced its content `before`."""
+        ...
+
+    def saw_row(self, table: str, row: StoredRow) -> None:
+        """A row has arrived in a table."""
+        ...
+
+
+class Unobserved:
+    """An observer that ignores everything."""
+
+    def saw_object(self, remote: RemoteObject, content: bytes, before: bytes | None) -> None: ...
+
+    def saw_row(self, table: str, row: StoredRow) -> None: ...
+
+
+class FaultyStore(FakeObjectStore):
+    """A bucket with faults, crashes and an observer.
+
+    Attributes:
+        list_denied: the account may not list.
+        on_call: told of each call, with its method, when it begins.
+    """
+
+    def __init__(self, clock: VirtualClock, crash_points: CrashPoints, cloud_faults: CloudFaults) -> None:
+        super().__init__(clock=clock, page_objects=7)
+        self.crash_points = crash_points
+        self.cloud_faults = cloud_faults
+        self.observer: Observer = Unobserved()
+        self.list_denied = False
+        self.on_call: Callable[[str], None] = lambda _method: None
+
+    async def _enter(self, method: str, name: str) -> None:
+        self.crash_points.reach("call")
+        self.on_call(method)
+        await super()._enter(method, name)
+        if self.list_denied and method == "list":
+            self.cloud_faults.fired["list_denied"] += 1
+            raise SyncError(method, name, "403", hint="grant it", failure=Failure.PERMISSION)
+        if method == "upload":
+            self.crash_points.survives(method)
+        try:
+            await self.cloud_faults.before(method, BUCKET)
+        except anyio.get_cancelled_exc_class():
+            if self.crash_points.crashed and method == "upload" and self.cloud_faults.is_orphan(name):
+                # The process is gone, its request is not: the service goes on with it.
+                self.cloud_faults.fired["orphaned_upload"] += 1
+                return
+            raise
+
+    def _leave(self, method: str, name: str) -> None:
+        super()._leave(method, name)
+        self.cloud_faults.after(method, BUCKET)
+        self.crash_points.reach("answer")
+
+    def put(
+        self, name: str, content: bytes, *, content_type: str = "application/octet-stream"
+    ) -> RemoteObject:
+        # What others do is no business of the observer.
+        return super()._store(name, content, content_type, google_crc32c.value(content))
+
+    def _store(self, name: str, content: bytes, content_type: str, crc32c: int) -> RemoteObject:
+        before = self.objects.get(name)
+        remote = super()._store(name, content, content_type, crc32c)
+        self.observer.saw_object(remote, content, before.content if before else None)
+        return remote
+
+
+class FaultySink(FakeRowSink):
+    """A BigQuery dataset with faults, crashes and an observer.
+
+    Attributes:
+        refuse_rows_of: rows of runs with this in their name are refused, by streaming and by load jobs.
+        refuse_column: no table gets a column of this name.
+    """
+
+    def __init__(self, clock: VirtualClock, crash_points: CrashPoints, cloud_faults: CloudFaults) -> None:
+        # The cloud's time does not jump with the machine's.
+        super().__init__(SteadyClock(clock))
+        self.crash_points = crash_points
+        self.cloud_faults = cloud_faults
+        self.observer: Observer = Unobserved()
+        self.refuse_rows_of: str | None = None
+        self.refuse_column: str | None = None
+        self._denied: dict[str, str] = {}
+        self._seen: Counter[str] = Counter()
+
+    async def _begin(self, call: Call) -> None:
+        self.crash_points.reach("call")
+        await super()._begin(call)
+        if call.table is not None and self._denied.get(call.table) == call.method:
+            self.cloud_faults.fired["denied"] += 1
+            raise SyncError(call.method, call.table, "403", hint="grant it", failure=Failure.PERMISSION)
+        if call.method in ("stream", "load"):
+            self.crash_points.survives(call.method)
+        try:
+            await self.cloud_faults.before(call.method, call.table)
+        except anyio.get_cancelled_exc_class():
+            if (
+                self.crash_points.crashed
+                and call.method in ("stream", "load")
+                and self.cloud_faults.is_orphan(f"{call.method} {call.table}")
+            ):
+                self.cloud_faults.fired[f"orphaned_{call.method}"] += 1
+                return
+            raise
+
+    def _answer(self, method: Method, table: str | None) -> None:
+        if table is not None:
+            rows = self.stored(table)
+            for row in rows[self._seen[table] :]:
+                self.observer.saw_row(table, row)
+            self._seen[table] = len(rows)
+        super()._answer(method, table)
+        self.cloud_faults.after(method, table)
+        self.crash_points.reach("answer")
+
+    def deny(self, table: str, method: Method | None) -> None:
+        """Answer 403 to one method for a table; None grants all."""
+        self._denied[table] = method or ""
+
+    async def stream(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
+        if any(map(self._is_bad, rows)):
+            await self._begin(Call("stream", table, len(rows)))
+            self.cloud_faults.fired["stopped_rows"] += 1
+            return tuple(
+                RowRefusal(index, "it is bad" if self._is_bad(row) else "", stopped=not self._is_bad(row))
+                for index, row in enumerate(rows)
+            )
+        refusals = await super().stream(table, rows)
+        if any(refusal.stopped for refusal in refusals):
+            self.cloud_faults.fired["stopped_rows"] += 1
+        if any(refusal.unknown_column for refusal in refusals):
+            self.cloud_faults.fired["unknown_column"] += 1
+        return refusals
+
+    def _run_job(self, table: str, rows: Sequence[OutgoingRow]) -> SyncError | None:
+        if any(map(self._is_bad, rows)):
+            self.cloud_faults.fired["bad_job"] += 1
+            return JobFailedError("load rows into table", table, "a row is bad")
+        return super()._run_job(table, rows)
+
+    def _is_bad(self, row: OutgoingRow) -> bool:
+        bad = self.refuse_rows_of
+        return bad is not None and bad in str(row.cells["experiment_run_name"])
+
+    async def add_columns(self, table: str, columns: Sequence[Column]) -> None:
+        if self.refuse_column in {column.name for column in columns}:
+            raise SyncError("add_columns", table, "400: no such column", failure=Failure.PERMANENT)
+        await super().add_columns(table, columns)
+
+    def make_plain_table(self, table: str) -> None:
+        """Make a table that has all that a record without further values needs, as somebody else would."""
+        made = Table(self.clock.now())
+        names = ("timestamp", "experiment_run_name", "hyperparameters", "generation_params")
+        texts = [*names, "workflow_apiformat_json", "workflow_pillow_image"]
+        made.add([Column(name, ColumnType.STRING) for name in texts], -math.inf)
+        made.add(
+            [Column(MARKER, ColumnType.INTEGER), Column("max_parallel_jobs", ColumnType.FLOAT)], -math.inf
+        )
+        self._tables[table] = made
+
+    def add_plain_column(self, table: str, name: str) -> None:
+        """Add a column just now, as somebody else would."""
+        if table in self._tables:
+            self._tables[table].add([Column(name, ColumnType.STRING)], self.clock.now())
+
+    def drop(self, table: str) -> list[StoredRow]:
+        """Drop a table; its rows."""
+        self._seen[table] = 0
+        return self._tables.pop(table).rows
+
+    def put_back(self, table: str, rows: Sequence[StoredRow]) -> None:
+        """Put rows back into a table that was made anew."""
+        self._tables[table].rows[:0] = rows
+        self._seen[table] += len(rows)
+
+    def visible_rows(self, table: str) -> list[dict[str, JsonValue]]:
+        """What can be read now."""
+        return self._visible(table)

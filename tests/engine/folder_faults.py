@@ -1,0 +1,233 @@
+"""What happens to a results folder: runs are stored, and now and then one of them has a fault."""
+
+from collections import Counter
+from random import Random
+from typing import TYPE_CHECKING
+
+from pixaris_sync.ledger.database import Ledger
+from tests.engine.local_folder import StoredRecord, StoredRun
+from tests.engine.machine import Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Datasets that share a table are among them.
+DATASETS = (("p", "d"), ("p", "e"), ("a_b", "c"), ("a", "b_c"))
+TABLES = sorted({f"{project}_{dataset}_experiment_results" for project, dataset in DATASETS})
+IMAGE = "generated_images/image0.png"
+
+
+class FolderFaults:
+    """Lets things happen to a machine's local folder, and mends what went wrong.
+
+    Attributes:
+        fired: how often each kind of fault has fired.
+    """
+
+    def __init__(self, machine: Machine, chance: Random) -> None:
+        self.fired: Counter[str] = Counter()
+        self._machine = machine
+        self._local = machine.local
+        self._chance = chance
+        self._names = 0
+        self._mends: list[Callable[[], None]] = []
+        self._torn: dict[tuple[str, str], StoredRecord] = {}
+
+    def mend(self) -> None:
+        """Put everything right that was left wrong."""
+        for mend in self._mends:
+            mend()
+
+    def settle_tables(self) -> None:
+        """Store runs that need every column but one, in two datasets."""
+        for project, dataset in self._chance.sample(DATASETS, 2):
+            values = {"score": 1, "loss": 0.5, "curve": {"a": 1}, "odd name": "x"}
+            self._local.store(project, dataset, self._name(), images=1, values=values)
+
+    def happen(self) -> None:
+        """Let one thing happen to the local folder."""
+        plain, rare = (
+            self.store,
+            [
+                self._share_folder,
+                self._repeat_line,
+                self._tear_line,
+                self._store_without_line,
+                self._damage_image,
+                self._withhold_images,
+                self._withhold_saved_file,
+                self._change_image,
+                self._copy_run,
+                self._make_table_elsewhere,
+                self._add_column_elsewhere,
+            ],
+        )
+        action = plain if self._chance.random() < 0.5 else self._chance.choice(rare)
+        action()
+        self._machine.clock.let_pass(self._chance.choice([0.0, 1.0, 30.0]))
+
+    def _place(self) -> tuple[str, str]:
+        place = self._chance.choice(DATASETS)
+        self._mend_line(place)
+        return place
+
+    def _name(self) -> str:
+        self._names += 1
+        return f"run{self._names}"
+
+    def _values(self) -> dict[str, object]:
+        chance = self._chance
+        choices: list[tuple[str, object]] = [
+            ("score", chance.choice([1, 2.5, "high", True])),
+            ("loss", chance.random()),
+            ("curve", {"a": chance.random()}),
+            ("steps", chance.randint(1, 9)),
+            ("odd name", "x"),
+        ]
+        return dict(choice for choice in choices if chance.random() < 0.3)
+
+    def store(self) -> StoredRun:
+        chance = self._chance
+        project, dataset = self._place()
+        return self._local.store(
+            project,
+            dataset,
+            self._name(),
+            images=chance.randint(1, 3),
+            image_bytes=chance.choice([0] * 9 + [300_000]),
+            saved=["config.json"] if chance.random() < 0.3 else [],
+            values=self._values(),
+        )
+
+    def _records(self) -> list[StoredRecord]:
+        return self._local.records
+
+    def _share_folder(self) -> None:
+        """A second record for a run's folder."""
+        if self._records():
+            run = self._chance.choice(self._records()).run
+            self._mend_line((run.key.project, run.key.dataset))
+            values = {key: value for key, value in self._values().items() if key != "curve"}
+            self._local.commit(run, values)
+            self.fired["shared_folder"] += 1
+
+    def _repeat_line(self) -> None:
+        if self._records():
+            record = self._chance.choice(self._records())
+            self._mend_line((record.run.key.project, record.run.key.dataset))
+            self._local.repeat_line(record)
+            self.fired["equal_lines"] += 1
+
+    def _tear_line(self) -> None:
+        """A line of which only the beginning is there, until the next one comes."""
+        place = self._place()
+        run = self._local.store(*place, self._name(), commit=False)
+        self._torn[place] = self._local.commit(run, torn_bytes=20)
+        self._mends.append(lambda: self._mend_line(place))
+        self.fired["torn_line"] += 1
+
+    def _mend_line(self, place: tuple[str, str]) -> None:
+        if stored := self._torn.pop(place, None):
+            self._local.mend_line(stored, 20)
+
+    def _store_without_line(self) -> None:
+        project, dataset = self._place()
+        run = self._local.store(project, dataset, self._name(), commit=False)
+
+        def mend() -> None:
+            self._mend_line((project, dataset))
+            self._local.commit(run)
+
+        self._mends.append(mend)
+        self.fired["no_line"] += 1
+
+    def _damage_image(self) -> None:
+        project, dataset = self._place()
+        run = self._local.store(project, dataset, self._name(), commit=False)
+        run.versions[IMAGE].clear()
+        self._local.put_damaged_image(run, IMAGE)
+        self._local.commit(run)
+        self._mends.append(lambda: self._local.put_image(run, IMAGE))
+        self.fired["damaged_image"] += 1
+
+    def _withhold_images(self) -> None:
+        run = self._local.store(*self._place(), self._name(), images=0)
+        run.versions[IMAGE] = []
+        self._mends.append(lambda: self._local.put_image(run, IMAGE))
+        self.fired["missing_images"] += 1
+
+    def _withhold_saved_file(self) -> None:
+        run = self._local.store(*self._place(), self._name(), saved=["config.json"])
+        path = self._local.path(run, "config.json")
+        content = path.read_bytes()
+        path.unlink()
+        self._mends.append(lambda: self._local.put(run, "config.json", content))
+        self.fired["missing_file"] += 1
+
+    def _change_image(self) -> None:
+        """Replace an image of which it is known what the bucket holds."""
+        known = self._known_files()
+        if known:
+            run, path = self._chance.choice(known)
+            self._local.put_image(run, path, size=self._chance.choice([0, 50]))
+            # A file changed in place is seen by full passes; a new stamp of its folder shows it to all.
+            self.fired["changed_image"] += 1
+
+    def _known_files(self) -> list[tuple[StoredRun, str]]:
+        with self._machine.ledger() as ledger:
+            uploaded = _uploaded_files(ledger)
+        return [
+            (record.run, IMAGE)
+            for record in self._records()
+            if record.run.object_name(IMAGE) in uploaded and self._is_current(record.run, IMAGE)
+        ]
+
+    def _is_current(self, run: StoredRun, path: str) -> bool:
+        stored = self._machine.store.objects.get(run.object_name(path))
+        return stored is not None and bool(run.versions[path]) and stored.content == run.versions[path][-1]
+
+    def nothing_changed(self) -> bool:
+        """Whether each object holds its file's newest version."""
+        return all(
+            run.object_name(path) not in self._machine.store.objects or self._is_current(run, path)
+            for run in self._local.runs
+            for path in run.versions
+        )
+
+    def _copy_run(self) -> None:
+        """Copy a run into another project, line and all."""
+        plain = [record for record in self._records() if "config" not in record.values]
+        whole = [record for record in plain if all(record.run.versions.values())]
+        if not whole:
+            return
+        record = self._chance.choice(whole)
+        if self._local.copy(record, *self._place()):
+            self.fired["copied_run"] += 1
+
+    def _make_table_elsewhere(self) -> None:
+        """Somebody else makes a table just now: streaming may swallow rows, and we do not know."""
+        place = self._place()
+        run = self._local.store(*place, self._name())
+        if run.table not in self._machine.sink.tables:
+            self._machine.sink.make_plain_table(run.table)
+            self.fired["foreign_table"] += 1
+
+    def _add_column_elsewhere(self) -> None:
+        """Somebody else adds a column just now, and a run here has a value for it."""
+        project, dataset = self._place()
+        run = self._local.store(project, dataset, self._name(), values={"note": "x"})
+        self._machine.sink.add_plain_column(run.table, "note")
+        self.fired["foreign_column"] += 1
+
+
+def _uploaded_files(ledger: Ledger) -> set[str]:
+    found: set[str] = ledger.read(
+        lambda db: {
+            f"results/{row['project']}/{row['dataset']}/{row['name']}/{row['path']}"
+            for row in db.execute(
+                "SELECT d.project, d.dataset, r.name, f.path FROM files f JOIN runs r ON r.id = f.run_id"
+                " JOIN datasets d ON d.id = r.dataset_id WHERE f.state = 'uploaded'"
+            )
+        }
+    )
+    return found

@@ -1,0 +1,215 @@
+"""A machine with a results folder, a cloud, and time that belongs to the test.
+
+Each pass is a process of its own: a fresh event loop, a fresh engine, the ledger opened anew. A process can
+end at any instant (`CrashPoints`); what it had committed is all that the next one finds.
+"""
+
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+
+from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.overview import Overview, WorkLeft
+from pixaris_sync.ledger.retry import retry_runs
+from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.pipeline.context import Mode
+from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.settings import Settings
+from tests.engine.cloud_faults import CloudFaults
+from tests.engine.crash_points import CrashError, CrashingLedger, CrashPoints
+from tests.engine.faulty_cloud import FaultySink, FaultyStore
+from tests.engine.invariants import Invariants
+from tests.engine.local_folder import LocalFolder, StoredRecord, StoredRun
+from tests.fakes.virtual_clock import VirtualClock
+
+Script = Callable[[Engine], Awaitable[None]]
+
+
+class Machine:
+    """The machine, with everything that a scenario needs.
+
+    Args:
+        folder: an empty folder for the results and the ledger.
+        seed: where all chance comes from.
+        settings: what differs from the defaults; files count as large as early as they may.
+
+    Attributes:
+        crashes: how many processes have not come to their end.
+    """
+
+    def __init__(self, folder: Path, *, seed: int = 0, **settings: Any) -> None:
+        self.clock = VirtualClock()
+        self.crash_points = CrashPoints()
+        self.cloud_faults = CloudFaults(self.clock, Random(seed))  # noqa: S311 - a test's chance needs no secrecy
+        self.store = FaultyStore(self.clock, self.crash_points, self.cloud_faults)
+        self.sink = FaultySink(self.clock, self.crash_points, self.cloud_faults)
+        self.local = LocalFolder(folder / "local_results", self.clock)
+        self.invariants = Invariants(self.local, self.store, self.sink)
+        self.crashes = 0
+        self.settings = Settings(
+            gcp_project_id="gcp",
+            gcp_bq_experiment_dataset="gcp.pixaris",
+            gcp_pixaris_bucket_name="bucket",
+            local_results_folder=self.local.root,
+            state_dir=folder / "state",
+            **{"resumable_threshold_bytes": 256 * 1024, "chunk_bytes": 256 * 1024, **settings},
+        )
+        self._ledger_path = folder / "state" / "ledger.sqlite3"
+        self._jitter = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
+        self._scope: anyio.CancelScope | None = None
+        self.clock.on_step = self._step
+
+    # Processes.
+
+    def run_pass(
+        self, *, bulk: bool = False, full: bool = False, attempts_limit: int = 5, **selection: Any
+    ) -> WorkLeft:
+        """Run ``sync`` or ``backfill`` to its end.
+
+        Raises:
+            CrashError: it ended at the instant chosen.
+            SyncError: it failed.
+        """
+        chosen = Selection(attempts_limit=attempts_limit, **selection)
+        return self._process(Mode(bulk=bulk, full=full, selection=chosen), None)
+
+    def follow(self, script: Script) -> WorkLeft:
+        """Run ``watch`` beside `script`, and drain it when that ends.
+
+        Raises:
+            CrashError: it ended at the instant chosen.
+            SyncError: it failed.
+        """
+        return self._process(Mode(follow=True), script)
+
+    def _process(self, mode: Mode, script: Script | None) -> WorkLeft:
+        self.crash_points.restart()
+        with self.ledger() as ledger:
+            try:
+                left = self.clock.run(partial(self._work, mode, ledger, script))
+            except BaseExceptionGroup as group:
+                raise self._root_cause(group) from group
+        if left is None:
+            self.crashes += 1
+            raise CrashError("step")
+        return left
+
+    async def _work(self, mode: Mode, ledger: Ledger, script: Script | None) -> WorkLeft | None:
+        left: WorkLeft | None = None
+        with anyio.CancelScope() as self._scope:
+            engine = Engine(
+                settings=self.settings,
+                mode=mode,
+                ledger=ledger,
+                store=self.store,
+                sink=self.sink,
+                clock=self.clock,
+                jitter=self._jitter,
+                threaded_ledger=False,
+            )
+            async with anyio.create_task_group() as tasks:
+                if script is not None:
+                    tasks.start_soon(self._follow, engine, script)
+                left = await engine.run()
+                tasks.cancel_scope.cancel()
+        return None if self.crash_points.crashed else left
+
+    async def _follow(self, engine: Engine, script: Script) -> None:
+        await engine.started()
+        await script(engine)
+        engine.drain()
+
+    def _step(self) -> bool:
+        """A turn of the event loop; a crash takes everything down."""
+        if self.crash_points.survives("step") or self._scope is None or self._scope.cancel_called:
+            return False
+        self._scope.cancel()
+        return True
+
+    def _root_cause(self, group: BaseExceptionGroup[BaseException]) -> BaseException:
+        """The one error that a group is about; a crash only where nothing else went wrong."""
+        leaves = list(_leaves(group))
+        others = [error for error in leaves if not isinstance(error, CrashError)]
+        if not others:
+            self.crashes += 1
+        return others[0] if others else leaves[0]
+
+    # Between processes.
+
+    @contextmanager
+    def ledger(self) -> Iterator[Ledger]:
+        """The ledger, open. It need not survive the loss of power here."""
+        if not self._ledger_path.exists():
+            self._ledger_path.parent.mkdir(exist_ok=True)
+            self._ledger_path.write_bytes(_new_ledger())
+        ledger = CrashingLedger.open(self._ledger_path)
+        ledger.crash_points = self.crash_points
+        ledger._connection.execute("PRAGMA synchronous = OFF")
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+
+    def lose_ledger(self) -> None:
+        """Delete the ledger."""
+        shutil.rmtree(self._ledger_path.parent)
+
+    def release(self) -> int:
+        """What ``retry --all`` does."""
+        self.crash_points.restart()
+        with self.ledger() as ledger:
+            taken_up: int = ledger.write(lambda db: retry_runs(db, self.clock.now(), None))
+        return taken_up
+
+    def check(self) -> Overview:
+        """Make sure that the ledger says nothing false, and return what it says."""
+        with self.ledger() as ledger:
+            return self.invariants.check_ledger(ledger)
+
+    def check_everything_arrived(self) -> None:
+        """Make sure that every record is one row, every file one object, and nothing else is there."""
+        with self.ledger() as ledger:
+            self.invariants.check_everything_arrived(ledger)
+
+    def state_of(self, subject: StoredRun | StoredRecord) -> tuple[str, str]:
+        """A run's state and cause by the ledger."""
+        with self.ledger() as ledger:
+            return self.invariants.state_of(ledger, subject)
+
+    @property
+    def port_calls(self) -> int:
+        """How many calls both ports have seen."""
+        return len(self.store.calls) + len(self.sink.calls)
+
+
+@contextmanager
+def in_memory_folder() -> Iterator[Path]:
+    """A folder for a machine, gone at the end; in memory where this computer has room for such."""
+    memory = "/dev/shm"  # noqa: S108 - only made unpredictable names in
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
+@cache
+def _new_ledger() -> bytes:
+    """A ledger that has just been made: to make it takes longer than a short scenario."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.sqlite3"
+        Ledger.open(path).close()
+        return path.read_bytes()
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

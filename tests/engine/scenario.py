@@ -1,0 +1,199 @@
+"""One scenario from one seed: runs are stored, the cloud fails, processes end anywhere, ledgers are lost.
+
+A scenario has several rounds. In each, things happen to the local folder, the faults of the cloud change, and
+a process runs to its end, to a crash, or for some time. After each, the `Invariants` are checked. At the end
+everything is mended and passes are made until nothing is left: then every record must be one row, and every
+file one object.
+
+What a scenario must not do, because nobody could know better: change a file that may have been uploaded
+without anybody's knowledge (after a crash, a lost answer, or with the ledger lost). Such a file is
+quarantined, as the object could be somebody else's; a person decides.
+"""
+
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+from pixaris_sync.errors import ConfigurationError, Failure, JobFailedError
+from pixaris_sync.pipeline.discovery import ScanDepth
+from pixaris_sync.pipeline.engine import Engine
+from tests.engine.cloud_faults import BUCKET
+from tests.engine.crash_points import CrashError
+from tests.engine.folder_faults import TABLES, FolderFaults
+from tests.engine.machine import Machine
+
+#: Kinds of instants to crash at, and within how many of them.
+CRASHES = {
+    "step": 200,
+    "begin": 50,
+    "commit": 50,
+    "call": 25,
+    "answer": 25,
+    "upload": 15,
+    "load": 4,
+    "stream": 2,
+}
+PASSES_TO_MEND = 12
+
+
+class Scenario:
+    """A scenario from a seed.
+
+    Attributes:
+        machine: what it happens to.
+        fired: how often each kind of fault has fired.
+    """
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.random = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
+        self.fired: Counter[str] = Counter()
+        self.machine = Machine(
+            folder,
+            seed=seed,
+            upload_concurrency_limit=self.random.choice([1, 4, 32]),
+            stream_rows_limit=self.random.choice([2, 500]),
+            load_rows_limit=self.random.choice([3, 10_000]),
+            table_settle_seconds=self.random.choice([5.0, 300.0]),
+        )
+        self._folder_faults = FolderFaults(self.machine, self.random)
+
+    @property
+    def trace(self) -> list[object]:
+        """Every call that the cloud has seen, to compare two scenarios."""
+        return [*self.machine.store.calls, *self.machine.sink.calls, self.machine.clock.elapsed_seconds]
+
+    def run(self) -> None:
+        """Let it happen, and make sure that all is true throughout and complete in the end."""
+        if self.random.random() < 0.7:
+            self._settle_tables()
+        for _ in range(self.random.randint(1, 4)):
+            for _ in range(self.random.randint(1, 5)):
+                self._folder_faults.happen()
+            self._change_cloud()
+            self._run_process()
+            self.machine.crash_points.arm("", 0)
+            self.machine.check()
+            self._between_processes()
+        self._mend()
+        self.fired += self.machine.cloud_faults.fired + self._folder_faults.fired
+        self.fired["swallowed"] += len(self.machine.sink.swallowed)
+
+    def _settle_tables(self) -> None:
+        """Let tables be there for long, with all columns but one: rows go by stream from now on."""
+        self._folder_faults.settle_tables()
+        self.machine.run_pass()
+        self.machine.clock.let_pass(self.machine.settings.table_settle_seconds)
+
+    # -- the cloud ---------------------------------------------------------------------------------------
+
+    def _change_cloud(self) -> None:
+        chance, machine, cloud_faults = self.random, self.machine, self.machine.cloud_faults
+        cloud_faults.latency_seconds = chance.choice([0.0, 0.2, 0.2, 2.0])
+        cloud_faults.chances = {
+            kind: chance.choice([0.0, 0.0, 0.02, 0.15]) for kind in ("transient", "quota", "stall")
+        }
+        cloud_faults.chances["lost_answer"] = chance.choice([0.0, 0.05, 0.3])
+        cloud_faults.outages = {place for place in (BUCKET, *TABLES) if chance.random() < 0.07}
+        cloud_faults.credentials = chance.random() > 0.05
+        machine.store.list_denied = chance.random() < 0.1
+        sink = machine.sink
+        sink.dedup_seconds = chance.choice([0.0, 60.0])
+        # Longer than the patience with a row in doubt, and nobody could tell it from a row never sent.
+        sink.visible_after_seconds = chance.choice([0.0, 1.0, 10.0])
+        settled = machine.settings.table_settle_seconds
+        sink.new_table_missing_seconds = chance.choice([0.0, 0.1 * settled])
+        sink.new_table_swallows_seconds = chance.choice([0.0, 0.6 * settled])
+        sink.new_column_unknown_seconds = chance.choice([0.0, 0.8 * settled])
+        sink.refuse_rows_of = chance.choice([None] * 6 + ["run1", "run2"])
+        for table in TABLES:
+            sink.deny(table, chance.choice([None] * 12 + ["load", "stream", "create_table", "read_rows"]))
+        for _ in range(chance.choice([0, 0, 0, 1, 3])):
+            failure = chance.choice([Failure.TRANSIENT, Failure.QUOTA, Failure.PERMANENT])
+            sink.fail_next_job(JobFailedError("load", "the table", "backendError", failure=failure))
+            self.fired["job_failed"] += 1
+        if chance.random() < 0.2:
+            machine.store.cut_session_after(chance.randint(1, 300_000))
+            self.fired["cut_session"] += 1
+
+    def _clear_cloud(self) -> None:
+        machine = self.machine
+        machine.cloud_faults.chances = {}
+        machine.store.list_denied = False
+        machine.cloud_faults.outages = set()
+        machine.cloud_faults.credentials = True
+        machine.sink.refuse_rows_of = None
+        machine.sink._job_faults.clear()
+        for table in TABLES:
+            machine.sink.deny(table, None)
+
+    # -- processes ---------------------------------------------------------------------------------------
+
+    def _run_process(self) -> None:
+        """Run a process: a pass, or following for a while, perhaps to a crash."""
+        chance, machine = self.random, self.machine
+        if chance.random() < 0.5:
+            kind = chance.choice([*CRASHES, "stream", "stream", "stream", "load"])
+            machine.crash_points.arm(kind, chance.randint(1, chance.choice([8, CRASHES[kind]])))
+        try:
+            if chance.random() < 0.3:
+                machine.follow(self._follow)
+            else:
+                machine.run_pass(
+                    bulk=chance.random() < 0.3,
+                    full=chance.random() < 0.2,
+                    attempts_limit=chance.choice([1, 3, 5]),
+                )
+        except CrashError as crash:
+            self.fired[f"crash_at_{crash}"] += 1
+        except ConfigurationError as error:
+            if error.failure is not Failure.CREDENTIALS:
+                raise
+            self.fired["pass_without_credentials"] += 1
+
+    async def _follow(self, engine: Engine) -> None:
+        """What happens beside a following engine."""
+        chance, machine = self.random, self.machine
+        for _ in range(chance.randint(1, 5)):
+            await machine.clock.sleep(chance.choice([0.5, 30.0, 400.0]))
+            event = chance.random()
+            if event < 0.5:
+                run = self._folder_faults.store()
+                engine.scan_soon(run.key.dataset_key)
+            elif event < 0.7:
+                self._change_cloud()
+            elif event < 0.8:
+                self._jump()
+            elif event < 0.9:
+                await engine.scan_all_soon(chance.choice(list(ScanDepth)))
+
+    def _jump(self) -> None:
+        self.machine.clock.jump(self.random.choice([-86400.0, -3600.0, -5.0, 5.0, 3600.0, 86400.0]))
+        self.fired["clock_jump"] += 1
+
+    def _between_processes(self) -> None:
+        chance, machine = self.random, self.machine
+        machine.clock.let_pass(chance.choice([0.0, 0.0, 1.0, 70.0, 1000.0]))
+        event = chance.random()
+        if event < 0.15 and self._folder_faults.nothing_changed():
+            machine.lose_ledger()
+            self.fired["lost_ledger"] += 1
+        elif event < 0.25:
+            self._jump()
+        elif event < 0.35:
+            machine.store.expire_sessions()
+            self.fired["expired_session"] += 1
+        elif event < 0.45:
+            machine.release()
+
+    def _mend(self) -> None:
+        """Let all be well, and pass until nothing is left."""
+        machine = self.machine
+        self._folder_faults.mend()
+        for _ in range(PASSES_TO_MEND):
+            self._clear_cloud()
+            machine.release()
+            left = machine.run_pass()
+            if not left.waiting and not left.quarantined:
+                break
+            machine.clock.let_pass(machine.settings.young_file_seconds)
+        machine.check_everything_arrived()

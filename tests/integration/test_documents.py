@@ -1,0 +1,204 @@
+"""Every command that a document shows works as it is written there, and answers as it is shown there."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cloud import Cloud
+from tests.support.command_line import CommandLine
+from tests.support.documents import DOCUMENTS, REPOSITORY, name_of
+from tests.support.stored_runs import store_run
+from tests.support.waiting import eventually
+
+TIMEOUT_SECONDS = 100.0
+BASH = "/bin/bash"
+#: Commands that are not run here, each with the reason. An entry that no document needs is an error.
+NOT_RUN = {
+    r"make demo": "a section of CI",
+    r"make test\b.*": "a section of CI",
+    r"sudo .*": "needs root",
+    r"systemctl .*|loginctl .*": "needs a systemd that runs",
+    r"(\w+=\S+ )?docker .*": "needs a container engine",
+}
+#: Commands of tests/README.md: targets of make, sections of CI, and what takes longer than CI.
+OF_TESTS = r"(bash \.ci/|make |(\w+=\S+ )*(\.venv/bin/)?python -m (pytest|tests\.)).*"
+#: Commands that stay until they are told to end, with the text by which they tell that they are there; None
+#: where they tell the service manager.
+STAYING = {"pixaris-sync watch": None, "pixaris-sync sandbox": "Ctrl+C ends it"}
+#: Commands that are for a process that is at work.
+BESIDE_A_SERVICE = "pixaris-sync limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A command in a document, and the answer that the document shows to it, if it shows one."""
+
+    command: str
+    answer: str | None
+
+
+def shown_in(document: Path) -> list[Shown]:
+    """The commands of a document's ``sh`` blocks in order; a ``text`` block answers the one before it."""
+    found: list[Shown] = []
+    text = document.read_text(encoding="utf-8")
+    for kind, block in re.findall(r"^```(sh|text)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if kind == "sh":
+            found += [Shown(command, None) for command in _commands(block)]
+        else:
+            found[-1] = Shown(found[-1].command, block)
+    return found
+
+
+def _commands(block: str) -> Iterator[str]:
+    """Whole commands, which may take several lines."""
+    begun = ""
+    for line in block.splitlines():
+        begun = f"{begun}\n{line}" if begun else line
+        whole = not line.endswith("\\")
+        if (
+            whole
+            and subprocess.run([BASH, "-n", "-c", begun], capture_output=True, check=False).returncode == 0
+        ):
+            if begun.strip() and not begun.startswith("#"):
+                yield begun
+            begun = ""
+    assert not begun, f"this is no whole command: {begun}"
+
+
+def not_run(command: str) -> str | None:
+    """The entry of `NOT_RUN` for a command, if it has one."""
+    return next((pattern for pattern in NOT_RUN if re.fullmatch(pattern, command, re.DOTALL)), None)
+
+
+class Shell:
+    """A shell that remembers its variables from one command to the next, as one at a terminal does."""
+
+    def __init__(self, environment: Mapping[str, str], scratch: Path) -> None:
+        self._environment = dict(environment)
+        self._variables = scratch / "variables"
+
+    def run(self, command: str) -> str:
+        """Run a command to its end, with the exit code that a comment names, else 0; what stdout got."""
+        done = subprocess.run(
+            [BASH, "-euo", "pipefail", "-c", f"trap 'env -0 > \"{self._variables}\"' EXIT\n{command}"],
+            cwd=REPOSITORY,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+        meant = re.search(r"# ends with (\d+)$", command)
+        assert done.returncode == (int(meant[1]) if meant else 0), f"{command}\n{done}"
+        pairs = self._variables.read_text().rstrip("\0").split("\0")
+        self._environment = dict(pair.split("=", 1) for pair in pairs)
+        return done.stdout
+
+    @contextlib.contextmanager
+    def running(self, command: str, log: Path) -> Iterator[None]:
+        """Keep a command running that stays; Ctrl+C must end it well."""
+        address, sign = log.with_suffix(".notify"), STAYING[command]
+        address.unlink(missing_ok=True)
+        with log.open("w") as file, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+            notices.bind(str(address))
+            notices.settimeout(TIMEOUT_SECONDS)
+            process = subprocess.Popen(
+                [BASH, "-c", f"exec {command}"],
+                cwd=REPOSITORY,
+                env={**self._environment, "NOTIFY_SOCKET": str(address)},
+                stdout=file,
+                stderr=file,
+            )
+            try:
+                if sign:
+                    eventually(lambda: sign in log.read_text(), f"{command} is there")
+                else:
+                    while b"READY=1" not in notices.recv(4096):
+                        pass
+                yield
+                process.send_signal(signal.SIGINT)
+                assert process.wait(TIMEOUT_SECONDS) == 0, log.read_text()
+            finally:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def shell(command_line: CommandLine, cloud: Cloud, tmp_path: Path) -> Shell:
+    """A user's shell on a machine with three runs, one without images; settings point at the emulators.
+
+    What is installed with pip finds the packages that it depends on among those of this Python.
+    """
+    *_, last = [
+        store_run(
+            command_line.folder, name, project="shop", dataset="shoes", images=2, metrics={"similarity": 0.5}
+        )
+        for name in ("baseline", "sharper", "upscaled")
+    ]
+    shutil.rmtree(last.folder / "generated_images")
+    home = tmp_path / "home"
+    home.mkdir()
+    inherited = {
+        name: text
+        for name, text in command_line.environment.items()
+        if not name.startswith(("XDG_", "VIRTUAL_ENV", "COV_"))
+    }
+    del inherited["PIXARIS_SYNC_STATE_DIR"]
+    environment = {
+        **inherited,
+        **cloud.environment,
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": sysconfig.get_path("purelib"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        # The emulators answer at once: no row arrives late.
+        "PIXARIS_SYNC_DOUBT_SETTLE_SECONDS": "1",
+    }
+    return Shell(environment, tmp_path)
+
+
+def shape(text: str) -> list[str]:
+    """An answer without what differs from one time to the next: numbers, times, blanks at the end."""
+    return [re.sub(r"\d+(\.\d+)?", "0", line).rstrip() for line in text.strip().splitlines()]
+
+
+RUN_HERE = [document for document in DOCUMENTS if any(not not_run(one.command) for one in shown_in(document))]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("document", RUN_HERE, ids=name_of)
+def test_every_command_works_as_it_is_written(document: Path, shell: Shell, tmp_path: Path) -> None:
+    """Goal: what is copied from a document works. Method: run its blocks in order, in one user's shell."""
+    log = tmp_path / "staying.log"
+    for shown in shown_in(document):
+        if not_run(shown.command) or (
+            document.parent.name == "tests" and re.fullmatch(OF_TESTS, shown.command)
+        ):
+            continue
+        if shown.command in STAYING:
+            with shell.running(shown.command, log):
+                pass
+        elif shown.command.startswith(BESIDE_A_SERVICE):
+            with shell.running("pixaris-sync watch", log):
+                shell.run(shown.command)
+        else:
+            answer = shell.run(shown.command)
+            if shown.answer is not None:
+                assert shape(answer) == shape(shown.answer), f"{shown.command} answers:\n{answer}"
+
+
+def test_every_reason_for_not_running_is_needed() -> None:
+    """Goal: no exception outlives its command. Method: each entry has a command in some document."""
+    needed = {not_run(shown.command) for document in DOCUMENTS for shown in shown_in(document)}
+    assert set(NOT_RUN) <= needed

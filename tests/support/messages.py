@@ -1,0 +1,138 @@
+"""What the program can say of what goes wrong: every cause, hint and warning in its source."""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pixaris_sync
+
+PACKAGE = Path(pixaris_sync.__file__).parent
+#: Stands for what differs from message to message.
+VARIABLE = "\N{HORIZONTAL ELLIPSIS}"
+
+#: Modules whose texts are no causes and no hints.
+OTHER_TEXTS = {
+    "cli/app.py": "help",
+    "cli/help.py": "help",
+    "cli/options.py": "help",
+    "cli/progress.py": "progress",
+    "cli/sandbox.py": "what the sandbox says of itself",
+    "cli/report.py": "the frame of reports; what is wrong comes from elsewhere",
+    "gcs/bodies.py": "request bodies",
+    "ports.py": "types",
+    "process/priority.py": "the log's word on priorities",
+    "bigquery/sql.py": "statements",
+    "ledger/selection.py": "statements",
+    "ledger/states.py": "the tables of transitions",
+}
+#: Texts that have blanks and are no messages, each with its reason.
+NO_MESSAGES = {
+    r".*(\| None|Callable\[.*|Iterator\[.*|list\[.*)": "a type",
+    r"(bytes|Bearer|multipart|application/json).*|\{.*": "a request",
+    rf"[{VARIABLE},:; ()]*(and |line )?[{VARIABLE},:; ()]*( more| like it\))*": "empty",
+    r"%\(asctime\)s.*": "the format of the log",
+    "no flag": "a mark of settings",
+    r"\w+(, \w+)+|iif\(.*": "columns of a statement",
+    r"command line|catching up|finishing what is in flight|only in the table|not the same": (
+        "a part of another text"
+    ),
+    rf"next: .*|{VARIABLE} taken up again": "what `retry` did",
+    r"(bandwidth limit: .*|.* bytes per second|.* % of one core)": "what `limit` shows",
+    r".*must be positive|the connection limits|it is .*, and no positive multiple of .*": "wrong code",
+    r"the journal has ended.*|no engine is running.*": "wrong code",
+    r"no (object resource|page of a listing|session URI in the answer|range of received bytes)": (
+        "becomes: the answer cannot be read"
+    ),
+    r"(the )?(bucket|Google Cloud credentials|metadata server|token service)( .)?": "a subject",
+    rf"(its|it|cannot|{VARIABLE} is|the)( |name|part|prefix|objects'|table id|bucket|{VARIABLE}|:)*": "empty",
+    rf"process {VARIABLE} on {VARIABLE} .*|(another )?process ({VARIABLE} )?on this machine": "an owner",
+}
+_STATEMENT = re.compile(
+    r"\b(SELECT|UPDATE|INSERT|JOIN|ORDER BY|IS NULL|CASE|WHERE|COLUMN|INDEXED|AND|state <>)\b|= \?|>= :"
+)
+#: What was tried, as a verb phrase: the first text of an error.
+_OPERATION = re.compile(
+    r"(add|ask|begin|carry|change|compare|create|find|follow|get|insert|list|load|look|name|open|read|set|take|"
+    r"upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
+)
+#: Calls whose texts are no messages: logs, and what settings and flags say of themselves.
+_OTHER_CALLS = re.compile(r"(.*\.)?(debug|info|Field|Option|Argument|execute|executemany|compile|sub)")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A cause or a hint, with ``…`` for its variable parts, and where it stands in the source."""
+
+    text: str
+    place: str
+
+
+def messages() -> list[Message]:
+    """All of them, in the order of the source; each text once."""
+    found: dict[str, Message] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = path.relative_to(PACKAGE).as_posix()
+        if module in OTHER_TEXTS or module.startswith("sandbox/"):
+            continue
+        for line, text in _texts(ast.parse(path.read_text(encoding="utf-8"))):
+            if is_message(text):
+                found.setdefault(text, Message(text, f"{module}:{line}"))
+    return list(found.values())
+
+
+def is_message(text: str) -> bool:
+    """Whether a text may be shown as a cause or a hint."""
+    return " " in text.strip() and not any(re.fullmatch(pattern, text, re.DOTALL) for pattern in NO_MESSAGES)
+
+
+def explained(text: str, page: str) -> bool:
+    """Whether a page holds the message, its variable parts as they are or spelt out for an example."""
+    parts = [re.escape(_words(part)) for part in text.split(VARIABLE)]
+    pattern = r"\W*[^|;]{0,40}\W*".join(part for part in parts if re.search(r"\w", part))
+    return bool(re.search(pattern, _words(page.replace("\\|", "|"))))
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and text of each literal that is no docstring, no name of an operation and in no other call."""
+    skipped = {skipped for node in ast.walk(tree) for skipped in _skipped(node)}
+    for node in ast.walk(tree):
+        text = None if node in skipped else _text(node)
+        line: int = getattr(node, "lineno", 0)
+        if text is not None and _STATEMENT.search(text):
+            # The ledger says why a run waits in a statement of its own.
+            yield from ((line, said) for said in re.findall(r"\b(?:THEN|ELSE) '([^']+)'", text))
+        elif text is not None:
+            yield line, text.removeprefix("error: ").removeprefix("hint: ")
+
+
+def _skipped(node: ast.AST) -> Iterable[ast.AST]:
+    """What below a node holds no message."""
+    match node:
+        case ast.Expr(value=ast.Constant() as docstring):
+            return [docstring]
+        case ast.JoinedStr():
+            return [child for child in ast.walk(node) if child is not node]
+        case ast.Call() if _OTHER_CALLS.fullmatch(ast.unparse(node.func)):
+            return ast.walk(node)
+        case ast.Call(args=[first, *_]) if _OPERATION.fullmatch(_text(first) or ""):
+            return [first]
+        case ast.Assign(targets=[target], value=value) if "operation" in ast.unparse(target).lower():
+            # ``operation, hint = ...`` names what is tried first.
+            return value.elts[:1] if isinstance(value, ast.Tuple) else [value]
+    return []
+
+
+def _text(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        # A line of the log is put together later.
+        return re.sub(r"%(s|d|g)", VARIABLE, node.value)
+    if isinstance(node, ast.JoinedStr):
+        parts = (part.value if isinstance(part, ast.Constant) else VARIABLE for part in node.values)
+        return "".join(map(str, parts))
+    return None
