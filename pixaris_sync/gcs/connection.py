@@ -42,7 +42,6 @@ class Connection:
         bucket: the bucket's name.
         emulator_host: address of an emulator, with or without a scheme; no token is asked for.
         api_root: where the API is served otherwise.
-        service_file: path of a credentials file; None for the Application Default Credentials.
         connections_limit: the most connections to open.
         timeout_seconds: limit of one request without its body; waiting for a free connection counts.
         pace: what uploads hold to; None for nothing.
@@ -54,7 +53,6 @@ class Connection:
         *,
         emulator_host: str | None,
         api_root: str,
-        service_file: str | None,
         connections_limit: int,
         timeout_seconds: float,
         pace: Pace | None = None,
@@ -64,7 +62,6 @@ class Connection:
         self.bucket_in_path = quote(bucket, safe="")
         self._emulated = bool(emulator_host)
         self._api_root = (root if "://" in root else f"http://{root}").rstrip("/")
-        self._service_file = service_file
         self._connections_limit = connections_limit
         self._timeout_seconds = timeout_seconds
         self._pace = pace
@@ -155,11 +152,7 @@ class Connection:
             )
         if not self._emulated:
             # Reads the credentials file, if there is one, on the spot: it is small.
-            self._token = BoundedToken(
-                session=self._session,
-                service_file=self._service_file,
-                timeout_seconds=self._timeout_seconds,
-            )
+            self._token = BoundedToken(session=self._session, timeout_seconds=self._timeout_seconds)
         self._storage = Storage(
             session=self._session,  # type: ignore[arg-type]  # its twin without asyncio
             token=self._token,

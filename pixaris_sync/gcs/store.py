@@ -49,7 +49,6 @@ class GcsObjectStore:
         timeout_seconds: limit of one request without its body (see the module's docstring).
         chunk_bytes: size of a resumable upload's chunks, a multiple of `CHUNK_UNIT_BYTES`.
         emulator_host: address of an emulator, ``host:port`` with or without a scheme; no token is asked for.
-        service_file: path of a credentials file; None for the Application Default Credentials.
         api_root: where the API is served, for private endpoints; an emulator's address goes before it.
         pace: what uploads hold to: bandwidth, and how fast a bucket may be filled; None for nothing.
 
@@ -65,7 +64,6 @@ class GcsObjectStore:
         timeout_seconds: float,
         chunk_bytes: int,
         emulator_host: str | None = None,
-        service_file: str | None = None,
         api_root: str = GOOGLE_API_ROOT,
         pace: Pace | None = None,
     ) -> None:
@@ -85,7 +83,6 @@ class GcsObjectStore:
                 bucket,
                 emulator_host=emulator_host,
                 api_root=api_root,
-                service_file=service_file,
                 connections_limit=connections_limit,
                 timeout_seconds=timeout_seconds,
                 pace=pace,

@@ -31,24 +31,20 @@ _OPERATION = "get an access token from"
 
 
 class BoundedToken(Token):
-    """The access token of a storage client.
+    """The access token of a storage client, by the Application Default Credentials.
 
     Args:
         session: the HTTP session to ask with; it stays the caller's.
-        service_file: path of a credentials file; None for the Application Default Credentials.
         timeout_seconds: limit of one acquisition.
 
     Raises:
         ConfigurationError: the credentials file is missing or is none (failure CREDENTIALS).
     """
 
-    def __init__(
-        self, *, session: aiohttp.ClientSession, service_file: str | None, timeout_seconds: float
-    ) -> None:
+    def __init__(self, *, session: aiohttp.ClientSession, timeout_seconds: float) -> None:
         failure: SyncError | None = None
         try:
             super().__init__(
-                service_file=service_file,
                 session=session,  # type: ignore[arg-type]  # its twin without asyncio
                 scopes=[*SCOPES],
             )

@@ -5,7 +5,6 @@
 * `tracking_file` reads a tracking file on from where it stopped; `tracking_lines` makes records of its bytes,
   and `damaged_lines` says what can be read of a damaged one.
 * `contents` reads files of runs, `images` tells whether an image is whole.
-* `watch` says "look again at this dataset". Below it are `watch_events`, which asks watchfiles, and
-  `inotify`, which sleeps until the kernel tells of a change; `mounts` knows the folders where the kernel
-  tells of none.
+* `watch` says "look again at this dataset"; `mounts` knows the folders whose changes by other machines no
+  event tells of.
 """

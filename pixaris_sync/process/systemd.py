@@ -18,8 +18,8 @@ STATUS_INTERVAL_SECONDS_MAX = 30.0
 class Notifier:
     """Tells systemd how the service is; silent where systemd does not listen."""
 
-    def __init__(self, address: str | None = None) -> None:
-        self._address = os.environ.get("NOTIFY_SOCKET") if address is None else address
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET", "")
 
     @property
     def listens(self) -> bool:

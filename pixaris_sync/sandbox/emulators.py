@@ -40,15 +40,13 @@ class Sandbox:
     the loopback interface, unless told otherwise, and let anybody in who can reach them.
 
     Args:
-        project: Google Cloud project id to use.
-        dataset: BigQuery dataset to create.
-        bucket: bucket to create.
         data_dir: where to keep buckets and tables; in memory when None.
         host: address to listen on; ``0.0.0.0`` lets other machines and containers in.
         storage_port: port of the storage emulator; 0 takes a free one.
         bigquery_port: port of the BigQuery emulator; 0 takes a free one.
 
     Attributes:
+        project, dataset, bucket: what is made in them.
         environment: what to set so that Google's clients, Pixaris and pixaris-sync use the emulators.
             Complete once the sandbox has started.
     """
@@ -56,17 +54,14 @@ class Sandbox:
     def __init__(
         self,
         *,
-        project: str = "pixaris-sandbox",
-        dataset: str = "pixaris",
-        bucket: str = "pixaris-sandbox-bucket",
         data_dir: Path | None = None,
         host: str = _LOOPBACK,
         storage_port: int = 0,
         bigquery_port: int = 0,
     ) -> None:
-        self.project = project
-        self.dataset = dataset
-        self.bucket = bucket
+        self.project = "pixaris-sandbox"
+        self.dataset = "pixaris"
+        self.bucket = "pixaris-sandbox-bucket"
         self.environment: Mapping[str, str] = {}
         self._data_dir = data_dir
         self._host = host

@@ -7,16 +7,18 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _GOLDEN_RATIO = 0.61803398875
+_LANDSCAPE_SIZE = (320, 240)
+_WORKFLOW_SIZE = (240, 160)
 _THUMBNAIL_CELLS = (24, 8)
 
 
-def draw_landscape(number: int, *, size: tuple[int, int] = (320, 240)) -> "Image.Image":
+def draw_landscape(number: int) -> "Image.Image":
     """A sky, a sun and mountains; `number` sets colours, the sun's place and the ridges."""
     from PIL import Image, ImageDraw  # noqa: PLC0415 - heavy; only the demonstration draws
 
-    width, height = size
+    width, height = _LANDSCAPE_SIZE
     hue = number * _GOLDEN_RATIO % 1.0
-    image = Image.new("RGB", size)
+    image = Image.new("RGB", _LANDSCAPE_SIZE)
     draw = ImageDraw.Draw(image)
     for y in range(height):
         draw.line((0, y, width, y), fill=_colour(hue + 0.12 * y / height, 0.65 - 0.4 * y / height, 0.95))
@@ -34,12 +36,12 @@ def draw_landscape(number: int, *, size: tuple[int, int] = (320, 240)) -> "Image
     return image
 
 
-def draw_workflow(number: int, *, size: tuple[int, int] = (240, 160)) -> "Image.Image":
+def draw_workflow(number: int) -> "Image.Image":
     """A graph of nodes, as an image generator's workflow is drawn; carries a PNG text of its own."""
     from PIL import Image, ImageDraw  # noqa: PLC0415 - heavy; only the demonstration draws
 
-    width, height = size
-    image = Image.new("RGB", size, (32, 34, 40))
+    width, height = _WORKFLOW_SIZE
+    image = Image.new("RGB", _WORKFLOW_SIZE, (32, 34, 40))
     draw = ImageDraw.Draw(image)
     nodes = [
         (int(width * (0.15 + 0.23 * step)), int(height * (0.25 + 0.5 * ((number + step * 3) % 4) / 3)))

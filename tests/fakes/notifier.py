@@ -7,7 +7,7 @@ class FakeNotifier(Notifier):
     """Keeps what it is told, in `told`."""
 
     def __init__(self) -> None:
-        super().__init__("")
+        super().__init__()
         self.told: list[dict[str, str]] = []
 
     def tell(self, **state: str) -> None:

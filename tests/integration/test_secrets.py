@@ -6,11 +6,13 @@ error's message quotes the request's token, its address, a signed address and a 
 
 import json
 import logging
+import os
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from aiohttp import web
@@ -166,13 +168,13 @@ async def robots_store(script: Script, folder: Path) -> AsyncIterator[GcsObjectS
         connections_limit=2,
         timeout_seconds=10,
         chunk_bytes=CHUNK_UNIT_BYTES,
-        service_file=str(key_file),
         api_root=script.url,
     )
-    try:
-        yield store
-    finally:
-        await store.close()
+    with patch.dict(os.environ, GOOGLE_APPLICATION_CREDENTIALS=str(key_file)):
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 @pytest.mark.anyio

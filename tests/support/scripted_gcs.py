@@ -5,11 +5,13 @@ without secrets are tested on the way that is used in production.
 """
 
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import anyio
 import google_crc32c
@@ -176,13 +178,13 @@ async def open_store(
         connections_limit=2,
         timeout_seconds=timeout_seconds,
         chunk_bytes=CHUNK_UNIT_BYTES,
-        service_file=str(credentials),
         api_root=api_root or script.url,
     )
-    try:
-        yield store
-    finally:
-        await store.close()
+    with patch.dict(os.environ, GOOGLE_APPLICATION_CREDENTIALS=str(credentials)):
+        try:
+            yield store
+        finally:
+            await store.close()
 
 
 async def upload(store: GcsObjectStore, name: str = NAME) -> RemoteObject:

@@ -149,7 +149,7 @@ print(pandas.DataFrame([1]).size)
 
 @pytest.mark.parametrize("frames", [False, True])
 def test_pandas_is_imported_only_for_frames(*, frames: bool) -> None:
-    """Goal: a daemon of less memory and a quicker start.
+    """Goal: a service of less memory and a quicker start.
 
     Method: a process that asks a dataset where nobody answers; what it has imported then, and can import.
     """

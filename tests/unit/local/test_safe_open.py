@@ -238,7 +238,7 @@ async def test_a_path_that_is_no_plain_name_below_the_run_is_refused(root: Path,
 async def test_what_is_no_regular_file_neither_blocks_nor_is_read(
     root: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Goal: a FIFO in an image's place does not hang the daemon. Method: FIFO, folder and socket."""
+    """Goal: a FIFO in an image's place does not hang the service. Method: FIFO, folder and socket."""
     path = place(root, IMAGE)
     if kind == "fifo":
         os.mkfifo(path)

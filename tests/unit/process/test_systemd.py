@@ -42,19 +42,21 @@ def test_states_are_told_to_a_socket_in_the_file_system(
         assert link.recv(1024) == b"READY=1\nSTATUS=catching up"
 
 
-def test_states_are_told_to_an_abstract_socket(tmp_path: Path) -> None:
+def test_states_are_told_to_an_abstract_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: containers and newer systemd. Method: a name with an @ in front."""
     name = f"pixaris-sync-{os.getpid()}-{tmp_path.name}"
+    monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
     with listening(f"\0{name}") as link:
-        Notifier(f"@{name}").tell(STOPPING="1")
+        Notifier().tell(STOPPING="1")
         assert link.recv(1024) == b"STOPPING=1"
 
 
-def test_nobody_who_listens_is_no_trouble(tmp_path: Path) -> None:
+def test_nobody_who_listens_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: the same program runs by hand. Method: no address, and one where nobody is."""
     Notifier().tell(READY="1")
-    Notifier("").tell(READY="1")
-    Notifier(str(tmp_path / "nobody")).tell(READY="1")
+    for address in ("", str(tmp_path / "nobody")):
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        Notifier().tell(READY="1")
 
 
 @pytest.mark.parametrize(
