@@ -66,7 +66,7 @@ def test_what_explains_a_failure_is_left_alone(text: str) -> None:
 
 def test_a_long_text_takes_no_time() -> None:
     """Goal: an answer cannot hold up the program. Method: long texts that almost match."""
-    begun = time.monotonic()
+    begun = time.process_time()
     for piece in ("a", "aA", "-----BEGIN A", "a://", "a://b?", "1//", "eyJ", "Bearer "):
         scrub(piece * (200_000 // len(piece)))
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
