@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,12 @@ class CountedLedger(Ledger):
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> CountedLedger:
+def ledger(tmp_path: Path) -> Iterator[CountedLedger]:
     ledger = CountedLedger.open(tmp_path / "ledger.sqlite3")
     ledger.transactions, ledger.gate = [], threading.Event()
     ledger.gate.set()
-    return ledger
+    yield ledger
+    ledger.close()
 
 
 @asynccontextmanager
