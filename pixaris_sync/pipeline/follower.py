@@ -20,7 +20,7 @@ from pixaris_sync.ports import Clock
 log = logging.getLogger(__name__)
 
 #: How often the ledger is asked whether another process (``retry``) has changed it.
-LEDGER_POLL_SECONDS = 1.0
+LEDGER_POLL_SECONDS = 2.0
 #: Without events everything is looked at this often.
 POLL_SECONDS = 2.0
 #: How often the folders of synced runs are looked at too.
