@@ -10,7 +10,7 @@ folders are listed and watched anew, and once that is in place the word is "look
 word comes first of all: what happened before was not seen.
 
 The kernel drops events when too many wait (``IN_Q_OVERFLOW``), and watchfiles does not tell of it
-(samuelcolvin/watchfiles issue 348): whoever listens looks at everything now and then by itself.
+(samuelcolvin/watchfiles issue 348): the caller looks at everything now and then by itself.
 """
 
 import os

@@ -52,7 +52,7 @@ class FirstCheck:
             self.confirmed = True
 
     async def confirm_early(self) -> None:
-        """Begin to ask before the answer is needed; a failure is for whoever needs it."""
+        """Begin to ask before the answer is needed; a failure is raised where it is needed."""
         with suppress(SyncError):
             await self.confirm()
 

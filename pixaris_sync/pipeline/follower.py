@@ -72,7 +72,7 @@ async def _look(look: Callable[[], Awaitable[None]]) -> None:
     try:
         await look()
     except LocalFileError as error:
-        # A folder on a network that is away now; it is looked at again.
+        # A folder on a network that is unreachable; it is looked at again.
         log.warning("%s", error)
 
 
@@ -84,7 +84,7 @@ async def _watch_ledger(engine: Engine, clock: Clock) -> None:
         try:
             now = await journal.changes_of_others()
         except LedgerError as error:
-            # Whoever writes to it says so, and waits.
+            # The journal says so, and waits, when something is to be written.
             log.debug("%s", error)
             continue
         if now != seen:
