@@ -1,7 +1,7 @@
 """When to try again: failure and attempt in, delay out. It neither sleeps nor knows what failed.
 
-Attempts that may be repeated for ever (the cloud is away for days) are made rare by the cap; the next time
-is kept in the ledger by the caller, so a restart changes nothing.
+Attempts that may be repeated for ever (the cloud is unreachable for days) are made rare by the cap; the next
+time is kept in the ledger by the caller, so a restart changes nothing.
 """
 
 import random
@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 
 from pixaris_sync.errors import SyncError
 
-#: A service that asks for a longer rest is asked again after this one: a wrong date must not end the work.
+#: A service that asks for a longer pause is asked again after this one: a wrong date must not end the work.
 RETRY_AFTER_SECONDS_MAX = 3600.0
 
 

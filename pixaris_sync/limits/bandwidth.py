@@ -1,14 +1,15 @@
 """Rates that hold: bytes on the uplink, and objects written to a bucket.
 
-What is asked for gets the next free *place* in the stream of all that was asked for before, and waits until
-the stream has come so far. A place does not move when whoever waits for it wakes up late, so lateness does
-not add up and the rate is exact as long as there is work. While there is none, a credit for
-`CREDIT_SECONDS` is saved up and no more.
+All bytes form one stream that passes at the rate. What is asked for gets the next free *offset* in it, and
+waits until the stream has come so far. An offset does not move when a task that waits for it wakes up late,
+so lateness does not add up and the rate is exact as long as there is work. While there is none, a *burst* of
+`BURST_SECONDS` is saved up and no more, as in a token bucket.
 
-A body takes its place as a whole, before its request begins, and its pieces follow each other from there:
-bodies pass one after another at the full rate, not all at once at a crawl. So no request is open longer
-than its own body needs, and its time limit holds however many uploads wait. A body whose connection is slower
-than the rate loses its place while others pass; what it sends then goes first, and holds back those who wait.
+A body reserves its offsets as a whole, before its request begins, and its pieces follow each other from
+there: bodies pass one after another at the full rate, not all at once at a crawl. So no request is open
+longer than its own body needs, and its time limit holds however many uploads wait. A body whose connection is
+slower than the rate falls behind and loses its offsets to others; what it sends then goes first and delays
+others.
 
 Time is passed in, in seconds, by a clock that is never set (`ports.Clock.elapsed`).
 """
@@ -19,11 +20,11 @@ from pixaris_sync.ports import Clock
 BYTES_PER_SECOND_MIN = 64 * 1024
 #: Bodies are sent in pieces of about this size: what HTTP clients hand over at once.
 PIECE_BYTES = 64 * 1024
-#: What may be sent at once after a pause, as a share of a second.
-CREDIT_SECONDS = 0.1
-#: A body may catch up with so much, after its connection stood still; what is left beyond loses its place.
-LATE_SECONDS = 0.5
-#: No wait is longer at once, so that another rate soon reaches whoever waits, and nobody is late for it.
+#: What may be sent at once after a pause: so many seconds at the rate.
+BURST_SECONDS = 0.1
+#: A body may catch up with so much, after its connection stood still; what is beyond loses its offset.
+LATENESS_SECONDS_MAX = 0.5
+#: No wait is longer at once, so that another rate soon applies to what waits already.
 WAIT_SECONDS_MAX = 0.25
 
 #: "Start with a request rate below or near" this, "double the request rate no faster than every 20 minutes":
@@ -44,7 +45,7 @@ class Bandwidth:
 
     def __init__(self, bytes_per_second: float | None = None) -> None:
         self._rate: float | None = None
-        # How many bytes had passed at `_at`, and where the last place ends.
+        # How many bytes had passed at `_at`, and where the last reservation ends.
         self._passed, self._at, self._end = 0.0, 0.0, 0.0
         self.change(bytes_per_second, 0.0)
 
@@ -65,53 +66,53 @@ class Bandwidth:
         self._rate = bytes_per_second
 
     def reserve(self, count: int, now: float) -> float:
-        """Take the next place for `count` bytes and return it: how many bytes of the stream go before."""
+        """Reserve `count` bytes and return their offset: how many bytes of the stream go before."""
         self._advance(now)
-        credit = (self._rate or 0.0) * CREDIT_SECONDS
-        place = max(self._end, self._passed - credit)
-        self._end = place + count
-        return place
+        burst = (self._rate or 0.0) * BURST_SECONDS
+        offset = max(self._end, self._passed - burst)
+        self._end = offset + count
+        return offset
 
-    def delay_seconds(self, place: float, now: float) -> float:
-        """How long to wait before the byte at `place` is sent, then ask again; 0: send it."""
+    def delay_seconds(self, offset: float, now: float) -> float:
+        """How long to wait before the byte at `offset` is sent, then ask again; 0: send it."""
         if self._rate is None:
             return 0.0
         self._advance(now)
-        ahead = place - self._passed
+        ahead = offset - self._passed
         # A part of a byte is a rounding error, and a sleep that short would return at once, for ever.
         return min(ahead / self._rate, WAIT_SECONDS_MAX) if ahead >= 1 else 0.0
 
-    def late_bytes(self, place: float, now: float) -> float:
-        """How far the stream is past the byte at `place`, if that is too far; else 0.
+    def lateness(self, offset: float, now: float) -> float:
+        """How many bytes the stream is past `offset`, if that is too far; else 0.
 
-        Then its connection was slower than the rate. Sent from its place on, all of the body's rest would go
-        in one burst.
+        Then the connection was slower than the rate. Sent from this offset on, what is left of the body would
+        go at once.
         """
         if self._rate is None:
             return 0.0
         self._advance(now)
-        late = self._passed - place
-        return late if late > self._late_bytes_max else 0.0
+        late = self._passed - offset
+        return late if late > self._lateness_max else 0.0
 
-    def give_back(self, count: float, now: float) -> float:
-        """Let others have up to `count` bytes that had a place and were not sent in time.
+    def return_unused(self, count: float, now: float) -> float:
+        """Let others have up to `count` bytes that were reserved and not sent in time.
 
         Returns:
             How many they have: no more than makes a moment's burst.
         """
         self._advance(now)
-        given = min(count, self._late_bytes_max)
-        self._passed += given
-        return given
+        returned = min(count, self._lateness_max)
+        self._passed += returned
+        return returned
 
-    def hold_back(self, count: float, now: float) -> None:
-        """Let `count` bytes pass that have no place: all who wait do so for that much longer."""
+    def delay_others(self, count: float, now: float) -> None:
+        """Let `count` bytes pass that were not reserved: all that waits does so for that much longer."""
         self._advance(now)
         self._passed -= count
 
     @property
-    def _late_bytes_max(self) -> float:
-        return (self._rate or 0.0) * LATE_SECONDS + PIECE_BYTES
+    def _lateness_max(self) -> float:
+        return (self._rate or 0.0) * LATENESS_SECONDS_MAX + PIECE_BYTES
 
     def _advance(self, now: float) -> None:
         if self._rate is not None:
@@ -134,28 +135,28 @@ class PacedBody:
     def __init__(self, bandwidth: Bandwidth, clock: Clock, byte_count: int) -> None:
         self._bandwidth = bandwidth
         self._clock = clock
-        self._place = bandwidth.reserve(byte_count, clock.elapsed())
-        self._end = self._place + byte_count
+        self._offset = bandwidth.reserve(byte_count, clock.elapsed())
+        self._end = self._offset + byte_count
 
     async def turn(self) -> None:
         """Wait until the first byte may be sent: before the request, and its time limit, begin."""
-        while delay := self._bandwidth.delay_seconds(self._place, self._clock.elapsed()):
+        while delay := self._bandwidth.delay_seconds(self._offset, self._clock.elapsed()):
             await self._clock.sleep(delay)
 
     async def piece(self, byte_count: int) -> None:
         """Wait until the next piece may be sent; what exceeds the stated length is paid for afterwards."""
         now = self._clock.elapsed()
-        if late := self._bandwidth.late_bytes(self._place, now):
-            unused = max(0.0, min(late, self._end - self._place))
-            given = self._bandwidth.give_back(unused, now)
-            self._place += late + given
-            # Its own share passes later by as much as the stream has leapt ahead.
-            self._end += given
+        if late := self._bandwidth.lateness(self._offset, now):
+            unused = max(0.0, min(late, self._end - self._offset))
+            returned = self._bandwidth.return_unused(unused, now)
+            self._offset += late + returned
+            # What it reserved passes later by as much as the stream has leapt ahead.
+            self._end += returned
         await self.turn()
-        beyond = min(byte_count, max(0.0, self._place + byte_count - self._end))
+        beyond = min(byte_count, max(0.0, self._offset + byte_count - self._end))
         if beyond:
-            self._bandwidth.hold_back(beyond, self._clock.elapsed())
-        self._place += byte_count - beyond
+            self._bandwidth.delay_others(beyond, self._clock.elapsed())
+        self._offset += byte_count - beyond
 
 
 class WriteRate:
@@ -177,7 +178,7 @@ class WriteRate:
         return self._rate
 
     def reserve(self, now: float) -> float:
-        """Take the next place for one write, and return how long to wait for it, in seconds."""
+        """Reserve one write, and return how long to wait for it, in seconds."""
         if self._period_began is None:
             self._period_began = now
         elif now - self._period_began >= DOUBLING_SECONDS:
@@ -185,7 +186,7 @@ class WriteRate:
             self._rate = max(WRITES_PER_SECOND_START, 2 * written_per_second)
             self._period_began, self._written = now, 0
         self._written += 1
-        self._next_at = max(self._next_at, now - CREDIT_SECONDS)
+        self._next_at = max(self._next_at, now - BURST_SECONDS)
         delay = max(0.0, self._next_at - now)
         self._next_at += 1 / self._rate
         return delay

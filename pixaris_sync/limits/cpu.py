@@ -1,17 +1,17 @@
 """How much of the processor the process may take: a budget over time, checked before each piece of work.
 
-Work cannot be stopped half way, so it is paid for afterwards: who asks is told how long to pause until what
+Work cannot be stopped half way, so it is paid for afterwards: its owner is told how long to pause until what
 the process has used fits what it was allowed. Debt is never forgiven, so the share holds over any time that
-is long against one piece of work; of time in which nothing was used, at most `CREDIT_SECONDS` count.
+is long against one piece of work; of time in which nothing was used, at most `BURST_SECONDS` count.
 
-Work comes in bursts: who has used up what it was allowed pauses until the whole credit is there again. Much
-of what files cost is shared by those that are carried together; one by one they cost ten times as much.
+Once all is used up, work pauses until a whole burst is allowed again. Much of what files cost is shared by
+those that are carried together; one by one they cost ten times as much.
 
 All threads of the process are paid for: give `time.process_time()` or its like.
 """
 
 #: How much unused time may be made up for, in seconds of the clock.
-CREDIT_SECONDS = 0.5
+BURST_SECONDS = 0.5
 #: No pause is longer at once: ask again after it.
 PAUSE_SECONDS_MAX = 1.0
 
@@ -32,7 +32,7 @@ class CpuGovernor:
     def __init__(self, max_cpu_percent: float | None = None) -> None:
         self._share: float | None = None
         self._debt_seconds = 0.0
-        self._resting = False
+        self._pausing = False
         self._seen: tuple[float, float] | None = None
         self.change(max_cpu_percent)
 
@@ -50,7 +50,7 @@ class CpuGovernor:
         if max_cpu_percent is not None and max_cpu_percent <= 0:
             raise ValueError("max_cpu_percent must be positive")
         self._share = None if max_cpu_percent is None else max_cpu_percent / 100
-        self._debt_seconds, self._resting, self._seen = 0.0, False, None
+        self._debt_seconds, self._pausing, self._seen = 0.0, False, None
 
     def throttle_seconds(self, now: float, cpu_seconds: float) -> float:
         """How long to wait before new work begins, then ask again; 0: begin.
@@ -64,8 +64,8 @@ class CpuGovernor:
         if self._seen is not None:
             then, used = self._seen
             self._debt_seconds += (cpu_seconds - used) - self._share * max(0.0, now - then)
-        self._debt_seconds = max(self._debt_seconds, -self._share * CREDIT_SECONDS)
+        self._debt_seconds = max(self._debt_seconds, -self._share * BURST_SECONDS)
         self._seen = (now, cpu_seconds)
-        pause = self._debt_seconds / self._share + CREDIT_SECONDS
-        self._resting = pause >= PAUSE_SECONDS_MIN and (self._resting or self._debt_seconds > 0)
-        return min(pause, PAUSE_SECONDS_MAX) if self._resting else 0.0
+        pause = self._debt_seconds / self._share + BURST_SECONDS
+        self._pausing = pause >= PAUSE_SECONDS_MIN and (self._pausing or self._debt_seconds > 0)
+        return min(pause, PAUSE_SECONDS_MAX) if self._pausing else 0.0

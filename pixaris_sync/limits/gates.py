@@ -1,4 +1,4 @@
-"""Bounds on what happens at once: bytes in memory, and rest for a destination that is in trouble."""
+"""Bounds on what happens at once: bytes in memory, and pauses for a destination in trouble."""
 
 import random
 from collections import deque
@@ -60,7 +60,7 @@ class ByteBudget:
 
 
 class Gate:
-    """Rest for a destination that is in trouble, so that an outage costs one attempt at a time, not all.
+    """Pauses for a destination in trouble, so that an outage costs one attempt at a time, not all.
 
     Attributes:
         failures: how many attempts have failed since the last success.
@@ -88,7 +88,7 @@ class Gate:
         return self.opens_at
 
     def succeeded(self) -> None:
-        """Note a success: the destination is well."""
+        """Note a success: the destination is healthy."""
         self.failures = 0
         self.opens_at = 0.0
         self.last_error = None

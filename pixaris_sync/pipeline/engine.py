@@ -39,10 +39,9 @@ from pixaris_sync.ledger.uploads import (
     recover_uploads,
 )
 from pixaris_sync.model import DatasetKey
-from pixaris_sync.pipeline.adoption import Adoption
+from pixaris_sync.pipeline.adoption import FirstCheck, adopt
 from pixaris_sync.pipeline.context import BUCKET, Context, Mode, no_throttle, problem_of, row_limits
 from pixaris_sync.pipeline.deliveries import Deliveries
-from pixaris_sync.pipeline.destination import Destination
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
@@ -92,7 +91,6 @@ class Engine:
             throttle_seconds=throttle_seconds,
         )
         self._discovery = Discovery(self.context)
-        self._adoption = Adoption(self.context)
         self._deliveries = Deliveries(self.context)
         self._limits = row_limits(settings, mode)
         self._progress = Wakeup()
@@ -103,8 +101,10 @@ class Engine:
         self._scanned_now: set[DatasetKey] = set()
         self._adopting: set[DatasetKey] = set()
         self._adoptions = anyio.CapacityLimiter(ADOPTIONS_LIMIT)
-        self._destination = Destination(self.context)
-        self._lane = UploadLane(self.context, self._settled)
+        self._first_check = FirstCheck(self.context)
+        self._lane = UploadLane(
+            self.context, on_files_settled=self._progress.notify, on_fatal=self._on_fatal_upload
+        )
         self._busy_tables: set[str] = set()
         self._sent_at: dict[str, float] = {}
         self._drain_asked = anyio.Event()
@@ -199,8 +199,9 @@ class Engine:
             return
         self._started.set()
         self._progress.notify()
-        # While the first dataset is scanned: it takes a while to get ready for the first question.
-        tasks.start_soon(self._adoption.ask_early, [*self._dirty][:1], self._destination.ask_early)
+        if self._dirty:
+            # While the first dataset is scanned: it takes a while to get ready for the first question.
+            tasks.start_soon(self._first_check.confirm_early)
         tasks.start_soon(self._scan_each, tasks, self._news)
         await self._scan_each(tasks, self._dirty)
 
@@ -241,7 +242,7 @@ class Engine:
                         # It may have closed while others went first: an outage must not cost one try each.
                         if not gate.is_open(context.now()):
                             continue
-                        await self._adoption.adopt(known, self._destination.confirm)
+                        await adopt(context, known, self._first_check)
                 except SyncError as error:
                     attempts += 1
                     context.failed(BUCKET, error)
@@ -261,7 +262,7 @@ class Engine:
     async def _checked_at_start(self) -> bool:
         """A service with a wrong destination fails when it is started, not at its first run."""
         try:
-            await self._destination.confirm()
+            await self._first_check.confirm()
         except SyncError as error:
             if self._stops(error):
                 return False
@@ -272,7 +273,7 @@ class Engine:
         """Whether a pass ends because of this error; when following, everything is paused and tried again."""
         if not error.stops_everything:
             return False
-        if self.context.mode.follow and self._destination.confirmed:
+        if self.context.mode.follow and self._first_check.confirmed:
             if self.context.paused is None:
                 log.error("%s; everything is paused until this is mended", error)
             self.context.paused = error
@@ -335,12 +336,9 @@ class Engine:
 
     # -- doing -------------------------------------------------------------------------------------------
 
-    def _settled(self, error: SyncError | None) -> None:
-        """The next state of files is in the ledger; `error` is one that stops everything."""
-        if error is not None:
-            self.context.failed(BUCKET, error)
-            self._stops(error)
-        self._progress.notify()
+    def _on_fatal_upload(self, error: SyncError) -> None:
+        self.context.failed(BUCKET, error)
+        self._stops(error)
 
     async def _step(self, step: Step) -> None:
         error = await self._deliveries.perform(step)

@@ -30,7 +30,7 @@ from pixaris_sync.ports import Clock
 log = logging.getLogger(__name__)
 
 #: How often the ledger is asked whether another process (``retry``) has changed it.
-LEDGER_POLL_SECONDS = 1.0
+LEDGER_POLL_SECONDS = 2.0
 #: Without events everything is looked at this often.
 POLL_SECONDS = 2.0
 #: How often the folders of synced runs are looked at too.
@@ -137,7 +137,7 @@ async def _look(look: Callable[[], Awaitable[None]]) -> None:
     try:
         await look()
     except LocalFileError as error:
-        # A folder on a network that is away now; it is looked at again.
+        # A folder on a network that is unreachable; it is looked at again.
         log.warning("%s", error)
 
 
@@ -149,7 +149,7 @@ async def _watch_ledger(engine: Engine, clock: Clock) -> None:
         try:
             now = await journal.changes_of_others()
         except LedgerError as error:
-            # Whoever writes to it says so, and waits.
+            # The journal says so, and waits, when something is to be written.
             log.debug("%s", error)
             continue
         if now != seen:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from sqlite3 import Connection
 from typing import NamedTuple
 
-import anyio
 from anyio.abc import TaskGroup
 
 from pixaris_sync.errors import LocalFileError, SyncError
@@ -40,39 +39,30 @@ class _Ready(NamedTuple):
     held_bytes: int
 
 
-class _Idle:
-    """A sender that rests: to wake it costs less than to make a new one."""
-
-    def __init__(self) -> None:
-        self._woken = anyio.Event()
-        self._ready: list[_Ready] = []
-
-    def go_on(self, ready: _Ready) -> None:
-        self._ready.append(ready)
-        self._woken.set()
-
-    async def next(self) -> _Ready:
-        await self._woken.wait()
-        return self._ready.pop()
-
-
 class UploadLane:
     """Carries claimed files.
 
     Args:
         context: what the engine's parts share.
-        settled: called when the next state of files is in the ledger, or is to be written by whoever takes
-            receipts; with an error that stops everything (credentials, bucket): its file was given back then.
+        on_files_settled: called when the next state of files is in the ledger, or waits among the receipts
+            to be written.
+        on_fatal: called with an error that stops everything (credentials, bucket), when its file waits again.
     """
 
-    def __init__(self, context: Context, settled: Callable[[SyncError | None], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        on_files_settled: Callable[[], None],
+        on_fatal: Callable[[SyncError], None],
+    ) -> None:
         self._context = context
-        self._settled = settled
+        self._on_files_settled = on_files_settled
+        self._on_fatal = on_fatal
         self._gate = context.gate(BUCKET)
         self._concurrency = AdaptiveConcurrency(context.settings.upload_concurrency_limit)
         self._in_flight = 0
         self._senders = 0
-        self._idle: list[_Idle] = []
         self._ready: deque[_Ready] = deque()
         self._receipts: list[Receipt] = []
 
@@ -151,33 +141,25 @@ class UploadLane:
     def _start_senders(self, tasks: TaskGroup) -> None:
         while self._ready and self._senders < self._concurrency.limit:
             self._senders += 1
-            ready = self._ready.popleft()
-            if self._idle:
-                self._idle.pop().go_on(ready)
-            else:
-                tasks.start_soon(self._send, tasks, ready)
+            tasks.start_soon(self._send, tasks, self._ready.popleft())
 
     async def _send(self, tasks: TaskGroup, ready: _Ready) -> None:
-        """Send a file, then others, for ever: rests while there is none, or while others are enough."""
-        while True:
+        """Send a file, then others, until there is none, or other senders are enough."""
+        await self._send_one(ready)
+        while self._ready and self._senders <= self._concurrency.limit:
+            ready = self._ready.popleft()
+            self._start_senders(tasks)
             await self._send_one(ready)
-            if self._ready and self._senders <= self._concurrency.limit:
-                ready = self._ready.popleft()
-                self._start_senders(tasks)
-            else:
-                self._senders -= 1
-                idle = _Idle()
-                self._idle.append(idle)
-                ready = await idle.next()
+        self._senders -= 1
 
     async def _send_one(self, ready: _Ready) -> None:
         context, concurrency, task = self._context, self._concurrency, ready.task
         await context.throttle()
         if context.draining or not self._gate.is_open(context.now()):
-            # While it waited, the bucket came to rest, or the end was asked for.
+            # While it waited, the bucket was paused, or the end was asked for.
             context.budget.release(ready.held_bytes)
             await context.apply(unclaim, context.now(), task, in_doubt=False)
-            self._settle_one(None)
+            self._settle_one()
             return
         outcome, begun = Outcome.FAILED, context.clock.elapsed()
         concurrency.started()
@@ -186,19 +168,20 @@ class UploadLane:
         except SyncError as error:
             if error.failure.retryable and not isinstance(error, LocalFileError):
                 outcome = Outcome.PUSHED_BACK
-            stopping = await fail(context, task, error)
-            self._settle_one(stopping)
+            if fatal := await fail(context, task, error):
+                self._on_fatal(fatal)
+            self._settle_one()
         else:
             outcome = Outcome.OK
             context.succeeded(BUCKET)
             self._receipts.append(Receipt(task, remote, was_there))
             if len(self._receipts) == 1:
-                self._settled(None)
+                self._on_files_settled()
         finally:
             context.budget.release(ready.held_bytes)
             now = context.clock.elapsed()
             concurrency.ended(now, now - begun, task.version.size, outcome)
 
-    def _settle_one(self, error: SyncError | None) -> None:
+    def _settle_one(self) -> None:
         self._in_flight -= 1
-        self._settled(error)
+        self._on_files_settled()

@@ -53,7 +53,7 @@ from pixaris_sync.model import (
     RunState,
     TrackingRecord,
 )
-from pixaris_sync.pipeline.adoption import Adoption
+from pixaris_sync.pipeline.adoption import adopt
 from pixaris_sync.pipeline.context import Context, Mode, problem_of
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery
@@ -169,13 +169,13 @@ class _Preview:
 
     async def _discover(self) -> None:
         context = self._context
-        discovery, adoption = Discovery(context), Adoption(context)
+        discovery = Discovery(context)
         selection = context.mode.selection
         for key in await discovery.list_datasets():
             if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
                 known = await discovery.scan(key)
                 if not known.adopted and known.read_whole:
-                    await adoption.adopt(known)
+                    await adopt(context, known)
 
     # -- files -------------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from pixaris_sync.gcs.answers import encode_crc32c
 from pixaris_sync.gcs.bodies import HEAD_BYTES
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from pixaris_sync.limits.bandwidth import (
+    BURST_SECONDS,
     BYTES_PER_SECOND_MIN,
-    CREDIT_SECONDS,
     WRITES_PER_SECOND_START,
     Bandwidth,
     Pace,
@@ -171,4 +171,4 @@ def test_a_bucket_of_google_is_given_time_to_grow_and_an_emulator_needs_none() -
     sizes = [10] * 3_000
     assert upload_all(sizes, rate=None).clock.elapsed() == 0
     took = upload_all(sizes, rate=None, emulated=False).clock.elapsed()
-    assert took == pytest.approx(3_000 / WRITES_PER_SECOND_START, abs=CREDIT_SECONDS + 0.01)
+    assert took == pytest.approx(3_000 / WRITES_PER_SECOND_START, abs=BURST_SECONDS + 0.01)

@@ -9,10 +9,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from pixaris_sync.limits.bandwidth import (
+    BURST_SECONDS,
     BYTES_PER_SECOND_MIN,
-    CREDIT_SECONDS,
     DOUBLING_SECONDS,
-    LATE_SECONDS,
+    LATENESS_SECONDS_MAX,
     PIECE_BYTES,
     WAIT_SECONDS_MAX,
     WRITES_PER_SECOND_START,
@@ -75,11 +75,11 @@ def run_uploads(
 @pytest.mark.parametrize("sizes", [[4_096] * 1_000, [100_000] * 200, [5_000_000] * 4, [20_000_000]])
 @pytest.mark.parametrize("rate", [BYTES_PER_SECOND_MIN, RATE, 50e6])
 def test_the_rate_is_accurate(sizes: list[int], rate: float) -> None:
-    """Goal: within 5 % of the limit, never above but for the credit. Method: time of the last piece."""
+    """Goal: within 5 % of the limit, never above but for a burst. Method: time of the last piece."""
     uplink = run_uploads(sizes, rate=rate)
     ideal = sum(sizes) / rate
     took = uplink.clock.elapsed()
-    slack = CREDIT_SECONDS + PIECE_BYTES / rate
+    slack = BURST_SECONDS + PIECE_BYTES / rate
     assert ideal - slack <= took <= ideal * 1.01
 
 
@@ -88,7 +88,7 @@ def test_no_second_carries_more_than_its_share() -> None:
     uplink = run_uploads([5_000_000, 100_000, 4_096] * 3)
     for tick in range(int(uplink.clock.elapsed() * 20)):
         passed = uplink.bytes_between(tick / 20, tick / 20 + 0.5)
-        assert passed <= 0.5 * RATE + CREDIT_SECONDS * RATE + 2 * PIECE_BYTES
+        assert passed <= 0.5 * RATE + BURST_SECONDS * RATE + 2 * PIECE_BYTES
 
 
 def test_a_request_is_open_only_while_its_own_body_is_sent() -> None:
@@ -98,7 +98,7 @@ def test_a_request_is_open_only_while_its_own_body_is_sent() -> None:
     assert max(uplink.request_seconds) < 1
 
 
-def test_a_pause_earns_little_credit() -> None:
+def test_a_pause_earns_a_short_burst() -> None:
     """Goal: no burst after an idle hour. Method: uploads at once, one hour late."""
     clock = VirtualClock()
     uplink = Uplink(clock, Bandwidth(RATE))
@@ -108,8 +108,8 @@ def test_a_pause_earns_little_credit() -> None:
         await uplink.upload(3_000_000)
 
     clock.run(go)
-    assert uplink.bytes_between(3_600, 3_600.001) <= CREDIT_SECONDS * RATE + PIECE_BYTES
-    assert clock.elapsed() - 3_600 >= 3 - CREDIT_SECONDS - PIECE_BYTES / RATE
+    assert uplink.bytes_between(3_600, 3_600.001) <= BURST_SECONDS * RATE + PIECE_BYTES
+    assert clock.elapsed() - 3_600 >= 3 - BURST_SECONDS - PIECE_BYTES / RATE
 
 
 @pytest.mark.parametrize("factor", [0.25, 4.0])
@@ -136,7 +136,7 @@ def test_the_limit_can_be_lifted_and_set_again() -> None:
     began = uplink.clock.elapsed()
     uplink.bandwidth.change(RATE, began)
     uplink.clock.run(lambda: uplink.upload(5_000_000))
-    assert uplink.clock.elapsed() - began == pytest.approx(5, abs=CREDIT_SECONDS + PIECE_BYTES / RATE)
+    assert uplink.clock.elapsed() - began == pytest.approx(5, abs=BURST_SECONDS + PIECE_BYTES / RATE)
 
 
 def test_a_slow_connection_does_not_end_in_a_burst() -> None:
@@ -154,7 +154,7 @@ def test_a_slow_connection_does_not_end_in_a_burst() -> None:
                 await clock.sleep(5)
 
     clock.run(go)
-    assert uplink.bytes_between(5, 6) <= (1 + LATE_SECONDS) * RATE + 2 * PIECE_BYTES
+    assert uplink.bytes_between(5, 6) <= (1 + LATENESS_SECONDS_MAX) * RATE + 2 * PIECE_BYTES
 
 
 def test_slow_connections_neither_starve_nor_exceed_the_rate() -> None:
@@ -173,12 +173,12 @@ def test_slow_connections_neither_starve_nor_exceed_the_rate() -> None:
     clock.run(go)
     assert clock.elapsed() == pytest.approx(40, rel=0.2)
     for second in range(1, 30):
-        assert uplink.bytes_between(second, second + 5) <= 5 * 1.05 * RATE + LATE_SECONDS * RATE
+        assert uplink.bytes_between(second, second + 5) <= 5 * 1.05 * RATE + LATENESS_SECONDS_MAX * RATE
     # Without a limit, a body would take five seconds.
     assert max(uplink.request_seconds) < 12
 
 
-def test_a_body_that_lost_its_place_is_not_sent_behind_all_that_wait() -> None:
+def test_a_body_that_fell_behind_is_not_sent_behind_all_that_wait() -> None:
     """Goal: its time limit holds. Method: a stall of 2 s in the first of bodies that take 60 s together."""
     clock = VirtualClock()
     bandwidth = Bandwidth(RATE)
@@ -236,14 +236,14 @@ def test_a_rate_that_would_break_time_limits_is_refused(rate: float) -> None:
 
 @hypothesis_settings(max_examples=100, deadline=None)
 @given(steps=st.lists(st.tuples(st.floats(0, 3), st.integers(1, 3_000_000)), min_size=1, max_size=50))
-def test_places_never_overlap(steps: list[tuple[float, int]]) -> None:
+def test_reservations_never_overlap(steps: list[tuple[float, int]]) -> None:
     """Goal: no byte is allowed twice. Method: any order of times and sizes."""
     bandwidth, now, end = Bandwidth(RATE), 0.0, 0.0
     for seconds, count in steps:
         now += seconds
-        place = bandwidth.reserve(count, now)
-        assert place >= end - 1e-6
-        end = place + count
+        offset = bandwidth.reserve(count, now)
+        assert offset >= end - 1e-6
+        end = offset + count
 
 
 def test_writes_start_at_what_every_bucket_can_take() -> None:
@@ -252,7 +252,7 @@ def test_writes_start_at_what_every_bucket_can_take() -> None:
     delays = [rate.reserve(now) for _ in range(5_000)]
     assert delays[0] == 0
     assert delays == sorted(delays)
-    assert delays[-1] == pytest.approx(5_000 / WRITES_PER_SECOND_START, abs=CREDIT_SECONDS + 0.01)
+    assert delays[-1] == pytest.approx(5_000 / WRITES_PER_SECOND_START, abs=BURST_SECONDS + 0.01)
 
 
 def test_writes_at_most_double_in_each_period() -> None:

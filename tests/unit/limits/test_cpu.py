@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from pixaris_sync.limits.cpu import CREDIT_SECONDS, CpuGovernor
+from pixaris_sync.limits.cpu import BURST_SECONDS, CpuGovernor
 
 
 def used_by_time(
@@ -46,7 +46,7 @@ def test_the_share_holds_over_ten_seconds(percent: float, item_ms: tuple[float, 
     for start in range(1, 29):
         share = used_between(told, start, start + 10) / 10
         # The burst and the item at each edge may be counted or not.
-        assert abs(share - percent / 100) <= CREDIT_SECONDS / 10 * percent / 100 + item_ms[1] / 5_000
+        assert abs(share - percent / 100) <= BURST_SECONDS / 10 * percent / 100 + item_ms[1] / 5_000
 
 
 def test_a_share_of_more_than_one_core_counts_all_threads() -> None:
@@ -61,14 +61,14 @@ def test_large_items_are_paid_for_afterwards() -> None:
     assert used_between(told, 0, 200) / 200 == pytest.approx(0.1, rel=0.04)
 
 
-def test_idle_time_earns_little_credit() -> None:
+def test_idle_time_earns_a_short_burst() -> None:
     """Goal: no full speed after an idle hour. Method: an hour without work, then work."""
     governor = CpuGovernor(20)
     governor.throttle_seconds(0.0, 0.0)
     governor.throttle_seconds(3_600.0, 0.0)
-    assert governor.throttle_seconds(3_600.0, 0.2 * CREDIT_SECONDS) == 0
-    assert governor.throttle_seconds(3_600.0, 0.2 * CREDIT_SECONDS + 0.05) == pytest.approx(
-        0.25 + CREDIT_SECONDS
+    assert governor.throttle_seconds(3_600.0, 0.2 * BURST_SECONDS) == 0
+    assert governor.throttle_seconds(3_600.0, 0.2 * BURST_SECONDS + 0.05) == pytest.approx(
+        0.25 + BURST_SECONDS
     )
 
 
@@ -76,7 +76,7 @@ def test_work_comes_in_bursts() -> None:
     """Goal: what is cheaper together is done together. Method: count pauses in 100 s of small items."""
     told = used_by_time(CpuGovernor(10), 100, (0.0005, 0.001))
     pauses = sum(used == before for (_, before), (_, used) in pairwise(told))
-    assert pauses <= 100 / CREDIT_SECONDS
+    assert pauses <= 100 / BURST_SECONDS
 
 
 def test_what_was_used_before_is_not_held_against_anyone() -> None:
@@ -113,4 +113,4 @@ def test_a_real_process_keeps_to_it() -> None:
             sum(range(20_000))
     share = (time.process_time() - used_before) / (time.monotonic() - began)
     # Other work on the machine can only make it less.
-    assert 0 < share <= 0.30 + 0.3 * CREDIT_SECONDS / 2 + 0.02
+    assert 0 < share <= 0.30 + 0.3 * BURST_SECONDS / 2 + 0.02

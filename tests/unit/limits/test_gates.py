@@ -1,4 +1,4 @@
-"""Bytes in memory, and rest for a destination in trouble."""
+"""Bytes in memory, and pauses for a destination in trouble."""
 
 import random
 
@@ -168,7 +168,7 @@ def test_failures_that_were_under_way_together_count_once() -> None:
     assert one.is_open(one.opens_at)
 
 
-def test_a_gate_rests_longer_with_each_failure_and_not_at_all_after_a_success() -> None:
+def test_a_gate_pauses_longer_with_each_failure_and_not_at_all_after_a_success() -> None:
     """Goal: polite while it lasts, quick afterwards. Method: fail at each opening, then succeed."""
     one, now, waits = gate(), NOW, []
     for _ in range(8):
