@@ -4,5 +4,4 @@
 * `calls` makes the requests, one method each, over a `connection` with `tokens` that are renewed in time.
 * `bodies` sends the content of small files in one request, `resumable` that of large ones in pieces.
 * `answers` turns what comes back, or nothing at all, into objects and errors.
-* `deadlines` sees to the time limits of all requests.
 """

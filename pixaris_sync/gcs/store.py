@@ -6,7 +6,7 @@ Layers, each ignorant of those above:
 - `calls`: the requests, of which `resumable` sends a large content in chunks;
 - `connection`: connections, time limits, what a failed request has done;
 - `tokens`: access tokens;
-- `bodies`, `deadlines`: what a request carries, how long it may take;
+- `bodies`: what a request carries;
 - `answers`: what the service's answers mean.
 
 Limits. At most `connections_limit` connections are open. A request has `timeout_seconds`, and on top, for its

@@ -2,7 +2,7 @@
 
 * `engine` runs the parts: who may start what, and when the pass is over. `context` holds what they share.
 * `follower` keeps a following engine awake. `discovery` takes what is on disk into the ledger.
-* `destination` and `adoption` are the first contact: are bucket and dataset there, what is in them already.
+* `adoption` is the first contact: are bucket and dataset there, what is in the bucket already.
 * `lane` carries files, `uploads` one of them.
 * `deliveries` carries one table's rows; what is plain about them is in `outgoing_rows`.
 * `preview` says what a pass would do.
