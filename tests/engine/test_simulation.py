@@ -1,6 +1,6 @@
 """Seeded scenarios: whatever happens, nothing is lost, nothing doubled, nothing claimed falsely.
 
-Set ``PIXARIS_SYNC_SIMULATION_SEED`` to replay one scenario, ``PIXARIS_SYNC_SIMULATION_HISTORIES`` for more of
+Set ``PIXARIS_SYNC_SIMULATION_SEED`` to replay one scenario, ``PIXARIS_SYNC_SIMULATION_SCENARIOS`` for more of
 them, ``PIXARIS_SYNC_SIMULATION_FIRST`` for others.
 """
 
@@ -15,7 +15,7 @@ from tests.engine.simulate import FAULTS, REPLAY, replay, run_scenario
 from tests.support.proof_summary import Tell
 
 REPLAYED = os.environ.get(REPLAY)
-SCENARIOS = int(os.environ.get("PIXARIS_SYNC_SIMULATION_HISTORIES", "150"))
+SCENARIOS = int(os.environ.get("PIXARIS_SYNC_SIMULATION_SCENARIOS", "150"))
 FIRST = int(os.environ.get("PIXARIS_SYNC_SIMULATION_FIRST", "0"))
 #: So many together are one test, so that a time limit for tests is one for few of them.
 CHUNK = 50
