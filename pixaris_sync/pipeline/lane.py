@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sqlite3 import Connection
 from typing import NamedTuple
 
+import anyio
 from anyio.abc import TaskGroup
 
 from pixaris_sync.errors import LocalFileError, SyncError
@@ -39,6 +40,22 @@ class _Ready(NamedTuple):
     held_bytes: int
 
 
+class _Idle:
+    """A sender that waits for work: to wake it costs a third of what a new task does."""
+
+    def __init__(self) -> None:
+        self._woken = anyio.Event()
+        self._ready: list[_Ready] = []
+
+    def go_on(self, ready: _Ready) -> None:
+        self._ready.append(ready)
+        self._woken.set()
+
+    async def next(self) -> _Ready:
+        await self._woken.wait()
+        return self._ready.pop()
+
+
 class UploadLane:
     """Carries claimed files.
 
@@ -63,6 +80,7 @@ class UploadLane:
         self._concurrency = AdaptiveConcurrency(context.settings.upload_concurrency_limit)
         self._in_flight = 0
         self._senders = 0
+        self._idle: list[_Idle] = []
         self._ready: deque[_Ready] = deque()
         self._receipts: list[Receipt] = []
 
@@ -141,16 +159,24 @@ class UploadLane:
     def _start_senders(self, tasks: TaskGroup) -> None:
         while self._ready and self._senders < self._concurrency.limit:
             self._senders += 1
-            tasks.start_soon(self._send, tasks, self._ready.popleft())
+            ready = self._ready.popleft()
+            if self._idle:
+                self._idle.pop().go_on(ready)
+            else:
+                tasks.start_soon(self._send, tasks, ready)
 
     async def _send(self, tasks: TaskGroup, ready: _Ready) -> None:
-        """Send a file, then others, until there is none, or other senders are enough."""
-        await self._send_one(ready)
-        while self._ready and self._senders <= self._concurrency.limit:
-            ready = self._ready.popleft()
-            self._start_senders(tasks)
+        """Send a file, then others, for ever: waits while there is none, or while others are enough."""
+        while True:
             await self._send_one(ready)
-        self._senders -= 1
+            if self._ready and self._senders <= self._concurrency.limit:
+                ready = self._ready.popleft()
+                self._start_senders(tasks)
+            else:
+                self._senders -= 1
+                idle = _Idle()
+                self._idle.append(idle)
+                ready = await idle.next()
 
     async def _send_one(self, ready: _Ready) -> None:
         context, concurrency, task = self._context, self._concurrency, ready.task
