@@ -85,7 +85,7 @@ class Ledger:
         try:
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                # Made before SQLite does, so that nobody else can ever read it.
+                # Made before SQLite does, so that no other user can ever read it.
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             mode = "ro" if read_only else "rw"
             connection = sqlite3.connect(
@@ -123,7 +123,7 @@ class Ledger:
 
     @classmethod
     def in_memory(cls, *, copy_of: Path | None = None) -> Self:
-        """A ledger that nobody else sees and that is gone when it is closed; nothing is written to disk.
+        """A ledger in memory, which is gone when it is closed; nothing is written to disk.
 
         Args:
             copy_of: the ledger that it begins as a copy of, where there is one at that path. Another process
@@ -322,8 +322,8 @@ def _statements(script: str) -> Iterator[str]:
 def _copy(path: Path, target: sqlite3.Connection) -> None:
     """Copy a database and leave no trace beside it.
 
-    Whoever reads a database in WAL mode makes its ``-wal`` and ``-shm`` files, unless he declares it
-    immutable. Without a ``-wal`` file nobody has it open, so it is; whether that held shows afterwards.
+    To read a database in WAL mode makes its ``-wal`` and ``-shm`` files, unless it is declared immutable.
+    Without a ``-wal`` file no process has it open, so it is; whether that held shows afterwards.
     """
     before = _resting(path)
     if before is not None:
@@ -333,7 +333,7 @@ def _copy(path: Path, target: sqlite3.Connection) -> None:
 
 
 def _resting(path: Path) -> tuple[int, int] | None:
-    """Size and mtime of a database that nobody has open; None where somebody may."""
+    """Size and mtime of a database that no process has open; None where one may."""
     if path.with_name(f"{path.name}-wal").exists():
         return None
     status = path.stat()

@@ -114,7 +114,7 @@ class Journal:
             entry.done.set()
 
     async def _apply(self, operations: list[Operation]) -> list[Any]:
-        # Nobody may go on before it is known whether these are durable.
+        # No caller may go on before it is known whether these are durable.
         with anyio.CancelScope(shield=True):
             if self._threaded:
                 outcomes = await to_thread.run_sync(self._ledger.apply, operations, limiter=self._limiter)

@@ -325,7 +325,7 @@ def _update_runs(db: Connection, now: float, rows: Sequence[PendingRow]) -> None
 def recover_deliveries(db: Connection, now: float) -> int:
     """At start: streaming inserts that a crash cut off are in doubt. Load jobs are found by their id.
 
-    What was put off is due at once: whoever starts the program wants it tried.
+    What was rescheduled is due at once: whoever starts the program wants it tried.
     """
     db.execute(
         "UPDATE records SET attempts = 0, next_attempt_at = 0 WHERE state = ?"

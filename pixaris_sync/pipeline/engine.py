@@ -218,7 +218,7 @@ class Engine:
             known = await self._discovery.scan(key, self._dirty.pop(key))
             self._scanned_now.discard(key)
             if key in self._dirty:
-                # It became so meanwhile, and was left out by whoever looked for work.
+                # It became so meanwhile, and the other scan left it out.
                 self._work_found.notify()
             if not known.adopted and known.read_whole and key not in self._adopting:
                 self._adopting.add(key)
@@ -378,7 +378,7 @@ def _take_snapshot(
     claimed: list[UploadTask] = []
     next_at: float | None = None
     if gate.failures < selection.attempts_limit:
-        # While the bucket rests, one file at a time finds out whether it is well again.
+        # While the bucket is in trouble, one file at a time finds out whether it is healthy again.
         count = 1 - in_flight if gate.failures else lane.room(in_flight)
         if gate.is_open(now) and count > 0:
             claimed = claim(db, now, selection, count)

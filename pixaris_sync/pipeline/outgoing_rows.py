@@ -28,7 +28,7 @@ class MappedRow:
 
     @property
     def row_id(self) -> str:
-        """The same for the same record, whoever sends it: insertId, and part of a load job's id."""
+        """The same for the same record from any machine: insertId, and part of a load job's id."""
         # Not the table: two datasets that share one can hold equal records.
         run = self.row.run
         identity = "\0".join([run.project, run.dataset, self.row.digest, str(self.row.ordinal)])
@@ -47,7 +47,7 @@ def map_row(row: PendingRow, destination: Destination, dataset: DatasetKey | Non
 
 
 def job_id(destination: Destination, table: str, row_ids: Sequence[str], sends: int) -> str:
-    """A load job's id: the same rows after as many deliveries are the same job, whoever begins it.
+    """A load job's id: the same rows after as many deliveries are the same job, on any machine.
 
     Ids are one project's, whatever its datasets: so where the table is belongs to the id.
     """
@@ -99,7 +99,7 @@ def sort_by_presence(
             taken = sum(
                 count
                 for dataset, count in equals[row.id].items()
-                # The links in a record that was copied to another dataset lead elsewhere: it is no twin.
+                # The links in a record that was copied to another dataset lead elsewhere: it is no equal.
                 if dataset == row.run.dataset_key or _fingerprint(map_row(row, destination, dataset)) == says
             )
             for index in equal[:taken]:
