@@ -35,7 +35,7 @@ from tests.fuzz.link_swapper import LinkSwapper
 from tests.support.open_watch import watch_opens
 from tests.support.proof_summary import Tell
 
-SECONDS: Final = float(os.environ.get("PIXARIS_SYNC_FUZZ_SECONDS", "20"))
+SECONDS: Final = float(os.environ.get("PIXARIS_SYNC_FUZZ_SECONDS", "10"))
 FIRST_SEED: Final = os.environ.get("PIXARIS_SYNC_FUZZ_SEED")
 #: A folder takes a fraction of a second.
 FOLDER_SECONDS_MAX: Final = 60
