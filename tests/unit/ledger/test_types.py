@@ -18,6 +18,8 @@ from pixaris_sync.pipeline.context import Context
 
 async def call(context: Context, ledger: Ledger, row: PendingRow, problem: Problem) -> None:
 """
+#: Types of libraries say nothing about these calls, and take nine times as long.
+OURS_ALONE = ("--no-site-packages", "--ignore-missing-imports", "--follow-imports=silent")
 #: Calls, and what is wrong with each.
 CALLS = [
     ("await context.apply(quarantine_rows, context.now(), [row], problem)", None),
@@ -36,7 +38,7 @@ def test_swapped_arguments_of_a_transition_fail_the_type_checker(tmp_path: Path)
     snippet = tmp_path / "snippet.py"
     snippet.write_text(HEAD + "".join(f"    {call}\n" for call, _ in CALLS), encoding="utf-8")
     checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", str(snippet)],
+        [sys.executable, "-m", "mypy", "--strict", *OURS_ALONE, str(snippet)],
         cwd=REPOSITORY,
         env={**os.environ, "MYPYPATH": str(REPOSITORY)},
         capture_output=True,
