@@ -1,5 +1,6 @@
 """What all tests share, and the search of the whole run for secrets that tests handed out."""
 
+import os
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,17 @@ from tests.support.secrets import secrets_in, secrets_in_ledgers
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+#: Set by .ci/run. Without it tests that are marked as large are left out, so that a person waits less.
+LARGE_TOO = os.environ.get("PIXARIS_SYNC_TEST_LARGE") == "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if item.get_closest_marker("large") and not LARGE_TOO]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.fixture

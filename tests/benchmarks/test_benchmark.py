@@ -38,6 +38,7 @@ def cloud() -> Iterator[Cloud]:
         yield running
 
 
+@pytest.mark.large
 def test_a_tiny_set_is_carried_and_told_as_table_json_and_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +101,7 @@ def test_latency_is_added_to_every_answer(cloud: Cloud) -> None:
     assert cloud.counts() == {"gcs.bucket": 1, "bq.datasets.get": 1}
 
 
+@pytest.mark.large
 def test_the_way_from_tracking_line_to_row_is_timed(tmp_path: Path) -> None:
     """Goal: the measurement of `watch` does not rot. Method: two runs beside an idle daemon."""
     found = watch_latency(tmp_path, runs=2, backfill_copies=0, flags="", table_settle_seconds=0)
@@ -108,6 +110,7 @@ def test_the_way_from_tracking_line_to_row_is_timed(tmp_path: Path) -> None:
     assert "alone: 2 runs, median" in found.text()
 
 
+@pytest.mark.large
 def test_passes_over_many_files_are_measured(tmp_path: Path) -> None:
     """Goal: the measurement of large folders does not rot. Method: two runs of linked files, twice."""
     found = measure_scale(tmp_path, files=40, idle_seconds=0, flags="")
@@ -118,6 +121,7 @@ def test_passes_over_many_files_are_measured(tmp_path: Path) -> None:
     assert "nothing new" in found.text()
 
 
+@pytest.mark.large
 def test_a_loop_is_timed_beside_a_backfill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: the measurement of a training job's loss does not rot. Method: one short round of it."""
     monkeypatch.setattr(training, "_RUN_UP_SECONDS", 0.2)

@@ -82,6 +82,7 @@ def test_the_server_takes_down_uploads_and_refuses_too_many(monkeypatch: pytest.
     assert [(at, seconds - told["ended"][0][1]) for at, seconds in told["ended"]] == [(102.0, 0), (104.0, 2)]
 
 
+@pytest.mark.large
 def test_levels_are_held_found_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Goal: the measurement does not rot. Method: a tiny set, copied, at two levels and its own.
 
@@ -100,6 +101,7 @@ def test_levels_are_held_found_and_told(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"| {found[3]['rates']['steady']:.0f} " in capsys.readouterr().out
 
 
+@pytest.mark.large
 def test_a_service_that_refuses_is_measured(tmp_path: Path) -> None:
     """Goal: push-back is seen. Method: one upload at a time is taken, eight are held; a run is cut short."""
     told = tmp_path / "levels.json"

@@ -42,7 +42,7 @@ def assert_once(machine: Machine) -> None:
     assert len(machine.store.uploads) == RUNS + 2
 
 
-@pytest.mark.parametrize("list_denied", [False, True])
+@pytest.mark.parametrize("list_denied", [False, pytest.param(True, marks=pytest.mark.large)])
 @pytest.mark.parametrize("kind", INSTANTS)
 def test_a_ledger_deleted_in_the_middle_of_a_backfill(
     folder: Path, kind: str, tell: Tell, *, list_denied: bool
@@ -70,7 +70,9 @@ def test_a_ledger_deleted_in_the_middle_of_a_backfill(
     tell(PROOF, {"ledgers deleted": 1, "runs": RUNS})
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.large), pytest.param(2, marks=pytest.mark.large)]
+)
 def test_a_ledger_deleted_again_and_again(folder: Path, seed: int, tell: Tell) -> None:
     """Goal: the same, however often. Method: five times in one backfill, on bad days for the network."""
     machine = backfill_to_do(folder, seed)

@@ -176,6 +176,7 @@ def shape(text: str) -> list[str]:
 RUN_HERE = [document for document in DOCUMENTS if any(not not_run(one.command) for one in shown_in(document))]
 
 
+@pytest.mark.large
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", RUN_HERE, ids=name_of)
 def test_every_command_works_as_it_is_written(document: Path, shell: Shell, tmp_path: Path) -> None:
