@@ -226,6 +226,11 @@ def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> 
     update_run_states(db, now, sorted(to_update))
 
 
+def _waiting(taken: bool) -> FileState:  # noqa: FBT001 - the column's name
+    """Where a file waits that may have been uploaded, or not; see `runs.WAITING`."""
+    return FileState.IN_DOUBT if taken else FileState.PENDING
+
+
 def keep_session(db: Connection, task: UploadTask, session_uri: str, crc32c: int) -> None:
     """Remember a resumable session before its first byte is sent; not for a file that changed on the way."""
     note_sent(db, task, crc32c)
@@ -254,11 +259,11 @@ def reschedule_upload(
 
     `attempts` is how many it counts as: as many as a pass makes leave it for a later pass.
     """
-    db.execute("UPDATE files SET taken = max(taken, ?) WHERE id = ?", (in_doubt, task.id))
+    taken = in_doubt or task.in_doubt
     db.execute(
-        f"UPDATE files SET state = {WAITING}, since = ?, attempts = attempts + ?, next_attempt_at = ?,"
+        "UPDATE files SET state = ?, since = ?, taken = ?, attempts = attempts + ?, next_attempt_at = ?,"
         " cause = ?, hint = ? WHERE id = ?",
-        (now, attempts, next_attempt_at, problem.cause, problem.hint, task.id),
+        (_waiting(taken), now, taken, attempts, next_attempt_at, problem.cause, problem.hint, task.id),
     )
     update_run_states(db, now, [task.run_id])
 
@@ -281,10 +286,10 @@ def quarantine_upload(db: Connection, now: float, task: UploadTask, problem: Pro
 
 def unclaim(db: Connection, now: float, task: UploadTask, *, in_doubt: bool) -> None:
     """Give back a file whose upload was not finished because the process is stopping."""
-    db.execute("UPDATE files SET taken = max(taken, ?) WHERE id = ?", (in_doubt, task.id))
+    taken = in_doubt or task.in_doubt
     db.execute(
-        f"UPDATE files SET state = {WAITING}, since = ? WHERE id = ? AND state = ?",
-        (now, task.id, FileState.UPLOADING),
+        "UPDATE files SET state = ?, since = ?, taken = ? WHERE id = ? AND state = ?",
+        (_waiting(taken), now, taken, task.id, FileState.UPLOADING),
     )
 
 
