@@ -114,6 +114,8 @@ class FileState(StrEnum):
 class RowState(StrEnum):
     """Where a tracking record's row stands."""
 
+    #: Not known whether the table holds it: the table is asked before anything of its run is sent.
+    UNASKED = "unasked"
     #: To be sent once its run's files are in the bucket.
     PENDING = "pending"
     #: The intent to send it is recorded. Found at start, it is in doubt.

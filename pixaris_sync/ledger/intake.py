@@ -61,6 +61,7 @@ class FoundRun:
     """A run that a tracking record names, as its folder looks now.
 
     `problem` stands for everything wrong with the folder; then no files of the run are taken in.
+    `just_written`: its records were seen arriving just now, so no table can hold their rows yet.
     """
 
     name: str
@@ -68,6 +69,7 @@ class FoundRun:
     files: tuple[FoundFile, ...] = ()
     records: tuple[FoundRecord, ...] = ()
     problem: Problem | None = None
+    just_written: bool = False
 
 
 def open_dataset(db: Connection, now: float, key: DatasetKey, table_id: str) -> KnownDataset:
