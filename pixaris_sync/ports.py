@@ -168,6 +168,25 @@ class RowSink(Protocol):
         """
         ...
 
+    async def count_rows(self, table: str, runs: Sequence[str]) -> Mapping[str, int]:
+        """How many rows each of these experiment_run_names has, as can be read now; those with none left out.
+
+        It reads no other column. Empty when the table does not exist, or has no such column.
+        """
+        ...
+
+    async def created_at(self, table: str) -> float | None:
+        """When the table was made, in seconds since the epoch; None when there is no such table."""
+        ...
+
+    async def running_loads(self, table: str) -> frozenset[str]:
+        """Ids of load jobs that `load` began for the table, in any process, and that have not ended.
+
+        Raises:
+            SyncError: PERMISSION: this account may not list jobs.
+        """
+        ...
+
     async def read_rows(self, table: str, runs: Sequence[str]) -> list[Mapping[str, JsonValue]]:
         """All rows of these experiment_run_names as they can be read now, NULL cells left out.
 

@@ -6,6 +6,7 @@ timeout. Methods may be called from several threads at once.
 """
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -37,7 +38,8 @@ from pixaris_sync.errors import (
     UnknownColumnError,
 )
 from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal
-from pixaris_sync.rules.names import table_id_fault
+from pixaris_sync.rules.contract import RUN_NAME_KEY
+from pixaris_sync.rules.names import JOB_ID_PREFIX, table_id_fault
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,11 +117,8 @@ class BigQueryCalls:
 
     def columns(self, table: str) -> tuple[Column, ...] | None:
         """The table's columns; None where the dataset is there and the table is not."""
-        try:
-            with translated("look up table", self._name(table), repeatable=True):
-                found = self._client.get_table(self._reference(table), retry=_NO_RETRY, timeout=self._timeout)
-        except TableNotFoundError:
-            self._find_dataset()  # its absence is a 404 as well, and another matter
+        found = self._find_table(table)
+        if found is None:
             return None
         return tuple(
             Column(field.name, sql.column_type(field.field_type, field.mode)) for field in found.schema
@@ -146,6 +145,40 @@ class BigQueryCalls:
         """Turn INTEGER columns into FLOAT."""
         statement = sql.widen_columns(self._path(table), columns)
         self._query("widen columns of table", table, statement)
+
+    def count_rows(self, table: str, runs: Sequence[str]) -> Mapping[str, int]:
+        """How many rows each of these runs has."""
+        parameter = bigquery.ArrayQueryParameter(sql.RUNS_PARAMETER, "STRING", list(runs))
+        try:
+            found = self._query("read rows of table", table, sql.names_of_runs(self._path(table)), parameter)
+            with translated("read rows of table", self._name(table), repeatable=True):
+                return Counter(row[RUN_NAME_KEY] for row in found)
+        except TableNotFoundError:
+            self._confirm_absence(table)
+        except SyncError as error:
+            if error.failure is not Failure.PERMANENT or RUN_NAME_KEY in self._columns_by_name(table):
+                raise
+        return {}
+
+    def created_at(self, table: str) -> float | None:
+        """When the table was made."""
+        found = self._find_table(table)
+        return None if found is None else found.created.timestamp() if found.created else 0.0
+
+    def running_loads(self, table: str) -> frozenset[str]:
+        """Ids of our load jobs into the table that have not ended."""
+        reference, found = self._reference(table), set[str]()
+        for state in ("pending", "running"):
+            with translated("list load jobs of table", self._name(table), repeatable=True):
+                jobs = self._client.list_jobs(state_filter=state, retry=_NO_RETRY, timeout=self._timeout)
+                found |= {
+                    job.job_id
+                    for job in jobs
+                    if job.job_id.startswith(JOB_ID_PREFIX)
+                    and isinstance(job, bigquery.LoadJob)
+                    and job.destination == reference
+                }
+        return frozenset(found)
 
     def read_rows(self, table: str, runs: Sequence[str]) -> list[Mapping[str, JsonValue]]:
         """The rows of these runs, without NULL cells."""
@@ -271,6 +304,14 @@ class BigQueryCalls:
             raise SyncError("insert rows into table", self._name(table), cause, failure=Failure.IN_DOUBT)
         columns = self._columns_by_name(table) if reasons - {REASON_STOPPED} else {}
         return row_refusals(insert_errors, rows, columns)
+
+    def _find_table(self, table: str) -> bigquery.Table | None:
+        try:
+            with translated("look up table", self._name(table), repeatable=True):
+                return self._client.get_table(self._reference(table), retry=_NO_RETRY, timeout=self._timeout)
+        except TableNotFoundError:
+            self._find_dataset()  # its absence is a 404 as well, and another matter
+            return None
 
     def _columns_by_name(self, table: str) -> dict[str, ColumnType]:
         columns = self.columns(table)

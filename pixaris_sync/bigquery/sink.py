@@ -176,6 +176,22 @@ class BigQueryRowSink:
             await self._ask(lambda calls: calls.poll_load(load))
         await self._ask(lambda calls: calls.finish_load(load))
 
+    async def count_rows(self, table: str, runs: Sequence[str]) -> Mapping[str, int]:
+        """See `RowSink.count_rows`; raises as `read_rows` does."""
+        return await self._ask(lambda calls: calls.count_rows(table, runs)) if runs else {}
+
+    async def created_at(self, table: str) -> float | None:
+        """See `RowSink.created_at`.
+
+        Raises:
+            ConfigurationError: the dataset itself is not there.
+        """
+        return await self._ask(lambda calls: calls.created_at(table))
+
+    async def running_loads(self, table: str) -> frozenset[str]:
+        """See `RowSink.running_loads`. Jobs of `gcp_project` are looked at, of the last six months."""
+        return await self._ask(lambda calls: calls.running_loads(table))
+
     async def read_rows(self, table: str, runs: Sequence[str]) -> list[Mapping[str, JsonValue]]:
         """See `RowSink.read_rows`.
 

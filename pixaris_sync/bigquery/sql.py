@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pixaris_sync.model import Column, ColumnType
 
-#: The query parameter of `rows_of_runs`: an array of experiment_run_names.
+#: The query parameter of `rows_of_runs` and `names_of_runs`: an array of experiment_run_names.
 RUNS_PARAMETER = "runs"
 
 _SQL_TYPES = {
@@ -73,6 +73,11 @@ def widen_columns(path: str, columns: Sequence[str]) -> str:
 def rows_of_runs(path: str) -> str:
     """The rows of the runs that the array parameter RUNS_PARAMETER names."""
     return f"SELECT * FROM {path} WHERE experiment_run_name IN UNNEST(@{RUNS_PARAMETER})"  # noqa: S608 - `path` is quoted above
+
+
+def names_of_runs(path: str) -> str:
+    """The run name of each such row, and nothing else: a query bills the columns that it reads."""
+    return f"SELECT experiment_run_name FROM {path} WHERE experiment_run_name IN UNNEST(@{RUNS_PARAMETER})"  # noqa: S608 - `path` is quoted above
 
 
 def whole_table(path: str) -> str:

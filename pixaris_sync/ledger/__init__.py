@@ -12,7 +12,8 @@ since the epoch.
 * `intake` takes in what a scan found, `known` tells a scan what was found before, `notices` holds what is to
   be said of what is no run.
 * `uploads` and `rows` are the transitions of files and rows, each named by the verb that changes the state.
-  `runs` draws from both the state of their run. `retry` takes quarantined runs up again.
+  `pending_rows` says which rows wait for what, `runs` draws from files and rows the state of their run.
+  `retry` takes quarantined runs up again.
 * `selection` says which runs a pass is about. `overview` reads what ``status`` tells, `inventory` what
   ``verify`` compares.
 * `packs` packs the files of finished runs, so that the ledger stays small.

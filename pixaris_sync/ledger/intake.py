@@ -124,7 +124,7 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
     for run in runs:
         run_id = _take_in_run(db, now, dataset_id, run)
         for found in run.records:
-            new += _take_in_record(db, now, dataset_id, run_id, found, reading)
+            new += _take_in_record(db, now, dataset_id, run_id, found, reading, just_written=run.just_written)
         touched.append(run_id)
     _take_in_damaged(db, now, dataset_id, tail, reading)
     db.execute(
@@ -154,7 +154,7 @@ def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> 
             _take_in_new(db, now, dataset_id, run_id, run.name, run.files)
         return run_id
     run_id = int(known["id"])
-    if problem is not None and _all_uploaded(db, known) and _all_known(db, dataset_id, run.records):
+    if problem is not None and _all_known(db, dataset_id, run.records) and _needs_no_folder(db, known):
         # What the folder has lost since is in the bucket already.
         problem = None
     looked = (1, run.signature, *_texts(problem))
@@ -212,12 +212,19 @@ def _new_file(now: float, dataset_id: int, run_id: int, run_name: str, file: Fou
     return (run_id, dataset_id, file.path, run_name, file.content, *_stamp(file.version), now)
 
 
-def _all_uploaded(db: Connection, known: Row) -> bool:
-    total, uploaded = db.execute(
+def _needs_no_folder(db: Connection, known: Row) -> bool:
+    """Whether a run's files are all uploaded, or its rows are all synced."""
+    files, uploaded = db.execute(
         "SELECT count(*), coalesce(sum(state = ?), 0) FROM files WHERE run_id = ?",
         (FileState.UPLOADED, known["id"]),
     ).fetchone()
-    return bool(known["packed_files"] or (total and total == uploaded))
+    records, synced = db.execute(
+        "SELECT count(*), coalesce(sum(state = ?), 0) FROM records WHERE run_id = ?",
+        (RowState.SYNCED, known["id"]),
+    ).fetchone()
+    return bool(
+        known["packed_files"] or (files and files == uploaded) or (records == synced and files == uploaded)
+    )
 
 
 def _all_known(db: Connection, dataset_id: int, records: Sequence[FoundRecord]) -> bool:
@@ -238,7 +245,8 @@ def _take_in_file(
         return
     # A newer version of the same file; whether its content differs too shows when it is read.
     db.execute(
-        f"UPDATE files SET ({_STAMP}) = (?, ?, ?, ?), content = ?, session_uri = NULL WHERE id = ?",
+        f"UPDATE files SET ({_STAMP}) = (?, ?, ?, ?), content = ?, session_uri = NULL, stood = 0"
+        " WHERE id = ?",
         (*_stamp(version), file.content, known["id"]),
     )
     if known["state"] != FileState.UPLOADING:
@@ -266,7 +274,14 @@ def _stamp(version: FileVersion) -> tuple[int, int, int, int | None]:
 
 
 def _take_in_record(
-    db: Connection, now: float, dataset_id: int, run_id: int, found: FoundRecord, reading: int
+    db: Connection,
+    now: float,
+    dataset_id: int,
+    run_id: int,
+    found: FoundRecord,
+    reading: int,
+    *,
+    just_written: bool,
 ) -> int:
     record = found.record
     ordinal = _ordinal_of(db, dataset_id, record.digest, reading)
@@ -298,7 +313,7 @@ def _take_in_record(
             record.line,
             reading,
             json.dumps(record.values),
-            RowState.QUARANTINED if clash else RowState.PENDING,
+            RowState.QUARANTINED if clash else RowState.PENDING if just_written else RowState.UNASKED,
             now,
             now,
             clash.cause if clash else None,

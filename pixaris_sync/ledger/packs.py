@@ -5,10 +5,10 @@ the run is synced, only this is asked of it any more: which files it had, as the
 they became. `pack_finished` writes that into one value for each run, and deletes the rows.
 
 Invariant: a run's files are all in ``files``, or all in its pack. ``runs.packed_files`` says which: NULL, or
-how many the pack holds; a run without files needs none. Every file in a pack is uploaded, the object is ours,
-and nothing is wrong with it. A run in which a file was added or has changed leaves its pack (`restore`)
-before anything else happens to it, so no transition of a file ever meets a packed one. A run that is as it
-was is only compared.
+how many the pack holds; a run without files needs none. Every file in a pack is uploaded and nothing is wrong
+with it; the object is ours where its checksum is known. A run in which a file was added or has changed leaves
+its pack (`restore`) before anything else happens to it, so no transition of a file ever meets a packed one. A
+run that is as it was is only compared.
 
 Format: a zlib stream, whose checksum tells a damaged one, of a JSON array of six equally long arrays, one for
 each field of `PackedFile`. Those of `_BY_STEPS` hold the first value, then each one's difference from the one
@@ -92,7 +92,7 @@ INSERT INTO files
     (run_id, dataset_id, path, run_name, size, mtime_ns, inode, content_crc32c, crc32c, generation,
     state, since, ours)
 SELECT id, dataset_id, :path, name, :size, :mtime_ns, :inode, :content_crc32c, :crc32c, :generation,
-    :state, since, 1
+    :state, since, :crc32c IS NOT NULL
 FROM runs WHERE id = :run_id
 """
 

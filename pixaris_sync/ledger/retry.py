@@ -6,10 +6,14 @@ from sqlite3 import Connection
 from pixaris_sync.ledger.runs import WAITING, update_run_states
 from pixaris_sync.model import FileState, RowState, RunState
 
-_UP_AGAIN = f"""
-UPDATE {{table}} SET state = {WAITING}, since = ?, attempts = 0, next_attempt_at = 0, cause = NULL,
+_UP_AGAIN = """
+UPDATE {table} SET state = {waiting}, since = ?, attempts = 0, next_attempt_at = 0, cause = NULL,
     hint = NULL
 WHERE run_id = ? AND state = ?
+"""
+#: The state in which a row that is taken up again waits: nobody sends it before the table was asked for it.
+_ROW_WAITING = f"""
+iif(accepted_at IS NOT NULL, '{RowState.ACCEPTED}', iif(taken, '{RowState.IN_DOUBT}', '{RowState.UNASKED}'))
 """
 
 
@@ -49,7 +53,7 @@ def _take_files_up(db: Connection, now: float, run_id: int) -> None:
         " AND content IS NULL",
         (run_id, FileState.QUARANTINED),
     )
-    db.execute(_UP_AGAIN.format(table="files"), (now, run_id, FileState.QUARANTINED))
+    db.execute(_UP_AGAIN.format(table="files", waiting=WAITING), (now, run_id, FileState.QUARANTINED))
     # What was in the way of a file may have gone: expect no object that is not our own.
     db.execute(
         "UPDATE files SET generation = 0, crc32c = NULL"
@@ -77,7 +81,7 @@ def _take_records_up(db: Connection, now: float, run_id: int) -> None:
         db.execute(
             "UPDATE datasets SET tail = NULL WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)", (run_id,)
         )
-    again = _UP_AGAIN.format(table="records")
+    again = _UP_AGAIN.format(table="records", waiting=_ROW_WAITING)
     db.execute(f"{again} AND NOT judge_anew", (now, run_id, RowState.QUARANTINED))
 
 

@@ -7,16 +7,18 @@ from pixaris_sync.model import FileState, RunState
 
 #: GCS takes about one write a second for one object name.
 OBJECT_WRITE_SECONDS = 1.0
-#: The state in which a file waits, or a row: their states have the same names. The service may have it, as
-#: ``taken`` says, or not.
+#: The state in which a file waits. The bucket may have it, as ``taken`` says, or not.
 WAITING = f"iif(taken, '{FileState.IN_DOUBT}', '{FileState.PENDING}')"
 
 
 _RUN_FACTS = """
-SELECT r.id, r.state, r.cause, r.hint, r.signature, r.folder_cause, r.folder_hint, r.committed,
+SELECT r.id, r.state, r.cause, r.hint, r.signature, r.folder_cause, r.folder_hint, r.committed, r.held,
        d.cause AS dataset_cause, d.hint AS dataset_hint, d.trouble, d.trouble_hint,
        EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id) AS open_files,
-       EXISTS (SELECT 1 FROM open_records c WHERE c.run_id = r.id) AS open_records
+       EXISTS (SELECT 1 FROM open_records c WHERE c.run_id = r.id) AS open_records,
+       EXISTS (
+           SELECT 1 FROM open_records c WHERE c.run_id = r.id AND c.state = 'unasked' AND c.cause IS NULL
+       ) AS to_ask
 FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = ?
 """
 #: What stops a run before what only delays it; of these what failed last.
@@ -30,7 +32,7 @@ SELECT state = 'quarantined' AS quarantined, since, cause, hint FROM (
 
 
 def update_run_states(db: Connection, now: float, run_ids: Iterable[int]) -> None:
-    """Make each run's state what its folder, files and records say, and its records ready or not.
+    """Make each run's state what its folder, files and records say, its records ready or not, its files held.
 
     Every transition ends here, so that no run can be in two states, nor in none.
     """
@@ -40,6 +42,9 @@ def update_run_states(db: Connection, now: float, run_ids: Iterable[int]) -> Non
             continue
         # Without a signature its folder is still to be inspected: it may hold more than is known.
         ready = not run["open_files"] and run["folder_cause"] is None and run["signature"] is not None
+        if run["held"] != run["to_ask"]:
+            # A table that cannot be asked now does not keep files waiting: what they replace is looked up.
+            db.execute("UPDATE runs SET held = ? WHERE id = ?", (run["to_ask"], run_id))
         if run["open_records"]:
             db.execute(
                 "UPDATE records SET ready = ? WHERE run_id = ? AND state <> 'synced' AND ready <> ?",

@@ -28,7 +28,7 @@ FILE_TRANSITIONS: Final = tuple(
         (None, "take_in", FileState.PENDING, "it was found"),
         (FileState.PENDING, "claim", FileState.UPLOADING, "it is its turn"),
         (FileState.IN_DOUBT, "claim", FileState.UPLOADING, "it is its turn: it is looked up first"),
-        (FileState.UPLOADING, "confirm_uploads", FileState.UPLOADED, "the bucket holds it"),
+        (FileState.UPLOADING, "confirm_uploads", FileState.UPLOADED, "the bucket holds it, or held it once"),
         (
             FileState.UPLOADING,
             "confirm_uploads",
@@ -62,8 +62,24 @@ FILE_TRANSITIONS: Final = tuple(
 ROW_TRANSITIONS: Final = tuple(
     Transition[RowState](*row)
     for row in (
-        (None, "take_in", RowState.PENDING, "its record was found"),
+        (None, "take_in", RowState.UNASKED, "its record was found"),
+        (None, "take_in", RowState.PENDING, "its record was seen arriving"),
         (None, "take_in", RowState.QUARANTINED, "its line is damaged, or its record clashes with another"),
+        (RowState.UNASKED, "confirm_rows", RowState.SYNCED, "the table holds it"),
+        (RowState.UNASKED, "permit_rows", RowState.PENDING, "the table does not hold it"),
+        (
+            RowState.UNASKED,
+            "permit_rows",
+            RowState.IN_DOUBT,
+            "the same, and others may have sent it",
+        ),
+        (RowState.UNASKED, "quarantine_rows", RowState.QUARANTINED, "the table cannot be asked for it"),
+        (
+            RowState.PENDING,
+            "recover_deliveries",
+            RowState.UNASKED,
+            "a new process must ask",
+        ),
         (RowState.PENDING, "start_delivery", RowState.SENDING, "it is its turn: the intent is written down"),
         (RowState.PENDING, "confirm_uploads", RowState.IN_DOUBT, "others had put files of its run there"),
         (RowState.PENDING, "adopted", RowState.IN_DOUBT, "nothing in the bucket tells whether it was sent"),
@@ -79,14 +95,21 @@ ROW_TRANSITIONS: Final = tuple(
         (RowState.SENDING, "reschedule_rows", RowState.PENDING, "the service did not take it"),
         (RowState.SENDING, "quarantine_rows", RowState.QUARANTINED, "the service refuses it for good"),
         (RowState.ACCEPTED, "confirm_rows", RowState.SYNCED, "it was read back"),
-        (RowState.ACCEPTED, "reschedule_rows", RowState.PENDING, "it does not show: it goes by a load job"),
+        (
+            RowState.ACCEPTED,
+            "reschedule_rows",
+            RowState.PENDING,
+            "its table was made anew",
+        ),
         (RowState.ACCEPTED, "quarantine_rows", RowState.QUARANTINED, "it cannot be read back"),
         (RowState.IN_DOUBT, "confirm_rows", RowState.SYNCED, "it was read back"),
         (RowState.IN_DOUBT, "reschedule_rows", RowState.PENDING, "it is not there"),
         (RowState.IN_DOUBT, "quarantine_rows", RowState.QUARANTINED, "it cannot be read back"),
-        (RowState.QUARANTINED, "retry_runs", RowState.PENDING, "somebody wants it tried again"),
+        (RowState.QUARANTINED, "retry_runs", RowState.UNASKED, "somebody wants it tried again"),
         (RowState.QUARANTINED, "retry_runs", RowState.IN_DOUBT, "the same, and the table may hold it"),
-        (RowState.QUARANTINED, "take_in", RowState.PENDING, "it was refused, and is judged anew"),
+        (RowState.QUARANTINED, "retry_runs", RowState.ACCEPTED, "the same, and the service took it"),
+        (RowState.QUARANTINED, "take_in", RowState.UNASKED, "it was refused, and is judged anew"),
+        (RowState.QUARANTINED, "take_in", RowState.PENDING, "the same, and it was seen arriving"),
         (RowState.QUARANTINED, "take_in", None, "its damaged line is gone"),
     )
 )

@@ -14,7 +14,7 @@ _Parameters = Mapping[str, Any]
 #: Files of a dataset d that nothing speaks against.
 _SENDABLE = f"""
 f.dataset_id = d.id AND {selected("f.run_name")}
-AND r.id = f.run_id AND r.folder_cause IS NULL AND f.attempts < :attempts_limit
+AND r.id = f.run_id AND r.folder_cause IS NULL AND NOT r.held AND f.attempts < :attempts_limit
 """
 #: Datasets that were compared with the bucket, and may be synced.
 _OPEN_DATASETS = f"d.adopted_at IS NOT NULL AND d.cause IS NULL AND {SELECTED_DATASETS}"
@@ -32,7 +32,8 @@ FROM datasets d WHERE {_OPEN_DATASETS} AND (:dataset_id IS NULL OR d.id = :datas
 """
 _NEXT_OF_QUEUE = f"""
 SELECT f.id, f.run_id, d.project, d.dataset, r.name, f.path, f.size, f.mtime_ns, f.inode, f.content_crc32c,
-    f.content, f.generation, f.crc32c, f.ours, f.taken, f.sent_crc32c, f.session_uri, f.attempts, f.cause
+    f.content, f.generation, f.crc32c, f.ours, f.taken, f.sent_crc32c, f.session_uri, f.attempts, f.cause,
+    f.stood
 FROM datasets d CROSS JOIN open_files f CROSS JOIN runs r
 WHERE d.id = :dataset_id AND f.state = :state AND {_SENDABLE} AND f.next_attempt_at <= :now
     AND f.run_name > :above
@@ -62,6 +63,7 @@ class UploadTask(NamedTuple):
         session_uri: a resumable session begun earlier for this version.
         attempts: how many attempts have failed.
         had_cause: something was wrong with it when it was claimed.
+        stood: its run was synced before this ledger knew it: what the bucket lacks of it was removed.
     """
 
     id: int
@@ -78,6 +80,7 @@ class UploadTask(NamedTuple):
     session_uri: str | None
     attempts: int
     had_cause: bool
+    stood: bool = False
 
 
 def claim(db: Connection, now: float, selection: Selection, count: int) -> list[UploadTask]:
@@ -138,7 +141,7 @@ def _next_of_queue(db: Connection, asked: _Parameters) -> list[UploadTask]:
     ):
         if name != run.run:
             run = RunKey(project, dataset, name)
-        content, generation, crc32c, ours, taken, sent_crc32c, session_uri, attempts, cause = rest
+        content, generation, crc32c, ours, taken, sent_crc32c, session_uri, attempts, cause, stood = rest
         found.append(
             UploadTask(
                 id=id_,
@@ -155,6 +158,7 @@ def _next_of_queue(db: Connection, asked: _Parameters) -> list[UploadTask]:
                 session_uri=session_uri,
                 attempts=attempts,
                 had_cause=cause is not None,
+                stood=bool(stood),
             )
         )
     return found
@@ -174,14 +178,14 @@ def _unchanged(task: UploadTask) -> tuple[int, int, int, int, int | None]:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """An object holds a file's content.
+    """An object holds a file's content; or `remote` is None: it does not, and that is left as it is.
 
     `was_there`: somebody had put it there before (this ledger's predecessor, another machine), so the run's
     rows may be there as well: they are in doubt and looked for before they are sent.
     """
 
     task: UploadTask
-    remote: RemoteObject
+    remote: RemoteObject | None
     was_there: bool
 
 
@@ -189,6 +193,13 @@ _CONFIRM = f"""
 UPDATE files SET state = 'uploaded', since = ?, crc32c = ?, generation = ?, ours = 1, taken = 0,
     sent_crc32c = NULL, session_uri = NULL, content = NULL, attempts = 0, next_attempt_at = 0, cause = NULL,
     hint = NULL, forget_unless_found = 0
+WHERE id = ? AND {_SAME_VERSION}
+"""
+#: For a file whose object somebody removed or replaced: no checksum tells so.
+_LEAVE = f"""
+UPDATE files SET state = 'uploaded', since = ?, crc32c = NULL, ours = 0, taken = 0, sent_crc32c = NULL,
+    session_uri = NULL, content = NULL, attempts = 0, next_attempt_at = 0, cause = NULL, hint = NULL,
+    forget_unless_found = 0
 WHERE id = ? AND {_SAME_VERSION}
 """
 #: For a file that changed on the way: the object is a version behind, and is what the newer one may replace.
@@ -200,21 +211,26 @@ WHERE id = ? AND NOT ({_SAME_VERSION})
 
 
 def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> None:
-    """Record that objects hold files' contents."""
+    """Record that objects hold files' contents, or that nobody wants them to."""
     values = [
         (now, receipt.remote.crc32c, receipt.remote.generation, *_unchanged(receipt.task))
         for receipt in receipts
+        if receipt.remote is not None
     ]
     confirmed = db.executemany(_CONFIRM, values).rowcount
+    for receipt in receipts:
+        if receipt.remote is None:
+            confirmed += db.execute(_LEAVE, (now, *_unchanged(receipt.task))).rowcount
+            # One that changed on the way is looked at as it is now.
+            unclaim(db, now, receipt.task, in_doubt=False)
     if confirmed < len(receipts):
         again_at = now + OBJECT_WRITE_SECONDS
         db.executemany(_CONFIRM_OLDER, [(*value[:3], again_at, *value[3:]) for value in values])
     for receipt in receipts:
         if receipt.was_there:
             db.execute(
-                "UPDATE records SET state = ?, since = ?, next_attempt_at = 0, taken = 1"
-                " WHERE run_id = ? AND state = ?",
-                (RowState.IN_DOUBT, now, receipt.task.run_id, RowState.PENDING),
+                f"UPDATE records SET {_DOUBT} WHERE run_id = :run_id AND state IN (:unasked, :pending)",
+                {**_doubt(now), "run_id": receipt.task.run_id},
             )
     # A run that has open files as before, and no cause that has gone, is where it was.
     runs = {receipt.task.run_id for receipt in receipts}
@@ -309,18 +325,35 @@ def adopt_objects(db: Connection, dataset_id: int, objects: Mapping[tuple[str, s
     return found
 
 
+#: Others may have sent a row just now: one that is to be asked for still is, and is in doubt afterwards.
+_DOUBT = """
+taken = 1, since = :now, looked_at = NULL, next_attempt_at = 0,
+    state = iif(state = :pending, :in_doubt, state)
+"""
+
+
+def _doubt(now: float) -> dict[str, object]:
+    """Values for `_DOUBT`."""
+    return {
+        "now": now,
+        "unasked": RowState.UNASKED,
+        "pending": RowState.PENDING,
+        "in_doubt": RowState.IN_DOUBT,
+    }
+
+
 def adopted(db: Connection, now: float, dataset_id: int, *, listed: bool = True) -> None:
     """The bucket was compared with the ledger: from here on, files and rows of the dataset may be sent.
 
-    Runs without files have nothing in the bucket that would tell whether their row was sent: look for it.
-    Where the bucket could not be `listed`, nothing tells so of any run.
+    Runs without files have nothing in the bucket that would tell whether their row was sent just now: it is
+    in doubt. Where the bucket could not be `listed`, nothing tells so of any run.
     """
     db.execute("UPDATE datasets SET adopted_at = ? WHERE id = ?", (now, dataset_id))
     adoption_failed(db, now, dataset_id, None)
     db.execute(
-        "UPDATE records SET state = ?, since = ?, taken = 1 WHERE dataset_id = ? AND state = ?"
-        " AND NOT (? AND EXISTS (SELECT 1 FROM files f WHERE f.run_id = records.run_id))",
-        (RowState.IN_DOUBT, now, dataset_id, RowState.PENDING, listed),
+        f"UPDATE records SET {_DOUBT} WHERE dataset_id = :dataset_id AND state IN (:unasked, :pending)"
+        " AND NOT (:listed AND EXISTS (SELECT 1 FROM files f WHERE f.run_id = records.run_id))",
+        {**_doubt(now), "dataset_id": dataset_id, "listed": listed},
     )
 
 

@@ -27,6 +27,8 @@ P = ParamSpec("P")
 BUCKET = "the bucket"
 #: After so many failures in a row a destination counts as away, which is told once.
 FAILURES_TOLD = 3
+#: Rows that a table is asked for in one query: it reads all names in the table, however many it is asked for.
+ASK_ROWS_LIMIT = 500
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Context:
     Attributes:
         draining: no new work is to begin.
         paused: why everything is paused (credentials, settings), until an attempt succeeds again.
+        shared_tables: ids of tables that more than one dataset of the folder goes to.
         scan_soon: asks the engine to scan a dataset again.
         throttle_seconds: how long to wait before more work, then to ask again; 0: begin.
     """
@@ -103,6 +106,7 @@ class Context:
         self.files = RunFiles(settings.local_results_folder)
         self.budget = ByteBudget(settings.inflight_bytes_limit)
         self.tally = Tally()
+        self.shared_tables: frozenset[str] = frozenset()
         self.paused: SyncError | None = None
         self.draining = False
         self.scan_soon = scan_soon
@@ -188,6 +192,7 @@ def row_limits(settings: Settings, mode: Mode) -> RowLimits:
     return RowLimits(
         stream_rows_limit=settings.stream_rows_limit,
         load_rows_limit=settings.load_rows_limit,
+        ask_rows_limit=ASK_ROWS_LIMIT,
         loads_per_day_limit=settings.loads_per_day_limit,
         table_settle_seconds=settings.table_settle_seconds,
         stream_spacing_seconds=stream_spacing,

@@ -1,8 +1,7 @@
-"""Carries one table's rows: plan them, write the intent down, send, and read back before they count.
+"""Carries one table's rows: plan them, write the intent down, send; `lookups` reads them back.
 
-Every call ends as done, not done or in doubt. Rows in doubt are looked for before they are sent again, load
-jobs are found again by their id, and a row that was accepted but stays invisible is delivered again by a
-load job.
+Every call ends as done, not done or in doubt. Rows in doubt are looked for before they are sent again, and
+load jobs are found again by their id.
 """
 
 import logging
@@ -16,26 +15,22 @@ from pixaris_sync.errors import (
     TableNotFoundError,
     UnknownColumnError,
 )
+from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows
 from pixaris_sync.ledger.rows import (
-    PendingRow,
     accept_rows,
-    confirm_rows,
-    delivered_by,
     end_delivery,
     mark_in_doubt,
     note_trouble,
     quarantine_rows,
-    read_back_later,
-    ready_rows,
     reschedule_rows,
-    rows_and_equals,
     start_delivery,
     table_changed,
 )
-from pixaris_sync.model import Column, DeliveryMethod, OutgoingRow, Problem, RowRefusal, RowState
+from pixaris_sync.model import Column, DeliveryMethod, OutgoingRow, Problem, RowRefusal
 from pixaris_sync.pipeline.context import Context, problem_of
-from pixaris_sync.pipeline.outgoing_rows import MappedRow, fitting, job_id, map_row, sort_by_presence
-from pixaris_sync.rules.planner import FinishLoad, ReadBack, SendRows, Step
+from pixaris_sync.pipeline.lookups import STREAMED_VISIBLE_SECONDS, Lookups
+from pixaris_sync.pipeline.outgoing_rows import MappedRow, fitting, job_id, map_row
+from pixaris_sync.rules.planner import AskFirst, FinishLoad, ReadBack, SendRows, Step
 from pixaris_sync.rules.schema import BatchPlan, plan_batch
 
 log = logging.getLogger(__name__)
@@ -44,9 +39,8 @@ log = logging.getLogger(__name__)
 STREAM_BYTES_LIMIT = 8_000_000
 #: A load job may be much larger; this bounds the memory that one takes.
 LOAD_BYTES_LIMIT = 32_000_000
-#: A row is first looked for at once, then after growing parts of the time that it has been waited for.
-READ_BACK_SECONDS_MIN = 0.05
-READ_BACK_SECONDS_MAX = 5.0
+#: A row whose request has no answer is looked for after this time.
+DOUBT_LOOK_SECONDS = 5.0
 #: After so many rows of a table that were refused one by one, the next batch is not taken apart any more.
 REFUSED_ALONE_LIMIT = 20
 
@@ -56,6 +50,7 @@ class Deliveries:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._lookups = Lookups(context)
         self._columns: dict[str, tuple[Column, ...]] = {}
         #: By table, how many rows in succession were refused alone, and the cause of them all.
         self._refused_alone: dict[str, tuple[str, int]] = {}
@@ -75,7 +70,9 @@ class Deliveries:
             case FinishLoad():
                 return await self._finish(step)
             case ReadBack():
-                return await self._read_back(step)
+                return await self._lookups.read_back(step)
+            case AskFirst():
+                return await self._lookups.ask_first(step)
 
     async def _send(self, step: SendRows) -> SyncError | None:
         context, table = self._context, step.table_id
@@ -202,7 +199,8 @@ class Deliveries:
             context.succeeded(table)
             self._refused_alone.pop(table, None)
             if not refusals:
-                await context.apply(_end_well, context.now(), delivery, rows)
+                method = DeliveryMethod.STREAM if identity is None else DeliveryMethod.LOAD
+                await context.apply(_end_well, context.now(), delivery, rows, method)
                 return None
             await self._sort_out(table, rows, refusals)
         await context.apply(end_delivery, context.now(), delivery)
@@ -215,7 +213,7 @@ class Deliveries:
         taken = [row for index, row in enumerate(rows) if index not in refused]
         stopped = [rows[index] for index, refusal in refused.items() if refusal.stopped]
         unknown = [rows[index] for index, refusal in refused.items() if refusal.unknown_column]
-        await context.apply(accept_rows, now, taken)
+        await context.apply(_accept, now, taken, DeliveryMethod.STREAM)
         if stopped:
             await context.apply(reschedule_rows, now, stopped)
         if unknown:
@@ -250,7 +248,7 @@ class Deliveries:
             return None
         if sent and error.failure is Failure.IN_DOUBT:
             context.failed(table, error)
-            next_at = now + READ_BACK_SECONDS_MAX
+            next_at = now + DOUBT_LOOK_SECONDS
             await context.apply(mark_in_doubt, now, rows, problem, next_attempt_at=next_at)
         elif error.failure.retryable:
             opens_at = context.failed(table, error)
@@ -280,60 +278,18 @@ class Deliveries:
         self._context.failed(table, error)
         return None
 
-    async def _read_back(self, step: ReadBack) -> SyncError | None:
-        context, table = self._context, step.table_id
-        rows, equals = await context.apply(
-            rows_and_equals, context.now(), context.mode.selection, table, step.count
-        )
-        batch = await self._mapped(rows)
-        if not batch:
-            return None
-        try:
-            read = await context.sink.read_rows(table, sorted({mapped.row.run.run for mapped in batch}))
-        except SyncError as error:
-            if error.failure.retryable or error.stops_everything:
-                return await self._leave(table, [mapped.row for mapped in batch], error)
-            log.warning("%s", error)
-            await context.apply(quarantine_rows, context.now(), rows, problem_of(error))
-            return None
-        context.succeeded(table)
-        found, missing = sort_by_presence(batch, read, equals, context.destination)
-        context.tally.rows += len(found)
-        if found:
-            await context.apply(confirm_rows, context.now(), found)
-        await self._still_missing(table, missing)
-        return None
 
-    async def _still_missing(self, table: str, rows: Sequence[PendingRow]) -> None:
-        """Look again for these rows, or (their time is up) deliver them again by a load job."""
-        context, now, settings = self._context, self._context.now(), self._context.settings
-        patience = {
-            RowState.ACCEPTED: settings.visibility_timeout_seconds,
-            RowState.IN_DOUBT: settings.doubt_settle_seconds,
-        }
-        waiting = [row for row in rows if now - row.since < patience[row.state]]
-        if waiting:
-            waited = now - max(row.since for row in waiting)
-            pause = min(max(waited / 2, READ_BACK_SECONDS_MIN), READ_BACK_SECONDS_MAX)
-            await context.apply(read_back_later, waiting, next_attempt_at=now + pause)
-        overdue = [row for row in rows if now - row.since >= patience[row.state]]
-        lost = [row for row in overdue if row.state is RowState.ACCEPTED]
-        if lost:
-            problem = Problem(
-                f"table {table} accepted the row and has not shown it for "
-                f"{settings.visibility_timeout_seconds:g} s",
-                "nothing to do: it is delivered again by a load job",
-            )
-            log.warning("%s and %d more: %s", lost[0].run, len(lost) - 1, problem.cause)
-            await context.apply(reschedule_rows, now, lost, problem, by_load=True)
-        absent = [row for row in overdue if row.state is RowState.IN_DOUBT]
-        if absent:
-            await context.apply(reschedule_rows, now, absent, by_load=True)
+def _accept(db: Connection, now: float, rows: Sequence[PendingRow], method: DeliveryMethod) -> None:
+    """Rows were taken: they are first looked for when they usually show."""
+    usually = STREAMED_VISIBLE_SECONDS if method is DeliveryMethod.STREAM else 0.0
+    accept_rows(db, now, rows, method, next_attempt_at=now + usually)
 
 
-def _end_well(db: Connection, now: float, delivery: int, rows: Sequence[PendingRow]) -> None:
+def _end_well(
+    db: Connection, now: float, delivery: int, rows: Sequence[PendingRow], method: DeliveryMethod
+) -> None:
     """All rows of a delivery were taken."""
-    accept_rows(db, now, rows)
+    _accept(db, now, rows, method)
     end_delivery(db, now, delivery)
 
 

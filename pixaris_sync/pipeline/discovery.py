@@ -83,7 +83,9 @@ class Discovery:
         notices = [
             Notice(problem.subject, problem_of(problem), quarantined=True) for problem in found.problems
         ]
-        for shared, keys in table_collisions(found.keys).items():
+        collisions = table_collisions(found.keys)
+        context.shared_tables = frozenset(collisions)
+        for shared, keys in collisions.items():
             together = ", ".join(str(key) for key in keys)
             notices.append(
                 Notice(

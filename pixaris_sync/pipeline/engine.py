@@ -29,7 +29,8 @@ from pixaris_sync.ledger.packs import (
     pack_finished,
     pages_to_give_back,
 )
-from pixaris_sync.ledger.rows import recover_deliveries, table_backlogs
+from pixaris_sync.ledger.pending_rows import table_backlogs
+from pixaris_sync.ledger.rows import recover_deliveries
 from pixaris_sync.ledger.uploads import (
     Receipt,
     UploadTask,
@@ -45,7 +46,7 @@ from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
-from pixaris_sync.rules.planner import ReadBack, SendRows, Step, TableBacklog, plan_rows
+from pixaris_sync.rules.planner import AskFirst, ReadBack, SendRows, Step, TableBacklog, plan_rows
 from pixaris_sync.settings import Settings
 from pixaris_sync.waiting import Wakeup, wait_until
 
@@ -347,7 +348,7 @@ class Engine:
             self._stops(error)
         self._busy_tables.discard(step.table_id)
         self._progress.notify()
-        if isinstance(step, ReadBack):
+        if isinstance(step, ReadBack | AskFirst):
             # Nearly always a row that was read back finishes a run; `_tidy_ledger` sees to the others.
             await _pack_finished_runs(self.context)
 

@@ -112,10 +112,11 @@ class UploadLane:
     def written_down(self, receipts: Sequence[Receipt]) -> None:
         """That transaction is durable."""
         tally = self._context.tally
-        found = sum(receipt.was_there for receipt in receipts)
-        tally.files += len(receipts) - found
+        arrived = [receipt for receipt in receipts if receipt.remote is not None]
+        found = sum(receipt.was_there for receipt in arrived)
+        tally.files += len(arrived) - found
         tally.files_found += found
-        tally.bytes += sum(receipt.task.version.size for receipt in receipts)
+        tally.bytes += sum(receipt.task.version.size for receipt in arrived)
         self._in_flight -= len(receipts)
 
     async def _read(self, tasks: TaskGroup, claimed: Sequence[UploadTask]) -> None:

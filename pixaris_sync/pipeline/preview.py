@@ -23,16 +23,13 @@ from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import count_synced
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.overview import problems
+from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows, table_backlogs
 from pixaris_sync.ledger.rows import (
-    PendingRow,
     accept_rows,
     confirm_rows,
-    delivered_by,
     mark_in_doubt,
     quarantine_rows,
-    ready_rows,
     recover_deliveries,
-    table_backlogs,
 )
 from pixaris_sync.ledger.uploads import (
     Receipt,
@@ -54,13 +51,13 @@ from pixaris_sync.model import (
     TrackingRecord,
 )
 from pixaris_sync.pipeline.adoption import adopt
-from pixaris_sync.pipeline.context import Context, Mode, problem_of
+from pixaris_sync.pipeline.context import ASK_ROWS_LIMIT, Context, Mode, problem_of
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery
 from pixaris_sync.pipeline.uploads import occupant_of
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import cells_of, check_object_name, object_name
-from pixaris_sync.rules.planner import ReadBack
+from pixaris_sync.rules.planner import AskFirst, ReadBack, TableBacklog
 from pixaris_sync.rules.schema import BatchPlan, plan_batch
 from pixaris_sync.settings import Settings
 
@@ -134,14 +131,14 @@ class _Foreseen:
     """What would become of a file.
 
     Attributes:
-        remote: the object that would hold it.
+        remote: the object that would hold it; None: it is missing, and left so.
         sent: it would be uploaded, not found.
         was_there: somebody else had put it there.
         error: why it would not get there.
     """
 
     task: UploadTask
-    remote: RemoteObject
+    remote: RemoteObject | None
     sent: bool = True
     was_there: bool = False
     error: SyncError | None = None
@@ -152,6 +149,7 @@ class _Preview:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._deliveries = Deliveries(context)
         self._synced_before = 0
         self._files = self._bytes = self._files_found = self._bytes_found = self._rows = 0
         self._tables: dict[str, _TablePlan] = {}
@@ -162,6 +160,8 @@ class _Preview:
         await context.apply(recover_deliveries, context.now())
         await self._discover()
         self._synced_before = await context.apply(count_synced, context.mode.selection)
+        # Which rows are there decides what of their runs is sent, and that which rows are in doubt.
+        await self._look_for_rows()
         await self._foresee_uploads()
         await self._look_for_rows()
         await self._foresee_deliveries()
@@ -205,11 +205,15 @@ class _Preview:
         try:
             check_object_name(name)
             there = await occupant_of(self._context, task, name)
+            if task.stood and (not there.generation or there.crc32c != await self._checksum(task)):
+                return _Foreseen(task, None, sent=False)
             if there.generation and there.holds(await self._checksum(task), name):
                 found = RemoteObject(name, task.version.size, there.crc32c or 0, there.generation)
                 return _Foreseen(task, found, sent=False, was_there=there.was_there)
         except LocalFileError as error:
             # A file that is being written is taken in again before it is sent.
+            if task.stood and not error.failure.retryable:
+                return _Foreseen(task, None, sent=False)
             return _Foreseen(task, fresh, error=None if error.failure.retryable else error)
         except SyncError as error:
             if _ends_the_preview(error):
@@ -235,7 +239,7 @@ class _Preview:
             if one.sent:
                 self._files += 1
                 self._bytes += task.version.size
-            else:
+            elif one.remote is not None:
                 self._files_found += 1
                 self._bytes_found += task.version.size
             confirm_uploads(db, now, [Receipt(task, one.remote, one.was_there)])
@@ -244,22 +248,25 @@ class _Preview:
 
     async def _look_for_rows(self) -> None:
         """Find out which rows are in their tables; a load job that was cut off counts as rows in doubt."""
-        context, settings, deliveries = self._context, self._context.settings, Deliveries(self._context)
+        context, settings = self._context, self._context.settings
+        await self._look_at_all_tables()
         # What is not there now is not waited for.
         await context.clock.sleep(max(settings.doubt_settle_seconds, settings.visibility_timeout_seconds))
+        await self._look_at_all_tables()
+
+    async def _look_at_all_tables(self) -> None:
+        context = self._context
         while True:
             backlogs = await context.apply(table_backlogs, context.now(), context.mode.selection)
             cut_off = next((b.unfinished_load for b in backlogs if b.unfinished_load is not None), None)
             if cut_off is not None:
                 _, _, rows = await context.apply(delivered_by, cut_off)
                 await context.apply(mark_in_doubt, context.now(), rows, _CUT_OFF, next_attempt_at=0.0)
-                await context.clock.sleep(settings.doubt_settle_seconds)
                 continue
-            table = next((backlog.table_id for backlog in backlogs if backlog.to_read_back), None)
-            if table is None:
+            step = next(map(_question, filter(_is_open, backlogs)), None)
+            if step is None:
                 return
-            step = ReadBack(table, settings.stream_rows_limit)
-            error = await deliveries.perform(step) or context.gate(table).last_error
+            error = await self._deliveries.perform(step) or context.gate(step.table_id).last_error
             if error is not None:
                 raise error
 
@@ -314,6 +321,16 @@ class _Preview:
             **_tables_document(self._tables),
             "not_carried": [asdict(problem) for problem in found if problem.state in _NOT_CARRIED],
         }
+
+
+def _is_open(backlog: TableBacklog) -> bool:
+    return bool(backlog.to_read_back or backlog.to_ask)
+
+
+def _question(backlog: TableBacklog) -> ReadBack | AskFirst:
+    """What to ask a table next."""
+    question = ReadBack if backlog.to_read_back else AskFirst
+    return question(backlog.table_id, ASK_ROWS_LIMIT)
 
 
 def _ends_the_preview(error: SyncError) -> bool:

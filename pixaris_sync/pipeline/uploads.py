@@ -3,7 +3,8 @@
 A file is sent once: the request carries the generation that it may replace (none, for a new file) and its
 crc32c. Where an upload may have happened already (a crash, a lost answer) the object is looked up before
 anything is sent. An object that somebody else put there is taken as it is when it has the same crc32c, and
-never overwritten when it has not.
+never overwritten when it has not. Of a run that was synced before this ledger knew it, nothing is sent: what
+its objects lack was removed by somebody.
 """
 
 import logging
@@ -45,7 +46,7 @@ def is_image(task: UploadTask) -> bool:
 
 async def carry(
     context: Context, task: UploadTask, read: Content | LocalFileError | None
-) -> tuple[RemoteObject, bool]:
+) -> tuple[RemoteObject | None, bool]:
     """Bring a claimed file's object into being.
 
     Args:
@@ -54,15 +55,25 @@ async def carry(
         read: its content, or why it cannot be read, where that is known already.
 
     Returns:
-        The object, and whether somebody else had put it there before.
+        The object, and whether somebody else had put it there before. None in its place: somebody removed
+        or replaced it, and that is left as it is.
 
     Raises:
         LocalFileError: the file cannot be read, or is not whole.
         SyncError: it cannot be sent.
     """
     name = object_name(task.run, task.path)
-    body = _Body(read.crc32c, read.data) if isinstance(read, Content) else await _body(context, task, read)
+    try:
+        body = (
+            _Body(read.crc32c, read.data) if isinstance(read, Content) else await _body(context, task, read)
+        )
+    except LocalFileError as error:
+        if error.failure.retryable or not task.stood:
+            raise
+        return None, False
     there = await occupant_of(context, task, name)
+    if task.stood and there.crc32c != body.crc32c:
+        return None, False
     if there.generation and there.holds(body.crc32c, name):
         return RemoteObject(name, task.version.size, body.crc32c, there.generation), there.was_there
     try:
@@ -133,7 +144,9 @@ def _conflict(name: str) -> ObjectConflictError:
     )
 
 
-async def _body(context: Context, task: UploadTask, read: LocalFileError | None) -> _Body:
+async def _body(context: Context, task: UploadTask, read: Content | LocalFileError | None) -> _Body:
+    if isinstance(read, Content):
+        return _Body(read.crc32c, read.data)
     if read is not None:
         raise read
     if task.content is not None:

@@ -48,6 +48,8 @@ NESTING_LEVELS_MAX: Final = 200
 
 _TABLE_SUFFIX: Final = "experiment_results"
 _RESULTS: Final = "results"
+_LINK_START: Final = "https://console.cloud.google.com/storage/browser/_details/"
+_LINK_END: Final = "?project="
 _TIMESTAMP_KEY: Final = "timestamp"
 _OCTETS: Final = "application/octet-stream"
 _CONTENT_TYPES: Final = MappingProxyType(
@@ -79,8 +81,15 @@ def object_name(run: RunKey, path: str) -> str:
 
 def object_link(destination: Destination, name: str) -> str:
     """The console link to an object, byte for byte as GCPExperimentHandler writes it: nothing is quoted."""
-    details = f"https://console.cloud.google.com/storage/browser/_details/{destination.bucket}/{name}"
-    return f"{details}?project={destination.gcp_project}"
+    return f"{_LINK_START}{destination.bucket}/{name}{_LINK_END}{destination.gcp_project}"
+
+
+def linked_object(text: str) -> str | None:
+    """The name of the object that a console link leads to, whatever bucket and project it names."""
+    if not text.startswith(_LINK_START):
+        return None
+    _, _, name = text.removeprefix(_LINK_START).partition("/")
+    return name.rpartition(_LINK_END)[0] or None
 
 
 def table_id(dataset: DatasetKey) -> str:

@@ -12,6 +12,8 @@ from pixaris_sync.text import is_utf8
 
 OBJECT_NAME_BYTES_MAX: Final = 1024
 TABLE_ID_BYTES_MAX: Final = 1024
+#: What the ids of load jobs of ours begin with.
+JOB_ID_PREFIX: Final = "pixaris-sync-"
 
 _SEPARATORS: Final = "/\\\0"
 _TABLE_CATEGORIES: Final = frozenset({"Pc", "Pd", "Zs"})

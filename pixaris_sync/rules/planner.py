@@ -8,6 +8,7 @@ job, now or in a larger batch a little later. The rules, and where they come fro
 * BigQuery allows 1,500 load jobs per table and day, so they are spaced out and counted.
 * One delivery per table at a time: what becomes ready meanwhile is the next batch.
 * A row in doubt is looked for before anything else is sent to its table.
+* What may be sent goes before the table is asked for more: live runs do not wait for a backlog.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -24,6 +25,7 @@ class TableBacklog:
         table_id: the table.
         ready: how many rows may be sent now.
         by_load: whether one of them must go by a load job.
+        to_ask: whether there are rows of which it is not known whether the table holds them.
         to_read_back: how many rows are due to be read back.
         unfinished_load: a delivery by load job whose end is not known.
         changed_at: when we last created or altered the table; None: never.
@@ -34,6 +36,7 @@ class TableBacklog:
     table_id: str
     ready: int = 0
     by_load: bool = False
+    to_ask: bool = False
     to_read_back: int = 0
     unfinished_load: int | None = None
     changed_at: float | None = None
@@ -47,6 +50,7 @@ class RowLimits:
 
     Attributes:
         stream_rows_limit, load_rows_limit: rows in one streaming insert, in one load job.
+        ask_rows_limit: rows that a table is asked for at once.
         loads_per_day_limit: load jobs per table in 24 hours.
         table_settle_seconds: how long after a change of the table rows go by load job.
         stream_spacing_seconds, load_spacing_seconds: while files are still being uploaded, the least time
@@ -57,6 +61,7 @@ class RowLimits:
 
     stream_rows_limit: int
     load_rows_limit: int
+    ask_rows_limit: int
     loads_per_day_limit: int
     table_settle_seconds: float
     stream_spacing_seconds: float
@@ -91,7 +96,15 @@ class ReadBack:
     count: int
 
 
-Step = SendRows | FinishLoad | ReadBack
+@dataclass(frozen=True, slots=True)
+class AskFirst:
+    """Ask whether the table holds up to `count` rows of which that is not known."""
+
+    table_id: str
+    count: int
+
+
+Step = SendRows | FinishLoad | ReadBack | AskFirst
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +155,18 @@ def _next_step(
     if backlog.unfinished_load is not None:
         return FinishLoad(backlog.table_id, backlog.unfinished_load), None
     if backlog.to_read_back:
-        return ReadBack(backlog.table_id, limits.stream_rows_limit), None
+        return ReadBack(backlog.table_id, limits.ask_rows_limit), None
+    step, wake_at = _next_delivery(
+        backlog, now=now, sent_at=sent_at, uploads_idle=uploads_idle and not backlog.to_ask, limits=limits
+    )
+    if step is None and backlog.to_ask:
+        return AskFirst(backlog.table_id, limits.ask_rows_limit), None
+    return step, wake_at
+
+
+def _next_delivery(
+    backlog: TableBacklog, *, now: float, sent_at: float | None, uploads_idle: bool, limits: RowLimits
+) -> tuple[SendRows | None, float | None]:
     if not backlog.ready:
         return None, backlog.next_at
     method = delivery_method(backlog, now=now, limits=limits)

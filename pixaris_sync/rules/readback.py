@@ -1,100 +1,109 @@
-"""Whether a row that was read back is the one that was meant.
+"""Which records have their row in a table: what "the same row" means.
 
-Rows are read as the BigQuery client gives them: native Python values, NaN as a float. A column may have been
-widened, and others added, between sending and reading. BigQuery rounds what stands in an INTEGER column when
-the column is widened, so an integer that no double holds exactly is recognised by its rounded value.
+A row is known by its run: nobody else has rows of this ``experiment_run_name``, because nobody else has its
+objects. So rows are counted. Of those that a table shows for a run, the records that are known to be synced
+have one each; what is left answers for the others. Cells are only asked where that leaves a choice: some of
+the others can have a row, and not all; or datasets share the table, and a run's name can stand in both.
+
+Then each record gets the row that is most like it, and no row is too unlike. Others may have added columns
+and filled them, corrected a cell, changed a column's type or given it a default, and the record may go to
+another bucket or project by now: a row would be sent twice if any of that made it another one. Only a link
+to an object of another dataset tells that a row is of that dataset's run.
+
+Rows are read as the BigQuery client gives them: native Python values, NaN as a float, NULLs left out.
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
-from pixaris_sync.model import Cell, JsonValue
+from pixaris_sync.model import Cell, DatasetKey, JsonValue, RunKey
+from pixaris_sync.rules.contract import linked_object, object_name
 from pixaris_sync.rules.schema import column_name, companion_names, hashed_column_name, value_type
 
 #: So many companion names of a key may be absent from a row before the search for its companion ends. Names
 #: are skipped only where other keys of the row have taken them, or the table has them with another type.
 _ABSENT_COMPANIONS_MAX: Final = 16
 
+_Record = TypeVar("_Record", bound=Hashable)
 _Left = TypeVar("_Left", bound=Hashable)
 _Right = TypeVar("_Right", bound=Hashable)
 
 
-def same_record(cells: Sequence[Cell], read: Mapping[str, JsonValue]) -> bool:
-    """Whether a row that was read represents these mapped cells, whatever column each value went to.
+class Wanted(NamedTuple):
+    """A record that may have a row: of which run, and what it says."""
 
-    For a record whose sent form is not known any more: the table may have had other columns then, so a value
-    may stand in the key's column, widened or as text, in its hashed one, or in a companion. Every value must
-    be found in a column of its own, and no column may be left over; None may stand as text or as NULL.
+    run: RunKey
+    cells: Sequence[Cell]
+
+
+def cells_decide(wanted: int, rows: int, taken: int, *, shared: bool) -> bool:
+    """Whether counting does not tell which of a run's records have a row.
+
+    Args:
+        wanted: how many records may have one.
+        rows: how many rows the table shows for the run.
+        taken: how many records have theirs for certain.
+        shared: several datasets share the table.
     """
-    there = _without_nulls(read)
-    return _stands_plainly(cells, there) or _stands_somehow(cells, there)
+    return rows > 0 and (shared or 0 < rows - taken < wanted)
 
 
-def _without_nulls(row: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    return {name: value for name, value in row.items() if value is not None}
+def standing(
+    wanted: Mapping[_Record, Wanted], rows: Sequence[Mapping[str, JsonValue]], taken: Mapping[DatasetKey, int]
+) -> set[_Record]:
+    """Which of one run's records have their row.
+
+    Args:
+        wanted: the records that may have one; of several for which nothing else decides, the first have it.
+        rows: what the table shows for the run; without cells where `cells_decide` says no.
+        taken: how many other records have their row for certain, by dataset.
+    """
+    homes = [_home(row, {one.run for one in wanted.values()}) for row in rows]
+    free = _free(Counter(homes), taken)
+    pairs = [
+        (-likeness(one.cells, row), record, index)
+        for record, one in wanted.items()
+        for index, row in enumerate(rows)
+        if homes[index] in (None, one.run.dataset_key)
+    ]
+    found: set[_Record] = set()
+    given: set[int] = set()
+    for _, record, index in sorted(pairs, key=lambda pair: pair[0]):
+        if record not in found and index not in given and free[homes[index]] > 0:
+            found.add(record)
+            given.add(index)
+            free[homes[index]] -= 1
+    return found
 
 
-def _represents(read: JsonValue, value: object) -> bool:
-    """Whether `read` is how some column holds a cell's value."""
-    return read == str(value) if isinstance(read, str) else _same_plain(value, read)
+def likeness(cells: Sequence[Cell], row: Mapping[str, JsonValue]) -> int:
+    """How many of a record's values a row holds."""
+    return sum(holds(row, cell) for cell in cells)
 
 
-def _same_plain(value: object, read: object) -> bool:
-    if isinstance(value, bool) or isinstance(read, bool):
-        return value is read
-    if isinstance(value, int | float) and isinstance(read, int | float):
-        return _same_number(value, read)
-    return isinstance(value, str) and isinstance(read, str) and value == read
+def holds(row: Mapping[str, JsonValue], cell: Cell) -> bool:
+    """Whether a row holds a cell's value in one of the columns that it can have gone to."""
+    if cell.value is None:
+        return all(row.get(name, "None") == "None" for name in (cell.key, column_name(cell.key)))
+    return any(_represents(row[name], cell.value) for name in _possible_columns(cell, row))
 
 
-def _same_number(value: float, read: float) -> bool:
-    """Whether numbers are equal, or `read` is what widening made of an integer `value`."""
-    widened = type(read) is float and float(value) == read
-    return value == read or widened or (math.isnan(value) and math.isnan(read))
+def represents(cells: Sequence[Cell], row: Mapping[str, JsonValue]) -> bool:
+    """Whether a row holds all values of a record, each in a column of its own.
 
-
-def _stands_plainly(cells: Sequence[Cell], there: Mapping[str, JsonValue]) -> bool:
-    """The usual case, cheaply: every value stands in the column of its key."""
-    found = 0
-    for cell in cells:
-        name = column_name(cell.key)
-        if name in there:
-            if not _represents(there[name], cell.value):
-                return False
-            found += 1
-        elif cell.value is not None:
-            return False
-    return found == len(there)
-
-
-def _stands_somehow(cells: Sequence[Cell], there: Mapping[str, JsonValue]) -> bool:
-    """Match values and columns one to one.
-
-    Where one matching covers all values and another all columns, there is one that covers both (the theorem
-    of Mendelsohn and Dulmage), so each side is asked on its own.
+    The table may have had other columns when the row was sent, so a value may stand in the key's column,
+    widened or as text, in its hashed one, or in a companion. What others added beside it is theirs.
     """
     columns_of: dict[int, list[str]] = {}
-    cells_of: dict[str, list[int]] = {name: [] for name in there}
     for index, cell in enumerate(cells):
-        fitting = [name for name in _possible_columns(cell, there) if _represents(there[name], cell.value)]
-        for name in fitting:
-            cells_of[name].append(index)
         if cell.value is not None:
-            columns_of[index] = fitting
-    return _all_matched(columns_of) and _all_matched(cells_of)
-
-
-def _possible_columns(cell: Cell, there: Collection[str]) -> Iterable[str]:
-    """The columns of a row that a cell's value can have gone to."""
-    found = dict.fromkeys((cell.key, column_name(cell.key), hashed_column_name(cell.key)))
-    absent = 0
-    for name in companion_names(cell.key, value_type(cell.value)):
-        found[name] = None
-        absent += name not in there
-        if absent == _ABSENT_COMPANIONS_MAX:
-            break
-    return [name for name in found if name in there]
+            fitting = _possible_columns(cell, row)
+            columns_of[index] = [name for name in fitting if _represents(row[name], cell.value)]
+        elif not holds(row, cell):
+            return False
+    return len(matched(columns_of)) == len(columns_of)
 
 
 def matched(choices: Mapping[_Left, Collection[_Right]]) -> dict[_Left, _Right]:
@@ -103,10 +112,6 @@ def matched(choices: Mapping[_Left, Collection[_Right]]) -> dict[_Left, _Right]:
     for left in sorted(choices, key=lambda left: len(choices[left])):
         _assign(left, choices, owner, set())
     return {left: right for right, left in owner.items()}
-
-
-def _all_matched(choices: Mapping[_Left, Collection[_Right]]) -> bool:
-    return len(matched(choices)) == len(choices)
 
 
 def _assign(
@@ -120,3 +125,69 @@ def _assign(
             owner[right] = left
             return True
     return False
+
+
+def _home(row: Mapping[str, JsonValue], runs: Iterable[RunKey]) -> DatasetKey | None:
+    """The dataset of which a row is by its links; None where it has none that tells."""
+    linked = [name for value in row.values() if isinstance(value, str) and (name := linked_object(value))]
+    for run in runs:
+        if any(name.startswith(object_name(run, "")) for name in linked):
+            return run.dataset_key
+    return _ELSEWHERE if any(_is_of_run(name, run.run) for name in linked for run in runs) else None
+
+
+#: Stands for a dataset that holds none of the records that are asked for.
+_ELSEWHERE: Final = DatasetKey("", "")
+
+
+def _is_of_run(name: str, run: str) -> bool:
+    return name.startswith("results/") and f"/{run}/" in name
+
+
+def _free(homes: Counter[DatasetKey | None], taken: Mapping[DatasetKey, int]) -> Counter[DatasetKey | None]:
+    """How many rows of each dataset, and of those that tell none, answer for no record yet."""
+    free = homes.copy()
+    for dataset, count in taken.items():
+        own = min(count, free[dataset])
+        free[dataset] -= own
+        free[None] -= count - own
+    return free
+
+
+def _represents(read: JsonValue, value: object) -> bool:
+    """Whether `read` is how some column holds a cell's value."""
+    return _same_text(read, str(value)) if isinstance(read, str) else _same_plain(value, read)
+
+
+def _same_text(read: str, text: str) -> bool:
+    """Whether two texts are equal, or links to one object, whatever bucket and project it is shown in."""
+    return read == text or ((name := linked_object(read)) is not None and name == linked_object(text))
+
+
+def _same_plain(value: object, read: object) -> bool:
+    if isinstance(value, bool) or isinstance(read, bool):
+        return value is read
+    if isinstance(value, int | float) and isinstance(read, int | float):
+        return _same_number(value, read)
+    return False
+
+
+def _same_number(value: float, read: float) -> bool:
+    """Whether numbers are equal, or `read` is what widening made of an integer `value`.
+
+    BigQuery rounds what stands in an INTEGER column when the column is widened.
+    """
+    widened = type(read) is float and float(value) == read
+    return value == read or widened or (math.isnan(value) and math.isnan(read))
+
+
+def _possible_columns(cell: Cell, there: Collection[str]) -> list[str]:
+    """The columns of a row that a cell's value can have gone to."""
+    found = dict.fromkeys((cell.key, column_name(cell.key), hashed_column_name(cell.key)))
+    absent = 0
+    for name in companion_names(cell.key, value_type(cell.value)):
+        found[name] = None
+        absent += name not in there
+        if absent == _ABSENT_COMPANIONS_MAX:
+            break
+    return [name for name in found if name in there]

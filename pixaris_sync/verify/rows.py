@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pixaris_sync.model import Cell, JsonValue
+from pixaris_sync.rules import readback
 from pixaris_sync.rules.contract import RUN_NAME_KEY
-from pixaris_sync.rules.readback import matched, same_record
+from pixaris_sync.rules.readback import matched
 from pixaris_sync.rules.schema import column_name, companion_names, hashed_column_name, value_type
 from pixaris_sync.text import printable
 from pixaris_sync.verify.expected import Expected, ExpectedRow
@@ -77,11 +78,13 @@ def represents(cells: Sequence[Cell], row: _Row) -> bool:
     """Whether a row of a frame represents these cells, a NaN in it being NaN or NULL."""
     unclear = [name for name, value in row.items() if _is_nan(value)]
     if not unclear:
-        return same_record(cells, row)
+        return readback.represents(cells, row)
     plain = {name: value for name, value in row.items() if name not in unclear}
     asked_for = {name for cell in cells if _is_nan(cell.value) for name in _columns_of(cell)}
     meant = dict.fromkeys((name for name in unclear if name in asked_for), math.nan)
-    return same_record(cells, {**plain, **meant}) or (bool(meant) and same_record(cells, plain))
+    return readback.represents(cells, {**plain, **meant}) or (
+        bool(meant) and readback.represents(cells, plain)
+    )
 
 
 def _is_nan(value: object) -> bool:
@@ -136,22 +139,10 @@ def _match(run: _OfRun) -> dict[int, int]:
 
 def _difference(cells: Sequence[Cell], row: _Row) -> str:
     """Which columns hold something else, by their names only: values can be long."""
-    names = [column_name(cell.key) for cell in cells if not _holds(row, cell)]
-    possible = {name for cell in cells for name in _columns_of(cell)}
-    names += [name for name in row if name not in possible and not _is_nan(row[name])]
+    readings = [row, {name: value for name, value in row.items() if not _is_nan(value)}]
+    names = [
+        column_name(cell.key) for cell in cells if not any(readback.holds(one, cell) for one in readings)
+    ]
     shown = ", ".join(names[:_COLUMNS_SHOWN])
     more = f" and {len(names) - _COLUMNS_SHOWN} more" if len(names) > _COLUMNS_SHOWN else ""
     return f"other values than in the record: {shown}{more}" if names else "other values than in the record"
-
-
-def _holds(row: _Row, cell: Cell) -> bool:
-    """Whether a row holds a cell's value in one of its columns; for messages."""
-    if cell.value is None:
-        return all(row.get(name) in (None, "None") for name in _columns_of(cell))
-    return any(
-        row[name] == cell.value
-        or row[name] == str(cell.value)
-        or (_is_nan(cell.value) and _is_nan(row[name]))
-        for name in _columns_of(cell)
-        if name in row
-    )

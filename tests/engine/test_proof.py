@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pixaris_sync.ledger import intake, rows, uploads
-from pixaris_sync.ledger.rows import PendingRow
+from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.uploads import Receipt
 from pixaris_sync.model import Tail
 from pixaris_sync.pipeline import deliveries, discovery, lane

@@ -30,6 +30,9 @@ Method = Literal[
     "widen_columns",
     "stream",
     "load",
+    "count_rows",
+    "created_at",
+    "running_loads",
     "read_rows",
     "read_table",
 ]
@@ -210,6 +213,28 @@ class FakeRowSink:
         self._answer("load", table)
         if error := self.jobs[job_id]:
             raise _again(error)
+
+    async def count_rows(self, table: str, runs: Sequence[str]) -> Mapping[str, int]:
+        if not runs:
+            return {}
+        await self._begin(Call("count_rows", table, len(runs)))
+        self._dataset()
+        wanted = set(runs)
+        names = [row.get("experiment_run_name") for row in self._visible(table)]
+        self._answer("count_rows", table)
+        return Counter(name for name in names if name in wanted)
+
+    async def created_at(self, table: str) -> float | None:
+        await self._begin(Call("created_at", table, 0))
+        self._dataset()
+        found = self._tables.get(table)
+        self._answer("created_at", table)
+        return None if found is None else found.created_at
+
+    async def running_loads(self, table: str) -> frozenset[str]:
+        await self._begin(Call("running_loads", table, 0))
+        self._answer("running_loads", table)
+        return frozenset()
 
     async def read_rows(self, table: str, runs: Sequence[str]) -> list[Mapping[str, JsonValue]]:
         await self._begin(Call("read_rows", table, len(runs)))

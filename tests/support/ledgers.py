@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
-from pixaris_sync.ledger import intake, rows, uploads
+from pixaris_sync.ledger import intake, pending_rows, uploads
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.selection import Selection
@@ -61,9 +61,10 @@ def found_run(
     files: Sequence[FoundFile] = (),
     problem: Problem | None = None,
     signature: str = "signature",
+    just_written: bool = True,
 ) -> FoundRun:
     found = tuple(one if isinstance(one, FoundRecord) else FoundRecord(one) for one in records)
-    return FoundRun(name, signature, tuple(files), found, problem)
+    return FoundRun(name, signature, tuple(files), found, problem, just_written)
 
 
 def tail(
@@ -149,11 +150,11 @@ class Book:
 
     def ready(
         self, count: int = 100, selection: Selection = ALL, table: str = TABLE
-    ) -> list[rows.PendingRow]:
-        return self.do(rows.ready_rows, selection, table, count)
+    ) -> list[pending_rows.PendingRow]:
+        return self.do(pending_rows.ready_rows, selection, table, count)
 
     def table_backlogs(self, selection: Selection = ALL) -> list[Any]:
-        return self.do(rows.table_backlogs, selection)
+        return self.do(pending_rows.table_backlogs, selection)
 
 
 def remote(task: uploads.UploadTask, *, crc32c: int | None = None, generation: int = 1) -> RemoteObject:
@@ -161,6 +162,6 @@ def remote(task: uploads.UploadTask, *, crc32c: int | None = None, generation: i
     return RemoteObject(f"results/{task.run}/{task.path}", task.version.size, checksum, generation)
 
 
-def values_of(row: rows.PendingRow) -> Mapping[str, Any]:
+def values_of(row: pending_rows.PendingRow) -> Mapping[str, Any]:
     values: Mapping[str, Any] = json.loads(row.payload)
     return values

@@ -13,9 +13,13 @@ ALTER TABLE files ADD COLUMN stood INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE records ADD COLUMN looked_at REAL;
 -- When a delivery of it ended well: it is never sent again by itself; NULL: none did.
 ALTER TABLE records ADD COLUMN accepted_at REAL;
+ALTER TABLE records ADD COLUMN accepted_by TEXT; -- and how it went: 'stream' or 'load'
 UPDATE records SET accepted_at = since WHERE state = 'accepted';
 
 -- How many lines of the tracking file repeat a record that stands before them.
 ALTER TABLE datasets ADD COLUMN repeated_lines INTEGER NOT NULL DEFAULT 0;
 -- Equal lines of a run are one record: what was never sent of the others is forgotten.
 DELETE FROM records WHERE ordinal > 0 AND run_id IS NOT NULL AND state = 'pending' AND sends = 0 AND NOT taken;
+
+-- What the tables are to be asked for, in the order in which they are.
+CREATE INDEX records_unasked ON records (dataset_id, run_name DESC) WHERE state = 'unasked';

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import database, intake, known, notices, overview, retry, rows, uploads
+from pixaris_sync.ledger import database, intake, known, notices, overview, pending_rows, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.known import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
@@ -156,7 +156,7 @@ def test_a_run_whose_folder_is_to_be_inspected_says_so(book: Book) -> None:
     book.take(found_run(record(), files=[file()]))
     book.upload_all()
     book.do(rows.start_delivery, TABLE, book.ready(), DeliveryMethod.STREAM, None)
-    book.do(rows.quarantine_rows, book.ask(rows.delivered_by, 1)[2], PROBLEM)
+    book.do(rows.quarantine_rows, book.ask(pending_rows.delivered_by, 1)[2], PROBLEM)
     assert release(book) == 1
     [waiting] = look(book).waiting
     assert "inspected again" in waiting.cause
@@ -195,7 +195,7 @@ def test_the_backlog_is_what_is_still_to_be_carried(book: Book) -> None:
     assert book.ask(overview.backlog, ALL).rows == 0
 
 
-def book_rows(book: Book) -> list[rows.PendingRow]:
+def book_rows(book: Book) -> list[pending_rows.PendingRow]:
     """Rows whether ready or not."""
     book.select("UPDATE records SET ready = 1")
     return book.ready()

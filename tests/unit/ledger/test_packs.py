@@ -14,7 +14,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from pixaris_sync.ledger import database, intake, inventory, known, overview, packs, retry, rows, uploads
+from pixaris_sync.ledger import (
+    database,
+    intake,
+    inventory,
+    known,
+    overview,
+    packs,
+    pending_rows,
+    retry,
+    rows,
+    uploads,
+)
 from pixaris_sync.ledger.database import APPLICATION_ID, WAL_BYTES_LIMIT, Ledger, migrations, set_fact
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.packs import PackedFile, pack, unpack
@@ -140,7 +151,7 @@ def test_only_runs_that_are_finished_are_packed(book: Book) -> None:
         pack_all(book)
         assert len(book.states("files")) == 2
         step()
-    look = book.do(rows.rows_to_read_back, ALL, TABLE, 1)
+    look = book.do(pending_rows.rows_to_read_back, ALL, TABLE, 1)
     book.do(rows.confirm_rows, look)
     pack_all(book)
     assert book.states("files") == []

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.ledger import known, overview, rows, uploads
+from pixaris_sync.ledger import known, overview, pending_rows, rows, uploads
 from pixaris_sync.model import DeliveryMethod
 from tests.support.ledgers import ALL, NOW, TABLE, Book, file, found_run, record, remote
 
 RUNS = 60
 CLAIM = partial(uploads.claim, selection=ALL, count=8)
-READY = partial(rows.ready_rows, selection=ALL, table_id=TABLE, count=8)
-LOOK = partial(rows.rows_to_read_back, selection=ALL, table_id=TABLE, count=8)
+READY = partial(pending_rows.ready_rows, selection=ALL, table_id=TABLE, count=8)
+LOOK = partial(pending_rows.rows_to_read_back, selection=ALL, table_id=TABLE, count=8)
 
 
 @pytest.fixture
@@ -57,13 +57,13 @@ def in_the_middle(transition: Callable[..., Any], *args: Any) -> Callable[[sqlit
         pytest.param(lambda db: CLAIM(db, NOW), id="claim"),
         pytest.param(lambda db: uploads.next_upload_at(db, ALL), id="next_upload_at"),
         pytest.param(lambda db: READY(db, NOW), id="ready_rows"),
-        pytest.param(lambda db: rows.table_backlogs(db, NOW, ALL), id="backlogs"),
+        pytest.param(lambda db: pending_rows.table_backlogs(db, NOW, ALL), id="backlogs"),
         pytest.param(lambda db: overview.backlog(db, ALL), id="backlog"),
         pytest.param(lambda db: overview.work_left(db, ALL), id="work_left"),
         pytest.param(known.unfinished_datasets, id="unfinished_datasets"),
         pytest.param(lambda db: uploads.recover_uploads(db, NOW), id="recover_uploads"),
         pytest.param(lambda db: rows.end_delivery(db, NOW, 1), id="end_delivery"),
-        pytest.param(lambda db: rows.delivered_by(db, 1), id="delivered_by"),
+        pytest.param(lambda db: pending_rows.delivered_by(db, 1), id="delivered_by"),
     ],
 )
 def test_no_question_scans_or_sorts_what_it_does_not_answer(

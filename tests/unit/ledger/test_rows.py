@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import rows
+from pixaris_sync.ledger import pending_rows, rows
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState
 from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, TABLE, Book, file, found_run, record, values_of
@@ -24,7 +24,7 @@ def name(number: int) -> str:
     return f"20240101-{number:06d}_x"
 
 
-def take(book: Book, count: int = 1) -> list[rows.PendingRow]:
+def take(book: Book, count: int = 1) -> list[pending_rows.PendingRow]:
     """Runs whose files are in the bucket."""
     runs = [found_run(record(name(n), line=n), name=name(n), files=[file()]) for n in range(1, count + 1)]
     book.take(*runs)
@@ -32,13 +32,15 @@ def take(book: Book, count: int = 1) -> list[rows.PendingRow]:
     return book.ready()
 
 
-def send(book: Book, found: list[rows.PendingRow], method: DeliveryMethod = DeliveryMethod.STREAM) -> int:
+def send(
+    book: Book, found: list[pending_rows.PendingRow], method: DeliveryMethod = DeliveryMethod.STREAM
+) -> int:
     job_id = "job" if method is DeliveryMethod.LOAD else None
     return book.do(rows.start_delivery, TABLE, found, method, job_id)
 
 
-def due(book: Book, count: int = 100) -> list[rows.PendingRow]:
-    return book.do(rows.rows_to_read_back, ALL, TABLE, count)
+def due(book: Book, count: int = 100) -> list[pending_rows.PendingRow]:
+    return book.do(pending_rows.rows_to_read_back, ALL, TABLE, count)
 
 
 def test_a_row_knows_its_record(book: Book) -> None:
@@ -76,7 +78,7 @@ def test_the_intent_is_in_the_ledger_before_anything_is_sent(book: Book) -> None
     found = take(book, 2)
     delivery = send(book, found)
     assert (book.states("records"), book.ready()) == (["sending", "sending"], [])
-    method, job_id, sent = book.ask(rows.delivered_by, delivery)
+    method, job_id, sent = book.ask(pending_rows.delivered_by, delivery)
     assert (method, job_id, [row.sends for row in sent]) == (DeliveryMethod.STREAM, None, [1, 1])
     assert {row.id for row in sent} == {row.id for row in found}
 
@@ -200,7 +202,7 @@ def test_a_crash_puts_streamed_rows_in_doubt_and_keeps_load_jobs(book: Book) -> 
     assert [row.id for row in due(book)] == [streamed.id]
     [backlog] = book.table_backlogs()
     assert backlog.unfinished_load == delivery
-    method, job_id, sent = book.ask(rows.delivered_by, delivery)
+    method, job_id, sent = book.ask(pending_rows.delivered_by, delivery)
     assert (method, job_id, [row.id for row in sent]) == (DeliveryMethod.LOAD, "job", [loaded.id])
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pixaris_sync.ledger import intake, retry, rows, uploads
+from pixaris_sync.ledger import intake, pending_rows, retry, rows, uploads
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.ledger.states import FILE_TRANSITIONS, ROW_TRANSITIONS
 from pixaris_sync.model import DeliveryMethod, Problem
@@ -128,7 +128,7 @@ class Ledger(RuleBasedStateMachine):
         self.model: dict[str, ModelRun] = {}
         self.dataset_cause: str | None = None
         self.tasks: list[uploads.UploadTask] = []
-        self.sending: list[rows.PendingRow] = []
+        self.sending: list[pending_rows.PendingRow] = []
         self.lines = 0
 
     def teardown(self) -> None:
@@ -138,7 +138,7 @@ class Ledger(RuleBasedStateMachine):
     def model_file(self, task: uploads.UploadTask) -> ModelFile:
         return self.model[task.run.run].files[task.path]
 
-    def model_row(self, row: rows.PendingRow) -> ModelRow:
+    def model_row(self, row: pending_rows.PendingRow) -> ModelRow:
         return self.model[row.run.run].rows[row.line]
 
     def look_into(
@@ -300,7 +300,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 4), seen=st.booleans())
     def look_for_rows(self, count: int, *, seen: bool) -> None:
-        found = self.book.do(rows.rows_to_read_back, ALL, TABLE, count)
+        found = self.book.do(pending_rows.rows_to_read_back, ALL, TABLE, count)
         assert all(self.model[row.run.run].ready for row in found)
         if seen:
             self.book.do(rows.confirm_rows, found)
@@ -327,7 +327,7 @@ class Ledger(RuleBasedStateMachine):
                 if one_file.state == "uploading":
                     one_file.state, one_file.taken = "in_doubt", True
 
-    def _method(self, row: rows.PendingRow) -> str:
+    def _method(self, row: pending_rows.PendingRow) -> str:
         return str(
             self.book.one(
                 "SELECT d.method FROM deliveries d JOIN records c ON c.delivery_id = d.id WHERE c.id = ?",

@@ -10,7 +10,8 @@ REPOSITORY = Path(__file__).parents[3]
 HEAD = """
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import work_left
-from pixaris_sync.ledger.rows import PendingRow, quarantine_rows, reschedule_rows
+from pixaris_sync.ledger.pending_rows import (PendingRow)
+from pixaris_sync.ledger.rows import (quarantine_rows, reschedule_rows)
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import Problem
 from pixaris_sync.pipeline.context import Context

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pixaris_sync.ledger.rows import PendingRow
+from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.model import DatasetKey, Destination, RowState, RunKey
 from pixaris_sync.pipeline.outgoing_rows import MappedRow, job_id, map_row, sort_by_presence
 

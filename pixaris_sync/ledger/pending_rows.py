@@ -1,0 +1,214 @@
+"""Rows that are not synced, and what every table is to be asked or sent next."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from sqlite3 import Connection, Row
+
+from pixaris_sync.ledger.selection import Selection, selected
+from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState, RunKey
+from pixaris_sync.rules.planner import TableBacklog
+
+DAY_SECONDS = 24 * 3600
+#: The states of rows that a table may hold, and that are not known to be in it.
+_MAY_STAND = (RowState.UNASKED, RowState.IN_DOUBT, RowState.ACCEPTED)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRow:
+    """A tracking record whose row is not synced.
+
+    Attributes:
+        id: its row in the ledger.
+        run, digest, ordinal: which record it is.
+        payload: the record as JSON.
+        state, since: where it stands.
+        attempts: how many deliveries have failed in a row.
+        sends: how many deliveries were ever begun.
+        looked_at: in doubt: when the table was first asked for it and answered; None: not yet.
+        accepted_at, accepted_by: when a delivery of it ended well, and how it went; None: none did.
+    """
+
+    id: int
+    run: RunKey
+    digest: str
+    ordinal: int
+    line: int
+    payload: str
+    state: RowState
+    since: float
+    attempts: int
+    sends: int
+    looked_at: float | None = None
+    accepted_at: float | None = None
+    accepted_by: DeliveryMethod | None = None
+
+
+def _pending(row: Row) -> PendingRow:
+    return PendingRow(
+        id=row["id"],
+        run=RunKey(row["project"], row["dataset"], row["run_name"]),
+        digest=row["digest"],
+        ordinal=row["ordinal"],
+        line=row["line"],
+        payload=row["payload"],
+        state=RowState(row["state"]),
+        since=row["since"],
+        attempts=row["attempts"],
+        sends=row["sends"],
+        looked_at=row["looked_at"],
+        accepted_at=row["accepted_at"],
+        accepted_by=DeliveryMethod(row["accepted_by"]) if row["accepted_by"] else None,
+    )
+
+
+_SELECT = """
+SELECT c.*, d.project, d.dataset FROM datasets d CROSS JOIN
+"""
+#: Rows against which nothing speaks.
+_OPEN = f"""
+c.dataset_id = d.id AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND {selected("c.run_name")}
+"""
+#: Rows that may be sent or looked for: their files are in the bucket.
+_SENDABLE = f"""
+c.ready = 1 AND {_OPEN} AND (c.state NOT IN ('pending', 'accepted') OR c.attempts < :attempts_limit)
+"""
+UNASKED = f"c.state = '{RowState.UNASKED}'"
+_TABLE_BACKLOGS = f"""
+SELECT d.table_id,
+       sum(c.state = 'pending' AND c.next_attempt_at <= :now) AS ready,
+       max(c.state = 'pending' AND c.next_attempt_at <= :now AND c.by_load) AS by_load,
+       sum(c.state IN ('accepted', 'in_doubt') AND c.next_attempt_at <= :now) AS to_read_back,
+       min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at,
+       max(iif(c.state = 'sending', c.delivery_id, NULL)) AS unfinished_load
+FROM datasets d CROSS JOIN open_records c
+WHERE c.state IN ('pending', 'accepted', 'in_doubt', 'sending') AND {_SENDABLE}
+GROUP BY d.table_id
+"""
+_TABLES_TO_ASK = f"""
+SELECT DISTINCT d.table_id FROM datasets d
+WHERE EXISTS (SELECT 1 FROM records c INDEXED BY records_unasked WHERE {UNASKED} AND {_OPEN})
+"""
+
+
+def table_backlogs(db: Connection, now: float, selection: Selection) -> list[TableBacklog]:
+    """What every table has waiting; tables with nothing waiting are left out."""
+    asked = {**selection.parameters, "now": now}
+    to_ask = {row["table_id"] for row in db.execute(_TABLES_TO_ASK, asked).fetchall()}
+    found = []
+    for row in db.execute(_TABLE_BACKLOGS, asked).fetchall():
+        table_id = row["table_id"]
+        changed = db.execute("SELECT changed_at FROM tables WHERE table_id = ?", (table_id,)).fetchone()
+        loads = db.execute(
+            "SELECT count(*) FROM deliveries WHERE table_id = ? AND method = ? AND started_at > ?",
+            (table_id, DeliveryMethod.LOAD, now - DAY_SECONDS),
+        ).fetchone()[0]
+        found.append(
+            TableBacklog(
+                table_id=table_id,
+                ready=row["ready"],
+                by_load=bool(row["by_load"]),
+                to_ask=table_id in to_ask,
+                to_read_back=row["to_read_back"],
+                unfinished_load=row["unfinished_load"],
+                changed_at=changed[0] if changed else None,
+                loads_today=loads,
+                next_at=row["next_at"],
+            )
+        )
+    others = sorted(to_ask - {backlog.table_id for backlog in found})
+    return found + [TableBacklog(table_id, to_ask=True) for table_id in others]
+
+
+def ready_rows(
+    db: Connection, now: float, selection: Selection, table_id: str, count: int
+) -> list[PendingRow]:
+    """Up to `count` rows of a table that may be sent now, newest runs first.
+
+    While the bad row of a refused batch is looked for, the batch is no larger than the rows in it allow.
+    """
+    rows: list[Row] = []
+    # One dataset at a time, because its index is in this order; mostly there is one.
+    for (dataset_id,) in db.execute("SELECT id FROM datasets WHERE table_id = ?", (table_id,)).fetchall():
+        rows += db.execute(
+            f"{_SELECT} records c INDEXED BY records_in_order WHERE d.id = :dataset_id"
+            f" AND c.state = 'pending' AND c.state <> 'synced' AND {_SENDABLE}"
+            " AND c.next_attempt_at <= :now"
+            " ORDER BY coalesce(c.batch_limit, 1000000), c.run_name DESC, c.line LIMIT :count",
+            {**selection.parameters, "now": now, "dataset_id": dataset_id, "count": count},
+        )
+    rows = sorted(rows, key=lambda row: str(row["run_name"]), reverse=True)
+    rows = sorted(rows, key=lambda row: row["batch_limit"] or 1_000_000)[:count]
+    limit = rows[0]["batch_limit"] if rows and rows[0]["batch_limit"] else count
+    return [_pending(row) for row in rows[:limit]]
+
+
+def rows_to_read_back(
+    db: Connection, now: float, selection: Selection, table_id: str, count: int
+) -> list[PendingRow]:
+    """Up to `count` rows of a table that are due to be read back."""
+    rows = db.execute(
+        f"{_SELECT} open_records c WHERE c.state IN ('accepted', 'in_doubt') AND {_SENDABLE}"
+        " AND c.next_attempt_at <= :now AND d.table_id = :table_id"
+        " ORDER BY c.next_attempt_at, c.id LIMIT :count",
+        {**selection.parameters, "now": now, "table_id": table_id, "count": count},
+    ).fetchall()
+    return [_pending(row) for row in rows]
+
+
+def rows_to_ask_for(db: Connection, selection: Selection, table_id: str, count: int) -> list[PendingRow]:
+    """Up to `count` rows of a table of which it is not known whether the table holds them, newest first."""
+    rows: list[Row] = []
+    for (dataset_id,) in db.execute("SELECT id FROM datasets WHERE table_id = ?", (table_id,)).fetchall():
+        rows += db.execute(
+            f"{_SELECT} records c INDEXED BY records_unasked WHERE d.id = :dataset_id AND {UNASKED}"
+            f" AND {_OPEN} ORDER BY c.run_name DESC LIMIT :count",
+            {**selection.parameters, "dataset_id": dataset_id, "count": count},
+        )
+    return [_pending(row) for row in sorted(rows, key=lambda row: str(row["run_name"]), reverse=True)[:count]]
+
+
+@dataclass(slots=True)
+class RowsOfRun:
+    """The records of one run name, in all datasets of a table.
+
+    Attributes:
+        wanted: those that may have a row, and are not known to have it; first those that were accepted.
+        taken: how many are synced, by dataset: each has a row.
+    """
+
+    wanted: list[PendingRow] = field(default_factory=list)
+    taken: dict[DatasetKey, int] = field(default_factory=dict)
+
+
+def rows_of_runs(db: Connection, table_id: str, names: Iterable[str]) -> dict[str, RowsOfRun]:
+    """What the ledger knows of the rows of these runs.
+
+    It stays the same until those rows are confirmed, as long as a table has one step at a time.
+    """
+    of_table = f"{_SELECT} records c WHERE d.table_id = ? AND c.dataset_id = d.id AND c.run_id = ?"
+    in_table = (
+        "SELECT r.id FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE d.table_id = ? AND r.name = ?"
+    )
+    found: dict[str, RowsOfRun] = {}
+    for name in names:
+        known = found[name] = RowsOfRun()
+        for (run_id,) in db.execute(in_table, (table_id, name)).fetchall():
+            for row in db.execute(of_table, (table_id, run_id)).fetchall():
+                key = DatasetKey(row["project"], row["dataset"])
+                if row["state"] == RowState.SYNCED:
+                    known.taken[key] = known.taken.get(key, 0) + 1
+                elif row["state"] in _MAY_STAND:
+                    known.wanted.append(_pending(row))
+        known.wanted.sort(key=lambda row: row.state is not RowState.ACCEPTED)
+    return found
+
+
+def delivered_by(db: Connection, delivery_id: int) -> tuple[str, str | None, list[PendingRow]]:
+    """Method, job id and rows of a delivery whose end is not known."""
+    delivery = db.execute("SELECT method, job_id FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()
+    rows = db.execute(
+        "SELECT c.*, d.project, d.dataset FROM records c JOIN datasets d ON d.id = c.dataset_id"
+        " WHERE c.delivery_id = ? AND c.state = ? ORDER BY c.id",
+        (delivery_id, RowState.SENDING),
+    ).fetchall()
+    return delivery["method"], delivery["job_id"], [_pending(row) for row in rows]
