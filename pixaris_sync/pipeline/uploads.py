@@ -73,7 +73,7 @@ async def carry(
         return None, False
     there = await occupant_of(context, task, name)
     if task.stood and there.crc32c != body.crc32c:
-        return None, False
+        return await _left_as_it_is(context, name, body), True
     if there.generation and there.holds(body.crc32c, name):
         return RemoteObject(name, task.version.size, body.crc32c, there.generation), there.was_there
     try:
@@ -86,6 +86,15 @@ async def carry(
         if found.crc32c != body.crc32c:
             raise _conflict(name) from None
         return found, True
+
+
+async def _left_as_it_is(context: Context, name: str, body: _Body) -> RemoteObject | None:
+    """The object of a file of which the ledger does not know that it holds its content; None: it does not.
+
+    No listing may have told of it: then it is looked up.
+    """
+    found = await context.store.stat(name)
+    return found if found is not None and found.crc32c == body.crc32c else None
 
 
 class Occupant(NamedTuple):

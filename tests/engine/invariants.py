@@ -108,7 +108,7 @@ class Invariants:
         for row in db.execute(
             "SELECT f.path, f.crc32c, d.project, d.dataset, r.name FROM files f"
             " JOIN runs r ON r.id = f.run_id JOIN datasets d ON d.id = r.dataset_id"
-            " WHERE f.state = 'uploaded'"
+            " WHERE f.state = 'uploaded' AND f.crc32c IS NOT NULL"
         ):
             name = f"results/{row['project']}/{row['dataset']}/{row['name']}/{row['path']}"
             assert self._store.objects[name].remote.crc32c == row["crc32c"], name
