@@ -25,7 +25,7 @@ class PendingRow:
         attempts: how many deliveries have failed in a row.
         sends: how many deliveries were ever begun.
         looked_at: in doubt: when the table was first asked for it and answered; None: not yet.
-        accepted_at, accepted_by: when a delivery of it ended well, and how it went; None: none did.
+        accepted_at: when a delivery of it ended well; None: none did.
     """
 
     id: int
@@ -40,7 +40,6 @@ class PendingRow:
     sends: int
     looked_at: float | None = None
     accepted_at: float | None = None
-    accepted_by: DeliveryMethod | None = None
 
 
 def _pending(row: Row) -> PendingRow:
@@ -57,7 +56,6 @@ def _pending(row: Row) -> PendingRow:
         sends=row["sends"],
         looked_at=row["looked_at"],
         accepted_at=row["accepted_at"],
-        accepted_by=DeliveryMethod(row["accepted_by"]) if row["accepted_by"] else None,
     )
 
 
@@ -201,6 +199,18 @@ def rows_of_runs(db: Connection, table_id: str, names: Iterable[str]) -> dict[st
                     known.wanted.append(_pending(row))
         known.wanted.sort(key=lambda row: row.state is not RowState.ACCEPTED)
     return found
+
+
+def read_wholly(db: Connection, keys: Iterable[DatasetKey]) -> bool:
+    """Whether all records of these datasets are known."""
+    known = "SELECT 1 FROM datasets WHERE project = ? AND dataset = ? AND read_whole"
+    return all(db.execute(known, (key.project, key.dataset)).fetchone() for key in keys)
+
+
+def table_made_at(db: Connection, table_id: str) -> float | None:
+    """When a table was made that was sent to; None where it is not known."""
+    row = db.execute("SELECT made_at FROM tables WHERE table_id = ?", (table_id,)).fetchone()
+    return row["made_at"] if row else None
 
 
 def delivered_by(db: Connection, delivery_id: int) -> tuple[str, str | None, list[PendingRow]]:

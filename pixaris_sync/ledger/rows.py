@@ -10,6 +10,8 @@ from pixaris_sync.model import DeliveryMethod, Problem, RowState
 
 #: The fact when a row was last read back.
 LAST_SYNCED = "last_synced_at"
+#: By so much at most this machine's clock may differ from the service's.
+CLOCKS_DIFFER_SECONDS_MAX = 2.0 * DAY_SECONDS
 
 
 def start_delivery(
@@ -53,22 +55,34 @@ def table_changed(db: Connection, now: float, table_id: str) -> None:
     )
 
 
+def note_table(db: Connection, now: float, table_id: str, made_at: float) -> bool:
+    """Note when a table was made that a process is going to send to.
+
+    Returns:
+        Whether it may have been made just now, so that streaming may not know it yet. The service's clock
+        tells only of one that is much older that this cannot be.
+    """
+    young = abs(now - made_at) < CLOCKS_DIFFER_SECONDS_MAX
+    db.execute(
+        "INSERT INTO tables (table_id, changed_at, made_at) VALUES (:table, :changed, :made)"
+        " ON CONFLICT DO UPDATE SET changed_at = max(changed_at, excluded.changed_at),"
+        " made_at = excluded.made_at",
+        {"table": table_id, "changed": now if young else 0.0, "made": made_at},
+    )
+    return young
+
+
 def accept_rows(
-    db: Connection,
-    now: float,
-    rows: Sequence[PendingRow],
-    method: DeliveryMethod = DeliveryMethod.LOAD,
-    *,
-    next_attempt_at: float = 0.0,
+    db: Connection, now: float, rows: Sequence[PendingRow], *, next_attempt_at: float = 0.0
 ) -> None:
     """The service took these rows: they are not sent again by themselves, and synced once they are read back.
 
     `next_attempt_at`: when to look for them first.
     """
     db.executemany(
-        "UPDATE records SET state = ?, since = ?, accepted_at = ?, accepted_by = ?, next_attempt_at = ?,"
+        "UPDATE records SET state = ?, since = ?, accepted_at = ?, next_attempt_at = ?,"
         " attempts = 0, taken = 1, delivery_id = NULL, cause = NULL, hint = NULL WHERE id = ?",
-        [(RowState.ACCEPTED, now, now, method, next_attempt_at, row.id) for row in rows],
+        [(RowState.ACCEPTED, now, now, next_attempt_at, row.id) for row in rows],
     )
     _update_runs(db, now, rows)
 
@@ -194,7 +208,7 @@ def reschedule_rows(
     """
     db.executemany(
         "UPDATE records SET state = ?, since = ?, next_attempt_at = ?, attempts = attempts + ?, taken = 0,"
-        " accepted_at = NULL, accepted_by = NULL, by_load = max(by_load, ?),"
+        " accepted_at = NULL, by_load = max(by_load, ?),"
         " batch_limit = coalesce(?, batch_limit), delivery_id = NULL, cause = ?, hint = ? WHERE id = ?",
         [
             (

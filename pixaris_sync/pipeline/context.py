@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import Concatenate, ParamSpec, TypeVar
@@ -76,7 +76,7 @@ class Context:
     Attributes:
         draining: no new work is to begin.
         paused: why everything is paused (credentials, settings), until an attempt succeeds again.
-        shared_tables: ids of tables that more than one dataset of the folder goes to.
+        shared_tables: tables that more than one dataset of the folder goes to, and those datasets.
         scan_soon: asks the engine to scan a dataset again.
         throttle_seconds: how long to wait before more work, then to ask again; 0: begin.
     """
@@ -106,7 +106,7 @@ class Context:
         self.files = RunFiles(settings.local_results_folder)
         self.budget = ByteBudget(settings.inflight_bytes_limit)
         self.tally = Tally()
-        self.shared_tables: frozenset[str] = frozenset()
+        self.shared_tables: Mapping[str, Collection[DatasetKey]] = {}
         self.paused: SyncError | None = None
         self.draining = False
         self.scan_soon = scan_soon

@@ -20,6 +20,7 @@ from pixaris_sync.ledger.rows import (
     accept_rows,
     end_delivery,
     mark_in_doubt,
+    note_table,
     note_trouble,
     quarantine_rows,
     reschedule_rows,
@@ -52,6 +53,8 @@ class Deliveries:
         self._context = context
         self._lookups = Lookups(context)
         self._columns: dict[str, tuple[Column, ...]] = {}
+        #: Tables that may have been made just now, by what was learnt of them last.
+        self._unsettled: set[str] = set()
         #: By table, how many rows in succession were refused alone, and the cause of them all.
         self._refused_alone: dict[str, tuple[str, int]] = {}
 
@@ -125,9 +128,12 @@ class Deliveries:
 
     async def _known_columns(self, table: str) -> tuple[Column, ...] | None:
         if table not in self._columns:
-            columns = await self._context.sink.columns(table)
-            if columns is None:
+            context = self._context
+            columns, made_at = await context.sink.columns(table), await context.sink.created_at(table)
+            if columns is None or made_at is None:
                 return None
+            if await context.apply(note_table, context.now(), table, made_at):
+                self._unsettled.add(table)
             self._columns[table] = columns
         return self._columns[table]
 
@@ -137,6 +143,10 @@ class Deliveries:
         """Make the table fit for the rows, and the batch small enough for the method."""
         context, sink = self._context, self._context.sink
         columns = await self._known_columns(table)
+        if table in self._unsettled:
+            # The planner did not know yet; it does from now on.
+            self._unsettled.discard(table)
+            method = DeliveryMethod.LOAD
         plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
         if columns is None or plan.add or plan.widen:
             # Noted first: if we die between the change and the note, rows would be streamed too early.
@@ -282,7 +292,7 @@ class Deliveries:
 def _accept(db: Connection, now: float, rows: Sequence[PendingRow], method: DeliveryMethod) -> None:
     """Rows were taken: they are first looked for when they usually show."""
     usually = STREAMED_VISIBLE_SECONDS if method is DeliveryMethod.STREAM else 0.0
-    accept_rows(db, now, rows, method, next_attempt_at=now + usually)
+    accept_rows(db, now, rows, next_attempt_at=now + usually)
 
 
 def _end_well(

@@ -83,9 +83,8 @@ class Discovery:
         notices = [
             Notice(problem.subject, problem_of(problem), quarantined=True) for problem in found.problems
         ]
-        collisions = table_collisions(found.keys)
-        context.shared_tables = frozenset(collisions)
-        for shared, keys in collisions.items():
+        context.shared_tables = table_collisions(found.keys)
+        for shared, keys in context.shared_tables.items():
             together = ", ".join(str(key) for key in keys)
             notices.append(
                 Notice(

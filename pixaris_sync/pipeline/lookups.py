@@ -6,7 +6,7 @@ counts only when it was read back. A question is narrow, the names of up to 500 
 names do not tell which of several records a row is (`rules.readback`).
 
 A delivery that ended well is never repeated, however long the table does not show its rows: somebody hides or
-removes them. Only where the table was made anew since, or just before, can they not be there.
+removes them. Only where the table was made anew meanwhile can they not be there.
 """
 
 import logging
@@ -18,9 +18,11 @@ from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.pending_rows import (
     PendingRow,
     RowsOfRun,
+    read_wholly,
     rows_of_runs,
     rows_to_ask_for,
     rows_to_read_back,
+    table_made_at,
 )
 from pixaris_sync.ledger.rows import (
     confirm_rows,
@@ -31,7 +33,7 @@ from pixaris_sync.ledger.rows import (
     read_back_later,
     reschedule_rows,
 )
-from pixaris_sync.model import DeliveryMethod, JsonValue, Problem, RowState
+from pixaris_sync.model import JsonValue, Problem, RowState
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.pipeline.outgoing_rows import map_row
 from pixaris_sync.rules.contract import RUN_NAME_KEY
@@ -149,11 +151,12 @@ class Lookups:
         for row in await context.sink.read_rows(table, unclear) if unclear else ():
             read[row.get(RUN_NAME_KEY)].append(row)
         context.succeeded(table)
+        all_known = await context.apply(read_wholly, context.shared_tables.get(table, ()))
         found: list[PendingRow] = []
         for name in names:
             shown = read[name] if name in unclear else [{}] * counts.get(name, 0)
             wanted = {row.id: self._wanted(row, cells=name in unclear) for row in known[name].wanted}
-            ids = standing(wanted, shown, known[name].taken)
+            ids = standing(wanted, shown, known[name].taken, all_known=all_known)
             found += [row for row in known[name].wanted if row.id in ids]
         return found
 
@@ -226,39 +229,31 @@ class Lookups:
         if not overdue:
             return
         made_at = await context.sink.created_at(table)
-        lost = [row for row in overdue if made_at is None or self._cannot_be_there(row, made_at)]
-        if lost:
+        if made_at is None or made_at != await context.apply(table_made_at, table):
             problem = Problem(
                 f"table {table} was made anew after it took the row, or just before",
                 "nothing to do: it is delivered again by a load job",
             )
-            log.warning("%s and %d more: %s", lost[0].run, len(lost) - 1, problem.cause)
-            await context.apply(reschedule_rows, now, lost, problem, by_load=True)
-        hidden = _without(overdue, lost)
-        if hidden:
+            log.warning("%s and %d more: %s", overdue[0].run, len(overdue) - 1, problem.cause)
+            await context.apply(reschedule_rows, now, overdue, problem, by_load=True)
+        else:
             problem = Problem(
                 f"table {table} took the row and does not show it: somebody hides rows from this account, "
                 "or has removed it",
                 "see whether a row access policy hides it; if it was removed, "
                 "`pixaris-sync sync --repair` sends it again",
             )
-            age = max(ages[row.id] for row in hidden)
+            age = max(ages[row.id] for row in overdue)
             # A pass leaves it to a later one; who follows looks ever more seldom.
             attempts = 1 if context.mode.follow else context.mode.selection.attempts_limit
             await context.apply(
                 read_back_later,
                 now,
-                hidden,
+                overdue,
                 problem,
                 next_attempt_at=now + min(age / 2, LOOK_SECONDS_MAX),
                 attempts=attempts,
             )
-
-    def _cannot_be_there(self, row: PendingRow, made_at: float) -> bool:
-        """Whether a row was taken before its table was made, or so soon after that streaming may lose it."""
-        loses = row.accepted_by is DeliveryMethod.STREAM
-        lost_until = made_at + (self._context.settings.table_settle_seconds if loses else 0.0)
-        return row.accepted_at is not None and row.accepted_at < lost_until
 
 
 def _without(rows: Sequence[PendingRow], others: Sequence[PendingRow]) -> list[PendingRow]:

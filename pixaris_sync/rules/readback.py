@@ -8,7 +8,8 @@ the others can have a row, and not all; or datasets share the table, and a run's
 Then each record gets the row that is most like it, and no row is too unlike. Others may have added columns
 and filled them, corrected a cell, changed a column's type or given it a default, and the record may go to
 another bucket or project by now: a row would be sent twice if any of that made it another one. Only a link
-to an object of another dataset tells that a row is of that dataset's run.
+to an object of another dataset tells that a row is of that dataset's run. (While the records of a dataset
+that shares the table are not known, its rows cannot be told so: then a row must hold all that a record says.)
 
 Rows are read as the BigQuery client gives them: native Python values, NaN as a float, NULLs left out.
 """
@@ -51,7 +52,11 @@ def cells_decide(wanted: int, rows: int, taken: int, *, shared: bool) -> bool:
 
 
 def standing(
-    wanted: Mapping[_Record, Wanted], rows: Sequence[Mapping[str, JsonValue]], taken: Mapping[DatasetKey, int]
+    wanted: Mapping[_Record, Wanted],
+    rows: Sequence[Mapping[str, JsonValue]],
+    taken: Mapping[DatasetKey, int],
+    *,
+    all_known: bool = True,
 ) -> set[_Record]:
     """Which of one run's records have their row.
 
@@ -59,6 +64,7 @@ def standing(
         wanted: the records that may have one; of several for which nothing else decides, the first have it.
         rows: what the table shows for the run; without cells where `cells_decide` says no.
         taken: how many other records have their row for certain, by dataset.
+        all_known: the records of every dataset that shares the table are known.
     """
     homes = [_home(row, {one.run for one in wanted.values()}) for row in rows]
     free = _free(Counter(homes), taken)
@@ -66,7 +72,8 @@ def standing(
         (-likeness(one.cells, row), record, index)
         for record, one in wanted.items()
         for index, row in enumerate(rows)
-        if homes[index] in (None, one.run.dataset_key)
+        if homes[index] == one.run.dataset_key
+        or (homes[index] is None and (all_known or represents(one.cells, row)))
     ]
     found: set[_Record] = set()
     given: set[int] = set()

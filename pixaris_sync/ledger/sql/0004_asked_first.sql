@@ -13,8 +13,10 @@ ALTER TABLE files ADD COLUMN stood INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE records ADD COLUMN looked_at REAL;
 -- When a delivery of it ended well: it is never sent again by itself; NULL: none did.
 ALTER TABLE records ADD COLUMN accepted_at REAL;
-ALTER TABLE records ADD COLUMN accepted_by TEXT; -- and how it went: 'stream' or 'load'
 UPDATE records SET accepted_at = since WHERE state = 'accepted';
+
+-- When it was made, by the service's clock: another time tells another table of the same name.
+ALTER TABLE tables ADD COLUMN made_at REAL;
 
 -- How many lines of the tracking file repeat a record that stands before them.
 ALTER TABLE datasets ADD COLUMN repeated_lines INTEGER NOT NULL DEFAULT 0;
