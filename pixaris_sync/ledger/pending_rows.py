@@ -9,8 +9,8 @@ from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState, RunKey
 from pixaris_sync.rules.planner import TableBacklog
 
 DAY_SECONDS = 24 * 3600
-#: The states of rows that a table may hold, and that are not known to be in it.
-_MAY_STAND = (RowState.UNASKED, RowState.IN_DOUBT, RowState.ACCEPTED)
+#: The states of rows that a table may hold, and that are not known to be in it; the surest first.
+_MAY_STAND = (RowState.ACCEPTED, RowState.IN_DOUBT, RowState.UNASKED, RowState.QUARANTINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class RowsOfRun:
     """The records of one run name, in all datasets of a table.
 
     Attributes:
-        wanted: those that may have a row, and are not known to have it; first those that were accepted.
+        wanted: those that may have a row, and are not known to have it; the surest first.
         taken: how many are synced, by dataset: each has a row.
     """
 
@@ -197,7 +197,7 @@ def rows_of_runs(db: Connection, table_id: str, names: Iterable[str]) -> dict[st
                     known.taken[key] = known.taken.get(key, 0) + 1
                 elif row["state"] in _MAY_STAND:
                     known.wanted.append(_pending(row))
-        known.wanted.sort(key=lambda row: row.state is not RowState.ACCEPTED)
+        known.wanted.sort(key=lambda row: _MAY_STAND.index(row.state))
     return found
 
 

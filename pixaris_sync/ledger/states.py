@@ -105,6 +105,7 @@ ROW_TRANSITIONS: Final = tuple(
         (RowState.IN_DOUBT, "confirm_rows", RowState.SYNCED, "it was read back"),
         (RowState.IN_DOUBT, "reschedule_rows", RowState.PENDING, "it is not there"),
         (RowState.IN_DOUBT, "quarantine_rows", RowState.QUARANTINED, "it cannot be read back"),
+        (RowState.QUARANTINED, "confirm_rows", RowState.SYNCED, "the table was seen to hold it"),
         (RowState.QUARANTINED, "retry_runs", RowState.UNASKED, "somebody wants it tried again"),
         (RowState.QUARANTINED, "retry_runs", RowState.IN_DOUBT, "the same, and the table may hold it"),
         (RowState.QUARANTINED, "retry_runs", RowState.ACCEPTED, "the same, and the service took it"),

@@ -66,7 +66,10 @@ def standing(
         taken: how many other records have their row for certain, by dataset.
         all_known: the records of every dataset that shares the table are known.
     """
-    homes = [_home(row, {one.run for one in wanted.values()}) for row in rows]
+    if not wanted:
+        return set()
+    name = next(iter(wanted.values())).run.run
+    homes = [_home(row, name, {*taken, *(one.run.dataset_key for one in wanted.values())}) for row in rows]
     free = _free(Counter(homes), taken)
     pairs = [
         (-likeness(one.cells, row), record, index)
@@ -134,21 +137,19 @@ def _assign(
     return False
 
 
-def _home(row: Mapping[str, JsonValue], runs: Iterable[RunKey]) -> DatasetKey | None:
-    """The dataset of which a row is by its links; None where it has none that tells."""
-    linked = [name for value in row.values() if isinstance(value, str) and (name := linked_object(value))]
-    for run in runs:
-        if any(name.startswith(object_name(run, "")) for name in linked):
-            return run.dataset_key
-    return _ELSEWHERE if any(_is_of_run(name, run.run) for name in linked for run in runs) else None
-
-
 #: Stands for a dataset that holds none of the records that are asked for.
 _ELSEWHERE: Final = DatasetKey("", "")
 
 
-def _is_of_run(name: str, run: str) -> bool:
-    return name.startswith("results/") and f"/{run}/" in name
+def _home(row: Mapping[str, JsonValue], run: str, datasets: Iterable[DatasetKey]) -> DatasetKey | None:
+    """The dataset of which a run's row is by its links; None where it has none that tells."""
+    linked = [name for value in row.values() if isinstance(value, str) and (name := linked_object(value))]
+    of_run = [name for name in linked if f"/{run}/" in name]
+    for key in datasets:
+        start = object_name(RunKey(key.project, key.dataset, run), "")
+        if any(name.startswith(start) for name in of_run):
+            return key
+    return _ELSEWHERE if of_run else None
 
 
 def _free(homes: Counter[DatasetKey | None], taken: Mapping[DatasetKey, int]) -> Counter[DatasetKey | None]:
