@@ -9,8 +9,8 @@ that SQLite may have open. In this order it is looked for, among the ledgers of 
    a backup is restored into new inodes. It is the same folder where it holds a run that the ledger knows; a
    ledger that knows none has nothing to mix up. Else what stood here was moved away, its ledger stays with
    it, and this is another folder.
-3. It says nothing of a home, and has the name that this folder's would have: an older version made it, or it
-   is damaged, or only begun.
+3. It says nothing of a home, and has a name that this folder's would have: an older version made it, or it is
+   damaged, or only begun.
 4. Its home was at another path, and is this folder by device and inode. Both numbers are used again once a
    folder is gone or a disk is mounted, so that the folder must hold a run that the ledger knows, and of two
    such ledgers neither is taken.
@@ -93,7 +93,8 @@ def find_ledger(settings: Settings, holds: Holds) -> FoundLedger:
     """
     state, here = settings.state_folder, _home_of(settings)
     names = _names(settings, here)
-    lock = (state / names[0]).with_suffix(".path.lock")
+    first = state / names[0]
+    lock = first.with_suffix(".path.lock")
     homes = {path: _home_in(path) for path in _ledgers(state)}
     alike = {
         path: home
@@ -106,20 +107,19 @@ def find_ledger(settings: Settings, holds: Holds) -> FoundLedger:
     for path in at_path:
         if here.inode is None or alike[path].is_same_folder(here):
             return FoundLedger(path, here, lock)
-    for path in at_path:
-        if _is_known(path, holds, by_default=True):
+    said = {path: _is_known(path, holds) for path in at_path}
+    # One that knows none may be of the empty folder that a disk is mounted on.
+    for path in sorted(said, key=lambda path: said[path] is None):
+        if said[path] is not False:
             return FoundLedger(path, here, lock)
-    for path in (state / name for name in names):
+    numbered = (path for path in homes if path.name.startswith(f"{first.stem}-"))
+    for path in (first, state / names[1], *numbered):
         if homes.get(path) is None and may_exist(path):
             return FoundLedger(path, here, lock)
-    moved = [
-        path
-        for path, home in alike.items()
-        if home.is_same_folder(here) and _is_known(path, holds, by_default=False)
-    ]
+    moved = [path for path, home in alike.items() if home.is_same_folder(here) and _is_known(path, holds)]
     if len(moved) == 1:
         return FoundLedger(moved[0], here, lock, moved_from=alike[moved[0]].folder)
-    return FoundLedger(_free(state / names[0], homes), here, lock, left=at_path[0] if at_path else None)
+    return FoundLedger(_free(first, homes), here, lock, left=at_path[0] if at_path else None)
 
 
 def may_exist(path: Path) -> bool:
@@ -151,16 +151,15 @@ def _home_in(path: Path) -> Home | None:
         return None
 
 
-def _is_known(path: Path, holds: Holds, *, by_default: bool) -> bool:
-    """Whether the results folder holds a run that a ledger knows; else `by_default`, where it knows none."""
+def _is_known(path: Path, holds: Holds) -> bool | None:
+    """Whether the results folder holds a run that a ledger knows; None where it knows none or is damaged."""
 
-    def look(db: sqlite3.Connection) -> bool:
-        runs = db.execute(
+    def look(db: sqlite3.Connection) -> bool | None:
+        found = None
+        for run in db.execute(
             "SELECT project, dataset, name FROM runs JOIN datasets ON datasets.id = runs.dataset_id"
             " ORDER BY runs.id DESC"
-        )
-        found = by_default
-        for run in runs:
+        ):
             found = holds(RunKey(*run))
             if found:
                 break
@@ -169,7 +168,7 @@ def _is_known(path: Path, holds: Holds, *, by_default: bool) -> bool:
     try:
         return peek(path, look)
     except (OSError, sqlite3.Error):
-        return by_default  # Damaged: at its own path it is to be found, told of and rebuilt.
+        return None  # At its own path it is to be found, told of and rebuilt.
 
 
 def _home_of(settings: Settings) -> Home:

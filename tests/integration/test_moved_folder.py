@@ -26,10 +26,13 @@ def test_a_moved_folder_goes_on_and_another_in_its_place_begins(
     """Goal: nothing is asked or sent anew, nothing is mixed up. Method: mv, then sync; mkdir, then sync."""
     old = [store_run(proxied.folder, f"old-{number}", args={"flow": {"a": number}}) for number in range(2)]
     proxied.sync()
-    proxies.forget()
     moved = at(proxied, proxied.folder.rename(tmp_path / "moved"))
+    plan = moved.run("backfill", "--dry-run", "--json").document
+    proxies.forget()
 
+    assert (plan["files"], plan["files_found"], plan["rows"]) == (0, 0, 0)
     assert moved.status()["runs"]["synced"] == 2
+    assert moved.run("retry", "--all").stdout == "0 taken up again\n"
     first = moved.run("sync")
     again = moved.run("sync")
 

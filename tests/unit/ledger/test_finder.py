@@ -187,6 +187,22 @@ def test_a_disk_that_is_numbered_anew_or_restored_keeps_its_ledger(
     assert (found.path, found.moved_from, found.left) == (path, None, None)
 
 
+def test_a_disk_finds_its_ledger_though_its_mount_point_was_worked_with(place: Place) -> None:
+    """Goal: a start before the disk is mounted costs nothing. Method: work with the empty folder below it."""
+    disk = place.folder()
+    first = place.work(disk, RUN)
+    unmounted = disk.rename(place.root / "unmounted")
+    point = place.folder(run=None)
+    assert place.work(point).left == first.path
+    # It is mounted, and has another number now.
+    point.rename(place.root / "below")
+    unmounted.rename(disk)
+    change_home(first.path, lambda home: {**home, "device": home["device"] + 1})
+
+    found = place.work(disk)
+    assert (found.path, found.left) == (first.path, None)
+
+
 def test_a_copy_of_a_folder_gets_its_own(place: Place) -> None:
     """Goal: two folders that are worked with have two ledgers. Method: ask for a copy of one."""
     folder = place.folder()
@@ -260,6 +276,17 @@ def test_a_ledger_that_cannot_be_asked_is_found_by_its_name(place: Place, conten
         change_home(path, lambda _: json.loads(content))
     else:
         path.write_bytes(content)
+
+    assert place.path(folder) == path
+
+
+def test_a_second_ledger_for_a_path_is_found_by_its_name_too(place: Place) -> None:
+    """Goal: as above. Method: the first name is taken by the folder that was moved; the second is damaged."""
+    place.work(place.folder(), RUN)
+    place.work((place.root / "results").rename(place.root / "moved"))
+    folder = place.folder(run=OTHER_RUN)
+    path = place.work(folder, OTHER_RUN).path
+    path.write_bytes(b"no database" * 1000)
 
     assert place.path(folder) == path
 
