@@ -17,7 +17,6 @@ Contents are sent out of the memory that they were read into. 2,000 files of 100
 to 177, because they leave as fast as they are read.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -239,27 +238,6 @@ class Settings(BaseModel):
         from platformdirs import user_state_path  # noqa: PLC0415 - often the folder is named
 
         return user_state_path("pixaris-sync", appauthor=False)
-
-    @property
-    def ledger_path(self) -> Path:
-        """The ledger of this results folder and this destination.
-
-        An emulator is a destination of its own, so that trying things out never touches a real ledger.
-        """
-        folder = self.local_results_folder.resolve()
-        identity = "\0".join(
-            [
-                str(folder),
-                self.gcp_project_id,
-                self.gcp_bq_experiment_dataset,
-                self.gcp_pixaris_bucket_name,
-                self.storage_emulator_host or "",
-                self.bigquery_emulator_host or "",
-            ]
-        )
-        digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        name = "".join(c if c.isalnum() and c.isascii() else "-" for c in folder.name)[:40]
-        return self.state_folder / f"{name}-{digest}.sqlite3"
 
 
 def load_settings(

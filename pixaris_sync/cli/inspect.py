@@ -12,7 +12,7 @@ import anyio
 
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.cli.wiring import open_known_ledger, ports, read_overview, settings_for
+from pixaris_sync.cli.wiring import found_ledger, open_known_ledger, ports, read_overview, settings_for
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.retry import find_runs, retry_runs
 from pixaris_sync.process.ownership import read_owner
@@ -23,10 +23,11 @@ from pixaris_sync.text import printable_line
 def show_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
     """Print where everything stands."""
     settings = settings_for(flags, config)
-    document = report.status_document(read_overview(settings), time.time())
-    owner = read_owner(settings.ledger_path.with_suffix(".owner"))
+    path = found_ledger(settings).path
+    document = report.status_document(read_overview(settings, path), time.time())
+    owner = read_owner(path.with_suffix(".owner"))
     document["owner"] = None if owner is None else str(owner)
-    document["ledger"] = str(settings.ledger_path)
+    document["ledger"] = str(path)
     print(report.as_json(document) if as_json else report.status_text(document))
     return Exit.OK
 
@@ -40,12 +41,12 @@ def retry(
         print("hint: `pixaris-sync status` lists quarantined runs", file=sys.stderr)
         return Exit.USAGE
     settings = settings_for(flags, config)
-    ledger = open_known_ledger(settings)
+    ledger = open_known_ledger(found_ledger(settings).path)
     try:
         released: int = ledger.write(partial(_retry, names=names, now=time.time()))
     finally:
         ledger.close()
-    owner = read_owner(settings.ledger_path.with_suffix(".owner"))
+    owner = read_owner(ledger.path.with_suffix(".owner"))
     document = {"released": released, "owner": None if owner is None else str(owner)}
     if as_json:
         print(report.as_json(document))
@@ -82,7 +83,7 @@ def run_verify(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) 
 async def _verify(settings: Settings, *, as_json: bool) -> Exit:
     from pixaris_sync.verify import Sign, verify
 
-    ledger = open_known_ledger(settings, read_only=True)
+    ledger = open_known_ledger(found_ledger(settings).path, read_only=True)
     counts = dict.fromkeys(Sign, 0)
     try:
         async with ports(settings, frames=True) as (store, sink):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.cli.wiring import settings_for
+from pixaris_sync.cli.wiring import found_ledger, settings_for
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.process.live_limits import InForce, LimitFiles, LiveLimits
 from pixaris_sync.process.ownership import running_owner
@@ -42,13 +42,14 @@ def change_limits(
     settings = settings_for(flags, config)
     given = {key: value for key, value in wishes.items() if value is not None}
     wanted = _limits(given)
-    files = LimitFiles(settings.ledger_path)
-    in_force = _listening(settings, files)
+    ledger = found_ledger(settings).path
+    files = LimitFiles(ledger)
+    in_force = _listening(settings, ledger, files)
     if given:
         files.ask(wanted)
         _send_signal(in_force.pid, settings)
         _wait(lambda: not files.is_asked(), settings)
-        in_force = _listening(settings, files)
+        in_force = _listening(settings, ledger, files)
     limits = in_force.limits
     print(report.as_json(limits.model_dump()) if as_json else limits)
     return Exit.OK
@@ -61,7 +62,7 @@ def _limits(values: Mapping[str, Any]) -> LiveLimits:
         raise explain(error, dict.fromkeys(values, "command line")) from None
 
 
-def _listening(settings: Settings, files: LimitFiles) -> InForce:
+def _listening(settings: Settings, ledger: Path, files: LimitFiles) -> InForce:
     """What the owner of the folder holds to, as soon as it listens.
 
     Raises:
@@ -70,7 +71,7 @@ def _listening(settings: Settings, files: LimitFiles) -> InForce:
     """
 
     def look() -> InForce | None:
-        owner = running_owner(settings.local_results_folder, settings.ledger_path.with_suffix(".owner"))
+        owner = running_owner(settings.local_results_folder, ledger.with_suffix(".owner"))
         if owner is None:
             raise ConfigurationError(
                 "change the limits for",

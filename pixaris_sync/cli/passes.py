@@ -16,7 +16,7 @@ from pixaris_sync import __version__
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit, exit_of_pass
 from pixaris_sync.cli.progress import show_progress
-from pixaris_sync.cli.wiring import owned_ledger, ports, settings_for
+from pixaris_sync.cli.wiring import found_ledger, owned_ledger, ports, settings_for
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import WorkLeft, overview
@@ -107,7 +107,7 @@ async def _run(
     settings: Settings, mode: Mode, ledger: Ledger, *, beside: Beside | None = None
 ) -> tuple[WorkLeft | None, Interruption]:
     clock = SystemClock()
-    throttle = Throttle(settings, clock)
+    throttle = Throttle(settings, ledger.path, clock)
     async with ports(settings, pace=throttle.pace) as (store, sink):
         return await run_engine(
             settings, mode, ledger, store, sink, clock=clock, throttle=throttle, beside=beside
@@ -132,7 +132,8 @@ async def _preview(settings: Settings, mode: Mode) -> dict[str, JsonValue]:
     """
     from pixaris_sync.pipeline.preview import preview
 
-    ledger = await to_thread.run_sync(lambda: Ledger.in_memory(copy_of=settings.ledger_path))
+    path = found_ledger(settings).path
+    ledger = await to_thread.run_sync(lambda: Ledger.in_memory(copy_of=path))
     try:
         async with ports(settings) as (store, sink):
             return await preview(settings, mode, ledger, store, sink, now=time.time())

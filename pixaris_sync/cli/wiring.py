@@ -15,10 +15,12 @@ from pixaris_sync.clock import SystemClock
 from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
 from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.finder import FoundLedger, find_ledger, may_exist, remember_home
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.ledger.rescue import working_ledger
 from pixaris_sync.limits.bandwidth import Pace
 from pixaris_sync.local.mounts import network_filesystem
+from pixaris_sync.model import RunKey
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.ownership import Ownership
 from pixaris_sync.settings import Settings, load_settings
@@ -99,6 +101,18 @@ async def ports(
             await sink.close()
 
 
+def found_ledger(settings: Settings) -> FoundLedger:
+    """The ledger of the settings' results folder and destination, whether it was made yet or not."""
+
+    def holds(run: RunKey) -> bool:
+        from pixaris_sync.local.results_folder import LocalResults
+
+        folder = LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name)
+        return folder.signature(run) is not None
+
+    return find_ledger(settings, holds)
+
+
 @contextmanager
 def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
     """The ledger, with the results folder locked for this process.
@@ -111,7 +125,8 @@ def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
     from pixaris_sync.local.results_folder import LocalResults
 
     LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name).check()
-    path = settings.ledger_path
+    found = found_ledger(settings)
+    path = found.path
     kind = network_filesystem(path.parent)
     if kind is not None:
         log.warning(
@@ -120,24 +135,35 @@ def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
             path.parent,
             kind,
         )
+    now = SystemClock().now()
     # The lock first: a newer program must not migrate the ledger under an older one that works with it.
     with (
-        Ownership(settings.local_results_folder, path.with_suffix(".owner"), command),
-        working_ledger(path, now=SystemClock().now()) as ledger,
+        Ownership(
+            settings.local_results_folder, path.with_suffix(".owner"), command, path_lock=found.path_lock
+        ),
+        working_ledger(path, now=now) as ledger,
     ):
+        ledger.write(partial(remember_home, home=found.home, now=now))
+        if found.moved_from is not None:
+            log.info("the results folder was %s before: its ledger %s goes on", found.moved_from, path)
+        if found.left is not None:
+            log.info(
+                "another folder was %s before, and keeps its ledger %s: this one gets a new one",
+                found.home.folder,
+                found.left,
+            )
         yield ledger
 
 
-def open_known_ledger(settings: Settings, *, read_only: bool = False) -> Ledger:
+def open_known_ledger(path: Path, *, read_only: bool = False) -> Ledger:
     """The ledger of work that was begun before.
 
     Raises:
         ConfigurationError: there is none yet.
         LedgerError: it cannot be opened.
     """
-    path = settings.ledger_path
     try:
-        if path.exists():
+        if may_exist(path):
             return Ledger.open(path, read_only=read_only)
     except LedgerEmptyError:
         pass  # A process was ended while it made one: there is none.
@@ -149,14 +175,14 @@ def open_known_ledger(settings: Settings, *, read_only: bool = False) -> Ledger:
     )
 
 
-def read_overview(settings: Settings) -> Overview:
-    """Where everything stands, also while another process works.
+def read_overview(settings: Settings, path: Path) -> Overview:
+    """Where everything stands by the ledger at `path`, also while another process works.
 
     Raises:
         ConfigurationError: there is no ledger yet.
         LedgerError: it cannot be read.
     """
-    ledger = open_known_ledger(settings, read_only=True)
+    ledger = open_known_ledger(path, read_only=True)
     try:
         found: Overview = ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
         return found

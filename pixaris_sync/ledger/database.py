@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -136,7 +136,7 @@ class Ledger:
         ledger = cls(copy_of or Path(":memory:"), connection)
         try:
             if copy_of is not None and copy_of.exists():
-                _copy(copy_of, connection)
+                peek(copy_of, lambda source: source.backup(connection))
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA foreign_keys = ON")
             ledger._check_version(read_only=False)
@@ -319,17 +319,25 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def _copy(path: Path, target: sqlite3.Connection) -> None:
-    """Copy a database and leave no trace beside it.
+def peek(path: Path, question: Callable[[sqlite3.Connection], T]) -> T:
+    """Ask a database that another process may be working with, and leave no trace beside it.
 
     To read a database in WAL mode makes its ``-wal`` and ``-shm`` files, unless it is declared immutable.
-    Without a ``-wal`` file no process has it open, so it is; whether that held shows afterwards.
+    Without a ``-wal`` file no process has it open, so it is; whether that held shows afterwards. So it may be
+    asked twice.
+
+    Raises:
+        OSError: it cannot be looked at.
+        sqlite3.Error: it cannot be read.
     """
     before = _resting(path)
     if before is not None:
-        _back_up(path, target, "mode=ro&immutable=1")
-    if before is None or before != _resting(path):
-        _back_up(path, target, "mode=ro")
+        # Read while it is written, it can look damaged.
+        with suppress(sqlite3.Error):
+            answer = _ask(path, question, "mode=ro&immutable=1")
+            if before == _resting(path):
+                return answer
+    return _ask(path, question, "mode=ro")
 
 
 def _resting(path: Path) -> tuple[int, int] | None:
@@ -340,10 +348,10 @@ def _resting(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _back_up(path: Path, target: sqlite3.Connection, parameters: str) -> None:
+def _ask(path: Path, question: Callable[[sqlite3.Connection], T], parameters: str) -> T:
     uri = f"{path.resolve().as_uri()}?{parameters}"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000)) as source:
-        source.backup(target)
+        return question(source)
 
 
 def get_fact(db: sqlite3.Connection, name: str) -> str | None:

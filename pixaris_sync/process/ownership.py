@@ -1,12 +1,14 @@
 """One owner: at most one process works on a results folder.
 
-There are two locks, both advisory (``flock``), both gone with their process, however that ends:
+There are three locks, all advisory (``flock``), all gone with their process, however that ends:
 
 - on the results folder itself: it needs no file in there, and is seen by every process on the machine
   whatever its state folder;
 - on a file beside the ledger: where the state folder is on a network file system, it is seen by processes
   on other machines too, and the file server takes it from a machine that has crashed. (A folder cannot be
   locked there: that takes a handle for writing.)
+- on a file that stands for the folder's path: where a folder is moved away and another one put in its place
+  while a process works there, both of the others are of the one that was moved.
 
 Beside the ledger a note tells who the owner is, for the message that the second one gets.
 """
@@ -28,7 +30,7 @@ from pixaris_sync.errors import FolderOwnedError
 
 log = logging.getLogger(__name__)
 
-#: Of the file beside the ledger that is locked. It stays: a lock on a removed file would keep nobody out.
+#: Of the files that are locked. They stay: a lock on a removed file would keep nobody out.
 LOCK_SUFFIX = ".lock"
 
 
@@ -53,12 +55,14 @@ class Ownership:
         folder: the results folder.
         note: where to say who the owner is, if it can be written there; its folder is made.
         command: what this process does.
+        path_lock: the file that stands for the folder's path.
     """
 
-    def __init__(self, folder: Path, note: Path, command: str) -> None:
+    def __init__(self, folder: Path, note: Path, command: str, *, path_lock: Path) -> None:
         self._folder = folder
         self._note = note
         self._command = command
+        self._path_lock = path_lock
         self._handles: list[int] = []
 
     def __enter__(self) -> Self:
@@ -71,8 +75,8 @@ class Ownership:
         # A state folder that cannot be written shows soon enough elsewhere.
         with suppress(OSError):
             self._note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = self._note.with_suffix(LOCK_SUFFIX)
-            self._lock(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            for lock in (self._note.with_suffix(LOCK_SUFFIX), self._path_lock):
+                self._lock(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         self._write_note()
         return self
 

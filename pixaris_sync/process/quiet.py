@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from pathlib import Path
 
 import anyio
 from anyio.abc import TaskStatus
@@ -33,16 +34,17 @@ class Throttle:
     """The limits that a process holds to.
 
     Args:
-        settings: what they are at first, and where the ledger is.
+        settings: what they are at first.
+        ledger: the path of the ledger; beside it other processes ask for other limits.
         clock: to measure by.
 
     Attributes:
         pace: what uploads hold to.
     """
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, ledger: Path, clock: Clock) -> None:
         self._clock = clock
-        self._files = LimitFiles(settings.ledger_path)
+        self._files = LimitFiles(ledger)
         self._bandwidth = Bandwidth(settings.bandwidth_limit_bytes_per_second)
         self._governor = CpuGovernor(settings.max_cpu_percent)
         self._limits = LiveLimits(

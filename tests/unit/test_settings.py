@@ -1,4 +1,4 @@
-"""Where settings come from, their bounds, and where the ledger lies."""
+"""Where settings come from, their bounds, and where ledgers lie."""
 
 import os
 from pathlib import Path
@@ -258,30 +258,3 @@ def test_state_inside_the_results_folder_is_refused(tmp_path: Path, inside: str)
             load(local_results_folder=str(results), state_dir=str(state))
         assert "--state-dir" in refusal.value.hint
     load(local_results_folder=str(results), state_dir=str(tmp_path / "results-state"))
-
-
-def test_every_folder_and_destination_has_its_own_ledger(tmp_path: Path) -> None:
-    """Goal: nothing is mixed up. Method: change each part of the identity; the same again is the same."""
-    variations: list[dict[str, str]] = [
-        {},
-        {"local_results_folder": str(tmp_path / "other")},
-        {"gcp_project_id": "other"},
-        {"gcp_bq_experiment_dataset": "project.other"},
-        {"gcp_pixaris_bucket_name": "other"},
-        {"storage_emulator_host": "http://x"},
-        {"bigquery_emulator_host": "http://x"},
-    ]
-    paths = [load(**variation).ledger_path for variation in variations]
-    assert len(set(paths)) == len(variations)
-    assert paths == [load(**variation).ledger_path for variation in variations]
-    assert load(stream_rows_limit="7").ledger_path == paths[0]
-
-
-def test_a_folder_has_one_ledger_however_it_is_written(tmp_path: Path) -> None:
-    """Goal: a relative path or a link is the same folder. Method: three spellings of one."""
-    (tmp_path / "local results é").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "local results é")
-    spellings = ["local results é", str(tmp_path / "local results é"), "link"]
-    [path] = {load(local_results_folder=spelling).ledger_path for spelling in spellings}
-    assert path.name.startswith("local-results--")
-    assert path.suffix == ".sqlite3"

@@ -20,7 +20,7 @@ OWNER = """
 import sys
 from pathlib import Path
 from pixaris_sync.process.ownership import Ownership
-with Ownership(Path(sys.argv[1]), Path(sys.argv[2]), "watch"):
+with Ownership(Path(sys.argv[1]), Path(sys.argv[2]), "watch", path_lock=Path(sys.argv[3])):
     print("owned", flush=True)
     sys.stdin.read()
 """
@@ -37,10 +37,19 @@ def note(tmp_path: Path) -> Path:
     return tmp_path / "state" / "ledger.owner"
 
 
+def path_lock_of(folder: Path, note: Path) -> Path:
+    """One for each path, beside the note."""
+    return note.parent / f"{folder.name}.path.lock"
+
+
+def owning(folder: Path, note: Path, command: str) -> Ownership:
+    return Ownership(folder, note, command, path_lock=path_lock_of(folder, note))
+
+
 @contextmanager
 def owner(folder: Path, note: Path) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(folder), str(note)],
+        [sys.executable, "-c", OWNER, str(folder), str(note), str(path_lock_of(folder, note))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -54,7 +63,7 @@ def owner(folder: Path, note: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def refusal(folder: Path, note: Path) -> FolderOwnedError:
-    with pytest.raises(FolderOwnedError) as caught, Ownership(folder, note, "sync"):
+    with pytest.raises(FolderOwnedError) as caught, owning(folder, note, "sync"):
         pass
     return caught.value
 
@@ -68,7 +77,7 @@ def test_a_second_process_is_told_who_works_on_the_folder(folder: Path, note: Pa
         assert str(folder) in str(error)
         assert error.hint
         process.communicate("")
-    with Ownership(folder, note, "sync"):
+    with owning(folder, note, "sync"):
         pass
 
 
@@ -80,7 +89,7 @@ def test_a_killed_owner_owns_nothing(folder: Path, note: Path) -> None:
         process.wait()
     assert note.exists()
     assert read_owner(note) is None
-    with Ownership(folder, note, "sync"):
+    with owning(folder, note, "sync"):
         found = read_owner(note)
         assert found is not None
         assert (found.pid, found.host, found.command) == (os.getpid(), socket.gethostname(), "sync")
@@ -98,7 +107,7 @@ def test_who_shares_only_the_state_folder_is_refused_too(folder: Path, note: Pat
         assert f"process {process.pid} on {socket.gethostname()} (pixaris-sync watch, since " in cause
         process.send_signal(signal.SIGKILL)
         process.wait()
-        with Ownership(elsewhere, note, "sync"):
+        with owning(elsewhere, note, "sync"):
             assert (note.parent / "ledger.lock").stat().st_mode & 0o777 == 0o600
 
 
@@ -115,34 +124,49 @@ def test_owners_with_different_state_folders_still_meet(folder: Path, note: Path
         assert "backfill" not in cause
 
 
+def test_a_folder_that_takes_the_place_of_another_has_no_second_owner(folder: Path, note: Path) -> None:
+    """Goal: who works at a path goes on with what is put there, alone. Method: move, make, own anew.
+
+    The other two locks do not see it: the folder is another one, and so is its ledger.
+    """
+    with owner(folder, note):
+        moved = folder.rename(folder.with_name("moved"))
+        folder.mkdir()
+        assert "another process" in refusal(folder, note.with_name("other.owner")).cause
+        assert "pixaris-sync watch" in refusal(moved, note).cause
+    with owning(folder, note.with_name("other.owner"), "sync"):
+        pass
+
+
 def test_two_folders_have_two_owners(folder: Path, note: Path, tmp_path: Path) -> None:
     """Goal: no needless refusal. Method: own another folder at the same time."""
     (tmp_path / "other").mkdir()
-    with Ownership(folder, note, "sync"), Ownership(tmp_path / "other", tmp_path / "other.owner", "sync"):
+    with owning(folder, note, "sync"), owning(tmp_path / "other", tmp_path / "other.owner", "sync"):
         pass
 
 
 def test_owning_leaves_no_trace(folder: Path, note: Path) -> None:
     """Goal: the results folder stays as it is, and the note goes with its owner. Method: list both."""
-    with Ownership(folder, note, "sync"):
+    locks = {"ledger.lock", "results.path.lock"}
+    with owning(folder, note, "sync"):
         assert list(folder.iterdir()) == []
-        assert {path.name for path in note.parent.iterdir()} == {note.name, "ledger.lock"}
+        assert {path.name for path in note.parent.iterdir()} == {note.name, *locks}
         assert note.stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in note.parent.iterdir()] == ["ledger.lock"]
+    assert {path.name for path in note.parent.iterdir()} == locks
 
 
 def test_an_owner_that_fails_gives_the_folder_back(folder: Path, note: Path) -> None:
     """Goal: an error is no lock. Method: raise while owning."""
-    with pytest.raises(ZeroDivisionError), Ownership(folder, note, "sync"):
+    with pytest.raises(ZeroDivisionError), owning(folder, note, "sync"):
         raise ZeroDivisionError
-    with Ownership(folder, note, "sync"):
+    with owning(folder, note, "sync"):
         pass
 
 
 def test_a_note_that_cannot_be_written_does_not_stop_the_work(folder: Path, tmp_path: Path) -> None:
     """Goal: the lock is what counts. Method: a file stands where the note's folder should be."""
     (tmp_path / "state").write_text("")
-    with Ownership(folder, tmp_path / "state" / "ledger.owner", "sync"):
+    with owning(folder, tmp_path / "state" / "ledger.owner", "sync"):
         cause = refusal(folder, tmp_path / "elsewhere" / "ledger.owner").cause
         assert "on this machine" in cause
 
@@ -187,7 +211,7 @@ def test_only_who_holds_the_lock_is_the_running_owner(folder: Path, note: Path) 
 
 def test_an_owner_on_another_machine_runs_elsewhere(folder: Path, note: Path) -> None:
     """Goal: as above. Method: a note of another host, with the number of this very process."""
-    with Ownership(folder, note, "watch"):
+    with owning(folder, note, "watch"):
         found = running_owner(folder, note)
         assert found is not None
         assert found.pid == os.getpid()
@@ -197,6 +221,6 @@ def test_an_owner_on_another_machine_runs_elsewhere(folder: Path, note: Path) ->
 
 def test_a_folder_that_is_gone_has_no_running_owner(folder: Path, note: Path) -> None:
     """Goal: no traceback. Method: remove it under its owner."""
-    with Ownership(folder, note, "watch"):
+    with owning(folder, note, "watch"):
         folder.rmdir()
         assert running_owner(folder, note) is None
