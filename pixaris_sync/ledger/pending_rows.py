@@ -10,7 +10,13 @@ from pixaris_sync.rules.planner import TableBacklog
 
 DAY_SECONDS = 24 * 3600
 #: The states of rows that a table may hold, and that are not known to be in it; the surest first.
-_MAY_STAND = (RowState.ACCEPTED, RowState.IN_DOUBT, RowState.UNASKED, RowState.QUARANTINED)
+_MAY_STAND = (
+    RowState.ACCEPTED,
+    RowState.SENDING,
+    RowState.IN_DOUBT,
+    RowState.UNASKED,
+    RowState.QUARANTINED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ c.dataset_id = d.id AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND {select
 """
 #: Rows that may be sent or looked for: their files are in the bucket.
 _SENDABLE = f"""
-c.ready = 1 AND {_OPEN} AND (c.state NOT IN ('pending', 'accepted') OR c.attempts < :attempts_limit)
+c.ready = 1 AND {_OPEN} AND (c.state = 'in_doubt' OR c.attempts < :attempts_limit)
 """
 UNASKED = f"c.state = '{RowState.UNASKED}'"
 _TABLE_BACKLOGS = f"""
@@ -76,11 +82,15 @@ SELECT d.table_id,
        sum(c.state = 'pending' AND c.next_attempt_at <= :now) AS ready,
        max(c.state = 'pending' AND c.next_attempt_at <= :now AND c.by_load) AS by_load,
        sum(c.state IN ('accepted', 'in_doubt') AND c.next_attempt_at <= :now) AS to_read_back,
-       min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at,
-       max(iif(c.state = 'sending', c.delivery_id, NULL)) AS unfinished_load
+       min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at
 FROM datasets d CROSS JOIN open_records c
-WHERE c.state IN ('pending', 'accepted', 'in_doubt', 'sending') AND {_SENDABLE}
+WHERE c.state IN ('pending', 'accepted', 'in_doubt') AND {_SENDABLE}
 GROUP BY d.table_id
+"""
+#: Whatever becomes of its files: a delivery that was begun comes to its end.
+_UNFINISHED_LOADS = f"""
+SELECT d.table_id, max(c.delivery_id) FROM records c INDEXED BY records_by_delivery CROSS JOIN datasets d
+WHERE c.delivery_id IS NOT NULL AND c.state = 'sending' AND {_OPEN} GROUP BY d.table_id
 """
 _TABLES_TO_ASK = f"""
 SELECT DISTINCT d.table_id FROM datasets d
@@ -92,6 +102,7 @@ def table_backlogs(db: Connection, now: float, selection: Selection) -> list[Tab
     """What every table has waiting; tables with nothing waiting are left out."""
     asked = {**selection.parameters, "now": now}
     to_ask = {row["table_id"] for row in db.execute(_TABLES_TO_ASK, asked).fetchall()}
+    unfinished: dict[str, int] = dict(map(tuple, db.execute(_UNFINISHED_LOADS, asked).fetchall()))
     found = []
     for row in db.execute(_TABLE_BACKLOGS, asked).fetchall():
         table_id = row["table_id"]
@@ -107,14 +118,17 @@ def table_backlogs(db: Connection, now: float, selection: Selection) -> list[Tab
                 by_load=bool(row["by_load"]),
                 to_ask=table_id in to_ask,
                 to_read_back=row["to_read_back"],
-                unfinished_load=row["unfinished_load"],
+                unfinished_load=unfinished.pop(table_id, None),
                 changed_at=changed[0] if changed else None,
                 loads_today=loads,
                 next_at=row["next_at"],
             )
         )
-    others = sorted(to_ask - {backlog.table_id for backlog in found})
-    return found + [TableBacklog(table_id, to_ask=True) for table_id in others]
+    others = to_ask.union(unfinished).difference(backlog.table_id for backlog in found)
+    return found + [
+        TableBacklog(table_id, to_ask=table_id in to_ask, unfinished_load=unfinished.get(table_id))
+        for table_id in sorted(others)
+    ]
 
 
 def ready_rows(
