@@ -75,7 +75,10 @@ class Address:
 class LoadInProgress:
     """A load job that exists. `done` says whether it had ended when it was last looked at."""
 
-    def __init__(self, job: bigquery.LoadJob, table: str, rows: Sequence[OutgoingRow]) -> None:
+    def __init__(
+        self, job: bigquery.LoadJob, table: str, rows: Sequence[OutgoingRow], *, begun_here: bool
+    ) -> None:
+        self.begun_here = begun_here
         self.job = job
         self.table = table
         self.rows = rows
@@ -244,7 +247,7 @@ class BigQueryCalls:
                 )
             except Conflict:
                 return self._find_load(table, rows, job_id)
-        return LoadInProgress(job, table, rows)
+        return LoadInProgress(job, table, rows, begun_here=True)
 
     def poll_load(self, load: LoadInProgress) -> None:
         """Ask how far the job is.
@@ -293,7 +296,7 @@ class BigQueryCalls:
             )
         if not isinstance(job, bigquery.LoadJob) or job.destination != self._reference(table):
             raise SyncError(operation, subject, f"the job id {job_id} belongs to another job")
-        return LoadInProgress(job, table, rows)
+        return LoadInProgress(job, table, rows, begun_here=False)
 
     def _refusals(
         self, table: str, rows: Sequence[OutgoingRow], insert_errors: Sequence[Mapping[str, Any]]

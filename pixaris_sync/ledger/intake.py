@@ -222,9 +222,7 @@ def _needs_no_folder(db: Connection, known: Row) -> bool:
         "SELECT count(*), coalesce(sum(state = ?), 0) FROM records WHERE run_id = ?",
         (RowState.SYNCED, known["id"]),
     ).fetchone()
-    return bool(
-        known["packed_files"] or (files and files == uploaded) or (records == synced and files == uploaded)
-    )
+    return bool(known["packed_files"] or (files and files == uploaded) or (records and records == synced))
 
 
 def _all_known(db: Connection, dataset_id: int, records: Sequence[FoundRecord]) -> bool:

@@ -89,8 +89,10 @@ GROUP BY d.table_id
 """
 #: Whatever becomes of its files: a delivery that was begun comes to its end.
 _UNFINISHED_LOADS = f"""
-SELECT d.table_id, max(c.delivery_id) FROM records c INDEXED BY records_by_delivery CROSS JOIN datasets d
-WHERE c.delivery_id IS NOT NULL AND c.state = 'sending' AND {_OPEN} GROUP BY d.table_id
+SELECT x.table_id, x.id FROM deliveries x WHERE x.ended_at IS NULL AND EXISTS (
+    SELECT 1 FROM records c INDEXED BY records_by_delivery CROSS JOIN datasets d
+    WHERE c.delivery_id = x.id AND c.delivery_id IS NOT NULL AND c.state = 'sending' AND {_OPEN}
+)
 """
 _TABLES_TO_ASK = f"""
 SELECT DISTINCT d.table_id FROM datasets d
@@ -211,7 +213,7 @@ def rows_of_runs(db: Connection, table_id: str, names: Iterable[str]) -> dict[st
                     known.taken[key] = known.taken.get(key, 0) + 1
                 elif row["state"] in _MAY_STAND:
                     known.wanted.append(_pending(row))
-        known.wanted.sort(key=lambda row: _MAY_STAND.index(row.state))
+        known.wanted.sort(key=lambda row: (row.accepted_at is None, _MAY_STAND.index(row.state)))
     return found
 
 

@@ -65,9 +65,8 @@ def note_table(db: Connection, now: float, table_id: str, made_at: float) -> boo
     young = abs(now - made_at) < CLOCKS_DIFFER_SECONDS_MAX
     db.execute(
         "INSERT INTO tables (table_id, changed_at, made_at) VALUES (:table, :changed, :made)"
-        " ON CONFLICT DO UPDATE SET changed_at = max(changed_at, excluded.changed_at),"
-        " made_at = excluded.made_at",
-        {"table": table_id, "changed": now if young else 0.0, "made": made_at},
+        " ON CONFLICT DO UPDATE SET changed_at = iif(:young, :changed, changed_at), made_at = :made",
+        {"table": table_id, "changed": now if young else 0.0, "made": made_at, "young": young},
     )
     return young
 

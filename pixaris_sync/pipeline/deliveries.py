@@ -197,8 +197,9 @@ class Deliveries:
         try:
             if identity is None:
                 refusals = await context.sink.stream(table, outgoing)
-            else:
-                await context.sink.load(table, outgoing, job_id=identity)
+            elif not await context.sink.load(table, outgoing, job_id=identity) and not begun_before:
+                await self._found_job(table, delivery, rows, identity)
+                return None
         except SyncError as error:
             unknown = error.failure is Failure.IN_DOUBT or (begun_before and not _ends_a_job(error))
             if unknown and identity is not None:
@@ -215,6 +216,17 @@ class Deliveries:
             await self._sort_out(table, rows, refusals)
         await context.apply(end_delivery, context.now(), delivery)
         return stopping
+
+    async def _found_job(self, table: str, delivery: int, rows: Sequence[PendingRow], identity: str) -> None:
+        """A job that this ledger never began has loaded these rows: just now, or long ago and they are gone.
+
+        The table did not hold them when it was asked, so a look decides; the next job has another id.
+        """
+        context, now = self._context, self._context.now()
+        problem = Problem(f"load job {identity} had loaded the row before", "nothing to do: it is looked for")
+        context.succeeded(table)
+        await context.apply(mark_in_doubt, now, rows, problem, next_attempt_at=now)
+        await context.apply(end_delivery, now, delivery)
 
     async def _sort_out(self, table: str, rows: Sequence[PendingRow], refusals: Sequence[RowRefusal]) -> None:
         context, now = self._context, self._context.now()

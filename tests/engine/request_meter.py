@@ -121,17 +121,18 @@ class RequestMeter:
 
         return measured
 
-    def _load(self, load: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
-        async def measured(table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> None:
+    def _load(self, load: Callable[..., Awaitable[bool]]) -> Callable[..., Any]:
+        async def measured(table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> bool:
             self.load_rows_max = max(self.load_rows_max, len(rows))
             with self._at_table(table):
                 try:
-                    await load(table, rows, job_id=job_id)
+                    begun = await load(table, rows, job_id=job_id)
                 except SyncError:
                     if job_id in self._machine.sink.jobs:
                         self._loads[table].setdefault(job_id, self._now)
                     raise
                 self._loads[table].setdefault(job_id, self._now)
+                return begun
 
         return measured
 

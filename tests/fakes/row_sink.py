@@ -201,11 +201,12 @@ class FakeRowSink:
         self._answer("stream", table)
         return refusals
 
-    async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> None:
+    async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> bool:
         if not rows:
-            return
+            return True
         await self._begin(Call("load", table, len(rows), job_id))
-        if job_id not in self.jobs:
+        new = job_id not in self.jobs
+        if new:
             self._job_tables[job_id] = table
             self.jobs[job_id] = self._run_job(table, rows)
         elif self._job_tables[job_id] != table:
@@ -213,6 +214,7 @@ class FakeRowSink:
         self._answer("load", table)
         if error := self.jobs[job_id]:
             raise _again(error)
+        return new
 
     async def count_rows(self, table: str, runs: Sequence[str]) -> Mapping[str, int]:
         if not runs:

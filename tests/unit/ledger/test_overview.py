@@ -225,7 +225,7 @@ def test_a_released_file_keeps_our_own_object(book: Book) -> None:
     assert (task.generation, task.ours) == (1, True)
 
 
-@pytest.mark.parametrize(("taken", "state"), [(False, "pending"), (True, "in_doubt")])
+@pytest.mark.parametrize(("taken", "state"), [(False, "unasked"), (True, "accepted")])
 def test_a_released_row_is_looked_for_when_the_table_may_hold_it(
     book: Book, *, taken: bool, state: str
 ) -> None:

@@ -104,7 +104,8 @@ def test_a_run_is_synced_when_all_its_rows_are(book: Book) -> None:
     first, second = book.ready()
     book.do(rows.confirm_rows, [first])
     assert book.run_state() == ("pending", None)
-    assert book.ask(rows.equal_synced, [second]) == {second.id: {second.run.dataset_key: 1}}
+    known = book.ask(pending_rows.rows_of_runs, TABLE, [second.run.run])[second.run.run]
+    assert known == pending_rows.RowsOfRun([], {second.run.dataset_key: 1})
     book.do(rows.confirm_rows, [second])
     assert book.run_state() == ("synced", None)
 
@@ -120,13 +121,11 @@ def test_a_row_in_doubt_is_looked_for_and_not_sent(book: Book) -> None:
     [row] = due(book)
     assert (row.state, row.attempts, row.since) == (RowState.IN_DOUBT, 1, NOW)
 
-    def later(db: object, now: float) -> None:
-        rows.read_back_later(db, [row], next_attempt_at=now + 5)  # type: ignore[arg-type]
-
-    book.do(later)
+    assert row.looked_at is None
+    book.do(rows.read_back_later, [row], next_attempt_at=NOW + 10)
     assert due(book) == []
     book.now += 5
-    assert due(book)[0].since == NOW
+    assert (due(book)[0].since, due(book)[0].looked_at) == (NOW, NOW + 5)
 
 
 def test_a_row_whose_fate_cannot_be_asked_says_why_until_it_is_known(book: Book) -> None:
@@ -211,7 +210,9 @@ def test_a_restart_tries_at_once_what_was_put_off(book: Book) -> None:
     found = take(book)
     book.do(rows.reschedule_rows, found, PROBLEM, next_attempt_at=NOW + DAY)
     book.do(rows.recover_deliveries)
-    assert book.ready()[0].attempts == 0
+    assert book.ready() == []
+    [row] = book.ask(pending_rows.rows_to_ask_for, ALL, TABLE, 8)
+    assert (row.state, row.attempts) == (RowState.UNASKED, 0)
 
 
 def test_a_table_stands_as_its_rows_do(book: Book) -> None:

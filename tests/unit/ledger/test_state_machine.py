@@ -49,9 +49,10 @@ class ModelFile:
 
 @dataclass
 class ModelRow:
-    state: str = "pending"
+    state: str
     cause: str | None = None
     taken: bool = False
+    accepted: bool = False
 
 
 @dataclass
@@ -67,6 +68,11 @@ class ModelRun:
             *(one for one in self.files.values() if one.state != "uploaded"),
             *(one for one in self.rows.values() if one.state != "synced"),
         ]
+
+    @property
+    def held(self) -> bool:
+        """Whether its files wait for an answer of the table."""
+        return any(one.state == "unasked" and one.cause is None for one in self.rows.values())
 
     @property
     def ready(self) -> bool:
@@ -146,7 +152,11 @@ class Ledger(RuleBasedStateMachine):
     ) -> None:
         run = self.model.setdefault(name, ModelRun())
         run.inspected = True
-        complete = bool(run.files) and all(one.state == "uploaded" for one in run.files.values())
+        parts: tuple[list[ModelFile] | list[ModelRow], ...] = (
+            list(run.files.values()),
+            list(run.rows.values()),
+        )
+        complete = any(part and all(one.state in ("uploaded", "synced") for one in part) for part in parts)
         # A new record may need files that were never there.
         complete = complete and not new_record
         run.folder_cause = problem.cause if problem and not complete else None
@@ -174,14 +184,18 @@ class Ledger(RuleBasedStateMachine):
         name=runs,
         versions=st.dictionaries(st.sampled_from(PATHS), st.integers(1, 3)),
         problem=st.none() | problems,
+        just_written=st.booleans(),
     )
-    def store_a_run(self, name: str, versions: dict[str, int], problem: Problem | None) -> None:
+    def store_a_run(
+        self, name: str, versions: dict[str, int], problem: Problem | None, *, just_written: bool
+    ) -> None:
         self.lines += 1
         files = [file(path, size=version) for path, version in versions.items()]
         one = record(name, line=self.lines, note=self.lines)
-        self.book.take(found_run(one, name=name, files=files, problem=problem), dataset_id=self.dataset_id)
+        run = found_run(one, name=name, files=files, problem=problem, just_written=just_written)
+        self.book.take(run, dataset_id=self.dataset_id)
         self.look_into(name, versions, problem, new_record=True)
-        self.model[name].rows[self.lines] = ModelRow()
+        self.model[name].rows[self.lines] = ModelRow("pending" if just_written else "unasked")
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), versions=st.dictionaries(st.sampled_from(PATHS), st.integers(1, 3)))
@@ -205,7 +219,7 @@ class Ledger(RuleBasedStateMachine):
         waiting = [
             one
             for run in self.model.values()
-            if run.folder_cause is None and self.dataset_cause is None
+            if run.folder_cause is None and self.dataset_cause is None and not run.held
             for one in run.files.values()
             if one.state in ("pending", "in_doubt")
         ]
@@ -227,8 +241,9 @@ class Ledger(RuleBasedStateMachine):
         else:
             one.state = "pending"
         for row in self.model[task.run.run].rows.values() if was_there else ():
-            if row.state == "pending":
-                row.state, row.taken = "in_doubt", True
+            if row.state in ("pending", "unasked"):
+                row.taken = True
+                row.state = "in_doubt" if row.state == "pending" else "unasked"
 
     @precondition(lambda self: self.tasks)
     @rule(problem=problems, in_doubt=st.booleans())
@@ -297,6 +312,35 @@ class Ledger(RuleBasedStateMachine):
             row.state = outcome
             row.cause = None if outcome == "accepted" else problem.cause
             row.taken = outcome in ("accepted", "in_doubt") or (outcome == "quarantined" and row.taken)
+            row.accepted = outcome == "accepted" or (outcome != "pending" and row.accepted)
+
+    @rule(count=st.integers(1, 4), outcome=st.sampled_from(["there", "absent", "quarantined", "no answer"]))
+    def ask_first(self, count: int, outcome: str) -> None:
+        if self.sending:
+            return
+        found = self.book.ask(pending_rows.rows_to_ask_for, ALL, TABLE, count)
+        expected = [row for run in self.model.values() for row in run.rows.values() if row.state == "unasked"]
+        assert len(found) == (min(count, len(expected)) if self.dataset_cause is None else 0)
+        problem = Problem(CAUSES[0], "hint")
+        if outcome == "there":
+            self.book.do(rows.confirm_rows, found)
+        elif outcome == "absent":
+            self.book.do(rows.permit_rows, found, doubt_until=self.book.now)
+        elif outcome == "quarantined":
+            self.book.do(rows.quarantine_rows, found, problem)
+        else:
+            self.book.do(rows.note_that_none_can_be_asked, TABLE, problem)
+            for row in expected:
+                row.cause = row.cause or problem.cause
+            return
+        for pending in found:
+            row = self.model_row(pending)
+            row.cause = problem.cause if outcome == "quarantined" else None
+            row.state = {"there": "synced", "quarantined": "quarantined"}.get(
+                outcome, "in_doubt" if row.taken else "pending"
+            )
+            if outcome == "there":
+                self.model[pending.run.run].folder_cause = None
 
     @rule(count=st.integers(1, 4), seen=st.booleans())
     def look_for_rows(self, count: int, *, seen: bool) -> None:
@@ -308,7 +352,7 @@ class Ledger(RuleBasedStateMachine):
             self.book.do(rows.reschedule_rows, found, by_load=True)
         for row in map(self.model_row, found):
             row.state, row.cause = ("synced" if seen else "pending"), None
-            row.taken = row.taken and seen
+            row.taken, row.accepted = row.taken and seen, row.accepted and seen
 
     # -- people and crashes --------------------------------------------------------------------------------
 
@@ -317,6 +361,10 @@ class Ledger(RuleBasedStateMachine):
         loads = [row for row in self.sending if self._method(row) == DeliveryMethod.LOAD]
         for name in ("recover_uploads", "recover_deliveries"):
             self.book.do(getattr(uploads if name == "recover_uploads" else rows, name))
+        for run in self.model.values():
+            for one_row in run.rows.values():
+                if one_row.state == "pending":
+                    one_row.state, one_row.cause = "unasked", None
         for row in self.sending:
             if row not in loads:
                 one = self.model_row(row)
@@ -347,7 +395,8 @@ class Ledger(RuleBasedStateMachine):
                         one.forget_unless_found |= not one.ours
                 for row in run.rows.values():
                     if row.state == "quarantined":
-                        row.state, row.cause = ("in_doubt" if row.taken else "pending"), None
+                        row.state, row.cause = ("in_doubt" if row.taken else "unasked"), None
+                        row.state = "accepted" if row.accepted else row.state
         self.book.do(retry.retry_runs, None)
 
     # -- what must hold ------------------------------------------------------------------------------------

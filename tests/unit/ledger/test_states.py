@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pixaris_sync.ledger import intake, retry, rows, uploads
+from pixaris_sync.ledger import intake, pending_rows, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.states import FILE_TRANSITIONS, ROW_TRANSITIONS
 from pixaris_sync.ledger.uploads import Receipt, UploadTask
@@ -26,7 +26,7 @@ from tests.support.ledgers import (
 
 Edge = tuple[str | None, str, str | None]
 Event = Callable[[Book, UploadTask], object]
-RowEvent = Callable[[Book, list[rows.PendingRow]], object]
+RowEvent = Callable[[Book, list[pending_rows.PendingRow]], object]
 CHANGED = found_run(files=[file(size=11)])
 SAME = found_run(files=[file()])
 EMPTY = found_run()
@@ -163,22 +163,23 @@ def test_files_change_as_the_table_says_and_not_otherwise() -> None:
 # -- rows --------------------------------------------------------------------------------------------------
 
 
-def sent(book: Book, method: DeliveryMethod = DeliveryMethod.STREAM) -> list[rows.PendingRow]:
+def sent(book: Book, method: DeliveryMethod = DeliveryMethod.STREAM) -> list[pending_rows.PendingRow]:
     book.take(found_run(record()))
     found = book.ready()
     book.do(rows.start_delivery, TABLE, found, method, "job")
     return found
 
 
-def mark_in_doubt(book: Book, found: list[rows.PendingRow]) -> None:
+def mark_in_doubt(book: Book, found: list[pending_rows.PendingRow]) -> None:
     book.do(rows.mark_in_doubt, found, PROBLEM, next_attempt_at=NOW)
 
 
-def row_in_state(book: Book, state: RowState, *, taken: bool) -> list[rows.PendingRow]:
+def row_in_state(book: Book, state: RowState, *, taken: bool) -> list[pending_rows.PendingRow]:
     found = sent(book)
     if state is RowState.SENDING:
         return found
     ways: Mapping[RowState, Callable[[], object]] = {
+        RowState.UNASKED: lambda: (book.do(rows.reschedule_rows, found), book.do(rows.recover_deliveries)),
         RowState.PENDING: lambda: book.do(rows.reschedule_rows, found),
         RowState.IN_DOUBT: lambda: mark_in_doubt(book, found),
         RowState.ACCEPTED: lambda: book.do(rows.accept_rows, found),
@@ -192,6 +193,12 @@ def row_in_state(book: Book, state: RowState, *, taken: bool) -> list[rows.Pendi
     return found
 
 
+def others_may_have_sent_it(book: Book, found: list[pending_rows.PendingRow]) -> None:
+    """The table does not hold a row, but nothing in the bucket tells whether it was sent just now."""
+    book.do(uploads.adopted, book.dataset(), listed=False)
+    book.do(rows.permit_rows, found, doubt_until=NOW)
+
+
 #: What may happen to rows that are being sent, to rows whose end is not known, and to a row in any state.
 SENT_EVENTS: list[tuple[str, RowEvent]] = [
     ("accept_rows", lambda book, found: book.do(rows.accept_rows, found)),
@@ -201,23 +208,28 @@ OPEN_EVENTS: list[tuple[str, RowEvent]] = [
     ("reschedule_rows", lambda book, found: book.do(rows.reschedule_rows, found, PROBLEM)),
     ("quarantine_rows", lambda book, found: book.do(rows.quarantine_rows, found, PROBLEM)),
 ]
+ASKED_EVENTS: list[tuple[str, RowEvent]] = [
+    ("permit_rows", lambda book, found: book.do(rows.permit_rows, found, doubt_until=NOW)),
+    ("permit_rows", others_may_have_sent_it),
+    ("quarantine_rows", lambda book, found: book.do(rows.quarantine_rows, found, PROBLEM)),
+]
 READ_EVENTS: list[tuple[str, RowEvent]] = [
     ("confirm_rows", lambda book, found: book.do(rows.confirm_rows, found)),
 ]
 
 
-def start(book: Book, found: list[rows.PendingRow]) -> None:
+def start(book: Book, found: list[pending_rows.PendingRow]) -> None:
     del found
     if ready := book.ready():
         book.do(rows.start_delivery, TABLE, ready, DeliveryMethod.STREAM, None)
 
 
-def others_had_put_it_there(book: Book, found: list[rows.PendingRow]) -> None:
+def others_had_put_it_there(book: Book, found: list[pending_rows.PendingRow]) -> None:
     """A file of the run comes, and is in the bucket already."""
     del found
     book.do(intake.take_in_runs, book.dataset(), [SAME])
-    [task] = book.claim()
-    book.upload(task, was_there=True)
+    for task in book.claim():
+        book.upload(task, was_there=True)
 
 
 ROW_EVENTS: list[tuple[str, RowEvent]] = [
@@ -229,12 +241,13 @@ ROW_EVENTS: list[tuple[str, RowEvent]] = [
     ("take_in", lambda book, _: book.take(found_run(record()), from_start=True)),
 ]
 EVENTS_OF_STATES: Mapping[RowState, list[tuple[str, RowEvent]]] = {
+    RowState.UNASKED: READ_EVENTS + ASKED_EVENTS,
     RowState.PENDING: OPEN_EVENTS,
-    RowState.SENDING: SENT_EVENTS + OPEN_EVENTS,
+    RowState.SENDING: SENT_EVENTS + READ_EVENTS + OPEN_EVENTS,
     RowState.IN_DOUBT: READ_EVENTS + OPEN_EVENTS,
     RowState.ACCEPTED: READ_EVENTS + OPEN_EVENTS,
     RowState.SYNCED: [],
-    RowState.QUARANTINED: [],
+    RowState.QUARANTINED: READ_EVENTS,
 }
 
 
@@ -250,28 +263,36 @@ def row_edges() -> Iterator[Edge]:
         sent(book, DeliveryMethod.LOAD)
         book.do(rows.recover_deliveries)
         yield "sending", "recover_deliveries", look(book, at="records")
+    for just_written in (False, True):
+        with new_book() as book:
+            book.take(found_run(record(), just_written=just_written))
+            yield None, "take_in", look(book, at="records")
     with new_book() as book:
-        book.take(found_run(record()))
-        yield None, "take_in", look(book, at="records")
+        found = sent(book)
+        book.do(rows.accept_rows, found)
+        book.do(rows.quarantine_rows, found, PROBLEM)
+        book.do(retry.retry_runs, None)
+        yield "quarantined", "retry_runs", look(book, at="records")
     yield from clash_edges()
     yield from damaged_edges()
 
 
 def clash_edges() -> Iterator[Edge]:
-    def store(book: Book, number: int) -> None:
+    def store(book: Book, number: int, *, just_written: bool = True) -> None:
         one = FoundRecord(record(score=number), (inline("score.json", bytes(number)),))
-        book.take(found_run(one), from_start=True)
+        book.take(found_run(one, just_written=just_written), from_start=True)
 
-    with new_book() as book:
-        store(book, 1)
-        store(book, 2)
-        yield None, "take_in", book.states("records")[1]
-        book.do(retry.retry_runs, None)
-        yield "quarantined", "retry_runs", book.states("records")[1]
-        book.select("DELETE FROM records WHERE id = 1")
-        book.select("DELETE FROM files")
-        store(book, 2)
-        yield "quarantined", "take_in", look(book, at="records")
+    for just_written in (False, True):
+        with new_book() as book:
+            store(book, 1)
+            store(book, 2)
+            yield None, "take_in", book.states("records")[1]
+            book.do(retry.retry_runs, None)
+            yield "quarantined", "retry_runs", book.states("records")[1]
+            book.select("DELETE FROM records WHERE id = 1")
+            book.select("DELETE FROM files")
+            store(book, 2, just_written=just_written)
+            yield "quarantined", "take_in", look(book, at="records")
 
 
 def damaged_edges() -> Iterator[Edge]:

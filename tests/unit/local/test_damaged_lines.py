@@ -34,7 +34,7 @@ records = st.builds(
     lambda second, values: record(f"20260101-1200{second:02}_run", **values),
     st.integers(0, 59),
     st.dictionaries(
-        st.text(max_size=5).filter(lambda key: key not in ("timestamp", "generator", "steps")),
+        st.text(max_size=5).filter(lambda key: key not in ("name", "timestamp", "generator", "steps")),
         st.integers() | st.text() | st.dictionaries(st.sampled_from(["timestamp", "x"]), st.integers()),
         max_size=4,
     ),

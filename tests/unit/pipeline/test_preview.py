@@ -253,7 +253,7 @@ async def test_a_cloud_that_does_not_answer_ends_it(cloud: FakeCloud) -> None:
         await cloud.preview()
     await cloud.sync()
     cloud.forget_ledger()
-    cloud.sink.fail_next("read_rows", down)
+    cloud.sink.fail_next("count_rows", down)
     with pytest.raises(ExceptionGroup):
         await cloud.preview()
     assert (cloud.store.faults_fired, cloud.sink.faults_fired.total()) == (1, 2)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pixaris_sync.model import DeliveryMethod
 from pixaris_sync.rules.planner import (
+    AskFirst,
     FinishLoad,
     Plan,
     ReadBack,
@@ -22,6 +23,7 @@ NOW = 1_700_000_000.0
 LIMITS = RowLimits(
     stream_rows_limit=10,
     load_rows_limit=100,
+    ask_rows_limit=50,
     loads_per_day_limit=20,
     table_settle_seconds=300.0,
     stream_spacing_seconds=1.0,
@@ -75,8 +77,20 @@ def test_what_is_not_known_is_settled_before_anything_is_sent() -> None:
     """Goal: exactly once. Method: everything at once; then without the load, then without the look."""
     everything = TableBacklog("t", ready=5, to_read_back=3, unfinished_load=7)
     assert plan(everything).steps == (FinishLoad("t", 7),)
-    assert plan(replace(everything, unfinished_load=None)).steps == (ReadBack("t", 10),)
+    assert plan(replace(everything, unfinished_load=None)).steps == (ReadBack("t", 50),)
     assert isinstance(plan(replace(everything, unfinished_load=None, to_read_back=0)).steps[0], SendRows)
+
+
+def test_a_table_is_asked_for_what_others_may_have_sent_while_nothing_can_go() -> None:
+    """Goal: live rows do not wait for a backlog that is asked for, nor are batches small meanwhile.
+
+    Method: rows to ask for alone, then beside one that may go, then beside one that was just sent to.
+    """
+    asking = TableBacklog("t", to_ask=True)
+    assert plan(asking) == Plan((AskFirst("t", 50),), None)
+    assert plan(replace(asking, ready=1)).steps == (SendRows("t", DeliveryMethod.STREAM, 10),)
+    assert plan(replace(asking, ready=1), sent_at={"t": NOW}).steps == (AskFirst("t", 50),)
+    assert plan(replace(asking, ready=1, to_read_back=1)).steps == (ReadBack("t", 50),)
 
 
 def test_rows_gather_while_files_are_uploaded() -> None:
@@ -121,6 +135,7 @@ limits_strategy = st.builds(
     RowLimits,
     stream_rows_limit=st.integers(1, 20),
     load_rows_limit=st.integers(1, 20),
+    ask_rows_limit=st.integers(1, 20),
     loads_per_day_limit=st.integers(1, 5),
     table_settle_seconds=st.sampled_from([0.0, 60.0, 300.0]),
     stream_spacing_seconds=st.sampled_from([0.0, 1.0]),
@@ -137,6 +152,7 @@ def table_stands(draw: st.DrawFn) -> list[TableBacklog]:
             name,
             ready=draw(st.integers(0, 30)),
             by_load=draw(st.booleans()),
+            to_ask=draw(st.booleans()),
             to_read_back=draw(st.integers(0, 3)),
             unfinished_load=draw(st.none() | st.integers(1, 9)),
             changed_at=draw(st.none() | times.map(NOW.__add__)),
