@@ -10,7 +10,7 @@ from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState
 from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, TABLE, Book, file, found_run, record, values_of
 
-DAY = rows.DAY_SECONDS
+DAY = pending_rows.DAY_SECONDS
 
 
 @pytest.fixture
