@@ -24,8 +24,9 @@ def same_record(cells: Sequence[Cell], read: Mapping[str, JsonValue]) -> bool:
     """Whether a row that was read represents these mapped cells, whatever column each value went to.
 
     For a record whose sent form is not known any more: the table may have had other columns then, so a value
-    may stand in the key's column, widened or as text, in its hashed one, or in a companion. Every value must
-    be found in a column of its own, and no column may be left over; None may stand as text or as NULL.
+    may stand in the key's column, widened or as text, in one that differs by case, in its hashed one, or in a
+    companion. Every value must be found in a column of its own, and no column may be left over; None may
+    stand as text or as NULL.
     """
     there = _without_nulls(read)
     return _stands_plainly(cells, there) or _stands_somehow(cells, there)
@@ -88,6 +89,9 @@ def _stands_somehow(cells: Sequence[Cell], there: Mapping[str, JsonValue]) -> bo
 def _possible_columns(cell: Cell, there: Collection[str]) -> Iterable[str]:
     """The columns of a row that a cell's value can have gone to."""
     found = dict.fromkeys((cell.key, column_name(cell.key), hashed_column_name(cell.key)))
+    # A column that differs by case alone may be the key's own.
+    spelled = {cell.key.casefold(), column_name(cell.key).casefold()}
+    found.update(dict.fromkeys(name for name in there if name.casefold() in spelled))
     absent = 0
     for name in companion_names(cell.key, value_type(cell.value)):
         found[name] = None

@@ -80,7 +80,7 @@ def represents(cells: Sequence[Cell], row: _Row) -> bool:
         return same_record(cells, row)
     plain = {name: value for name, value in row.items() if name not in unclear}
     asked_for = {name for cell in cells if _is_nan(cell.value) for name in _columns_of(cell)}
-    meant = dict.fromkeys((name for name in unclear if name in asked_for), math.nan)
+    meant = dict.fromkeys((name for name in unclear if name.casefold() in asked_for), math.nan)
     return same_record(cells, {**plain, **meant}) or (bool(meant) and same_record(cells, plain))
 
 
@@ -89,8 +89,11 @@ def _is_nan(value: object) -> bool:
 
 
 def _columns_of(cell: Cell) -> Iterator[str]:
-    yield from (cell.key, column_name(cell.key), hashed_column_name(cell.key))
-    yield from itertools.islice(companion_names(cell.key, value_type(cell.value)), _COMPANIONS_MAX)
+    """The columns that may hold a cell's value, casefolded: BigQuery does not tell case apart."""
+    companions = companion_names(cell.key, value_type(cell.value))
+    names = (cell.key, column_name(cell.key), hashed_column_name(cell.key))
+    for name in (*names, *itertools.islice(companions, _COMPANIONS_MAX)):
+        yield name.casefold()
 
 
 def _compare_run(table: str, name: str, run: _OfRun) -> Iterator[Finding]:
@@ -136,16 +139,17 @@ def _match(run: _OfRun) -> dict[int, int]:
 
 def _difference(cells: Sequence[Cell], row: _Row) -> str:
     """Which columns hold something else, by their names only: values can be long."""
-    names = [column_name(cell.key) for cell in cells if not _holds(row, cell)]
+    there = {name.casefold(): value for name, value in row.items()}
+    names = [column_name(cell.key) for cell in cells if not _holds(there, cell)]
     possible = {name for cell in cells for name in _columns_of(cell)}
-    names += [name for name in row if name not in possible and not _is_nan(row[name])]
+    names += [name for name in row if name.casefold() not in possible and not _is_nan(row[name])]
     shown = ", ".join(names[:_COLUMNS_SHOWN])
     more = f" and {len(names) - _COLUMNS_SHOWN} more" if len(names) > _COLUMNS_SHOWN else ""
     return f"other values than in the record: {shown}{more}" if names else "other values than in the record"
 
 
 def _holds(row: _Row, cell: Cell) -> bool:
-    """Whether a row holds a cell's value in one of its columns; for messages."""
+    """Whether a row, its columns casefolded, holds a cell's value in one of them; for messages."""
     if cell.value is None:
         return all(row.get(name) in (None, "None") for name in _columns_of(cell))
     return any(
