@@ -11,8 +11,8 @@ from tests.support.proxy import DELIVERIES, UPLOADS, Answer, Proxies, Request
 from tests.support.stored_runs import DATASET, PROJECT, Reader, store_run
 
 RUNS = 60
-#: Many small batches, so that some rows are there and others are not.
-SETTINGS = {"load_rows_limit": 10, "upload_concurrency_limit": 4, "doubt_settle_seconds": 2}
+#: Several batches, so that some rows are there and others are not; no more than may be loaded at once.
+SETTINGS = {"load_rows_limit": 15, "upload_concurrency_limit": 4, "doubt_settle_seconds": 2}
 
 
 class Killer:
