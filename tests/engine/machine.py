@@ -42,7 +42,8 @@ class Machine:
         settings: what differs from the defaults; files count as large as early as they may.
 
     Attributes:
-        crashes: how many processes have not come to their end.
+        processes: how many processes were started.
+        crashes: how many of them have not come to their end.
     """
 
     def __init__(self, folder: Path, *, seed: int = 0, **settings: Any) -> None:
@@ -53,6 +54,7 @@ class Machine:
         self.sink = FaultySink(self.clock, self.crash_points, self.cloud_faults)
         self.local = LocalFolder(folder / "local_results", self.clock)
         self.invariants = Invariants(self.local, self.store, self.sink)
+        self.processes = 0
         self.crashes = 0
         self.settings = Settings(
             gcp_project_id="gcp",
@@ -91,6 +93,7 @@ class Machine:
         return self._process(Mode(follow=True), script)
 
     def _process(self, mode: Mode, script: Script | None) -> WorkLeft:
+        self.processes += 1
         self.crash_points.restart()
         with self.ledger() as ledger:
             try:

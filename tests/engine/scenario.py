@@ -77,6 +77,7 @@ class Scenario:
         self._mend()
         self.fired += self.machine.cloud_faults.fired + self._folder_faults.fired
         self.fired["swallowed"] += len(self.machine.sink.swallowed)
+        self.fired["refused_update"] += self.machine.sink.refused_updates.total()
 
     def _settle_tables(self) -> None:
         """Let tables be there for long, with all columns but one: rows go by stream from now on."""
