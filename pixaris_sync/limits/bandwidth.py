@@ -34,9 +34,10 @@ WAIT_SECONDS_MAX = 0.25
 WRITES_PER_SECOND_START = 1_000.0
 DOUBLING_SECONDS = 20 * 60.0
 
-#: So many updates of a table's metadata in so much time; see `UpdateRate`.
-UPDATES_LIMIT = 4
-UPDATES_SECONDS = 10.0
+#: So many updates of a table's metadata in so much time, and a little more for clocks that differ; see
+#: `UpdateRate`.
+UPDATES_LIMIT = 5
+UPDATES_SECONDS = 10.5
 
 
 class Bandwidth:
@@ -201,9 +202,9 @@ class WriteRate:
 class UpdateRate:
     """How often one table may be updated: created, altered, or appended to by a load job.
 
-    BigQuery allows five updates of a table's metadata in 10 seconds: "tables.insert", "ALTER TABLE" and "the
-    combined total of all load jobs ... that append to or overwrite a destination table" (its page "Quotas and
-    limits", https://cloud.google.com/bigquery/quotas#standard_tables). `UPDATES_LIMIT` leaves one to others.
+    BigQuery allows five updates of a table's metadata in 10 seconds, and counts load jobs that append to it
+    with them: "Standard tables" of its page "Quotas and limits" (https://cloud.google.com/bigquery/quotas).
+    What others use up is refused to us, and tried again as any other refusal.
 
     An update counts from its end on, because it may take effect at any time before.
     """

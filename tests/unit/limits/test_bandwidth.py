@@ -289,7 +289,7 @@ def test_updates_keep_their_distance_whenever_they_take_effect(durations: list[f
         rate.note(now)
     for begun, _ in spans:
         together = [end for start, end in spans if start <= begun and end > begun - UPDATES_SECONDS]
-        assert len(together) <= UPDATES_LIMIT + 1  # the one that begins just now among them
+        assert len(together) <= UPDATES_LIMIT
 
 
 def test_the_first_updates_do_not_wait() -> None:
