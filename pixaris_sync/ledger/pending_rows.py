@@ -217,6 +217,36 @@ def rows_of_runs(db: Connection, table_id: str, names: Iterable[str]) -> dict[st
     return found
 
 
+def waiting_records(db: Connection, table_id: str) -> "array[int]":
+    """The ids of all records that wait for a table, in commit order: as they stand in the tracking file.
+
+    Whether files of their runs are still missing does not matter, nor which runs a pass is about. Those of
+    datasets that share the table come one dataset after another.
+    """
+    datasets = db.execute(
+        "SELECT id FROM datasets WHERE table_id = ? AND cause IS NULL ORDER BY project, dataset", (table_id,)
+    ).fetchall()
+    ids = array("q")
+    for (dataset_id,) in datasets:
+        # The index alone answers, in time that grows with what waits.
+        found = db.execute(
+            "SELECT id FROM records INDEXED BY records_in_order WHERE dataset_id = ?"
+            " AND state <> 'synced' AND state <> 'quarantined' ORDER BY line, id",
+            (dataset_id,),
+        )
+        ids.extend(record_id for (record_id,) in found)
+    return ids
+
+
+def records_of(db: Connection, ids: Sequence[int]) -> list[PendingRow]:
+    """Records by their ids, in that order; those that have come to their end meanwhile are left out."""
+    found = [
+        db.execute(f"{_SELECT} records c WHERE c.id = ? AND d.id = c.dataset_id", (one,)).fetchone()
+        for one in ids
+    ]
+    return [_pending(row) for row in found if row is not None and row["payload"] is not None]
+
+
 def read_wholly(db: Connection, keys: Iterable[DatasetKey]) -> bool:
     """Whether all records of these datasets are known."""
     known = "SELECT 1 FROM datasets WHERE project = ? AND dataset = ? AND read_whole"

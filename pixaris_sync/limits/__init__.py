@@ -2,6 +2,6 @@
 
 * `gates` bounds what happens at once: bytes in memory, and pauses of a destination in trouble.
 * `concurrency` finds how many uploads at once pay.
-* `bandwidth` and `cpu` hold to rates: bytes and objects a second, time of the processor.
+* `bandwidth` and `cpu` hold to rates: bytes and objects a second, updates of a table, time of the processor.
 * `backoff` says when to try again.
 """

@@ -1,4 +1,4 @@
-"""Rates that hold: bytes on the uplink, and objects written to a bucket.
+"""Rates that hold: bytes on the uplink, objects written to a bucket, updates of a table.
 
 All bytes form one stream that passes at the rate. What is asked for gets the next free *offset* in it, and
 waits until the stream has come so far. An offset does not move when a task that waits for it wakes up late,
@@ -14,6 +14,8 @@ others.
 Time is passed in, in seconds, by a clock that is never set (`ports.Clock.elapsed`).
 """
 
+from collections import deque
+
 from pixaris_sync.ports import Clock
 
 #: The slowest rate that may be set: with less, a body would exceed the time limit of its request.
@@ -24,13 +26,18 @@ PIECE_BYTES = 64 * 1024
 BURST_SECONDS = 0.1
 #: A body may catch up with so much, after its connection stood still; what is beyond loses its offset.
 LATENESS_SECONDS_MAX = 0.5
-#: No wait is longer at once, so that another rate soon applies to what waits already.
+#: No wait is longer at once, so that another rate, or the end of all work, soon applies to what waits.
 WAIT_SECONDS_MAX = 0.25
 
 #: "Start with a request rate below or near" this, "double the request rate no faster than every 20 minutes":
 #: Cloud Storage's "Request rate and access distribution guidelines", for writes to one bucket.
 WRITES_PER_SECOND_START = 1_000.0
 DOUBLING_SECONDS = 20 * 60.0
+
+#: So many updates of a table's metadata in so much time, and a little more for clocks that differ; see
+#: `UpdateRate`.
+UPDATES_LIMIT = 5
+UPDATES_SECONDS = 10.5
 
 
 class Bandwidth:
@@ -190,6 +197,30 @@ class WriteRate:
         delay = max(0.0, self._next_at - now)
         self._next_at += 1 / self._rate
         return delay
+
+
+class UpdateRate:
+    """How often one table may be updated: created, altered, or appended to by a load job.
+
+    BigQuery allows five updates of a table's metadata in 10 seconds, and counts load jobs that append to it
+    with them: "Standard tables" of its page "Quotas and limits" (https://cloud.google.com/bigquery/quotas).
+    What others use up is refused to us, and tried again as any other refusal.
+
+    An update counts from its end on, because it may take effect at any time before.
+    """
+
+    def __init__(self) -> None:
+        self._ended: deque[float] = deque(maxlen=UPDATES_LIMIT)
+
+    def delay_seconds(self, now: float) -> float:
+        """How long to wait before another update, then ask again; 0: begin."""
+        if len(self._ended) < UPDATES_LIMIT:
+            return 0.0
+        return min(max(0.0, self._ended[0] + UPDATES_SECONDS - now), WAIT_SECONDS_MAX)
+
+    def note(self, now: float) -> None:
+        """An update has ended, well or badly."""
+        self._ended.append(now)
 
 
 class Pace:

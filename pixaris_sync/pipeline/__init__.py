@@ -4,7 +4,7 @@
 * `follower` keeps a following engine awake. `discovery` takes what is on disk into the ledger.
 * `adoption` is the first contact: are bucket and dataset there, what is in the bucket already.
 * `lane` carries files, `uploads` one of them.
-* `deliveries` carries one table's rows; what is plain about them is in `outgoing_rows`. `lookups` asks what a
-  table holds, before and after.
+* `deliveries` carries one table's rows; what is plain about them is in `outgoing_rows`. `table_changes` makes
+  the table fit for them, `lookups` asks what it holds, before and after.
 * `preview` says what a pass would do.
 """

@@ -31,8 +31,9 @@ from pixaris_sync.model import Column, DeliveryMethod, OutgoingRow, Problem, Row
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.pipeline.lookups import STREAMED_VISIBLE_SECONDS, Lookups
 from pixaris_sync.pipeline.outgoing_rows import MappedRow, fitting, job_id, map_row
+from pixaris_sync.pipeline.table_changes import TableChanges
 from pixaris_sync.rules.planner import AskFirst, FinishLoad, ReadBack, SendRows, Step
-from pixaris_sync.rules.schema import BatchPlan, plan_batch
+from pixaris_sync.rules.schema import plan_batch
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Deliveries:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._lookups = Lookups(context)
+        self._changes = TableChanges(context)
         self._columns: dict[str, tuple[Column, ...]] = {}
         #: Tables that may have been made just now, by what was learnt of them last.
         self._unsettled: set[str] = set()
@@ -79,15 +81,21 @@ class Deliveries:
 
     async def _send(self, step: SendRows) -> SyncError | None:
         context, table = self._context, step.table_id
+        # What becomes ready meanwhile goes by the same job.
+        if step.method is DeliveryMethod.LOAD and not await self._changes.turn(table):
+            return None
         rows = await context.apply(ready_rows, context.now(), context.mode.selection, table, step.count)
         batch = await self._mapped(rows)
         if not batch:
             return None
         try:
-            method, batch, outgoing = await self._prepare(table, batch, step.method)
+            prepared = await self._prepare(table, batch, step.method)
         except SyncError as error:
             # Whatever came of a question or a change of the table, no row was sent.
             return await self._not_sent(table, [mapped.row for mapped in batch], error, sent=False)
+        if prepared is None:
+            return None
+        method, batch, outgoing = prepared
         if method is DeliveryMethod.LOAD and not step.may_load:
             # The day's load jobs are used up: they wait for the next ones.
             await context.apply(reschedule_rows, context.now(), [row.row for row in batch], by_load=True)
@@ -113,6 +121,8 @@ class Deliveries:
             plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
         except SyncError as error:
             return await self._leave(table, sent, error)
+        if not await self._changes.turn(table):
+            return None
         return await self._deliver(table, step.delivery_id, sent, plan.rows, identity, begun_before=True)
 
     async def _mapped(self, rows: Sequence[PendingRow]) -> list[MappedRow]:
@@ -139,46 +149,37 @@ class Deliveries:
 
     async def _prepare(
         self, table: str, batch: list[MappedRow], method: DeliveryMethod
-    ) -> tuple[DeliveryMethod, list[MappedRow], tuple[OutgoingRow, ...]]:
-        """Make the table fit for the rows, and the batch small enough for the method."""
-        context, sink = self._context, self._context.sink
+    ) -> tuple[DeliveryMethod, list[MappedRow], tuple[OutgoingRow, ...]] | None:
+        """Make the table fit for the rows, and the batch small enough for the method.
+
+        Returns:
+            None: the process is to end, and nothing was sent.
+        """
+        rows = [(mapped.row_id, mapped.cells) for mapped in batch]
         columns = await self._known_columns(table)
         if table in self._unsettled:
             # The planner did not know yet; it does from now on.
             self._unsettled.discard(table)
             method = DeliveryMethod.LOAD
-        plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
+        plan = plan_batch(rows, columns)
         if columns is None or plan.add or plan.widen:
-            # Noted first: if we die between the change and the note, rows would be streamed too early.
-            await context.apply(table_changed, context.now(), table)
             self._columns.pop(table, None)
             method = DeliveryMethod.LOAD
-            if columns is None:
-                log.info("table %s is created", table)
-                await sink.create_table(table, plan.add)
-            else:
-                await self._alter(table, plan)
+            if not await self._changes.make_fit(table, rows, columns):
+                return None
             # What another writer changed meanwhile counts too.
-            columns = await self._known_columns(table)
-            plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
+            plan = plan_batch(rows, await self._known_columns(table))
         count = fitting(
             plan.rows, STREAM_BYTES_LIMIT if method is DeliveryMethod.STREAM else LOAD_BYTES_LIMIT
         )
         if count == 0:
             method, count = DeliveryMethod.LOAD, 1
         if method is DeliveryMethod.LOAD:
+            if not await self._changes.turn(table):
+                return None
             # The batch may have been planned for a streaming insert.
-            count = min(count, context.settings.load_rows_limit)
+            count = min(count, self._context.settings.load_rows_limit)
         return method, batch[:count], plan.rows[:count]
-
-    async def _alter(self, table: str, plan: BatchPlan) -> None:
-        sink = self._context.sink
-        if plan.add:
-            log.info("table %s gets columns: %s", table, ", ".join(column.name for column in plan.add))
-            await sink.add_columns(table, plan.add)
-        if plan.widen:
-            log.info("table %s gets wider columns: %s", table, ", ".join(plan.widen))
-            await sink.widen_columns(table, plan.widen)
 
     async def _deliver(
         self,
@@ -197,9 +198,12 @@ class Deliveries:
         try:
             if identity is None:
                 refusals = await context.sink.stream(table, outgoing)
-            elif not await context.sink.load(table, outgoing, job_id=identity) and not begun_before:
-                await self._found_job(table, delivery, rows, identity)
-                return None
+            else:
+                with self._changes.updating(table):
+                    begun = await context.sink.load(table, outgoing, job_id=identity)
+                if not begun and not begun_before:
+                    await self._found_job(table, delivery, rows, identity)
+                    return None
         except SyncError as error:
             unknown = error.failure is Failure.IN_DOUBT or (begun_before and not _ends_a_job(error))
             if unknown and identity is not None:

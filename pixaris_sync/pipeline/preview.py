@@ -54,6 +54,7 @@ from pixaris_sync.pipeline.adoption import adopt
 from pixaris_sync.pipeline.context import ASK_ROWS_LIMIT, Context, Mode, problem_of
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery
+from pixaris_sync.pipeline.table_changes import survey_waiting
 from pixaris_sync.pipeline.uploads import occupant_of
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import cells_of, check_object_name, object_name
@@ -299,7 +300,10 @@ class _Preview:
                 sent.append(row)
             except SyncError as error:
                 await context.apply(quarantine_rows, context.now(), [row], problem_of(error))
-        plan.take(plan_batch(batch, plan.columns))
+        planned = plan_batch(batch, plan.columns)
+        if plan.columns is None or planned.add:
+            planned = plan_batch(batch, plan.columns, await survey_waiting(context, table))
+        plan.take(planned)
         self._rows += len(sent)
         await context.apply(accept_rows, context.now(), sent)
         await context.apply(confirm_rows, context.now(), sent)

@@ -104,7 +104,8 @@ def represents(cells: Sequence[Cell], row: Mapping[str, JsonValue]) -> bool:
     """Whether a row holds all values of a record, each in a column of its own.
 
     The table may have had other columns when the row was sent, so a value may stand in the key's column,
-    widened or as text, in its hashed one, or in a companion. What others added beside it is theirs.
+    widened or as text, in one that differs by case, in its hashed one, or in a companion. What others
+    added beside it is theirs.
     """
     columns_of: dict[int, list[str]] = {}
     for index, cell in enumerate(cells):
@@ -192,6 +193,9 @@ def _same_number(value: float, read: float) -> bool:
 def _possible_columns(cell: Cell, there: Collection[str]) -> list[str]:
     """The columns of a row that a cell's value can have gone to."""
     found = dict.fromkeys((cell.key, column_name(cell.key), hashed_column_name(cell.key)))
+    # A column that differs by case alone may be the key's own.
+    spelled = {cell.key.casefold(), column_name(cell.key).casefold()}
+    found.update(dict.fromkeys(name for name in there if name.casefold() in spelled))
     absent = 0
     for name in companion_names(cell.key, value_type(cell.value)):
         found[name] = None

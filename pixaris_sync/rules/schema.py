@@ -2,14 +2,19 @@
 
 The rules, in the order in which they are tried for each value of a row:
 
-1. A key goes into the column of exactly its name if the table has one, else into the column that
-   `column_name` gives. Where that name is taken but for case, which BigQuery does not tell apart, it is the
-   key's hashed name.
-2. The value must fit the column's type, or be converted without loss: an integer into FLOAT where a double
+1. A key goes into the column of exactly its name if the table has one, whatever characters it has; else into
+   the one that `column_name` gives, or that its hashed name gives, if there is one.
+2. A column whose name differs from the key's by case alone is the key's own too: BigQuery does not tell them
+   apart, and so `GCPExperimentHandler` stores the value there. Where keys that differ so stand in one record,
+   the column is the one's that has exactly its name, or else was used first; the others have their hashed
+   names.
+3. What is left needs a new column, named by `column_name`. Its type is one that holds the key's values in all
+   records that wait for the table, `KeySurvey`, so that none needs another column.
+4. The value must fit the column's type, or be converted without loss: an integer into FLOAT where a double
    holds it exactly, an integral float into INTEGER, anything into STRING as Python's ``str`` prints it, None
    into any other type as NULL.
-3. A float that does not fit an INTEGER column widens the column to FLOAT.
-4. Anything else goes into a *companion* column named after key and type, ``<key>__<type>``, with a hashed
+5. A float that does not fit an INTEGER column widens the column to FLOAT.
+6. Anything else goes into a *companion* column named after key and type, ``<key>__<type>``, with a hashed
    name where that is taken. Columns of types that Pixaris never makes (`ColumnType.OTHER`) always have
    companions.
 
@@ -22,7 +27,7 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -66,13 +71,16 @@ class BatchPlan:
 
     Attributes:
         rows: the rows, in the batch's order.
-        add: columns that are not there yet, in order of first use: for a new table, all it needs.
+        add: columns that are not there yet, in the order in which records first need them: all that waiting
+            records need, and companions for the batch.
+        needed: those of them that the batch needs.
         widen: names of INTEGER columns of the table that must become FLOAT first.
         renamed: keys that go into a column of another name, and that column; companions are not told here.
     """
 
     rows: tuple[OutgoingRow, ...]
     add: tuple[Column, ...] = ()
+    needed: tuple[Column, ...] = ()
     widen: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -150,7 +158,88 @@ def written_as(value: object, kind: ColumnType) -> JsonValue:
     return written
 
 
-def plan_batch(batch: Sequence[tuple[str, Sequence[Cell]]], columns: Sequence[Column] | None) -> BatchPlan:
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """What is known of some values: their types but for None, and whether a double holds every integer."""
+
+    types: frozenset[ColumnType] = frozenset()
+    exact: bool = True
+
+    def __or__(self, other: "_Values") -> "_Values":
+        return _Values(self.types | other.types, self.exact and other.exact)
+
+    @property
+    def column_type(self) -> ColumnType:
+        """The type of a column that holds them all without loss."""
+        if len(self.types) == 1:
+            return next(iter(self.types))
+        return ColumnType.FLOAT if self.types == _NUMBERS and self.exact else ColumnType.STRING
+
+
+_NUMBERS: Final = frozenset({ColumnType.INTEGER, ColumnType.FLOAT})
+
+
+@dataclass(slots=True)
+class KeySurvey:
+    """What the keys of a table's records hold, whatever columns the table has.
+
+    It keeps a little for each key and nothing for a record.
+
+    Attributes:
+        values: what is known of each key's values; keys in order of first use.
+        spellings: of each key, `_spellings_of` it.
+        beside: keys that stood in one record with another that BigQuery does not tell from them.
+    """
+
+    values: dict[str, _Values] = field(default_factory=dict)
+    spellings: dict[str, tuple[str, str]] = field(default_factory=dict)
+    beside: set[str] = field(default_factory=set)
+
+    def copy(self) -> "KeySurvey":
+        """The same, to go on by itself."""
+        return KeySurvey(dict(self.values), dict(self.spellings), set(self.beside))
+
+    def see(self, cells: Iterable[Cell]) -> None:
+        """Take in the next record in commit order; to see one twice changes nothing."""
+        spelled: dict[str, str] = {}
+        for cell in cells:
+            key, value = cell.key, cell.value
+            values = self.values.get(key)
+            if values is None:
+                values = self.values[key] = _Values()
+                self.spellings[key] = _spellings_of(key)
+            if value is not None:
+                kind = value_type(value)
+                exact = kind is not ColumnType.INTEGER or written_as(value, ColumnType.FLOAT) is not MISFIT
+                if kind not in values.types or exact < values.exact:
+                    self.values[key] |= _Values(frozenset({kind}), exact)
+            for spelling in self.spellings[key]:
+                if (other := spelled.setdefault(spelling, key)) != key:
+                    self.beside |= {key, other}
+
+    def new_columns(self, columns: Iterable[Column]) -> tuple[Column, ...]:
+        """The columns that keys need and a table with these `columns` has not, in order of first use."""
+        names = {column.name for column in columns}
+        spelled = {name.casefold(): name for name in names}
+        new: dict[str, _Values] = {}
+        for key, values in self.values.items():
+            name = _own_column(key, names, spelled)
+            if name is None or (name not in _made_for(key) and key in self.beside):
+                taken = column_name(key).casefold() in spelled
+                name = hashed_column_name(key) if taken else column_name(key)
+                new[name] = _Values()
+                names.add(name)
+                spelled[name.casefold()] = name
+            if name in new:
+                new[name] |= values
+        return tuple(Column(name, values.column_type) for name, values in new.items())
+
+
+def plan_batch(
+    batch: Sequence[tuple[str, Sequence[Cell]]],
+    columns: Sequence[Column] | None,
+    waiting: KeySurvey | None = None,
+) -> BatchPlan:
     """Plan the rows of a batch for a table, and what the table must gain for them.
 
     The plan is a function of its arguments alone. Columns are settled for the whole batch before a value is
@@ -159,21 +248,68 @@ def plan_batch(batch: Sequence[tuple[str, Sequence[Cell]]], columns: Sequence[Co
     Args:
         batch: each row's id and cells; the keys of a row are distinct. Cells' own types are not looked at.
         columns: the table's columns, None or empty where there is no table yet.
+        waiting: what is known of all records that wait for the table; None: of the batch alone.
     """
-    existing = tuple(columns or ())
+    there = tuple(columns or ())
+    keys = {cell.key for _, cells in batch for cell in cells}
+    new: tuple[Column, ...] = ()
+    # Mostly there is a column for every key, and nothing to find out.
+    if not keys <= {column.name for column in there}:
+        survey = waiting.copy() if waiting else KeySurvey()
+        for _, cells in batch:
+            survey.see(cells)
+        new = survey.new_columns(there)
     floats: frozenset[str] = frozenset()
     while True:
-        draft = _Draft(existing, floats)
+        draft = _Draft((*there, *new), floats)
         rows = tuple(OutgoingRow(row_id, draft.row(cells)) for row_id, cells in batch)
         # Widening can spoil what was written into the column before: start over, with it wide from the
         # start. Each turn widens one more column at least, so there is an end.
         if draft.floats == floats:
             break
         floats = frozenset(draft.floats)
-    widen = tuple(
-        column.name for column in existing if column.type is ColumnType.INTEGER and column.name in floats
+    add = needed = (*new, *draft.added)
+    spellings = {one for key in keys for one in _spellings_of(key)}
+    own = tuple(column for column in new if column.name in draft.used or column.name.casefold() in spellings)
+    if own != new:
+        # Without the other columns, companions may have other names.
+        needed = (*own, *plan_batch(batch, (*there, *own)).add)
+    return BatchPlan(
+        rows=rows,
+        add=add,
+        needed=needed,
+        widen=tuple(
+            column.name for column in there if column.type is ColumnType.INTEGER and column.name in floats
+        ),
+        renamed=MappingProxyType(draft.renamed),
     )
-    return BatchPlan(rows, tuple(draft.added), widen, MappingProxyType(draft.renamed))
+
+
+def _own_column(key: str, names: Container[str], spelled: Mapping[str, str]) -> str | None:
+    """The column that a table has for a key.
+
+    Args:
+        key: a record's key.
+        names: what the table's columns are called.
+        spelled: the same by their casefolded names.
+    """
+    if key in names:
+        return key
+    _, plain, hashed = _made_for(key)
+    if plain in names:
+        return plain
+    there = next((spelled[one] for one in _spellings_of(key) if one in spelled), None)
+    return hashed if there is not None and hashed in names else there
+
+
+def _made_for(key: str) -> tuple[str, str, str]:
+    """What a column that is a key's alone may be called."""
+    return key, column_name(key), hashed_column_name(key)
+
+
+def _spellings_of(key: str) -> tuple[str, str]:
+    """What BigQuery does not tell from a key, and from the column that it would get."""
+    return key.casefold(), column_name(key).casefold()
 
 
 def _is_int64(value: int) -> bool:
@@ -185,16 +321,17 @@ def _is_reserved(name: str) -> bool:
 
 
 class _Draft:
-    """One pass over a batch: the columns as they will be, growing with each row."""
+    """One pass over a batch: the columns as they will be, with companions as rows need them."""
 
-    def __init__(self, existing: Iterable[Column], floats: frozenset[str]) -> None:
-        """Begin with the table's columns; those named in `floats` count as FLOAT from the start."""
+    def __init__(self, columns: Iterable[Column], floats: frozenset[str]) -> None:
+        """Begin with a column for every key; those named in `floats` count as FLOAT from the start."""
         self.floats = set(floats)
         self.added: list[Column] = []
+        self.used: set[str] = set()
         self.renamed: dict[str, str] = {}
         self._types: dict[str, ColumnType] = {}
-        self._spellings: set[str] = set()
-        for column in existing:
+        self._spellings: dict[str, str] = {}
+        for column in columns:
             self._learn(column.name, column.type)
 
     def row(self, cells: Sequence[Cell]) -> dict[str, JsonValue]:
@@ -203,7 +340,7 @@ class _Draft:
         taken: set[str] = set()
         leftover: list[Cell] = []
         for cell in cells:
-            name = self._own_column(cell)
+            name = self._own_column(cell.key)
             written = MISFIT if name in taken else self._write(name, cell.value)
             if written is MISFIT:
                 leftover.append(cell)
@@ -215,18 +352,14 @@ class _Draft:
             name = self._companion(cell, taken)
             taken.add(name)
             sent[name] = written_as(cell.value, self._types[name])
+        self.used |= taken
         return sent
 
-    def _own_column(self, cell: Cell) -> str:
-        name = cell.key
-        if name not in self._types:
-            name = column_name(cell.key)
-            if name not in self._types and name.casefold() in self._spellings:
-                name = hashed_column_name(cell.key)
-            if name != cell.key:
-                self.renamed[cell.key] = name
-        if name not in self._types:
-            self._add(name, value_type(cell.value))
+    def _own_column(self, key: str) -> str:
+        name = _own_column(key, self._types, self._spellings)
+        assert name is not None, key  # noqa: S101 - the survey has seen every key
+        if name != key:
+            self.renamed[key] = name
         return name
 
     def _write(self, name: str, value: object) -> JsonValue:
@@ -243,16 +376,13 @@ class _Draft:
             if name in taken:
                 continue
             if name.casefold() not in self._spellings:
-                self._add(name, kind)
+                self._learn(name, kind)
+                self.added.append(Column(name, kind))
             if self._types.get(name) is kind:
                 return name
         raise AssertionError(name)
 
-    def _add(self, name: str, kind: ColumnType) -> None:
-        self._learn(name, kind)
-        self.added.append(Column(name, self._types[name]))
-
     def _learn(self, name: str, kind: ColumnType) -> None:
         widened = kind is ColumnType.INTEGER and name in self.floats
         self._types[name] = ColumnType.FLOAT if widened else kind
-        self._spellings.add(name.casefold())
+        self._spellings[name.casefold()] = name

@@ -81,7 +81,7 @@ def represents(cells: Sequence[Cell], row: _Row) -> bool:
         return readback.represents(cells, row)
     plain = {name: value for name, value in row.items() if name not in unclear}
     asked_for = {name for cell in cells if _is_nan(cell.value) for name in _columns_of(cell)}
-    meant = dict.fromkeys((name for name in unclear if name in asked_for), math.nan)
+    meant = dict.fromkeys((name for name in unclear if name.casefold() in asked_for), math.nan)
     return readback.represents(cells, {**plain, **meant}) or (
         bool(meant) and readback.represents(cells, plain)
     )
@@ -92,8 +92,11 @@ def _is_nan(value: object) -> bool:
 
 
 def _columns_of(cell: Cell) -> Iterator[str]:
-    yield from (cell.key, column_name(cell.key), hashed_column_name(cell.key))
-    yield from itertools.islice(companion_names(cell.key, value_type(cell.value)), _COMPANIONS_MAX)
+    """The columns that may hold a cell's value, casefolded: BigQuery does not tell case apart."""
+    companions = companion_names(cell.key, value_type(cell.value))
+    names = (cell.key, column_name(cell.key), hashed_column_name(cell.key))
+    for name in (*names, *itertools.islice(companions, _COMPANIONS_MAX)):
+        yield name.casefold()
 
 
 def _compare_run(table: str, name: str, run: _OfRun) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from pixaris_sync.errors import Failure, SyncError, TableNotFoundError, UnknownColumnError
+from pixaris_sync.model import Column, ColumnType
 from tests.contract.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, SinkUnderTest, row
 
 pytestmark = [
@@ -41,6 +42,35 @@ class TestLoading:
             scores = [one["score"] for one in await under.rows(table, word, at_least=2)]
             assert len(scores) == 2
             assert all(score == value or (math.isnan(score) and math.isnan(value)) for score in scores)
+
+    async def test_columns_of_other_peoples_names_take_values(self, under: SinkUnderTest) -> None:
+        """Goal: flexible column names go the whole way. Method: load, stream, widen, read rows and table.
+
+        Blanks, dashes, umlauts, leading digits and other scripts, in a table that somebody else has made.
+        """
+        table = under.new_table_id()
+        names = ("learning rate", "top-k", "größe", "1st", "ключ")
+        fields = [(name, "INTEGER", "NULLABLE") for name in names]
+        under.make_table(table, [("experiment_run_name", "STRING", "NULLABLE"), *fields])
+        whole = dict.fromkeys(names, 7)
+        await under.sink.load(table, [row("a", "loaded", **whole)], job_id=f"{table}-a")
+        await under.sink.widen_columns(table, names)
+        assert await under.sink.columns(table) == (RUN, *(Column(name, ColumnType.FLOAT) for name in names))
+        parts = dict.fromkeys(names, 0.5)
+        await under.sink.load(table, [row("b", "widened", **parts)], job_id=f"{table}-b")
+
+        async def streamed() -> bool:
+            refusals = await under.sink.stream(table, [row("c", "streamed", **parts)])
+            assert all(refusal.unknown_column for refusal in refusals)
+            return not refusals
+
+        assert await under.eventually(streamed)
+        found = await under.rows(table, "loaded", "widened", "streamed", at_least=3)
+        cells = {one["experiment_run_name"]: {name: one[name] for name in names} for one in found}
+        assert cells == {"loaded": dict.fromkeys(names, 7.0), "widened": parts, "streamed": parts}
+        frame = await under.sink.read_table(table)
+        assert frame is not None
+        assert list(frame.columns) == ["experiment_run_name", *names]
 
     async def test_a_job_id_runs_once(self, under: SinkUnderTest) -> None:
         """Goal: a load can be repeated after a lost answer. Method: the same job twice; rows once."""

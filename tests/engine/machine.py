@@ -19,6 +19,7 @@ import anyio
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft
 from pixaris_sync.ledger.retry import retry_runs
+from pixaris_sync.ledger.rows import CLOCKS_DIFFER_SECONDS_MAX
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
@@ -42,7 +43,8 @@ class Machine:
         settings: what differs from the defaults; files count as large as early as they may.
 
     Attributes:
-        crashes: how many processes have not come to their end.
+        processes: how many processes were started.
+        crashes: how many of them have not come to their end.
     """
 
     def __init__(self, folder: Path, *, seed: int = 0, **settings: Any) -> None:
@@ -53,6 +55,7 @@ class Machine:
         self.sink = FaultySink(self.clock, self.crash_points, self.cloud_faults)
         self.local = LocalFolder(folder / "local_results", self.clock)
         self.invariants = Invariants(self.local, self.store, self.sink)
+        self.processes = 0
         self.crashes = 0
         self.settings = Settings(
             gcp_project_id="gcp",
@@ -91,6 +94,7 @@ class Machine:
         return self._process(Mode(follow=True), script)
 
     def _process(self, mode: Mode, script: Script | None) -> WorkLeft:
+        self.processes += 1
         self.crash_points.restart()
         with self.ledger() as ledger:
             try:
@@ -157,6 +161,10 @@ class Machine:
             yield ledger
         finally:
             ledger.close()
+
+    def let_tables_settle(self) -> None:
+        """Let time pass until no clock can be so wrong that a table may have been made just now."""
+        self.clock.let_pass(CLOCKS_DIFFER_SECONDS_MAX + self.settings.table_settle_seconds)
 
     def lose_ledger(self) -> None:
         """Delete the ledger."""

@@ -77,12 +77,13 @@ class Scenario:
         self._mend()
         self.fired += self.machine.cloud_faults.fired + self._folder_faults.fired
         self.fired["swallowed"] += len(self.machine.sink.swallowed)
+        self.fired["refused_update"] += self.machine.sink.refused_updates.total()
 
     def _settle_tables(self) -> None:
         """Let tables be there for long, with all columns but one: rows go by stream from now on."""
         self._folder_faults.settle_tables()
         self.machine.run_pass()
-        self.machine.clock.let_pass(self.machine.settings.table_settle_seconds)
+        self.machine.let_tables_settle()
 
     # -- the cloud ---------------------------------------------------------------------------------------
 

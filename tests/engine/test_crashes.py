@@ -20,7 +20,7 @@ def small_run(folder: Path) -> Machine:
     machine.sink.dedup_seconds = 0.0
     machine.local.store(dataset="settled", values={"score": 1})
     machine.run_pass()
-    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.let_tables_settle()
     run = machine.local.store(dataset="settled", name="plain", values={"score": 2})
     machine.local.commit(run, {"score": 3})
     machine.local.store(name="large", images=1, image_bytes=300_000, saved=["config.json"])
@@ -174,7 +174,7 @@ def test_a_drained_pass_leaves_a_row_in_flight_well_known(machine: Machine) -> N
     """
     machine.local.store(name="first")
     machine.run_pass()
-    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.let_tables_settle()
     machine.local.store(name="second")
     machine.cloud_faults.latency_seconds = 5.0
     machine.sink.visible_after_seconds = 20.0

@@ -13,7 +13,7 @@ def settle(machine: Machine, table_runs: int = 1) -> None:
     for number in range(table_runs):
         machine.local.store(name=f"first{number}")
     machine.run_pass()
-    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.let_tables_settle()
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -23,7 +23,7 @@ def run_that_needs_everything(machine: Machine) -> None:
     """Make the next pass call every method: new and changed tables, a large file, a lost ledger."""
     machine.local.store(name="old", dataset="known", values={"score": 1})
     machine.run_pass()
-    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.let_tables_settle()
     machine.local.store(name="plain", dataset="known", values={"score": 2})
     machine.run_pass()
     machine.lose_ledger()
@@ -67,7 +67,7 @@ def test_a_failing_table_method_only_delays(
     run_that_needs_everything(machine)
     if method == "stream":
         machine.run_pass()
-        machine.clock.let_pass(machine.settings.table_settle_seconds)
+        machine.let_tables_settle()
         machine.local.store(name="streamed", dataset="fresh")
     machine.sink.fail_next(method, failing(method, failure), times=times)
 
@@ -211,7 +211,7 @@ def test_a_pass_without_credentials_fails_and_a_later_one_succeeds(machine: Mach
         machine.cloud_faults.credentials = True
         machine.run_pass()
         machine.check_everything_arrived()
-        machine.clock.let_pass(machine.settings.table_settle_seconds)
+        machine.let_tables_settle()
 
 
 def test_following_rests_without_credentials_and_recovers_by_itself(machine: Machine) -> None:

@@ -27,7 +27,7 @@ def backfill_to_do(folder: Path, seed: int) -> Machine:
     for dataset in DATASETS[:2]:
         machine.local.store(dataset=dataset, name="old", images=1)
     machine.run_pass()
-    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.let_tables_settle()
     for number in range(RUNS):
         values = {"score": number} if number % 2 else {"loss": number / 7}
         machine.local.store(dataset=DATASETS[number % 4], name=f"run{number:04}", images=1, values=values)

@@ -70,7 +70,7 @@ def test_equal_records_of_two_datasets_that_share_a_table_are_two_rows(
     if streamed:
         machine.local.store("a", "b_c", "first")
         machine.run_pass()
-        machine.clock.let_pass(machine.settings.table_settle_seconds)
+        machine.let_tables_settle()
     run = machine.local.store("a_b", "c", "same", images=1)
     other = machine.local.store("a", "b_c", "same", images=1, commit=False)
     machine.local.repeat_line(machine.local.records[-1], other)
@@ -171,7 +171,7 @@ def test_rows_of_the_steady_state_are_streamed(machine: Machine) -> None:
     """Goal: load jobs are for new tables only. Method: a later run of a settled table goes by stream."""
     machine.local.store(name="first")
     machine.run_pass()
-    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.let_tables_settle()
     machine.local.store(name="second")
 
     machine.run_pass()

@@ -14,11 +14,11 @@ import pytest
 from pixaris_sync.ledger import intake, rows, uploads
 from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.uploads import Receipt
+from pixaris_sync.limits.bandwidth import UpdateRate
 from pixaris_sync.model import Tail
 from pixaris_sync.pipeline import deliveries, discovery, lane
 from pixaris_sync.rules.contract import table_id
-from tests.engine.machine import in_memory_folder
-from tests.engine.scenario import Scenario
+from tests.engine.simulate import run_scenario
 from tests.support.proof_summary import Tell
 
 #: Within so many scenarios a broken engine must be caught.
@@ -91,6 +91,11 @@ def a_lost_job_is_replaced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deliveries, "_ends_a_job", lambda _: True)
 
 
+def updates_without_pace(patch: pytest.MonkeyPatch) -> None:
+    """A table is changed and loaded into as often as there is something to send."""
+    patch.setattr(UpdateRate, "delay_seconds", lambda *_: 0.0)
+
+
 @pytest.mark.parametrize(
     "break_it",
     [
@@ -101,6 +106,7 @@ def a_lost_job_is_replaced(patch: pytest.MonkeyPatch) -> None:
         position_moves_early,
         lost_ledger_means_nothing_was_sent,
         a_lost_job_is_replaced,
+        updates_without_pace,
     ],
     ids=lambda break_it: break_it.__name__,
 )
@@ -120,5 +126,4 @@ def test_a_broken_engine_is_caught(
 
 def run_until_something_is_wrong() -> None:
     for seed in range(SCENARIOS):
-        with in_memory_folder() as folder:
-            Scenario(seed, folder).run()
+        run_scenario(seed)

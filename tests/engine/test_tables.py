@@ -15,7 +15,7 @@ def settled(machine: Machine, **values: object) -> None:
     """Let a first run make the table, and streaming become its way."""
     machine.local.store(name="first", values=values)
     machine.run_pass()
-    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.let_tables_settle()
     machine.sink.calls.clear()
     machine.sink.counts.clear()
 
@@ -71,7 +71,7 @@ def test_a_new_column_is_added_and_its_rows_are_loaded(machine: Machine) -> None
     machine.local.store(name="soon", values={"extra": "y"})
     machine.run_pass()
     assert machine.sink.counts["stream"] == 0
-    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.let_tables_settle()
     machine.local.store(name="late", values={"extra": "z"})
     machine.run_pass()
 
@@ -276,7 +276,7 @@ def test_batches_stay_within_their_limits(folder: Path) -> None:
     machine = Machine(folder, stream_rows_limit=4, load_rows_limit=10)
     several(machine, 25)
     machine.run_pass()
-    machine.clock.let_pass(machine.settings.table_settle_seconds)
+    machine.let_tables_settle()
     several(machine, 25)
     machine.run_pass()
 

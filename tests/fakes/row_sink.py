@@ -1,7 +1,7 @@
 """A strict BigQuery dataset in memory, with the real one's delays and with faults on demand."""
 
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +12,7 @@ import pandas as pd
 from pixaris_sync.errors import (
     ConfigurationError,
     Failure,
+    JobFailedError,
     NameRefusedError,
     SyncError,
     TableNotFoundError,
@@ -38,6 +39,8 @@ Method = Literal[
 ]
 
 _INSERT_ROWS_MAX = 50_000
+#: https://cloud.google.com/bigquery/quotas#standard_tables
+_UPDATES_MAX, _UPDATES_SECONDS = 5, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,16 @@ class FakeRowSink:
     `new_column_unknown_seconds` is unknown to streaming. The same insertId within `dedup_seconds` is dropped.
     Streamed rows can be read after `visible_after_seconds`. Load jobs know none of these delays.
 
+    Of updates of a table's metadata (it is created or altered, a new load job appends to it) five are taken
+    in 10 seconds, and others refused, as the service documents it.
+
     A delay may be set to another value at any time; so may `dataset_exists`.
 
     Attributes:
         calls: every call, in order, failed ones included.
         counts: the calls by method.
         faults_fired: how many programmed faults have struck, by method.
+        refused_updates: how many updates came too soon after others, by table.
         swallowed: insertIds of rows accepted and lost.
         jobs: how each load job ended by its id: None is well.
     """
@@ -88,10 +95,12 @@ class FakeRowSink:
         self.calls: list[Call] = []
         self.counts: Counter[str] = Counter()
         self.faults_fired: Counter[str] = Counter()
+        self.refused_updates: Counter[str] = Counter()
         self.swallowed: list[str] = []
         self.jobs: dict[str, SyncError | None] = {}
         self._job_tables: dict[str, str] = {}
         self._tables: dict[str, Table] = {}
+        self._updates: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_UPDATES_MAX))
         self._faults: dict[str, deque[SyncError]] = {}
         self._job_faults: deque[SyncError] = deque()
         self._lost_answers: Counter[str] = Counter()
@@ -153,6 +162,7 @@ class FakeRowSink:
         await self._begin(Call("create_table", table, len(columns)))
         self._dataset()
         check_columns("create table", table, columns, ())
+        self._update("create table", table)
         if table not in self._tables:
             made = Table(self.clock.now())
             made.add(columns, -math.inf)
@@ -164,6 +174,7 @@ class FakeRowSink:
             return
         await self._begin(Call("add_columns", table, len(columns)))
         found = self._table("add columns to table", table)
+        self._update("add columns to table", table)
         new = [column for column in columns if found.column(column.name) is None]
         check_columns("add columns to table", table, new, found.columns.values())
         found.add(new, self.clock.now())
@@ -174,6 +185,7 @@ class FakeRowSink:
             return
         await self._begin(Call("widen_columns", table, len(columns)))
         found = self._table("widen columns of table", table)
+        self._update("widen columns of table", table)
         for name in columns:
             column = found.column(name)
             if column is None or column.type not in (ColumnType.INTEGER, ColumnType.FLOAT):
@@ -290,9 +302,22 @@ class FakeRowSink:
     def _not_found(self, operation: str, table: str) -> TableNotFoundError:
         return TableNotFoundError(operation, table, "there is no such table", failure=Failure.TRANSIENT)
 
+    def _update(self, operation: str, table: str) -> None:
+        """Count an update of a table's metadata, or refuse it."""
+        now, updates = self.clock.now(), self._updates[table]
+        if len(updates) == _UPDATES_MAX and now - updates[0] < _UPDATES_SECONDS:
+            self.refused_updates[table] += 1
+            cause = "Exceeded rate limits: too many table update operations for this table"
+            raise SyncError(operation, table, cause, failure=Failure.QUOTA)
+        updates.append(now)
+
     def _run_job(self, table: str, rows: Sequence[OutgoingRow]) -> SyncError | None:
         """Load all rows, or return why none was."""
         operation = "load rows into table"
+        try:
+            self._update(operation, table)
+        except SyncError as error:
+            return JobFailedError(operation, table, error.cause, failure=error.failure)
         if self._job_faults:
             self.faults_fired["load"] += 1
             return self._job_faults.popleft()

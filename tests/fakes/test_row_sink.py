@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from pixaris_sync.errors import Failure, SyncError, TableNotFoundError
+from pixaris_sync.errors import Failure, JobFailedError, SyncError, TableNotFoundError
 from pixaris_sync.model import Column, ColumnType, OutgoingRow
 from tests.fakes.clock import ManualClock
 from tests.fakes.row_sink import Call, FakeRowSink
@@ -76,6 +76,37 @@ class TestDelays:
         assert len(await sink.read_rows("t", ["run"])) == 1
         clock.advance(5)
         assert len(await sink.read_rows("t", ["run"])) == 2
+
+
+class TestUpdates:
+    async def test_a_table_is_updated_five_times_in_ten_seconds(
+        self, clock: ManualClock, sink: FakeRowSink
+    ) -> None:
+        """Goal: the service's limit. Method: create, add, widen, load; streams and job ids again are free."""
+        await sink.create_table("t", [RUN, Column("steps", ColumnType.INTEGER)])
+        await sink.add_columns("t", [NOTE])
+        await sink.widen_columns("t", ["steps"])
+        for _ in range(3):
+            await sink.load("t", [row("a")], job_id="job-1")
+        await sink.load("t", [row("b")], job_id="job-2")
+        clock.advance(9.9)
+        for update in (
+            sink.create_table("t", [RUN]),
+            sink.add_columns("t", [NOTE]),
+            sink.widen_columns("t", ["steps"]),
+            sink.load("t", [row("c")], job_id="job-3"),
+        ):
+            with pytest.raises(SyncError) as caught:
+                await update
+            assert caught.value.failure is Failure.QUOTA
+        assert await sink.stream("t", [row("c")]) == ()
+        await sink.create_table("another", [RUN])
+        clock.advance(0.1)
+        await sink.load("t", [row("d")], job_id="job-4")
+        assert [stored.row_id for stored in sink.stored("t")] == ["a", "b", "c", "d"]
+        assert sink.refused_updates == {"t": 4}
+        with pytest.raises(JobFailedError):
+            await sink.load("t", [row("c")], job_id="job-3")
 
 
 class TestFaults:

@@ -11,8 +11,8 @@ from tests.support.proxy import DELIVERIES, UPLOADS, Answer, Proxies, Request
 from tests.support.stored_runs import DATASET, PROJECT, Reader, store_run
 
 RUNS = 60
-#: Many small batches, so that some rows are there and others are not.
-SETTINGS = {"load_rows_limit": 10, "upload_concurrency_limit": 4, "doubt_settle_seconds": 2}
+#: Several batches, so that some rows are there and others are not; no more than may be loaded at once.
+SETTINGS = {"load_rows_limit": 20, "upload_concurrency_limit": 4, "doubt_settle_seconds": 2}
 
 
 class Killer:
@@ -38,7 +38,7 @@ class Killer:
         pytest.param(UPLOADS, 5, id="after 5 uploads"),
         pytest.param(UPLOADS, 45, id="after 45 uploads"),
         pytest.param(DELIVERIES, 1, id="when the first load job begins"),
-        pytest.param(DELIVERIES, 6, id="when the third has its rows"),
+        pytest.param(DELIVERIES, 2, id="when the second has its rows"),
     ],
 )
 def test_a_ledger_deleted_in_the_middle_of_a_backfill(

@@ -249,6 +249,39 @@ def _compare_objects(direct: Reader, pixaris: Reader, folder: Path) -> None:
     assert texts, "no image argument had text: the seed is of no use"
 
 
+def test_the_order_of_new_types_is_that_of_the_runs(
+    direct: Reader, pixaris: Reader, command_line: CommandLine, cloud: Cloud
+) -> None:
+    """Goal: the oldest record's text stands under its own name, though newer runs are sent before it.
+
+    Method: text first and numbers later, a key that comes and goes, one in another case; two rows at once.
+    """
+    metrics: list[dict[str, Any]] = [
+        {"rating": "high", "Score": 0.5, "only_first": True},
+        {"rating": 1, "score": 0.25},
+        {"score": 1.5, "rating": 2.5},
+        {"rating": 3, "score": 2.5},
+    ]
+    for at, values in enumerate(metrics):
+        image = (picture(at), "image.png")
+        direct.handler.store_results("project", "dataset", f"run {at}", [image], dict(values), {})
+        store_run(command_line.folder, f"run {at}", images=[image], metrics=values)
+    limited = command_line.having(stream_rows_limit=2)
+    plan = limited.run("backfill", "--dry-run", "--json").document
+
+    document = limited.sync()
+
+    assert document["rows_synced"] == len(metrics)
+    theirs, ours = direct.frame(), pixaris.frame()
+    pd.testing.assert_frame_equal(
+        _neutral(ours, cloud.bucket), _neutral(theirs, direct.handler.gcp_pixaris_bucket_name)
+    )
+    assert list(ours["rating"]) == ["high", "1", "2.5", "3"]
+    assert list(ours["Score"]) == [0.5, 0.25, 1.5, 2.5]
+    [table] = plan["tables_to_create"]
+    assert [column["name"] for column in table["columns"]] == list(ours.columns)
+
+
 def test_images_are_read_back_with_their_pixels_and_texts(
     direct: Reader, pixaris: Reader, command_line: CommandLine, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from pixaris_sync.clock import SystemClock
+from pixaris_sync.clock import SteadyClock, SystemClock
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.model import DatasetKey, JsonValue, RunKey
@@ -21,6 +21,7 @@ from pixaris_sync.pipeline.preview import preview
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
 from pixaris_sync.settings import Settings
 from pixaris_sync.verify import Finding, verify
+from tests.fakes.clock import HurriedClock
 from tests.fakes.object_store import FakeObjectStore
 from tests.fakes.row_sink import FakeRowSink
 
@@ -44,7 +45,7 @@ class FakeCloud:
 
     folder: Path
     store: FakeObjectStore = field(default_factory=FakeObjectStore)
-    sink: FakeRowSink = field(default_factory=lambda: FakeRowSink(SystemClock()))
+    sink: FakeRowSink = field(default_factory=lambda: FakeRowSink(SteadyClock(HurriedClock())))
     ledger: Ledger = field(default_factory=Ledger.in_memory)
     settings: Settings = field(init=False)
 
@@ -103,7 +104,7 @@ class FakeCloud:
             ledger=self.ledger,
             store=self.store,
             sink=self.sink,
-            clock=SystemClock(),
+            clock=HurriedClock(),
             jitter=random.Random(1),  # noqa: S311 - jitter needs no secrecy
         )
         await engine.run()

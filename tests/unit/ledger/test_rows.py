@@ -7,7 +7,7 @@ import pytest
 
 from pixaris_sync.ledger import pending_rows, rows
 from pixaris_sync.ledger.selection import Selection
-from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState
+from pixaris_sync.model import DamagedLine, DatasetKey, DeliveryMethod, RowState
 from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, TABLE, Book, file, found_run, record, values_of
 
 DAY = pending_rows.DAY_SECONDS
@@ -261,3 +261,28 @@ def test_deliveries_of_long_ago_are_forgotten_unless_open(book: Book) -> None:
     fresh = send(book, [])
     book.do(rows.end_delivery, fresh)
     assert [found["id"] for found in book.select("SELECT id FROM deliveries")] == [opened, fresh]
+
+
+def test_all_that_waits_for_a_table_is_told_in_commit_order(book: Book) -> None:
+    """Goal: types of new columns are chosen by all of it.
+
+    Method: runs by name against the order of their lines; one synced, one quarantined, one without its files,
+    and one damaged line are among them.
+    """
+    lines = {name(4): 1, name(3): 2, name(2): 3, name(1): 4}
+    book.take(*(found_run(record(run, line=line), name=run, files=[file()]) for run, line in lines.items()))
+    book.upload_all()
+    by_run = {row.run.run: row for row in book.ready()}
+    book.do(rows.confirm_rows, [by_run[name(3)]])
+    book.do(rows.quarantine_rows, [by_run[name(2)]], PROBLEM)
+    late = found_run(record(name(0), line=5), name=name(0), files=[file("late.png")])
+    book.take(late, damaged=[DamagedLine("d", 6, "it is cut")])
+
+    ids = book.ask(rows.waiting_records, TABLE)
+    found = book.ask(rows.records_of, ids)
+
+    assert [row.run.run for row in found] == [name(4), name(1), name(0)]
+    book.do(rows.confirm_rows, [by_run[name(4)]])
+    again = book.ask(rows.records_of, ids)
+    assert [row.run.run for row in again] == [name(1), name(0)]
+    assert not book.ask(rows.waiting_records, "another")

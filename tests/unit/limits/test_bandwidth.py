@@ -1,4 +1,4 @@
-"""Rates over bytes and writes, in virtual time."""
+"""Rates over bytes, writes and updates, in virtual time."""
 
 from collections.abc import Callable
 
@@ -14,10 +14,13 @@ from pixaris_sync.limits.bandwidth import (
     DOUBLING_SECONDS,
     LATENESS_SECONDS_MAX,
     PIECE_BYTES,
+    UPDATES_LIMIT,
+    UPDATES_SECONDS,
     WAIT_SECONDS_MAX,
     WRITES_PER_SECOND_START,
     Bandwidth,
     PacedBody,
+    UpdateRate,
     WriteRate,
 )
 from tests.fakes.virtual_clock import VirtualClock
@@ -267,3 +270,33 @@ def test_writes_at_most_double_in_each_period() -> None:
         now += 0.01
         rate.reserve(now)
     assert rate.writes_per_second == WRITES_PER_SECOND_START
+
+
+@given(st.lists(st.floats(0, 30), min_size=1, max_size=30))
+def test_updates_keep_their_distance_whenever_they_take_effect(durations: list[float]) -> None:
+    """Goal: the service counts no more than is allowed.
+
+    Method: updates of any length, each as soon as it may; those that can fall into one span are counted.
+    """
+    rate, now = UpdateRate(), 0.0
+    spans = []
+    for seconds in durations:
+        while delay := rate.delay_seconds(now):
+            assert delay <= WAIT_SECONDS_MAX
+            now += delay
+        spans.append((now, now + seconds))
+        now += seconds
+        rate.note(now)
+    for begun, _ in spans:
+        together = [end for start, end in spans if start <= begun and end > begun - UPDATES_SECONDS]
+        assert len(together) <= UPDATES_LIMIT
+
+
+def test_the_first_updates_do_not_wait() -> None:
+    """Goal: a table is made and filled at once. Method: as many as are allowed, then one more, by its end."""
+    rate = UpdateRate()
+    for _ in range(UPDATES_LIMIT):
+        assert rate.delay_seconds(100.0) == 0
+        rate.note(100.0)
+    assert rate.delay_seconds(100.0 + UPDATES_SECONDS - 0.1) == pytest.approx(0.1)
+    assert rate.delay_seconds(100.0 + UPDATES_SECONDS) == 0

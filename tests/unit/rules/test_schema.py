@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 from hypothesis import example, given
@@ -13,6 +14,7 @@ from pixaris_sync.rules.schema import (
     MISFIT,
     RESERVED_COLUMN_PREFIXES,
     BatchPlan,
+    KeySurvey,
     column_name,
     companion_names,
     hashed_column_name,
@@ -37,6 +39,13 @@ STRING, OTHER = ColumnType.STRING, ColumnType.OTHER
 def plan_values(columns: dict[str, ColumnType] | None, *rows: dict[str, JsonValue]) -> BatchPlan:
     table = None if columns is None else [Column(name, kind) for name, kind in columns.items()]
     return plan_batch([(f"row-{index}", cells_of(row)) for index, row in enumerate(rows)], table)
+
+
+def survey(*rows: dict[str, JsonValue]) -> KeySurvey:
+    seen = KeySurvey()
+    for row in rows:
+        seen.see(cells_of(row))
+    return seen
 
 
 def sent(plan: BatchPlan) -> list[dict[str, JsonValue]]:
@@ -208,13 +217,80 @@ def test_integers_and_floats_beside_a_widened_companion_stay_exact() -> None:
     assert sent(plan) == [{hashed_column_name("x__integer"): 2**53 + 1}, {"x__integer": 0.5}]
 
 
-def test_keys_equal_but_for_case_get_columns_of_their_own() -> None:
-    """Goal: BigQuery's case-blind names. Method: in one record, and against a column that is there."""
+def test_keys_of_one_record_that_differ_by_case_get_columns_of_their_own() -> None:
+    """Goal: BigQuery's case-blind names. Method: in one record; then one of them alone, in a later batch."""
     plan = plan_values(None, {"Score": 1, "score": 2})
     assert sent(plan) == [{"Score": 1, hashed_column_name("score"): 2}]
     assert plan.renamed == {"score": hashed_column_name("score")}
-    again = plan_values({"SCORE": INTEGER}, {"score": 2})
-    assert again.add == (Column(hashed_column_name("score"), INTEGER),)
+    again = plan_values({column.name: column.type for column in plan.add}, {"score": 3})
+    assert (again.add, sent(again)) == ((), [{hashed_column_name("score"): 3}])
+
+
+@pytest.mark.parametrize("column", ["SCORE", "Score"])
+def test_a_column_that_differs_by_case_is_the_keys_own(column: str) -> None:
+    """Goal: the cell that GCPExperimentHandler would fill. Method: a table with another case of the key."""
+    plan = plan_values({column: INTEGER}, {"score": 2}, {"score": "x"})
+    assert plan.renamed == {"score": column}
+    assert sent(plan) == [{column: 2}, {"score__string": "x"}]
+
+
+def test_a_column_that_differs_by_case_is_left_to_the_key_of_its_name() -> None:
+    """Goal: two keys of a row never share a column. Method: both keys in a record, and the column of one."""
+    plan = plan_values({"Score": INTEGER}, {"score": 1, "Score": 2})
+    assert sent(plan) == [{hashed_column_name("score"): 1, "Score": 2}]
+
+
+def test_the_oldest_record_spells_the_column_of_keys_that_differ_by_case() -> None:
+    """Goal: commit order decides, not the order of sending. Method: the newest record is sent first."""
+    plan = plan_batch([("new", cells_of({"score": 0.5}))], None, survey({"Score": 1}, {"score": 0.5}))
+    assert (plan.add, sent(plan)) == ((Column("Score", FLOAT),), [{"Score": 0.5}])
+
+
+@pytest.mark.parametrize("key", ["learning rate", "top-k", "größe", "1st", "ключ"])
+def test_a_flexible_column_of_the_keys_name_is_used(key: str) -> None:
+    """Goal: what BigQuery takes today. Method: names that we do not make; widened, and with a companion."""
+    assert column_name(key) != key
+    plan = plan_values({key: INTEGER}, {key: 1}, {key: 0.5}, {key: "x"})
+    companion = next(companion_names(key, STRING))
+    assert (plan.add, plan.widen) == ((Column(companion, STRING),), (key,))
+    assert sent(plan) == [{key: 1.0}, {key: 0.5}, {companion: "x"}]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1, 2**53 + 1], INTEGER),
+        ([0.5, 2.0], FLOAT),
+        ([1, 0.5], FLOAT),
+        ([0.5, 2**53], FLOAT),
+        ([0.5, 2**53 + 1], STRING),
+        ([1, math.nan], FLOAT),
+        ([1, 2**63], STRING),
+        (["x", 1], STRING),
+        ([1, "x", 0.5], STRING),
+        ([True, False], BOOLEAN),
+        ([True, 1], STRING),
+        ([0.5, True], STRING),
+        ([None, 1], INTEGER),
+        ([True, None], BOOLEAN),
+        ([None, None], STRING),
+    ],
+)
+def test_waiting_records_share_the_type_of_a_new_column(values: list[JsonValue], kind: ColumnType) -> None:
+    """Goal: none of them needs a companion. Method: values in both orders; the last record alone is sent."""
+    for ordered in (values, values[::-1]):
+        waiting = survey(*({"key": value} for value in ordered))
+        plan = plan_batch([("last", cells_of({"key": ordered[-1]}))], None, waiting)
+        assert plan.add == plan.needed == (Column("key", kind),)
+
+
+def test_the_table_gains_what_waiting_records_need_in_commit_order() -> None:
+    """Goal: as GCPExperimentHandler would have made it. Method: the newest record is sent first."""
+    waiting = survey({"c": 1, "a": "x"}, {"b": True}, {"a": 2, "d": 0.5})
+    plan = plan_batch([("new", cells_of({"a": 2, "d": 0.5}))], [Column("b", FLOAT)], waiting)
+    assert plan.add == (Column("c", INTEGER), Column("a", STRING), Column("d", FLOAT))
+    assert plan.needed == (Column("a", STRING), Column("d", FLOAT))
+    assert sent(plan) == [{"a": "2", "d": 0.5}]
 
 
 def test_a_column_of_exactly_the_keys_name_wins() -> None:
@@ -304,6 +380,35 @@ def test_a_batch_cut_in_two_ends_in_the_same_columns(
         halves.apply(plan_batch(part, halves.columns))
     own = {key for _, cells in batch for key in (cell.key for cell in cells)}
     assert own & whole.types.keys() == own & halves.types.keys()
+
+
+@given(batches, st.randoms(use_true_random=False))
+def test_the_order_of_sending_decides_no_column(
+    batch: Sequence[tuple[str, tuple[Cell, ...]]], chance: Random
+) -> None:
+    """Goal: newest first or oldest first, the table is the same. Method: a new table, rows one by one."""
+    waiting = KeySurvey()
+    for _, cells in batch:
+        waiting.see(cells)
+    whole, single = PlainTable(None), PlainTable(None)
+    whole.apply(plan_batch(batch, None))
+    for row in chance.sample(batch, len(batch)):
+        plan = plan_batch([row], single.columns, waiting)
+        assert {column.name for column in plan.needed} <= {column.name for column in plan.add}
+        single.apply(plan)
+    assert single.types == whole.types
+    assert sorted(map(repr, single.rows)) == sorted(map(repr, whole.rows))
+
+
+@given(batches)
+def test_what_the_batch_needs_is_enough_for_it(batch: Sequence[tuple[str, tuple[Cell, ...]]]) -> None:
+    """Goal: no row waits for another record's columns. Method: add what one row needs, and plan it again."""
+    waiting = KeySurvey()
+    for _, cells in batch:
+        waiting.see(cells)
+    needed = plan_batch(batch[:1], None, waiting).needed
+    again = plan_batch(batch[:1], needed)
+    assert (again.add, again.widen) == ((), ())
 
 
 def test_an_integer_beyond_64_bits_is_text() -> None:

@@ -1,0 +1,119 @@
+"""Makes tables fit for rows: they are created and altered here, and no more often than BigQuery allows."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.ledger.pending_rows import records_of, waiting_records
+from pixaris_sync.ledger.rows import table_changed
+from pixaris_sync.limits.bandwidth import UpdateRate
+from pixaris_sync.model import Cell, Column
+from pixaris_sync.pipeline.context import Context
+from pixaris_sync.pipeline.outgoing_rows import map_row
+from pixaris_sync.rules.schema import KeySurvey, plan_batch
+
+log = logging.getLogger(__name__)
+
+#: Records that are read from the ledger at once: no transaction of it may take long.
+SURVEY_PIECE_RECORDS = 200
+
+#: Rows as `plan_batch` takes them: an id and cells each.
+Batch = Sequence[tuple[str, Sequence[Cell]]]
+
+
+async def survey_waiting(context: Context, table: str) -> KeySurvey:
+    """What is known of all records that wait for a table: by it the types of its new columns are chosen.
+
+    It takes some 50 microseconds a record, and the memory of a few hundred.
+    """
+    survey = KeySurvey()
+    ids = await context.apply(waiting_records, table)
+    for start in range(0, len(ids), SURVEY_PIECE_RECORDS):
+        await context.throttle()
+        for row in await context.apply(records_of, ids[start : start + SURVEY_PIECE_RECORDS]):
+            try:
+                survey.see(map_row(row, context.destination).cells)
+            except SyncError:
+                # It is told when it is its turn: a record that cannot be carried needs no column.
+                continue
+    return survey
+
+
+class TableChanges:
+    """Changes tables, one step of a table at a time, and keeps all updates of each to `UpdateRate`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._rates: defaultdict[str, UpdateRate] = defaultdict(UpdateRate)
+
+    async def turn(self, table: str) -> bool:
+        """Wait until a table may be updated once more; False: the process is to end, so leave it."""
+        context, rate = self._context, self._rates[table]
+        while delay := rate.delay_seconds(context.clock.elapsed()):
+            if context.draining:
+                return False
+            await context.clock.sleep(delay)
+        return True
+
+    @contextmanager
+    def updating(self, table: str) -> Iterator[None]:
+        """Count what is done meanwhile as one update of a table."""
+        try:
+            yield
+        finally:
+            self._rates[table].note(self._context.clock.elapsed())
+
+    async def make_fit(self, table: str, batch: Batch, columns: Sequence[Column] | None) -> bool:
+        """Create or alter a table so that it can take the rows of a batch.
+
+        All columns that waiting records need are added with those of the batch, in commit order, so that a
+        table is changed once and looks as if the records had been sent one after another.
+
+        Args:
+            table: the table's id.
+            batch: the rows that are to be sent.
+            columns: the table's columns as they are; None: it is not there.
+
+        Returns:
+            Whether it is done; False: the process is to end.
+
+        Raises:
+            SyncError: the service refuses it.
+        """
+        context = self._context
+        plan = plan_batch(batch, columns)
+        if columns is None or plan.add:
+            plan = plan_batch(batch, columns, await survey_waiting(context, table))
+        # Noted first: if we die between the change and the note, rows would be streamed too early.
+        await context.apply(table_changed, context.now(), table)
+        is_new = columns is None
+        try:
+            return await self._change(table, plan.add, plan.widen, is_new=is_new)
+        except SyncError as error:
+            if error.failure is not Failure.PERMANENT or plan.needed == plan.add:
+                raise
+            # What others of the waiting records need may be refused: that must not hold up these.
+            log.warning("%s; only the columns of the next %d rows are tried", error, len(batch))
+            return await self._change(table, plan.needed, plan.widen, is_new=is_new)
+
+    async def _change(self, table: str, add: Sequence[Column], widen: Sequence[str], *, is_new: bool) -> bool:
+        sink = self._context.sink
+        if is_new or add:
+            if not await self.turn(table):
+                return False
+            with self.updating(table):
+                if is_new:
+                    log.info("table %s is created", table)
+                    await sink.create_table(table, add)
+                else:
+                    log.info("table %s gets columns: %s", table, ", ".join(column.name for column in add))
+                    await sink.add_columns(table, add)
+        if widen:
+            if not await self.turn(table):
+                return False
+            log.info("table %s gets wider columns: %s", table, ", ".join(widen))
+            with self.updating(table):
+                await sink.widen_columns(table, widen)
+        return True
