@@ -1,6 +1,7 @@
 """Rows that are not synced, and what every table is to be asked or sent next."""
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from sqlite3 import Connection, Row
 

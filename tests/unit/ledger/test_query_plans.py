@@ -87,7 +87,7 @@ def test_rows_to_look_for_are_found_by_their_index(book: Book) -> None:
 
 def test_what_waits_for_a_table_is_read_from_an_index_alone(book: Book) -> None:
     """Goal: what is synced costs nothing, and no record is read to put it in order. Method: SQLite's plan."""
-    found = plans(book, lambda db: rows.waiting_records(db, TABLE))
+    found = plans(book, lambda db: pending_rows.waiting_records(db, TABLE))
     assert any("SEARCH records USING COVERING INDEX records_in_order" in step for step in found), found
     assert not any(step.startswith("SCAN") for step in found)
 

@@ -278,11 +278,11 @@ def test_all_that_waits_for_a_table_is_told_in_commit_order(book: Book) -> None:
     late = found_run(record(name(0), line=5), name=name(0), files=[file("late.png")])
     book.take(late, damaged=[DamagedLine("d", 6, "it is cut")])
 
-    ids = book.ask(rows.waiting_records, TABLE)
-    found = book.ask(rows.records_of, ids)
+    ids = book.ask(pending_rows.waiting_records, TABLE)
+    found = book.ask(pending_rows.records_of, ids)
 
     assert [row.run.run for row in found] == [name(4), name(1), name(0)]
     book.do(rows.confirm_rows, [by_run[name(4)]])
-    again = book.ask(rows.records_of, ids)
+    again = book.ask(pending_rows.records_of, ids)
     assert [row.run.run for row in again] == [name(1), name(0)]
-    assert not book.ask(rows.waiting_records, "another")
+    assert not book.ask(pending_rows.waiting_records, "another")
