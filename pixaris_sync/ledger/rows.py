@@ -86,13 +86,14 @@ def accept_rows(
     _update_runs(db, now, rows)
 
 
-def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow]) -> None:
+def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow], *, by_name: bool = True) -> None:
     """These rows were read back: they are synced.
 
     A run whose row stood there before anything of it was sent was synced before: what its folder and its
-    objects have lost since was removed by somebody, and stays as it is.
+    objects have lost since was removed by somebody, and stays as it is. Not so where the run's name alone
+    does not tell that it was this run's row (`by_name`).
     """
-    stood = [row for row in rows if row.state is RowState.UNASKED]
+    stood = [row for row in rows if row.state is RowState.UNASKED and by_name]
     runs = list(dict.fromkeys(_runs_of(db, stood)))
     db.executemany(
         "UPDATE files SET stood = 1, attempts = 0, next_attempt_at = 0"

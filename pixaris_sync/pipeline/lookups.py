@@ -180,7 +180,8 @@ class Lookups:
             log.info("table %s holds %d rows that are not known here: they are synced", table, stood)
         context.tally.rows += len(found)
         if found:
-            await context.apply(confirm_rows, context.now(), found)
+            by_name = table not in context.shared_tables
+            await context.apply(confirm_rows, context.now(), found, by_name=by_name)
 
     async def _failed(self, table: str, rows: Sequence[PendingRow], error: SyncError) -> SyncError | None:
         """A question was not answered; the rows stay as they are, with the cause, or are quarantined."""

@@ -20,12 +20,16 @@ def failing(method: str, failure: Failure = Failure.TRANSIENT, seconds: float | 
 
 
 def run_that_needs_everything(machine: Machine) -> None:
-    """Make the next pass call every method: new and changed tables, a large file, a lost ledger."""
-    machine.local.store(name="old", dataset="known", values={"score": 1})
+    """Make the next pass call every method: new and changed tables, a large file, a lost ledger.
+
+    One of two records of a run is in its table, so that cells decide which.
+    """
+    old = machine.local.store(name="old", dataset="known", values={"score": 1})
     machine.run_pass()
     machine.let_tables_settle()
     machine.local.store(name="plain", dataset="known", values={"score": 2})
     machine.run_pass()
+    machine.local.commit(old, {"score": 3})
     machine.lose_ledger()
     machine.clock.let_pass(1)
     for dataset in ("known", "fresh"):

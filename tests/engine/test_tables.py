@@ -35,6 +35,9 @@ def test_the_first_rows_of_a_new_table_are_loaded(machine: Machine) -> None:
         machine.local.store(name=f"run{number}")
         machine.run_pass()
         machine.clock.let_pass(100)
+    machine.let_tables_settle()
+    machine.local.store(name="later")
+    machine.run_pass()
 
     machine.check_everything_arrived()
     assert machine.sink.swallowed == []
@@ -45,14 +48,23 @@ def test_the_first_rows_of_a_new_table_are_loaded(machine: Machine) -> None:
 def test_rows_that_a_new_table_swallowed_are_delivered_again(machine: Machine) -> None:
     """Goal: accepted is not synced.
 
-    Method: somebody else makes the table, so nobody here knows that it is new; streamed rows are lost,
-    noticed, told in `status`, and loaded.
+    Method: somebody else makes the table anew while it is streamed to; streamed rows are lost, noticed, and
+    loaded.
     """
-    several(machine, 3)
+    settled(machine)
     machine.sink.new_table_swallows_seconds = 300.0
-    machine.sink.make_plain_table("p_d_experiment_results")
 
-    machine.run_pass()
+    async def make_it_anew(engine: Engine) -> None:
+        engine.scan_soon(machine.local.store(name="known").key.dataset_key)
+        await machine.clock.sleep(10.0)
+        rows = machine.sink.drop("p_d_experiment_results")
+        machine.sink.make_plain_table("p_d_experiment_results")
+        machine.sink.put_back("p_d_experiment_results", rows)
+        for run in several(machine, 3):
+            engine.scan_soon(run.key.dataset_key)
+        await machine.clock.sleep(2 * machine.settings.visibility_timeout_seconds)
+
+    machine.follow(make_it_anew)
 
     machine.check_everything_arrived()
     assert len(machine.sink.swallowed) == 3
@@ -232,7 +244,7 @@ def test_rows_that_may_not_be_read_back_are_not_called_synced(machine: Machine) 
     Method: 403 for reading; then it is granted.
     """
     run = machine.local.store()
-    machine.sink.deny(run.table, "read_rows")
+    machine.sink.deny(run.table, "count_rows")
 
     assert machine.run_pass().quarantined == 1
     assert "403" in machine.state_of(run)[1]
@@ -348,12 +360,14 @@ def test_a_new_column_does_not_pass_the_quota_of_load_jobs(folder: Path) -> None
     """
     machine = Machine(folder, loads_per_day_limit=1)
     settled(machine)
+    machine.local.store(name="today", values={"other": "x"})
+    machine.run_pass()
     several(machine, 2, extra="x")
 
     assert machine.run_pass().waiting == 2
-    assert len(machine.sink.jobs) == 1
+    assert len(machine.sink.jobs) == 2
     machine.clock.let_pass(24 * 3600.0)
     machine.run_pass()
 
     machine.check_everything_arrived()
-    assert len(machine.sink.jobs) == 2
+    assert len(machine.sink.jobs) == 3
