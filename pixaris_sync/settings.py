@@ -178,7 +178,7 @@ class Settings(BaseModel):
         default=300.0, description="how long rows go by load jobs after a table or a column was added"
     )
     visibility_timeout_seconds: Unflagged[Seconds] = Field(
-        default=120.0, description="an accepted row unseen for this long is delivered again by a load job"
+        default=120.0, description="an accepted row unseen for this long is told as a cause in status"
     )
     young_file_seconds: PatienceSeconds = Field(
         default=60.0, description="a damaged image younger than this may still be written: wait"

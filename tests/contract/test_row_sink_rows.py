@@ -160,10 +160,12 @@ class TestStreaming:
             for number in range(6):
                 tasks.start_soon(under.sink.stream, table, [row(f"s{number}", steps=number)])
                 tasks.start_soon(under.sink.read_rows, table, ["run"])
+            # More of them at once the service refuses.
+            for number in range(4):
                 load = partial(under.sink.load, job_id=f"{table}-{number}")
                 tasks.start_soon(load, table, [row(f"l{number}", steps=-number)])
-        steps = sorted(one["steps"] for one in await under.rows(table, "run", at_least=12))
-        assert steps == [-5, -4, -3, -2, -1, 0, 0, 1, 2, 3, 4, 5]
+        steps = sorted(one["steps"] for one in await under.rows(table, "run", at_least=10))
+        assert steps == [-3, -2, -1, 0, 0, 1, 2, 3, 4, 5]
 
 
 class TestReading:

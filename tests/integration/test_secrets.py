@@ -254,6 +254,9 @@ SINK_CALLS: dict[str, Callable[[BigQueryRowSink], Awaitable[object]]] = {
     "stream": lambda sink: sink.stream(TABLE, ROWS),
     "load": lambda sink: sink.load(TABLE, ROWS, job_id="job"),
     "upload": lambda sink: sink.load(TABLE, ROWS, job_id="job"),
+    "count_rows": lambda sink: sink.count_rows(TABLE, ["run"]),
+    "created_at": lambda sink: sink.created_at(TABLE),
+    "running_loads": lambda sink: sink.running_loads(TABLE),
     "read_rows": lambda sink: sink.read_rows(TABLE, ["run"]),
     "read_table": lambda sink: sink.read_table(TABLE),
 }

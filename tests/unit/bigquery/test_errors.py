@@ -37,6 +37,9 @@ Ask = Callable[[BigQueryRowSink], Awaitable[object]]
 
 READS: dict[str, Ask] = {
     "columns": lambda sink: sink.columns(TABLE),
+    "count_rows": lambda sink: sink.count_rows(TABLE, ["run"]),
+    "created_at": lambda sink: sink.created_at(TABLE),
+    "running_loads": lambda sink: sink.running_loads(TABLE),
     "read_rows": lambda sink: sink.read_rows(TABLE, ["run"]),
     "read_table": lambda sink: sink.read_table(TABLE),
     "create_table": lambda sink: sink.create_table(TABLE, [Column("a", ColumnType.STRING)]),
