@@ -159,7 +159,7 @@ class BigQueryCalls:
         except TableNotFoundError:
             self._confirm_absence(table)
         except SyncError as error:
-            if error.failure is not Failure.PERMANENT or RUN_NAME_KEY in self._columns_by_name(table):
+            if error.failure is not Failure.PERMANENT or not self._lacks_run_names(table):
                 raise
         return {}
 
@@ -315,6 +315,12 @@ class BigQueryCalls:
         except TableNotFoundError:
             self._find_dataset()  # its absence is a 404 as well, and another matter
             return None
+
+    def _lacks_run_names(self, table: str) -> bool:
+        try:
+            return RUN_NAME_KEY not in self._columns_by_name(table)
+        except SyncError:
+            return False
 
     def _columns_by_name(self, table: str) -> dict[str, ColumnType]:
         columns = self.columns(table)

@@ -23,6 +23,8 @@ class TestDataset:
         for ask in (
             under.dataless.check(),
             under.dataless.columns("table"),
+            under.dataless.count_rows("table", ["run"]),
+            under.dataless.created_at("table"),
             under.dataless.read_rows("table", ["run"]),
             under.dataless.read_table("table"),
         ):
@@ -43,6 +45,8 @@ class TestTables:
         """Goal: absence is an answer, not an error. Method: ask a dataset for a table it lacks."""
         table = under.new_table_id()
         assert await under.sink.columns(table) is None
+        assert await under.sink.created_at(table) is None
+        assert await under.sink.count_rows(table, ["run"]) == {}
         assert await under.sink.read_rows(table, ["run"]) == []
 
     async def test_a_missing_table_has_no_frame(self, under: SinkUnderTest) -> None:
@@ -53,6 +57,14 @@ class TestTables:
         """Goal: names, types and order are kept. Method: create with each type, look up."""
         table = await under.table(RUN, SCORE, STEPS, GOOD)
         assert await under.sink.columns(table) == (RUN, SCORE, STEPS, GOOD)
+
+    async def test_a_table_was_made_at_one_time(self, under: SinkUnderTest) -> None:
+        """Goal: a table of the same name that was made anew is known. Method: ask twice."""
+        table = await under.table(RUN)
+        made_at = await under.sink.created_at(table)
+        assert made_at is not None
+        assert made_at > 0
+        assert await under.sink.created_at(table) == made_at
 
     async def test_creating_a_table_again_changes_nothing(self, under: SinkUnderTest) -> None:
         """Goal: create can be repeated. Method: again with other columns; the first ones and rows stay."""

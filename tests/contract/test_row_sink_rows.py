@@ -9,6 +9,7 @@ import pytest
 
 from pixaris_sync.errors import Failure, SyncError, TableNotFoundError, UnknownColumnError
 from pixaris_sync.model import Column, ColumnType
+from pixaris_sync.rules.names import JOB_ID_PREFIX
 from tests.contract.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, SinkUnderTest, row
 
 pytestmark = [
@@ -169,6 +170,24 @@ class TestStreaming:
 
 
 class TestReading:
+    async def test_rows_are_counted_by_their_runs(self, under: SinkUnderTest) -> None:
+        """Goal: names alone tell what is there. Method: two rows of a run, one of another, none."""
+        table = await under.table(RUN)
+        sent = [row("a", "run"), row("b", "run"), row("c", "it's")]
+        await under.sink.load(table, sent, job_id=f"{table}-a")
+        assert await under.sink.count_rows(table, ["run", "it's", "none"]) == {"run": 2, "it's": 1}
+        assert await under.sink.count_rows(table, []) == {}
+
+    async def test_a_table_without_run_names_holds_no_run(self, under: SinkUnderTest) -> None:
+        """Goal: a table that somebody else made is no trouble. Method: one without the column."""
+        assert await under.sink.count_rows(await under.table(SCORE), ["run"]) == {}
+
+    async def test_load_jobs_that_have_ended_are_not_under_way(self, under: SinkUnderTest) -> None:
+        """Goal: nobody waits for what is over. Method: a load job of ours; then ask for those that run."""
+        table = await under.table(RUN)
+        await under.sink.load(table, [row("a")], job_id=f"{JOB_ID_PREFIX}{table}")
+        assert await under.sink.running_loads(table) == frozenset()
+
     async def test_only_the_runs_asked_for_are_read(self, under: SinkUnderTest) -> None:
         """Goal: names are values, not SQL. Method: runs with quotes and backslashes beside plain ones."""
         names = ["plain", "it's", 'a "b"', "back\\slash", "tick`", "') OR TRUE --", "%"]

@@ -50,7 +50,8 @@ NO_MESSAGES = {
     rf"process {VARIABLE} on {VARIABLE} .*|(another )?process ({VARIABLE} )?on this machine": "an owner",
 }
 _STATEMENT = re.compile(
-    r"\b(SELECT|UPDATE|INSERT|JOIN|ORDER BY|IS NULL|CASE|WHERE|COLUMN|INDEXED|AND|state <>)\b|\biif\(|state = |= \?|>= :"
+    r"\b(SELECT|UPDATE|INSERT|JOIN|ORDER BY|IS NULL|CASE|WHERE|COLUMN|INDEXED|AND|state <>)\b"
+    r"|\biif\(|state = |= \?|>= :"
 )
 #: What was tried, as a verb phrase: the first text of an error.
 _OPERATION = re.compile(

@@ -16,6 +16,7 @@ from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.bigquery.wire import INSERT_BYTES_MAX
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.model import Column, ColumnType, OutgoingRow
+from pixaris_sync.rules.names import JOB_ID_PREFIX
 from tests.support.scripted_bigquery import (
     DATASET,
     HANG,
@@ -127,7 +128,7 @@ class TestWaitingForLoadJobs:
     ) -> None:
         """Goal: load returns when rows are in. Method: pending, running, done; each look names the place."""
         server.script(load_job("job", "PENDING"), load_job("job", "RUNNING"), load_job("job", "DONE"))
-        await sink.load(TABLE, ROWS, job_id="job")
+        assert await sink.load(TABLE, ROWS, job_id="job")
         assert not server.left
         looks = [asked for asked in server.asked if asked.path.endswith("/jobs/job")]
         assert [look.query["location"] for look in looks] == [[LOCATION]] * 2
@@ -135,10 +136,10 @@ class TestWaitingForLoadJobs:
     async def test_a_job_that_exists_is_waited_for_instead(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
     ) -> None:
-        """Goal: 409 is the same as having begun it. Method: 409, then the job, running and done."""
+        """Goal: 409 is the same as having begun it, and told. Method: 409, then the job, running and done."""
         existing = load_job("job", "RUNNING", project="other-project")
         server.script(error(409, "duplicate"), existing, load_job("job", "DONE"))
-        await sink.load(TABLE, ROWS, job_id="job")
+        assert not await sink.load(TABLE, ROWS, job_id="job")
         assert not server.left
         assert server.asked[-2].query["location"] == [LOCATION]
 
@@ -150,6 +151,20 @@ class TestWaitingForLoadJobs:
         with pytest.raises(SyncError) as caught:
             await sink.load(TABLE, ROWS, job_id="job")
         assert caught.value.failure is Failure.PERMANENT
+
+    async def test_load_jobs_of_ours_that_have_not_ended_are_listed(
+        self, server: ScriptedBigQuery, sink: BigQueryRowSink
+    ) -> None:
+        """Goal: whoever asks a table knows what may still come. Method: jobs of ours, of others, elsewhere."""
+        ours, later = f"{JOB_ID_PREFIX}1", f"{JOB_ID_PREFIX}2"
+        pending = [load_job(ours, "PENDING", project="other-project"), load_job("theirs", "PENDING")]
+        running = [
+            load_job(later, "RUNNING", project="other-project"),
+            load_job(f"{JOB_ID_PREFIX}3", "RUNNING", project="other-project", table="elsewhere"),
+        ]
+        server.script(*(Answer(body={"jobs": [job.body for job in jobs]}) for jobs in (pending, running)))
+        assert await sink.running_loads(TABLE) == {ours, later}
+        assert [asked.query["stateFilter"] for asked in server.asked] == [["pending"], ["running"]]
 
     async def test_a_job_that_does_not_end_is_in_doubt(self, server: ScriptedBigQuery) -> None:
         """Goal: the wait is bounded. Method: a job that keeps running, and a short timeout."""
