@@ -155,7 +155,7 @@ class TestWaitingForLoadJobs:
     async def test_load_jobs_of_ours_that_have_not_ended_are_listed(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
     ) -> None:
-        """Goal: whoever asks a table knows what may still come. Method: jobs of ours, of others, elsewhere."""
+        """Goal: whoever asks a table knows what may still come. Method: jobs of ours and of others."""
         ours, later = f"{JOB_ID_PREFIX}1", f"{JOB_ID_PREFIX}2"
         pending = [load_job(ours, "PENDING", project="other-project"), load_job("theirs", "PENDING")]
         running = [
