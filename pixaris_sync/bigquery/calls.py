@@ -50,6 +50,8 @@ _DONE = "DONE"
 
 #: The client takes None for "do not retry"; its annotations do not say so.
 _NO_RETRY = cast("Retry", None)
+#: The filter may be repeated (``jobs.list``); the client's annotation knows one alone.
+_UNFINISHED = cast("str", ["pending", "running"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,18 +172,16 @@ class BigQueryCalls:
 
     def running_loads(self, table: str) -> frozenset[str]:
         """Ids of our load jobs into the table that have not ended."""
-        reference, found = self._reference(table), set[str]()
-        for state in ("pending", "running"):
-            with translated("list load jobs of table", self._name(table), repeatable=True):
-                jobs = self._client.list_jobs(state_filter=state, retry=_NO_RETRY, timeout=self._timeout)
-                found |= {
-                    job.job_id
-                    for job in jobs
-                    if job.job_id.startswith(JOB_ID_PREFIX)
-                    and isinstance(job, bigquery.LoadJob)
-                    and job.destination == reference
-                }
-        return frozenset(found)
+        reference = self._reference(table)
+        with translated("list load jobs of table", self._name(table), repeatable=True):
+            jobs = self._client.list_jobs(state_filter=_UNFINISHED, retry=_NO_RETRY, timeout=self._timeout)
+            return frozenset(
+                job.job_id
+                for job in jobs
+                if job.job_id.startswith(JOB_ID_PREFIX)
+                and isinstance(job, bigquery.LoadJob)
+                and job.destination == reference
+            )
 
     def read_rows(self, table: str, runs: Sequence[str]) -> list[Mapping[str, JsonValue]]:
         """The rows of these runs, without NULL cells."""

@@ -69,10 +69,10 @@ def _pending(row: Row) -> PendingRow:
 _SELECT = """
 SELECT c.*, d.project, d.dataset FROM datasets d CROSS JOIN
 """
+#: Rows of datasets that may be synced. Their tables may be asked while the bucket is still being listed.
+_CARRIED = f"c.dataset_id = d.id AND d.cause IS NULL AND {selected('c.run_name')}"
 #: Rows against which nothing speaks.
-_OPEN = f"""
-c.dataset_id = d.id AND d.adopted_at IS NOT NULL AND d.cause IS NULL AND {selected("c.run_name")}
-"""
+_OPEN = f"{_CARRIED} AND d.adopted_at IS NOT NULL"
 #: Rows that may be sent or looked for: their files are in the bucket.
 _SENDABLE = f"""
 c.ready = 1 AND {_OPEN} AND (c.state = 'in_doubt' OR c.attempts < :attempts_limit)
@@ -97,7 +97,7 @@ SELECT x.table_id, x.id FROM deliveries x WHERE x.ended_at IS NULL AND EXISTS (
 """
 _TABLES_TO_ASK = f"""
 SELECT DISTINCT d.table_id FROM datasets d
-WHERE EXISTS (SELECT 1 FROM records c INDEXED BY records_unasked WHERE {UNASKED} AND {_OPEN})
+WHERE EXISTS (SELECT 1 FROM records c INDEXED BY records_unasked WHERE {UNASKED} AND {_CARRIED})
 """
 
 
@@ -176,7 +176,7 @@ def rows_to_ask_for(db: Connection, selection: Selection, table_id: str, count: 
     for (dataset_id,) in db.execute("SELECT id FROM datasets WHERE table_id = ?", (table_id,)).fetchall():
         rows += db.execute(
             f"{_SELECT} records c INDEXED BY records_unasked WHERE d.id = :dataset_id AND {UNASKED}"
-            f" AND {_OPEN} ORDER BY c.run_name DESC LIMIT :count",
+            f" AND {_CARRIED} ORDER BY c.run_name DESC LIMIT :count",
             {**selection.parameters, "dataset_id": dataset_id, "count": count},
         )
     return [_pending(row) for row in sorted(rows, key=lambda row: str(row["run_name"]), reverse=True)[:count]]

@@ -10,7 +10,7 @@ one step per table; everything else waits in the ledger, not in memory.
 import logging
 import random
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from sqlite3 import Connection
 
@@ -202,9 +202,13 @@ class Engine:
         self._progress.notify()
         if self._dirty:
             # While the first dataset is scanned: it takes a while to get ready for the first question.
-            tasks.start_soon(self._first_check.confirm_early)
+            tasks.start_soon(self._confirm_early)
         tasks.start_soon(self._scan_each, tasks, self._news)
         await self._scan_each(tasks, self._dirty)
+
+    async def _confirm_early(self) -> None:
+        await self._first_check.confirm_early()
+        self._progress.notify()
 
     async def _scan_each(self, tasks: TaskGroup, wanted: Collection[DatasetKey]) -> None:
         """Scan the dirty datasets among those that are wanted, one after another, for ever."""
@@ -310,12 +314,14 @@ class Engine:
                 continue
             await self._tell_of_pause()
             snapshot = await context.apply(_take_snapshot, context, self._lane, receipts)
+            # Nothing is asked before it is known that the dataset is there: its absence is another matter.
+            asking = self._first_check.confirmed
             self._lane.written_down(receipts)
             if snapshot.claimed:
                 self._lane.take(tasks, snapshot.claimed)
             now = context.now()
             plan = plan_rows(
-                snapshot.tables,
+                snapshot.tables if asking else [replace(one, to_ask=False) for one in snapshot.tables],
                 now=now,
                 busy=self._busy_tables,
                 sent_at=self._sent_at,

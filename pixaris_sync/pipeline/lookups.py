@@ -58,7 +58,7 @@ class Lookups:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        #: Tables to which no load job of an earlier process is under way any more.
+        #: Tables that are there, and to which no load job of an earlier process is under way any more.
         self._settled: set[str] = set()
 
     async def ask_first(self, step: AskFirst) -> SyncError | None:
@@ -70,9 +70,12 @@ class Lookups:
         context, table = self._context, step.table_id
         rows = await context.apply(rows_to_ask_for, context.mode.selection, table, step.count)
         try:
-            if not await self._wait_for_loads(table):
+            if table not in self._settled and await context.sink.created_at(table) is None:
+                found: Sequence[PendingRow] = ()
+            elif await self._wait_for_loads(table):
+                found = await self._standing(table, rows)
+            else:
                 return None
-            found = await self._standing(table, rows)
         except SyncError as error:
             if error.failure.retryable or error.stops_everything:
                 await context.apply(note_that_none_can_be_asked, context.now(), table, problem_of(error))

@@ -157,14 +157,15 @@ class TestWaitingForLoadJobs:
     ) -> None:
         """Goal: whoever asks a table knows what may still come. Method: jobs of ours and of others."""
         ours, later = f"{JOB_ID_PREFIX}1", f"{JOB_ID_PREFIX}2"
-        pending = [load_job(ours, "PENDING", project="other-project"), load_job("theirs", "PENDING")]
-        running = [
+        jobs = [
+            load_job(ours, "PENDING", project="other-project"),
+            load_job("theirs", "PENDING"),
             load_job(later, "RUNNING", project="other-project"),
             load_job(f"{JOB_ID_PREFIX}3", "RUNNING", project="other-project", table="elsewhere"),
         ]
-        server.script(*(Answer(body={"jobs": [job.body for job in jobs]}) for jobs in (pending, running)))
+        server.script(Answer(body={"jobs": [job.body for job in jobs]}))
         assert await sink.running_loads(TABLE) == {ours, later}
-        assert [asked.query["stateFilter"] for asked in server.asked] == [["pending"], ["running"]]
+        assert server.asked[-1].query["stateFilter"] == ["pending", "running"]
 
     async def test_a_job_that_does_not_end_is_in_doubt(self, server: ScriptedBigQuery) -> None:
         """Goal: the wait is bounded. Method: a job that keeps running, and a short timeout."""
