@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import google.auth
 from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import Conflict
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
 from pixaris_sync.bigquery import sql
+from pixaris_sync.bigquery.connection import ResettingSession
 from pixaris_sync.bigquery.errors import failure_of_reason, in_doubt, job_cause, translated
 from pixaris_sync.bigquery.wire import (
     INSERT_BYTES_MAX,
@@ -91,13 +93,20 @@ class BigQueryCalls:
         self._address = address
         self._timeout = timeout_seconds
         self._location: str | None = None
-        credentials, options = None, None
-        if address.endpoint is not None:
-            credentials = AnonymousCredentials()  # type: ignore[no-untyped-call] # it has no annotations
-            options = ClientOptions(api_endpoint=address.endpoint)
         with translated("open dataset", str(address), repeatable=True):
+            if address.endpoint is None:
+                credentials, _ = google.auth.default(scopes=bigquery.Client.SCOPE)
+                options = None
+            else:
+                credentials = AnonymousCredentials()  # type: ignore[no-untyped-call] # it has no annotations
+                options = ClientOptions(api_endpoint=address.endpoint)
+            session = ResettingSession(credentials, timeout_seconds)
+            session.configure_mtls_channel()  # type: ignore[no-untyped-call] # the same
             self._client = bigquery.Client(
-                project=address.billing_project, credentials=credentials, client_options=options
+                project=address.billing_project,
+                credentials=credentials,
+                client_options=options,
+                _http=session,
             )
 
     def check(self) -> None:
