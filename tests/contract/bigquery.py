@@ -20,8 +20,8 @@ class EmulatedBigQuery:
     project: str
     dataset: str
 
-    def request(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """Send JSON to ``/bigquery/v2/projects/<project>/<path>`` and return the answer's."""
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send JSON, or nothing, to ``/bigquery/v2/projects/<project>/<path>``; the JSON of the answer."""
         return self.running.request(method, f"/bigquery/v2/projects/{self.project}/{path}", body)
 
 

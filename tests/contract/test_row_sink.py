@@ -54,6 +54,12 @@ class TestTables:
         table = await under.table(RUN, SCORE, STEPS, GOOD)
         assert await under.sink.columns(table) == (RUN, SCORE, STEPS, GOOD)
 
+    async def test_a_created_table_is_clustered_by_run(self, under: SinkUnderTest) -> None:
+        """Goal: to ask for some runs of a large table costs little. Method: what the service says of it."""
+        table = await under.table(SCORE, RUN)
+        assert under.clustering(table) in (None, ["experiment_run_name"])
+        assert await under.sink.columns(table) == (SCORE, RUN)
+
     async def test_creating_a_table_again_changes_nothing(self, under: SinkUnderTest) -> None:
         """Goal: create can be repeated. Method: again with other columns; the first ones and rows stay."""
         table = await under.table(RUN, SCORE)
