@@ -10,6 +10,7 @@ from tests.support.emulators import Running, running_program, running_sandbox
 
 PROJECT = "contract-project"
 DATASET = "contract_dataset"
+_DATASET_PATH = f"/bigquery/v2/projects/{PROJECT}/datasets/{DATASET}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,23 @@ def running_bigquery_emulator(program: str, folder: Path) -> Iterator[EmulatedBi
             "--log-level=info",
         ]
 
-    dataset = f"/bigquery/v2/projects/{PROJECT}/datasets/{DATASET}"
-    with running_program(program, arguments, ready_path=dataset, folder=folder) as running:
+    with running_program(program, arguments, ready_path=_DATASET_PATH, folder=folder) as running:
+        yield EmulatedBigQuery(running, PROJECT, DATASET)
+
+
+@contextmanager
+def running_local_bigquery(program: str, folder: Path) -> Iterator[EmulatedBigQuery]:
+    """The program local-bigquery; its log and its data go to `folder`."""
+
+    def arguments(port: int, grpc_port: int) -> list[str]:
+        return [
+            f"--project={PROJECT}",
+            f"--dataset={DATASET}",
+            "--host=127.0.0.1",
+            f"--port={port}",
+            f"--grpc-port={grpc_port}",
+            f"--data-dir={folder / 'data'}",
+        ]
+
+    with running_program(program, arguments, ready_path=_DATASET_PATH, folder=folder) as running:
         yield EmulatedBigQuery(running, PROJECT, DATASET)

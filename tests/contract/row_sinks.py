@@ -1,5 +1,6 @@
 """The row sinks that the contract suite runs against: the fake, emulators, the real service."""
 
+import enum
 import itertools
 import os
 import time
@@ -17,6 +18,7 @@ from pixaris_sync.ports import RowSink
 from tests.contract.bigquery import EmulatedBigQuery
 from tests.fakes.clock import ManualClock
 from tests.fakes.row_sink import FakeRowSink
+from tests.support.installed_emulators import LOCAL_BIGQUERY
 
 RUN = Column("experiment_run_name", ColumnType.STRING)
 SCORE = Column("score", ColumnType.FLOAT)
@@ -29,6 +31,18 @@ ApiField = tuple[str, str, str]
 
 #: The BigQuery dataset that the contract suite may make tables in, in the project for real tests.
 REAL_DATASET = os.environ.get("PIXARIS_SYNC_TEST_BQ_DATASET")
+
+
+class Capability(enum.StrEnum):
+    """What the service does and an emulator may not."""
+
+    SEVERAL_TYPES_AT_ONCE = "one statement changes the types of several columns"
+
+
+#: What was seen instead, by backend. A test that needs it is run all the same, and has to fail.
+DIFFERENCES: Mapping[str, Mapping[Capability, str]] = {
+    LOCAL_BIGQUERY: {Capability.SEVERAL_TYPES_AT_ONCE: "it does not understand such a statement"},
+}
 
 _numbers = itertools.count()
 _LOOK_AGAIN_SECONDS = 2.0

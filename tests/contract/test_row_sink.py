@@ -4,7 +4,7 @@ import pytest
 
 from pixaris_sync.errors import ConfigurationError, Failure, NameRefusedError, SyncError, TableNotFoundError
 from pixaris_sync.model import Column, ColumnType
-from tests.contract.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, SinkUnderTest, row
+from tests.contract.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, Capability, SinkUnderTest, row
 
 pytestmark = [
     pytest.mark.anyio,
@@ -174,6 +174,7 @@ class TestColumns:
         assert caught.value.failure is Failure.PERMANENT
         assert await under.sink.columns(table) == (RUN,)
 
+    @pytest.mark.needs(Capability.SEVERAL_TYPES_AT_ONCE)
     async def test_widening_keeps_values_and_lets_fractions_in(self, under: SinkUnderTest) -> None:
         """Goal: INTEGER becomes FLOAT, FLOAT stays, twice over. Method: load before and after."""
         table = await under.table(RUN, STEPS, SCORE)
