@@ -19,6 +19,7 @@ from tests.crash.status_check import StatusCheck, check_status
 from tests.crash.writer import Writer
 from tests.support.command_line import CommandLine
 from tests.support.proxy import Answer, Proxies, Proxy, Request
+from tests.support.waiting import eventually
 
 RESUMABLE_BYTES = 256 * 1024
 
@@ -62,6 +63,8 @@ BIGQUERY_CHANCES = Chances(
         Fault.WITHHELD_ANSWER: 0.01,
         Fault.CUT_ANSWER: 0.03,
         Fault.DELAY: 0.08,
+        Fault.HELD_PACKETS: 0.15,
+        Fault.HELD_REQUEST: 0.15,
     },
     requests_between_outages=(40, 120),
 )
@@ -220,9 +223,10 @@ class KilledMachine:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def heal(self) -> None:
-        """Mend its network."""
+        """Mend its network, and wait until it holds nothing back any more."""
         for faults in self._faults:
             faults.heal()
+        eventually(lambda: not self.proxies.bigquery.held, "nothing is held back", timeout_seconds=60)
 
     @property
     def fired(self) -> Counter[Fault]:

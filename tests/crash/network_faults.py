@@ -1,4 +1,4 @@
-"""A bad network, as a rule for a proxy: it refuses, resets, delays and loses.
+"""A bad network, as a rule for a proxy: it refuses, resets, delays, loses, and holds back.
 
 Faults are drawn from a seeded generator, one draw a request. Which request meets which draw depends on the
 order in which real processes send them: a seed repeats the draws, and not which request they fall on.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.support.proxy import Answer, Loss, Outage, Proxy, Request
+from tests.support.proxy import STREAMS, Answer, Held, Loss, Outage, Proxy, Request
 
 
 class Fault(StrEnum):
@@ -29,6 +29,11 @@ class Fault(StrEnum):
     DELAY = "delay"
     #: Nothing listens for a while, and what was connected is reset.
     OFFLINE = "offline"
+    #: Packets of a request that carries rows are let go long after its client was killed or gave up. A reset
+    #: overtakes them.
+    HELD_PACKETS = "packets held"
+    #: A proxy has taken a request that carries rows, and passes it on a little after its client has gone.
+    HELD_REQUEST = "request held"
 
 
 class Moment(StrEnum):
@@ -52,12 +57,16 @@ class Chances:
         delay_seconds: the shortest and the longest DELAY.
         requests_between_outages: the fewest and the most.
         outage_seconds: the shortest and the longest time OFFLINE.
+        packets_seconds: the shortest and the longest time of HELD_PACKETS.
+        proxy_seconds: the shortest and the longest time of HELD_REQUEST.
     """
 
     faults: Mapping[Fault, float]
     delay_seconds: tuple[float, float] = (0.01, 0.3)
     requests_between_outages: tuple[int, int] = (60, 200)
     outage_seconds: tuple[float, float] = (0.2, 1.0)
+    packets_seconds: tuple[float, float] = (4.0, 8.0)
+    proxy_seconds: tuple[float, float] = (0.05, 0.4)
 
 
 class NetworkFaults:
@@ -89,29 +98,34 @@ class NetworkFaults:
         """No more faults from here on; an outage that has begun still ends by itself."""
         self._chances = None
 
-    def _decide(self, request: Request) -> Loss | Outage | None:
-        outcome = self._draw_outcome()
-        if outcome in (None, Loss.ANSWER, Loss.HALF_ANSWER, Loss.WITHHELD_ANSWER):
+    def _decide(self, request: Request) -> Loss | Outage | Held | None:
+        outcome = self._draw_outcome(request)
+        passed_on = (None, Loss.ANSWER, Loss.HALF_ANSWER, Loss.WITHHELD_ANSWER)
+        if outcome in passed_on or isinstance(outcome, Held):
             self._observe(Moment.ARRIVED, request, None)
         return outcome
 
-    def _draw_outcome(self) -> Loss | Outage | None:
+    def _draw_outcome(self, request: Request) -> Loss | Outage | Held | None:
         """What becomes of the next request; a delay is over when this returns."""
         with self._lock:
             chances = self._chances
-            fault = self._draw_fault(chances) if chances is not None else None
+            fault = self._draw_fault(chances, request) if chances is not None else None
             if fault is None or chances is None:
                 return None
             self.fired[fault] += 1
             if fault is Fault.OFFLINE:
                 return Outage(self._random.uniform(*chances.outage_seconds))
+            if fault is Fault.HELD_PACKETS:
+                return Held(self._random.uniform(*chances.packets_seconds), whole=False)
+            if fault is Fault.HELD_REQUEST:
+                return Held(self._random.uniform(*chances.proxy_seconds), whole=True)
             delay_seconds = self._random.uniform(*chances.delay_seconds)
         if fault is Fault.DELAY:
             time.sleep(delay_seconds)
             return None
         return Loss(fault)
 
-    def _draw_fault(self, chances: Chances) -> Fault | None:
+    def _draw_fault(self, chances: Chances, request: Request) -> Fault | None:
         self._until_outage -= 1
         if self._until_outage <= 0:
             self._until_outage = self._random.randint(*chances.requests_between_outages)
@@ -119,6 +133,8 @@ class NetworkFaults:
         chance = self._random.random()
         for fault, share in chances.faults.items():
             if fault is Fault.RESET_CONNECTION:
+                continue
+            if fault in (Fault.HELD_PACKETS, Fault.HELD_REQUEST) and not request.matches(STREAMS):
                 continue
             chance -= share
             if chance < 0:

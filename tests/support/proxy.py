@@ -18,9 +18,11 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-#: Requests that carry content of objects, and those that carry rows.
+#: Requests that carry content of objects, those that carry rows, and of these the ones that nothing makes
+#: harmless when they are repeated.
 UPLOADS = r"^(POST|PUT) /upload/storage/"
 DELIVERIES = r"^(POST|PUT) .*(/insertAll|/upload/bigquery/.*/jobs)$"
+STREAMS = r"^POST .*/insertAll$"
 
 _TIMEOUT_SECONDS = 60.0
 _SILENCE_SECONDS_MAX = 30.0
@@ -98,8 +100,23 @@ class Outage:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A request is held back, and let go some time after its client has left; there is no answer.
+
+    Attributes:
+        seconds: how long after.
+        whole: its holder is a proxy, which has taken the whole request and passes it on in any case. Else
+            these are packets in the network: where the client ends its connection with a reset, they come to
+            nothing.
+    """
+
+    seconds: float
+    whole: bool
+
+
 #: Called for each request before it is passed on, in a thread of its own: it may wait. None passes it on.
-Rule = Callable[[Request], Answer | Loss | Outage | None]
+Rule = Callable[[Request], Answer | Loss | Outage | Held | None]
 
 
 def held_until(released: threading.Event) -> Rule:
@@ -124,6 +141,8 @@ class Proxy:
         rule: decides what becomes of a request.
         answered: called in a thread with each answer of the emulator, before any of it is passed on.
         refuses: asked at each new connection whether to reset it at once.
+        held: how many requests are held back.
+        let_go, dropped: how many that were held were passed on after all, and how many came to nothing.
         failures: what went wrong in the proxy, in its rule, or in `answered`; a test should find none.
     """
 
@@ -138,6 +157,7 @@ class Proxy:
         self.answered: Callable[[Request, Answer], None] = lambda _request, _answer: None
         self.refuses: Callable[[], bool] = lambda: False
         self.failures: list[str] = []
+        self.held = self.let_go = self.dropped = 0
         self._clients: set[asyncio.Transport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -164,7 +184,7 @@ class Proxy:
 
     async def _main(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-        self._server = web.Server(self._serve, access_log=None, auto_decompress=False)
+        self._server = _Server(self._serve, access_log=None, auto_decompress=False)
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
         # The emulators may close what is idle at any moment: each request has a connection of its own.
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -193,6 +213,7 @@ class Proxy:
             self._listener.close()
             self._listener = None
         for client in list(self._clients):
+            self._server.was_reset(client.get_protocol())
             _reset(client)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -246,9 +267,13 @@ class Proxy:
         if isinstance(outcome, Outage):
             self._spawn(self._go_offline(outcome.seconds))
             return None
-        if outcome is Loss.SWALLOWED_REQUEST:
+        if isinstance(outcome, Held):
+            self.held += 1
+            self._server.watched[message.protocol] = False
+            self._spawn(self._hold(message, request, outcome))
+        if isinstance(outcome, Held) or outcome is Loss.SWALLOWED_REQUEST:
             await _wait_for_the_client_to_leave(message)
-        if outcome in (Loss.REQUEST, Loss.SWALLOWED_REQUEST):
+        if isinstance(outcome, Held) or outcome in (Loss.REQUEST, Loss.SWALLOWED_REQUEST):
             return None
         response = await self._forward(message, request)
         content = response.body
@@ -262,6 +287,24 @@ class Proxy:
             )
             message.transport.write(announced + content[: len(content) // 2])
         return response if outcome is None else None
+
+    async def _hold(self, message: web.BaseRequest, request: Request, held: Held) -> None:
+        connection = message.protocol
+        try:
+            await _wait_for_the_client_to_leave(message)
+            # Only then is it known how it left.
+            await asyncio.sleep(_POLL_SECONDS)
+            if not held.whole and self._server.watched[connection]:
+                self.dropped += 1
+                return
+            await asyncio.sleep(held.seconds)
+            await self._forward(message, request)
+            self.let_go += 1
+        except aiohttp.ClientConnectionError as error:
+            self.failures.append(repr(error))
+        finally:
+            del self._server.watched[connection]
+            self.held -= 1
 
     async def _in_thread(self, act: Callable[..., Any], *arguments: object) -> Any:
         return await self._loop.run_in_executor(self._threads, act, *arguments)
@@ -280,6 +323,23 @@ class Proxy:
             content = await answer.read()
         kept = [item for item in answer.headers.items() if item[0].lower() not in _OWN_HEADERS]
         return web.Response(status=answer.status, body=content, headers=kept)
+
+
+class _Server(web.Server):
+    """Tells of connections that are watched whether they were reset."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.watched: dict[object, bool] = {}
+
+    def was_reset(self, connection: object) -> None:
+        if connection in self.watched:
+            self.watched[connection] = True
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        if isinstance(exc, ConnectionResetError):
+            self.was_reset(handler)
+        super().connection_lost(handler, exc)
 
 
 @dataclass(frozen=True, slots=True)
