@@ -4,6 +4,7 @@ Faults are drawn from a seeded generator, one draw a request. Which request meet
 order in which real processes send them: a seed repeats the draws, and not which request they fall on.
 """
 
+import itertools
 import random
 import threading
 import time
@@ -57,6 +58,7 @@ class Chances:
         delay_seconds: the shortest and the longest DELAY.
         requests_between_outages: the fewest and the most.
         outage_seconds: the shortest and the longest time OFFLINE.
+        streams_between_held: the fewest and the most; packets are held, and requests by a proxy, in turn.
         packets_seconds: the shortest and the longest time of HELD_PACKETS.
         proxy_seconds: the shortest and the longest time of HELD_REQUEST.
     """
@@ -65,6 +67,7 @@ class Chances:
     delay_seconds: tuple[float, float] = (0.01, 0.3)
     requests_between_outages: tuple[int, int] = (60, 200)
     outage_seconds: tuple[float, float] = (0.2, 1.0)
+    streams_between_held: tuple[int, int] = (2, 5)
     packets_seconds: tuple[float, float] = (4.0, 8.0)
     proxy_seconds: tuple[float, float] = (0.05, 0.4)
 
@@ -88,6 +91,8 @@ class NetworkFaults:
         self._chances: Chances | None = chances
         self._lock = threading.Lock()
         self._until_outage = self._random.randint(*chances.requests_between_outages)
+        self._until_held = self._random.randint(*chances.streams_between_held)
+        self._held = itertools.cycle((Fault.HELD_PACKETS, Fault.HELD_REQUEST))
         self.fired: Counter[Fault] = Counter()
         self._observe = observe
         proxy.rule = self._decide
@@ -130,11 +135,13 @@ class NetworkFaults:
         if self._until_outage <= 0:
             self._until_outage = self._random.randint(*chances.requests_between_outages)
             return Fault.OFFLINE
+        self._until_held -= request.matches(STREAMS)
+        if self._until_held <= 0:
+            self._until_held = self._random.randint(*chances.streams_between_held)
+            return next(self._held)
         chance = self._random.random()
         for fault, share in chances.faults.items():
             if fault is Fault.RESET_CONNECTION:
-                continue
-            if fault in (Fault.HELD_PACKETS, Fault.HELD_REQUEST) and not request.matches(STREAMS):
                 continue
             chance -= share
             if chance < 0:

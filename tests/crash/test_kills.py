@@ -154,7 +154,8 @@ def _assert_no_packets_outlived_their_sender(machines: Sequence[KilledMachine]) 
     """Packets that were held back came to nothing by a reset; what proxies had taken, they passed on."""
     for machine in machines:
         held, fired = machine.proxies.bigquery, machine.fired
-        assert (held.dropped, held.let_go) == (fired[Fault.HELD_PACKETS], fired[Fault.HELD_REQUEST])
+        assert held.dropped == fired[Fault.HELD_PACKETS], "packets arrived after their sender had gone"
+        assert held.let_go == fired[Fault.HELD_REQUEST]
 
 
 def _assert_rows_are_the_records(machines: Sequence[KilledMachine], pixaris: Reader) -> None:

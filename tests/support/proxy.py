@@ -213,7 +213,9 @@ class Proxy:
             self._listener.close()
             self._listener = None
         for client in list(self._clients):
-            self._server.was_reset(client.get_protocol())
+            # One that has ended has no protocol any more.
+            if isinstance(connection := client.get_protocol(), _Connection):
+                connection.was_reset = True
             _reset(client)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -269,7 +271,6 @@ class Proxy:
             return None
         if isinstance(outcome, Held):
             self.held += 1
-            self._server.watched[message.protocol] = False
             self._spawn(self._hold(message, request, outcome))
         if isinstance(outcome, Held) or outcome is Loss.SWALLOWED_REQUEST:
             await _wait_for_the_client_to_leave(message)
@@ -290,11 +291,12 @@ class Proxy:
 
     async def _hold(self, message: web.BaseRequest, request: Request, held: Held) -> None:
         connection = message.protocol
+        assert isinstance(connection, _Connection)
         try:
             await _wait_for_the_client_to_leave(message)
             # Only then is it known how it left.
             await asyncio.sleep(_POLL_SECONDS)
-            if not held.whole and self._server.watched[connection]:
+            if not held.whole and connection.was_reset:
                 self.dropped += 1
                 return
             await asyncio.sleep(held.seconds)
@@ -303,7 +305,6 @@ class Proxy:
         except aiohttp.ClientConnectionError as error:
             self.failures.append(repr(error))
         finally:
-            del self._server.watched[connection]
             self.held -= 1
 
     async def _in_thread(self, act: Callable[..., Any], *arguments: object) -> Any:
@@ -325,21 +326,19 @@ class Proxy:
         return web.Response(status=answer.status, body=content, headers=kept)
 
 
+class _Connection(web.RequestHandler):
+    """Knows whether it was reset; a request's client may be killed while a rule is still being asked."""
+
+    was_reset = False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.was_reset |= isinstance(exc, ConnectionResetError)
+        super().connection_lost(exc)
+
+
 class _Server(web.Server):
-    """Tells of connections that are watched whether they were reset."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.watched: dict[object, bool] = {}
-
-    def was_reset(self, connection: object) -> None:
-        if connection in self.watched:
-            self.watched[connection] = True
-
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        if isinstance(exc, ConnectionResetError):
-            self.was_reset(handler)
-        super().connection_lost(handler, exc)
+    def __call__(self) -> _Connection:
+        return _Connection(self, loop=self._loop, **self._kwargs)
 
 
 @dataclass(frozen=True, slots=True)
