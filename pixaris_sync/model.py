@@ -284,11 +284,11 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class RemoteObject:
-    """An object as GCS tells of it. `crc32c` is the checksum as an unsigned 32-bit integer."""
+    """An object as GCS tells of it. `crc32c`: checksum as an unsigned 32-bit integer, None: not told."""
 
     name: str
     size: int
-    crc32c: int
+    crc32c: int | None
     generation: int
 
 

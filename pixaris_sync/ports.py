@@ -110,7 +110,10 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
-        """List all objects whose names start with `prefix`, a page at a time, in name order."""
+        """List all objects whose names start with `prefix`, a page at a time, in name order.
+
+        A bucket that is encrypted with a key of its owner's tells no checksums here; `stat` tells them.
+        """
         ...
 
     async def close(self) -> None:

@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import google.auth
 from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import Conflict
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
 from pixaris_sync.bigquery import sql
+from pixaris_sync.bigquery.connection import ResettingSession
 from pixaris_sync.bigquery.errors import failure_of_reason, in_doubt, job_cause, translated
 from pixaris_sync.bigquery.wire import (
     INSERT_BYTES_MAX,
@@ -98,13 +100,20 @@ class BigQueryCalls:
         self._address = address
         self._timeout = timeout_seconds
         self._location: str | None = None
-        credentials, options = None, None
-        if address.endpoint is not None:
-            credentials = AnonymousCredentials()  # type: ignore[no-untyped-call] # it has no annotations
-            options = ClientOptions(api_endpoint=address.endpoint)
         with translated("open dataset", str(address), repeatable=True):
+            if address.endpoint is None:
+                credentials, _ = google.auth.default(scopes=bigquery.Client.SCOPE)
+                options = None
+            else:
+                credentials = AnonymousCredentials()  # type: ignore[no-untyped-call] # it has no annotations
+                options = ClientOptions(api_endpoint=address.endpoint)
+            session = ResettingSession(credentials, timeout_seconds)
+            session.configure_mtls_channel()  # type: ignore[no-untyped-call] # the same
             self._client = bigquery.Client(
-                project=address.billing_project, credentials=credentials, client_options=options
+                project=address.billing_project,
+                credentials=credentials,
+                client_options=options,
+                _http=session,
             )
 
     def check(self) -> None:
@@ -130,10 +139,12 @@ class BigQueryCalls:
         )
 
     def create_table(self, table: str, columns: Sequence[Column]) -> None:
-        """Create the table unless it exists."""
+        """Create the table unless it exists, clustered by run: asking for a few runs then reads little."""
         self._refuse_other_types("create table", table, columns)
         schema = [bigquery.SchemaField(column.name, column.type.value) for column in columns]
         definition = bigquery.Table(self._reference(table), schema=schema)
+        if RUN_NAME_KEY in {column.name for column in columns}:
+            definition.clustering_fields = [RUN_NAME_KEY]
         with translated("create table", self._name(table), repeatable=True):
             try:
                 self._client.create_table(definition, retry=_NO_RETRY, timeout=self._timeout)

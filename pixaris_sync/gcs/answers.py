@@ -40,9 +40,6 @@ from pixaris_sync.limits.backoff import retry_after_seconds
 from pixaris_sync.model import JsonValue, RemoteObject
 from pixaris_sync.text import MASK, scrub
 
-#: Stands for the checksum that the service leaves out (customer-encrypted objects, never ours): equals none.
-CRC32C_UNKNOWN = -1
-
 _QUOTA_REASONS = frozenset(
     {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"}
 )
@@ -70,9 +67,7 @@ def read_object(answer: JsonValue) -> RemoteObject:
             name=answer["name"],
             size=int(answer["size"]),
             crc32c=(
-                CRC32C_UNKNOWN
-                if checksum is None
-                else int.from_bytes(base64.b64decode(checksum, validate=True), "big")
+                None if checksum is None else int.from_bytes(base64.b64decode(checksum, validate=True), "big")
             ),
             generation=int(answer["generation"]),
         )

@@ -26,6 +26,12 @@ FILE_TRANSITIONS: Final = tuple(
     Transition[FileState](*row)
     for row in (
         (None, "take_in", FileState.PENDING, "it was found"),
+        (
+            FileState.PENDING,
+            "adopt_objects",
+            FileState.IN_DOUBT,
+            "the bucket lists it without a checksum",
+        ),
         (FileState.PENDING, "claim", FileState.UPLOADING, "it is its turn"),
         (FileState.IN_DOUBT, "claim", FileState.UPLOADING, "it is its turn: it is looked up first"),
         (FileState.UPLOADING, "confirm_uploads", FileState.UPLOADED, "the bucket holds it, or held it once"),

@@ -309,19 +309,35 @@ def unclaim(db: Connection, now: float, task: UploadTask, *, in_doubt: bool) -> 
     )
 
 
-def adopt_objects(db: Connection, dataset_id: int, objects: Mapping[tuple[str, str], RemoteObject]) -> int:
+#: A file of a dataset's run that is not known to be in the bucket.
+_UNSENT = (
+    "path = ? AND run_id = (SELECT id FROM runs WHERE dataset_id = ? AND name = ?) AND state <> 'uploaded'"
+)
+
+
+def adopt_objects(
+    db: Connection, now: float, dataset_id: int, objects: Mapping[tuple[str, str], RemoteObject]
+) -> int:
     """Note the objects of one listing page that are files of this dataset; keys are (run, path).
+
+    A file whose object's checksum the listing does not tell is in doubt: it is looked up when it is its turn.
 
     Returns:
         How many were known files.
     """
     found = 0
     for (run, path), remote in objects.items():
+        file = (path, dataset_id, run)
         found += db.execute(
-            "UPDATE files SET crc32c = ?, generation = ?, ours = 0 WHERE path = ? AND state <> 'uploaded'"
-            " AND run_id = (SELECT id FROM runs WHERE dataset_id = ? AND name = ?)",
-            (remote.crc32c, remote.generation, path, dataset_id, run),
+            f"UPDATE files SET crc32c = ?, generation = ?, ours = 0 WHERE {_UNSENT}",
+            (remote.crc32c, remote.generation, *file),
         ).rowcount
+        if remote.crc32c is None:
+            db.execute(f"UPDATE files SET taken = 1 WHERE {_UNSENT}", file)
+            db.execute(
+                f"UPDATE files SET state = ?, since = ? WHERE {_UNSENT} AND state = ?",
+                (FileState.IN_DOUBT, now, *file, FileState.PENDING),
+            )
     return found
 
 

@@ -90,7 +90,7 @@ async def adopt(context: Context, known: KnownDataset, first_check: FirstCheck |
     try:
         async for page in context.store.list(prefix):
             objects = dict(_by_run_and_path(prefix, page))
-            await context.apply(adopt_objects, known.id, objects)
+            await context.apply(adopt_objects, context.now(), known.id, objects)
     except SyncError as error:
         if error.failure is not Failure.PERMISSION:
             raise

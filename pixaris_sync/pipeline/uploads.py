@@ -84,7 +84,7 @@ async def carry(
             # Somebody removed the one that was to be replaced.
             return await _send(context, task, name, body, 0), False
         if found.crc32c != body.crc32c:
-            raise _conflict(name) from None
+            raise _conflict(name, found.crc32c) from None
         return found, True
 
 
@@ -102,7 +102,7 @@ class Occupant(NamedTuple):
 
     Attributes:
         generation: its generation; 0: nothing stands there.
-        crc32c: its checksum, if known.
+        crc32c: its checksum; None: it is not known.
         ours: it came from this file, so a newer version of the file may replace it.
         was_there: somebody else had put it there before.
     """
@@ -121,7 +121,7 @@ class Occupant(NamedTuple):
         if self.crc32c == crc32c:
             return True
         if not self.ours:
-            raise _conflict(name)
+            raise _conflict(name, self.crc32c)
         return False
 
 
@@ -139,16 +139,21 @@ async def occupant_of(context: Context, task: UploadTask, name: str) -> Occupant
     # The object that this file had before, or what the upload in doubt made: no sign that anybody else
     # delivered this run.
     known = found.generation == task.generation
-    ours = (task.ours and known) or found.crc32c == task.sent_crc32c
+    sent = found.crc32c is not None and found.crc32c == task.sent_crc32c
+    ours = sent or (task.ours and known)
     return Occupant(found.generation, found.crc32c, ours, was_there=known and not ours)
 
 
-def _conflict(name: str) -> ObjectConflictError:
-    """An object stands in the way of a file: another content, which did not come from that file."""
+def _conflict(name: str, crc32c: int | None) -> ObjectConflictError:
+    """An object of this checksum stands in the way of a file: another content, which did not come from it."""
+    cause = "the bucket holds another content under this name, which did not come from this file"
+    if crc32c is None:
+        # Encrypted with a key that only its owner has: the service tells the checksum of no other object.
+        cause = "the bucket does not tell the checksum of what it holds under this name"
     return ObjectConflictError(
         "upload object",
         name,
-        "the bucket holds another content under this name, which did not come from this file",
+        cause,
         hint="compare both; remove the one that is wrong, then run `pixaris-sync retry`",
     )
 

@@ -1,10 +1,10 @@
-"""Objects of the bucket against files: by crc32c, from listings."""
+"""Objects of the bucket against files: by crc32c, from listings or, where these tell none, one by one."""
 
 from collections.abc import AsyncIterator, Sequence
 
 import anyio
 
-from pixaris_sync.errors import LocalFileError
+from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ObjectStore
@@ -13,11 +13,13 @@ from pixaris_sync.text import printable
 from pixaris_sync.verify.expected import Expected, ExpectedObject
 from pixaris_sync.verify.findings import Finding, Kind, Sign, failed
 
-#: Files that are read at the same time.
+#: Files that are read, and objects that are looked up, at the same time.
 READS_LIMIT = 8
 
 #: A file's crc32c, or why it has none.
 _Checksum = int | LocalFileError
+#: An object that was looked up: None where it has gone, or why nothing is known of it.
+_LookedUp = RemoteObject | SyncError | None
 
 
 async def compare_objects(
@@ -25,7 +27,7 @@ async def compare_objects(
 ) -> AsyncIterator[Finding]:
     """Compare a dataset's objects with what is expected, and note in `expected` how each run came out.
 
-    A file is read only where an object of its size was found.
+    A file is read, and an object looked up, only where its size was found.
 
     Args:
         store: the bucket.
@@ -34,17 +36,22 @@ async def compare_objects(
         chunk_bytes: how much of each file is held at once.
 
     Raises:
-        SyncError: the bucket cannot be listed; what was not found until then is not known to be missing.
+        SyncError: the bucket cannot be listed; what was not found until then is not known to be missing. Or
+            nobody can be authenticated.
     """
     waiting = dict(expected.objects)
     async for page in store.list(object_prefix(expected.key)):
         found = [(remote, waiting.pop(remote.name, None)) for remote in page]
+        looked_up = await _look_up(store, found)
         checksums = await _checksums(files, found, chunk_bytes)
         for remote, wanted in found:
+            there = looked_up.get(remote.name, remote)
             if wanted is None:
                 yield _finding(Sign.EXTRA, remote.name, "only in the bucket")
+            elif there is None:
+                waiting[remote.name] = wanted
             else:
-                yield _compare(expected, remote, wanted, checksums.get(remote.name))
+                yield _compare(expected, remote.name, there, wanted, checksums.get(remote.name))
     for name, wanted in waiting.items():
         expected.missing[wanted.run.run] += 1
         gone = "; the local file is gone too" if wanted.by_ledger else ""
@@ -53,6 +60,37 @@ async def compare_objects(
 
 def _finding(sign: Sign, name: str, detail: str) -> Finding:
     return Finding(sign, Kind.OBJECT, printable(name), detail)
+
+
+async def _look_up(
+    store: ObjectStore, found: Sequence[tuple[RemoteObject, ExpectedObject | None]]
+) -> dict[str, _LookedUp]:
+    """What a listing tells no checksum of, looked up, by name; not what nobody expects or its size tells."""
+    looked_up: dict[str, _LookedUp] = {}
+    limiter = anyio.Semaphore(READS_LIMIT)
+
+    async def look(name: str) -> None:
+        async with limiter:
+            try:
+                there = await store.stat(name)
+            except SyncError as error:
+                looked_up[name] = error
+                return
+        if there is not None and there.crc32c is None:
+            looked_up[name] = SyncError("compare object", name, "the bucket does not tell its checksum")
+        else:
+            looked_up[name] = there
+
+    async with anyio.create_task_group() as tasks:
+        for remote, wanted in found:
+            if remote.crc32c is None and wanted is not None and _same_size(remote, wanted):
+                tasks.start_soon(look, remote.name)
+    return looked_up
+
+
+def _same_size(remote: RemoteObject, wanted: ExpectedObject) -> bool:
+    """Whether a size says nothing against an object."""
+    return wanted.version is None or wanted.version.size == remote.size
 
 
 async def _checksums(
@@ -74,23 +112,35 @@ async def _checksums(
 
     async with anyio.create_task_group() as tasks:
         for remote, wanted in found:
-            if wanted is not None and wanted.version is not None and wanted.version.size == remote.size:
+            if wanted is not None and wanted.version is not None and _same_size(remote, wanted):
                 tasks.start_soon(read, remote.name, wanted)
     return checksums
 
 
 def _compare(
-    expected: Expected, remote: RemoteObject, wanted: ExpectedObject, checksum: _Checksum | None
+    expected: Expected,
+    name: str,
+    there: RemoteObject | SyncError,
+    wanted: ExpectedObject,
+    checksum: _Checksum | None,
 ) -> Finding:
+    if isinstance(there, SyncError):
+        return _unclear(expected, name, wanted, there)
     if isinstance(checksum, LocalFileError):
-        expected.unclear.add(wanted.run.run)
-        return failed(Kind.OBJECT, remote.name, checksum)
+        return _unclear(expected, name, wanted, checksum)
     here = wanted.crc32c if checksum is None else checksum
-    if here == remote.crc32c:
+    if here is not None and here == there.crc32c:
         note = ", as the ledger knows it: the local file cannot be read any more" if wanted.by_ledger else ""
-        return _finding(Sign.SAME, remote.name, f"crc32c {remote.crc32c:08x}{note}")
+        return _finding(Sign.SAME, name, f"crc32c {here:08x}{note}")
     expected.differing[wanted.run.run] += 1
-    return _finding(Sign.DIFFERS, remote.name, _difference(remote, wanted, here))
+    return _finding(Sign.DIFFERS, name, _difference(there, wanted, here))
+
+
+def _unclear(expected: Expected, name: str, wanted: ExpectedObject, error: SyncError) -> Finding:
+    if error.stops_everything:
+        raise error
+    expected.unclear.add(wanted.run.run)
+    return failed(Kind.OBJECT, name, error)
 
 
 def _difference(remote: RemoteObject, wanted: ExpectedObject, here: int | None) -> str:
@@ -99,6 +149,6 @@ def _difference(remote: RemoteObject, wanted: ExpectedObject, here: int | None) 
     else:
         side = "by the ledger" if wanted.by_ledger else "here"
         text = f"crc32c {here:08x} {side}, {remote.crc32c:08x} in the bucket"
-    if not wanted.by_ledger and wanted.uploaded == remote.crc32c:
+    if not wanted.by_ledger and wanted.uploaded is not None and wanted.uploaded == remote.crc32c:
         text += ": the local file changed after it was uploaded"
     return text

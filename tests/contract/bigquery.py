@@ -10,6 +10,7 @@ from tests.support.emulators import Running, running_program, running_sandbox
 
 PROJECT = "contract-project"
 DATASET = "contract_dataset"
+_DATASET_PATH = f"/bigquery/v2/projects/{PROJECT}/datasets/{DATASET}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,8 @@ class EmulatedBigQuery:
     project: str
     dataset: str
 
-    def request(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """Send JSON to ``/bigquery/v2/projects/<project>/<path>`` and return the answer's."""
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send JSON, or nothing, to ``/bigquery/v2/projects/<project>/<path>``; the JSON of the answer."""
         return self.running.request(method, f"/bigquery/v2/projects/{self.project}/{path}", body)
 
 
@@ -49,6 +50,23 @@ def running_bigquery_emulator(program: str, folder: Path) -> Iterator[EmulatedBi
             "--log-level=info",
         ]
 
-    dataset = f"/bigquery/v2/projects/{PROJECT}/datasets/{DATASET}"
-    with running_program(program, arguments, ready_path=dataset, folder=folder) as running:
+    with running_program(program, arguments, ready_path=_DATASET_PATH, folder=folder) as running:
+        yield EmulatedBigQuery(running, PROJECT, DATASET)
+
+
+@contextmanager
+def running_local_bigquery(program: str, folder: Path) -> Iterator[EmulatedBigQuery]:
+    """The program local-bigquery; its log and its data go to `folder`."""
+
+    def arguments(port: int, grpc_port: int) -> list[str]:
+        return [
+            f"--project={PROJECT}",
+            f"--dataset={DATASET}",
+            "--host=127.0.0.1",
+            f"--port={port}",
+            f"--grpc-port={grpc_port}",
+            f"--data-dir={folder / 'data'}",
+        ]
+
+    with running_program(program, arguments, ready_path=_DATASET_PATH, folder=folder) as running:
         yield EmulatedBigQuery(running, PROJECT, DATASET)

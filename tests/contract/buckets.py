@@ -12,7 +12,7 @@ from gcloud.aio.storage import Storage
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from pixaris_sync.ports import ObjectStore
 from tests.fakes.object_store import FakeObjectStore
-from tests.support.go_emulators import FAKE_GCS_SERVER
+from tests.support.installed_emulators import FAKE_GCS_SERVER
 
 REAL_BUCKET = os.environ.get("PIXARIS_SYNC_TEST_GCP_BUCKET", "")
 REAL_PROJECT = os.environ.get("PIXARIS_SYNC_TEST_GCP_PROJECT", "")

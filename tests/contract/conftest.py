@@ -1,14 +1,20 @@
 """Backends of the contract suites: fakes, emulators, and a real project where one is named."""
 
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from typing import Any
 
 import pytest
 from _pytest.terminal import TerminalReporter
 from gcp_storage_emulator.server import create_server
 
-from tests.contract.bigquery import EmulatedBigQuery, running_bigquery_emulator, running_sandbox_bigquery
+from tests.contract import buckets, row_sinks
+from tests.contract.bigquery import (
+    EmulatedBigQuery,
+    running_bigquery_emulator,
+    running_local_bigquery,
+    running_sandbox_bigquery,
+)
 from tests.contract.buckets import (
-    DIFFERENCES,
     REAL_BUCKET,
     REAL_PROJECT,
     BucketBackend,
@@ -26,7 +32,7 @@ from tests.contract.row_sinks import (
 )
 from tests.support import backend_report
 from tests.support.emulators import Running, running_fake_gcs_server, running_sandbox
-from tests.support.go_emulators import BIGQUERY_EMULATOR, FAKE_GCS_SERVER, find
+from tests.support.installed_emulators import BIGQUERY_EMULATOR, FAKE_GCS_SERVER, LOCAL_BIGQUERY, NAMES, find
 
 BUCKET_BACKENDS = {
     "fake": "ObjectStore on the fake",
@@ -38,6 +44,7 @@ BUCKET_BACKENDS = {
 SINK_BACKENDS = {
     "fake": "RowSink on the fake",
     "sandbox": "RowSink on the sandbox",
+    LOCAL_BIGQUERY: f"RowSink on {LOCAL_BIGQUERY}",
     BIGQUERY_EMULATOR: f"RowSink on {BIGQUERY_EMULATOR}",
     "gcp": "RowSink on Google Cloud",
 }
@@ -63,15 +70,26 @@ def pytest_runtest_makereport(
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     missing = {}
-    for name, names in ((FAKE_GCS_SERVER, BUCKET_BACKENDS), (BIGQUERY_EMULATOR, SINK_BACKENDS)):
+    for name in NAMES:
         emulator = find(name)
         if not emulator.program:
-            missing[names[name]] = emulator.missing
+            missing[(BUCKET_BACKENDS | SINK_BACKENDS)[name]] = emulator.missing
     if not (REAL_PROJECT and REAL_BUCKET):
         missing[BUCKET_BACKENDS["gcp"]] = "the environment names no project and bucket for tests"
     if not (REAL_PROJECT and REAL_DATASET):
         missing[SINK_BACKENDS["gcp"]] = "the environment names no project and dataset for tests"
     backend_report.summarise(terminalreporter, missing)
+
+
+def expect_differences(
+    request: pytest.FixtureRequest, kind: str, known: Mapping[str, Mapping[Any, str]]
+) -> None:
+    """Let a test fail, and no other way, that needs what this kind of backend is known to lack."""
+    differences = known.get(kind, {})
+    for marker in request.node.iter_markers("needs"):
+        for capability in differences.keys() & set(marker.args):
+            seen = f"{kind}: {differences[capability]}"
+            request.applymarker(pytest.mark.xfail(reason=seen, strict=True))
 
 
 def program_of(name: str) -> str:
@@ -118,6 +136,13 @@ def bigquery_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emul
         yield emulator
 
 
+@pytest.fixture(scope="session")
+def local_bigquery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedBigQuery]:
+    program, folder = program_of(LOCAL_BIGQUERY), tmp_path_factory.mktemp(LOCAL_BIGQUERY)
+    with running_local_bigquery(program, folder) as emulator:
+        yield emulator
+
+
 @pytest.fixture(
     params=[
         "fake",
@@ -132,10 +157,7 @@ async def bucket(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIte
     assert anyio_backend == "asyncio"
     kind = request.param
     backend_report.note_backend(request.node, BUCKET_BACKENDS[kind])
-    for marker in request.node.iter_markers("needs"):
-        for capability in DIFFERENCES.get(kind, {}).keys() & set(marker.args):
-            seen = f"{kind}: {DIFFERENCES[kind][capability]}"
-            request.applymarker(pytest.mark.xfail(reason=seen, strict=True))
+    expect_differences(request, kind, buckets.DIFFERENCES)
     if kind == "fake":
         backends = fake_bucket()
     elif kind == "gcp":
@@ -155,6 +177,7 @@ async def bucket(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIte
     params=[
         "fake",
         "sandbox",
+        LOCAL_BIGQUERY,
         pytest.param(BIGQUERY_EMULATOR, marks=NOT_JUDGED),
         # Only the real service needs minutes until streaming knows a table.
         *([pytest.param("gcp", marks=pytest.mark.timeout(900))] if REAL_PROJECT and REAL_DATASET else []),
@@ -164,6 +187,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[SinkUnderTest]:
     """A row sink, once for every kind of backend."""
     kind = request.param
     backend_report.note_backend(request.node, SINK_BACKENDS[kind])
+    expect_differences(request, kind, row_sinks.DIFFERENCES)
     if kind == "fake":
         yield fake_sink()
     elif kind == "gcp":
@@ -173,7 +197,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[SinkUnderTest]:
         yield sink
         drop_real_tables(REAL_PROJECT, REAL_DATASET, sink.tables)
     else:
-        fixture = "sandbox_bigquery" if kind == "sandbox" else "bigquery_emulator"
+        fixture = "sandbox_bigquery" if kind == "sandbox" else kind.replace("-", "_")
         emulator: EmulatedBigQuery = request.getfixturevalue(fixture)
         backend_report.note_log(request.node, emulator.running.log)
         yield emulated_sink(emulator)

@@ -1,5 +1,6 @@
 """The row sinks that the contract suite runs against: the fake, emulators, the real service."""
 
+import enum
 import itertools
 import os
 import time
@@ -17,6 +18,7 @@ from pixaris_sync.ports import RowSink
 from tests.contract.bigquery import EmulatedBigQuery
 from tests.fakes.clock import ManualClock
 from tests.fakes.row_sink import FakeRowSink
+from tests.support.installed_emulators import LOCAL_BIGQUERY
 
 RUN = Column("experiment_run_name", ColumnType.STRING)
 SCORE = Column("score", ColumnType.FLOAT)
@@ -29,6 +31,18 @@ ApiField = tuple[str, str, str]
 
 #: The BigQuery dataset that the contract suite may make tables in, in the project for real tests.
 REAL_DATASET = os.environ.get("PIXARIS_SYNC_TEST_BQ_DATASET")
+
+
+class Capability(enum.StrEnum):
+    """What the service does and an emulator may not."""
+
+    SEVERAL_TYPES_AT_ONCE = "one statement changes the types of several columns"
+
+
+#: What was seen instead, by backend. A test that needs it is run all the same, and has to fail.
+DIFFERENCES: Mapping[str, Mapping[Capability, str]] = {
+    LOCAL_BIGQUERY: {Capability.SEVERAL_TYPES_AT_ONCE: "it does not understand such a statement"},
+}
 
 _numbers = itertools.count()
 _LOOK_AGAIN_SECONDS = 2.0
@@ -47,6 +61,7 @@ class SinkUnderTest:
         sink: an open one, whose dataset exists.
         dataless: one whose dataset does not exist.
         make_table: creates a table with any fields, as somebody else would.
+        clustering: the columns that the service says a table is clustered by; None: it does not say.
         patience_seconds: how long what was sent may take to be seen, and a new table or column to be
             known to streaming.
         tables: the ids given out, to be cleared away.
@@ -55,6 +70,7 @@ class SinkUnderTest:
     sink: RowSink
     dataless: RowSink
     make_table: Callable[[str, Sequence[ApiField]], None]
+    clustering: Callable[[str], Sequence[str] | None]
     patience_seconds: float
     tables: list[str] = field(default_factory=list)
 
@@ -113,7 +129,7 @@ def fake_sink() -> SinkUnderTest:
     def make_table(table: str, fields: Sequence[ApiField]) -> None:
         sink.put_table(table, [Column(name, column_type(kind, mode)) for name, kind, mode in fields])
 
-    return SinkUnderTest(sink, dataless, make_table, patience_seconds=0)
+    return SinkUnderTest(sink, dataless, make_table, lambda _: None, patience_seconds=0)
 
 
 def emulated_sink(emulator: EmulatedBigQuery) -> SinkUnderTest:
@@ -124,6 +140,11 @@ def emulated_sink(emulator: EmulatedBigQuery) -> SinkUnderTest:
         schema = {"fields": [_api_field(*one) for one in fields]}
         path = f"datasets/{emulator.dataset}/tables"
         emulator.request("POST", path, {"tableReference": reference, "schema": schema})
+
+    def clustering(table: str) -> Sequence[str] | None:
+        told = emulator.request("GET", f"datasets/{emulator.dataset}/tables/{table}")
+        fields: Sequence[str] | None = told.get("clustering", {}).get("fields")
+        return fields
 
     def sink(dataset: str) -> BigQueryRowSink:
         return BigQueryRowSink(
@@ -136,7 +157,7 @@ def emulated_sink(emulator: EmulatedBigQuery) -> SinkUnderTest:
         )
 
     dataset = f"{emulator.project}.{emulator.dataset}"
-    return SinkUnderTest(sink(dataset), sink("not_there"), make_table, patience_seconds=0)
+    return SinkUnderTest(sink(dataset), sink("not_there"), make_table, clustering, patience_seconds=0)
 
 
 def real_sink(project: str, dataset: str) -> SinkUnderTest:
@@ -150,12 +171,20 @@ def real_sink(project: str, dataset: str) -> SinkUnderTest:
             schema = [bigquery.SchemaField.from_api_repr(_api_field(*one)) for one in fields]
             client.create_table(bigquery.Table(reference, schema=schema), timeout=60)
 
+    def clustering(table: str) -> Sequence[str] | None:
+        from google.cloud import bigquery  # noqa: PLC0415 - the same
+
+        with bigquery.Client(project=project) as client:
+            reference = bigquery.DatasetReference(project, dataset).table(table)
+            fields: Sequence[str] | None = client.get_table(reference, timeout=60).clustering_fields
+            return fields
+
     def sink(name: str) -> BigQueryRowSink:
         return BigQueryRowSink(
             name, project, emulator_host=None, timeout_seconds=60, threads_limit=4, frames=True
         )
 
-    return SinkUnderTest(sink(dataset), sink("not_there"), make_table, patience_seconds=300)
+    return SinkUnderTest(sink(dataset), sink("not_there"), make_table, clustering, patience_seconds=300)
 
 
 def drop_real_tables(project: str, dataset: str, tables: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from pixaris_sync.errors import ConfigurationError, Failure, NameRefusedError, SyncError, TableNotFoundError
 from pixaris_sync.model import Column, ColumnType
-from tests.contract.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, SinkUnderTest, row
+from tests.contract.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, Capability, SinkUnderTest, row
 
 pytestmark = [
     pytest.mark.anyio,
@@ -65,6 +65,12 @@ class TestTables:
         assert made_at is not None
         assert made_at > 0
         assert await under.sink.created_at(table) == made_at
+
+    async def test_a_created_table_is_clustered_by_run(self, under: SinkUnderTest) -> None:
+        """Goal: to ask for some runs of a large table costs little. Method: what the service says of it."""
+        table = await under.table(SCORE, RUN)
+        assert under.clustering(table) in (None, ["experiment_run_name"])
+        assert await under.sink.columns(table) == (SCORE, RUN)
 
     async def test_creating_a_table_again_changes_nothing(self, under: SinkUnderTest) -> None:
         """Goal: create can be repeated. Method: again with other columns; the first ones and rows stay."""
@@ -180,6 +186,7 @@ class TestColumns:
         assert caught.value.failure is Failure.PERMANENT
         assert await under.sink.columns(table) == (RUN,)
 
+    @pytest.mark.needs(Capability.SEVERAL_TYPES_AT_ONCE)
     async def test_widening_keeps_values_and_lets_fractions_in(self, under: SinkUnderTest) -> None:
         """Goal: INTEGER becomes FLOAT, FLOAT stays, twice over. Method: load before and after."""
         table = await under.table(RUN, STEPS, SCORE)

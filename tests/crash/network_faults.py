@@ -1,9 +1,10 @@
-"""A bad network, as a rule for a proxy: it refuses, resets, delays and loses.
+"""A bad network, as a rule for a proxy: it refuses, resets, delays, loses, and holds back.
 
 Faults are drawn from a seeded generator, one draw a request. Which request meets which draw depends on the
 order in which real processes send them: a seed repeats the draws, and not which request they fall on.
 """
 
+import itertools
 import random
 import threading
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.support.proxy import Answer, Loss, Outage, Proxy, Request
+from tests.support.proxy import STREAMS, Answer, Held, Loss, Outage, Proxy, Request
 
 
 class Fault(StrEnum):
@@ -29,6 +30,11 @@ class Fault(StrEnum):
     DELAY = "delay"
     #: Nothing listens for a while, and what was connected is reset.
     OFFLINE = "offline"
+    #: Packets of a request that carries rows are let go long after its client was killed or gave up. A reset
+    #: overtakes them.
+    HELD_PACKETS = "packets held"
+    #: A proxy has taken a request that carries rows, and passes it on a little after its client has gone.
+    HELD_REQUEST = "request held"
 
 
 class Moment(StrEnum):
@@ -52,12 +58,18 @@ class Chances:
         delay_seconds: the shortest and the longest DELAY.
         requests_between_outages: the fewest and the most.
         outage_seconds: the shortest and the longest time OFFLINE.
+        streams_between_held: the fewest and the most; packets are held, and requests by a proxy, in turn.
+        packets_seconds: the shortest and the longest time of HELD_PACKETS.
+        proxy_seconds: the shortest and the longest time of HELD_REQUEST.
     """
 
     faults: Mapping[Fault, float]
     delay_seconds: tuple[float, float] = (0.01, 0.3)
     requests_between_outages: tuple[int, int] = (60, 200)
     outage_seconds: tuple[float, float] = (0.2, 1.0)
+    streams_between_held: tuple[int, int] = (2, 5)
+    packets_seconds: tuple[float, float] = (4.0, 8.0)
+    proxy_seconds: tuple[float, float] = (0.05, 0.4)
 
 
 class NetworkFaults:
@@ -79,6 +91,8 @@ class NetworkFaults:
         self._chances: Chances | None = chances
         self._lock = threading.Lock()
         self._until_outage = self._random.randint(*chances.requests_between_outages)
+        self._until_held = self._random.randint(*chances.streams_between_held)
+        self._held = itertools.cycle((Fault.HELD_PACKETS, Fault.HELD_REQUEST))
         self.fired: Counter[Fault] = Counter()
         self._observe = observe
         proxy.rule = self._decide
@@ -89,33 +103,42 @@ class NetworkFaults:
         """No more faults from here on; an outage that has begun still ends by itself."""
         self._chances = None
 
-    def _decide(self, request: Request) -> Loss | Outage | None:
-        outcome = self._draw_outcome()
-        if outcome in (None, Loss.ANSWER, Loss.HALF_ANSWER, Loss.WITHHELD_ANSWER):
+    def _decide(self, request: Request) -> Loss | Outage | Held | None:
+        outcome = self._draw_outcome(request)
+        passed_on = (None, Loss.ANSWER, Loss.HALF_ANSWER, Loss.WITHHELD_ANSWER)
+        if outcome in passed_on or isinstance(outcome, Held):
             self._observe(Moment.ARRIVED, request, None)
         return outcome
 
-    def _draw_outcome(self) -> Loss | Outage | None:
+    def _draw_outcome(self, request: Request) -> Loss | Outage | Held | None:
         """What becomes of the next request; a delay is over when this returns."""
         with self._lock:
             chances = self._chances
-            fault = self._draw_fault(chances) if chances is not None else None
+            fault = self._draw_fault(chances, request) if chances is not None else None
             if fault is None or chances is None:
                 return None
             self.fired[fault] += 1
             if fault is Fault.OFFLINE:
                 return Outage(self._random.uniform(*chances.outage_seconds))
+            if fault is Fault.HELD_PACKETS:
+                return Held(self._random.uniform(*chances.packets_seconds), whole=False)
+            if fault is Fault.HELD_REQUEST:
+                return Held(self._random.uniform(*chances.proxy_seconds), whole=True)
             delay_seconds = self._random.uniform(*chances.delay_seconds)
         if fault is Fault.DELAY:
             time.sleep(delay_seconds)
             return None
         return Loss(fault)
 
-    def _draw_fault(self, chances: Chances) -> Fault | None:
+    def _draw_fault(self, chances: Chances, request: Request) -> Fault | None:
         self._until_outage -= 1
         if self._until_outage <= 0:
             self._until_outage = self._random.randint(*chances.requests_between_outages)
             return Fault.OFFLINE
+        self._until_held -= request.matches(STREAMS)
+        if self._until_held <= 0:
+            self._until_held = self._random.randint(*chances.streams_between_held)
+            return next(self._held)
         chance = self._random.random()
         for fault, share in chances.faults.items():
             if fault is Fault.RESET_CONNECTION:

@@ -56,8 +56,8 @@ def test_nothing_is_lost_doubled_early_or_claimed_falsely_however_often_it_is_ki
 
     Method: two machines store runs of every kind into tables of their own and into a common one, while the
     process on each is killed again and again: at random times, at requests before and after they are served,
-    at writes of the ledger; and started again at once. Their networks refuse, reset, delay and swallow. Now
-    and then a ledger is deleted. Then the networks heal, one pass ends it, and Pixaris reads.
+    at writes of the ledger; and started again at once. Their networks refuse, reset, delay, swallow and hold
+    back. Now and then a ledger is deleted. Then the networks heal, one pass ends it, and Pixaris reads.
     """
     machines: list[KilledMachine] = []
     request_log = RequestLog(
@@ -78,6 +78,7 @@ def test_nothing_is_lost_doubled_early_or_claimed_falsely_however_often_it_is_ki
 
         _say(*_summary(machines, request_log, reader))
         _assert_no_violations(machines, request_log, reader)
+        _assert_no_packets_outlived_their_sender(machines)
         _assert_rows_are_the_records(machines, pixaris)
         _assert_objects_are_the_files(machines, pixaris, request_log)
         _assert_images_are_equal(machines, pixaris, tmp_path / "read")
@@ -147,6 +148,14 @@ def _assert_no_violations(
 def _told(record: Record) -> tuple[str, str, str]:
     """What tells records of one dataset apart; an integer score stands in a FLOAT column."""
     return record["experiment_run_name"], record["marker"], repr(float(record["score"]))
+
+
+def _assert_no_packets_outlived_their_sender(machines: Sequence[KilledMachine]) -> None:
+    """Packets that were held back came to nothing by a reset; what proxies had taken, they passed on."""
+    for machine in machines:
+        held, fired = machine.proxies.bigquery, machine.fired
+        assert held.dropped == fired[Fault.HELD_PACKETS], "packets arrived after their sender had gone"
+        assert held.let_go == fired[Fault.HELD_REQUEST]
 
 
 def _assert_rows_are_the_records(machines: Sequence[KilledMachine], pixaris: Reader) -> None:

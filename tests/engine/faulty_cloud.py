@@ -80,6 +80,11 @@ class FaultyStore(FakeObjectStore):
                 return
             raise
 
+    def _listed(self, remote: RemoteObject) -> RemoteObject:
+        if self.listings_without_checksums:
+            self.cloud_faults.fired["untold_checksum"] += 1
+        return super()._listed(remote)
+
     def _leave(self, method: str, name: str) -> None:
         super()._leave(method, name)
         self.cloud_faults.after(method, BUCKET)

@@ -97,6 +97,7 @@ class Scenario:
         cloud_faults.outages = {place for place in (BUCKET, *TABLES) if chance.random() < 0.07}
         cloud_faults.credentials = chance.random() > 0.05
         machine.store.list_denied = chance.random() < 0.1
+        machine.store.listings_without_checksums = chance.random() < 0.3
         sink = machine.sink
         sink.dedup_seconds = chance.choice([0.0, 60.0])
         # Longer than the patience with a row in doubt, and nobody could tell it from a row never sent.

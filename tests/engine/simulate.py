@@ -63,6 +63,7 @@ FAULTS = frozenset(
         "torn_line",
         "transient",
         "unknown_column",
+        "untold_checksum",
     }
 )
 #: Variable that replays one scenario in the tests.

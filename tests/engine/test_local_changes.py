@@ -1,10 +1,12 @@
 """Files that change meanwhile, and objects that stand in their way."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.model import RemoteObject
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.cloud_faults import LOST
 from tests.engine.machine import Machine
@@ -12,12 +14,14 @@ from tests.engine.machine import Machine
 IMAGE = "generated_images/image0.png"
 
 
-def test_another_content_in_the_bucket_is_never_overwritten(machine: Machine) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_another_content_in_the_bucket_is_never_overwritten(machine: Machine, *, told: bool) -> None:
     """Goal: what somebody else put there stays.
 
     Method: an object of another content is in the way, known before the upload (a new dataset is compared) or
-    not (it comes later); when it is gone, `retry` uploads.
+    not (it comes later); a listing tells its checksum or does not; when it is gone, `retry` uploads.
     """
+    machine.store.listings_without_checksums = not told
     early = machine.local.store()
     machine.store.put(early.object_name(IMAGE), b"somebody else's")
     machine.run_pass()
@@ -36,14 +40,36 @@ def test_another_content_in_the_bucket_is_never_overwritten(machine: Machine) ->
     machine.check_everything_arrived()
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_the_same_content_in_the_bucket_is_taken_as_it_is(machine: Machine, *, known: bool) -> None:
+def test_an_object_that_nobody_can_compare_is_never_overwritten(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: unknown is not ours. Method: an object whose checksum neither a listing nor a look-up tells."""
+    run = machine.local.store()
+    put = machine.store.put(run.object_name(IMAGE), b"somebody else's")
+    machine.store.listings_without_checksums = True
+
+    async def look_up(_: str) -> RemoteObject:
+        return replace(put, crc32c=None)
+
+    monkeypatch.setattr(machine.store, "stat", look_up)
+
+    machine.run_pass()
+
+    state, cause = machine.state_of(run)
+    assert state == "quarantined"
+    assert "does not tell the checksum" in cause
+    assert machine.store.objects[run.object_name(IMAGE)].content == b"somebody else's"
+
+
+@pytest.mark.parametrize("how", ["told", "not told", "not listed"])
+def test_the_same_content_in_the_bucket_is_taken_as_it_is(machine: Machine, how: str) -> None:
     """Goal: nothing is sent that is there.
 
-    Method: an object with the same content, found by listing or by its precondition; the row may be there as
-    well, so it is looked for.
+    Method: an object with the same content, found by a listing that tells its checksum or does not, or by its
+    precondition; the row may be there as well, so it is looked for.
     """
-    if not known:
+    machine.store.listings_without_checksums = how == "not told"
+    if how == "not listed":
         machine.local.store(name="first")
         machine.run_pass()
     run = machine.local.store(images=1)

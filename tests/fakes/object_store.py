@@ -10,7 +10,7 @@ A call goes through: log, delay, ordered fault (nothing is done), the work, lost
 
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio.lowlevel
 import google_crc32c
@@ -67,6 +67,7 @@ class FakeObjectStore:
         bytes_received: content bytes that arrived, refused and repeated ones included.
         faults_fired: how many faults took effect.
         missing: set it, and the bucket does not exist.
+        listings_without_checksums: set it, and the bucket is encrypted with a key of its owner's.
         closed: how often `close` was called.
     """
 
@@ -79,6 +80,7 @@ class FakeObjectStore:
         self.bytes_received = 0
         self.faults_fired = 0
         self.missing = False
+        self.listings_without_checksums = False
         self._clock = clock
         self._page_objects = page_objects
         self._chunk_bytes = chunk_bytes
@@ -199,7 +201,7 @@ class FakeObjectStore:
             page = names[: self._page_objects]
             self._leave("list", prefix)
             if page:
-                yield tuple(self.objects[name].remote for name in page)
+                yield tuple(self._listed(self.objects[name].remote) for name in page)
             if len(names) <= self._page_objects:
                 return
             after = page[-1]
@@ -207,6 +209,12 @@ class FakeObjectStore:
     async def close(self) -> None: ...
 
     # How it works.
+
+    def _listed(self, remote: RemoteObject) -> RemoteObject:
+        if not self.listings_without_checksums:
+            return remote
+        self.faults_fired += 1
+        return replace(remote, crc32c=None)
 
     async def _enter(self, method: str, name: str) -> None:
         self.calls.append(Call(method, name))

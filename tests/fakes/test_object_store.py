@@ -1,5 +1,7 @@
 """The faults that FakeObjectStore can be ordered to have: each is counted, and leaves what it says."""
 
+from dataclasses import replace
+
 import google_crc32c
 import pytest
 
@@ -90,6 +92,16 @@ async def test_a_lost_answer_waits_for_a_call_that_does_something() -> None:
     assert store.faults_pending == 1
     with pytest.raises(SyncError):
         await upload(store, "b")
+    assert store.faults_fired == 1
+
+
+async def test_a_bucket_under_its_owners_key_lists_no_checksums() -> None:
+    """Goal: as the service does it. Method: list and look up the same object."""
+    store = FakeObjectStore()
+    receipt = await upload(store)
+    store.listings_without_checksums = True
+    assert [page async for page in store.list("")] == [(replace(receipt, crc32c=None),)]
+    assert await store.stat("a") == receipt
     assert store.faults_fired == 1
 
 

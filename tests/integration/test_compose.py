@@ -13,7 +13,7 @@ from tests.integration.cloud import Cloud, new_cloud
 from tests.support import backend_report
 from tests.support.command_line import CommandLine
 from tests.support.emulators import running_fake_gcs_server
-from tests.support.go_emulators import FAKE_GCS_SERVER, find
+from tests.support.installed_emulators import FAKE_GCS_SERVER, find
 from tests.support.stored_runs import DATASET, PROJECT, Reader, picture, run_objects, store_run
 
 BUCKET = "composed-bucket"

@@ -29,11 +29,11 @@ class Running:
     url: str
     log: Path
 
-    def request(self, method: str, path: str, body: dict[str, Any]) -> Any:
-        """Send JSON to a path and return the answer's."""
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send JSON, or nothing, to a path and return the answer's JSON."""
         request = urllib.request.Request(  # noqa: S310 - the URL is this emulator's
             self.url + path,
-            data=json.dumps(body).encode(),
+            data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
             method=method,
         )

@@ -18,9 +18,11 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-#: Requests that carry content of objects, and those that carry rows.
+#: Requests that carry content of objects, those that carry rows, and of these the ones that nothing makes
+#: harmless when they are repeated.
 UPLOADS = r"^(POST|PUT) /upload/storage/"
 DELIVERIES = r"^(POST|PUT) .*(/insertAll|/upload/bigquery/.*/jobs)$"
+STREAMS = r"^POST .*/insertAll$"
 
 _TIMEOUT_SECONDS = 60.0
 _SILENCE_SECONDS_MAX = 30.0
@@ -98,8 +100,23 @@ class Outage:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A request is held back, and let go some time after its client has left; there is no answer.
+
+    Attributes:
+        seconds: how long after.
+        whole: its holder is a proxy, which has taken the whole request and passes it on in any case. Else
+            these are packets in the network: where the client ends its connection with a reset, they come to
+            nothing.
+    """
+
+    seconds: float
+    whole: bool
+
+
 #: Called for each request before it is passed on, in a thread of its own: it may wait. None passes it on.
-Rule = Callable[[Request], Answer | Loss | Outage | None]
+Rule = Callable[[Request], Answer | Loss | Outage | Held | None]
 
 
 def held_until(released: threading.Event) -> Rule:
@@ -124,6 +141,8 @@ class Proxy:
         rule: decides what becomes of a request.
         answered: called in a thread with each answer of the emulator, before any of it is passed on.
         refuses: asked at each new connection whether to reset it at once.
+        held: how many requests are held back.
+        let_go, dropped: how many that were held were passed on after all, and how many came to nothing.
         failures: what went wrong in the proxy, in its rule, or in `answered`; a test should find none.
     """
 
@@ -138,6 +157,7 @@ class Proxy:
         self.answered: Callable[[Request, Answer], None] = lambda _request, _answer: None
         self.refuses: Callable[[], bool] = lambda: False
         self.failures: list[str] = []
+        self.held = self.let_go = self.dropped = 0
         self._clients: set[asyncio.Transport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -164,7 +184,7 @@ class Proxy:
 
     async def _main(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
-        self._server = web.Server(self._serve, access_log=None, auto_decompress=False)
+        self._server = _Server(self._serve, access_log=None, auto_decompress=False)
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
         # The emulators may close what is idle at any moment: each request has a connection of its own.
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -193,6 +213,9 @@ class Proxy:
             self._listener.close()
             self._listener = None
         for client in list(self._clients):
+            # One that has ended has no protocol any more.
+            if isinstance(connection := client.get_protocol(), _Connection):
+                connection.was_reset = True
             _reset(client)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -246,9 +269,12 @@ class Proxy:
         if isinstance(outcome, Outage):
             self._spawn(self._go_offline(outcome.seconds))
             return None
-        if outcome is Loss.SWALLOWED_REQUEST:
+        if isinstance(outcome, Held):
+            self.held += 1
+            self._spawn(self._hold(message, request, outcome))
+        if isinstance(outcome, Held) or outcome is Loss.SWALLOWED_REQUEST:
             await _wait_for_the_client_to_leave(message)
-        if outcome in (Loss.REQUEST, Loss.SWALLOWED_REQUEST):
+        if isinstance(outcome, Held) or outcome in (Loss.REQUEST, Loss.SWALLOWED_REQUEST):
             return None
         response = await self._forward(message, request)
         content = response.body
@@ -262,6 +288,24 @@ class Proxy:
             )
             message.transport.write(announced + content[: len(content) // 2])
         return response if outcome is None else None
+
+    async def _hold(self, message: web.BaseRequest, request: Request, held: Held) -> None:
+        connection = message.protocol
+        assert isinstance(connection, _Connection)
+        try:
+            await _wait_for_the_client_to_leave(message)
+            # Only then is it known how it left.
+            await asyncio.sleep(_POLL_SECONDS)
+            if not held.whole and connection.was_reset:
+                self.dropped += 1
+                return
+            await asyncio.sleep(held.seconds)
+            await self._forward(message, request)
+            self.let_go += 1
+        except aiohttp.ClientConnectionError as error:
+            self.failures.append(repr(error))
+        finally:
+            self.held -= 1
 
     async def _in_thread(self, act: Callable[..., Any], *arguments: object) -> Any:
         return await self._loop.run_in_executor(self._threads, act, *arguments)
@@ -280,6 +324,21 @@ class Proxy:
             content = await answer.read()
         kept = [item for item in answer.headers.items() if item[0].lower() not in _OWN_HEADERS]
         return web.Response(status=answer.status, body=content, headers=kept)
+
+
+class _Connection(web.RequestHandler):
+    """Knows whether it was reset; a request's client may be killed while a rule is still being asked."""
+
+    was_reset = False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.was_reset |= isinstance(exc, ConnectionResetError)
+        super().connection_lost(exc)
+
+
+class _Server(web.Server):
+    def __call__(self) -> _Connection:
+        return _Connection(self, loop=self._loop, **self._kwargs)
 
 
 @dataclass(frozen=True, slots=True)

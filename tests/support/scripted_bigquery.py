@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping
@@ -140,6 +141,15 @@ class ScriptedBigQuery:
         return self._script.popleft() if self._script else error(501, "unscripted", "the script has ended")
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # The sink ends its connections with a reset, those too that wait for a further request.
+        if not isinstance(sys.exception(), ConnectionResetError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def scripted_bigquery() -> Iterator[ScriptedBigQuery]:
     """Run one on a free port of the loopback interface."""
@@ -183,8 +193,7 @@ def scripted_bigquery() -> Iterator[ScriptedBigQuery]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     script.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

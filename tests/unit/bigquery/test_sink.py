@@ -27,6 +27,7 @@ from tests.support.scripted_bigquery import (
     ScriptedBigQuery,
     error,
     load_job,
+    table_resource,
 )
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +66,18 @@ class TestRequests:
                 {"json": cells, "insertId": row.row_id} for row, cells in zip(ROWS, ON_THE_WIRE, strict=True)
             ]
         }
+
+    @pytest.mark.parametrize(
+        ("names", "clustering"),
+        [(["score", "experiment_run_name"], {"fields": ["experiment_run_name"]}), (["score"], None)],
+    )
+    async def test_a_table_is_created_clustered_by_run(
+        self, server: ScriptedBigQuery, sink: BigQueryRowSink, names: list[str], clustering: object
+    ) -> None:
+        """Goal: a query bills what it asks for. Method: look at the request, with that column and without."""
+        server.script(table_resource())
+        await sink.create_table(TABLE, [Column(name, ColumnType.STRING) for name in names])
+        assert server.asked[-1].json.get("clustering") == clustering
 
     async def test_a_row_over_the_limit_is_not_sent(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink

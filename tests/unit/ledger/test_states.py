@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from pixaris_sync.ledger import intake, pending_rows, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.states import FILE_TRANSITIONS, ROW_TRANSITIONS
 from pixaris_sync.ledger.uploads import Receipt, UploadTask
-from pixaris_sync.model import DamagedLine, DeliveryMethod, FileState, RowState
+from pixaris_sync.model import DamagedLine, DeliveryMethod, FileState, RemoteObject, RowState
 from tests.support.ledgers import (
     NOW,
     PROBLEM,
@@ -95,6 +96,10 @@ def unclaim(*, in_doubt: bool) -> Event:
     return lambda book, task: book.do(uploads.unclaim, task, in_doubt=in_doubt)
 
 
+def adopt(book: Book, found: RemoteObject) -> None:
+    book.do(uploads.adopt_objects, book.dataset(), {(RUN, file().path): found})
+
+
 def vanished(book: Book, task: UploadTask) -> None:
     del task
     book.do(intake.take_in_runs, book.dataset(), [EMPTY])
@@ -112,6 +117,8 @@ UPLOAD_EVENTS: list[tuple[str, Event]] = [
 FILE_EVENTS: list[tuple[str, Event]] = [
     ("claim", lambda book, _: book.claim()),
     ("recover_uploads", lambda book, _: book.do(uploads.recover_uploads)),
+    ("adopt_objects", lambda book, task: adopt(book, remote(task))),
+    ("adopt_objects", lambda book, task: adopt(book, replace(remote(task), crc32c=None))),
     ("take_in", lambda book, _: book.do(intake.take_in_runs, book.dataset(), [CHANGED])),
     ("take_in", lambda book, _: book.do(intake.take_in_runs, book.dataset(), [SAME])),
     ("take_in", vanished),

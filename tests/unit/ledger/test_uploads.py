@@ -119,13 +119,21 @@ def test_adoption_finds_what_the_bucket_has(book: Book) -> None:
         ("20200101-000000_unknown", "a.png"): RemoteObject("u", 1, 1, 1),
     }
 
-    def adopt(db: object, _now: float) -> int:
-        return uploads.adopt_objects(db, dataset_id, page)  # type: ignore[arg-type]
-
-    assert book.do(adopt) == 1
+    assert book.do(uploads.adopt_objects, dataset_id, page) == 1
     book.do(uploads.adopted, dataset_id)
     tasks = {task.path: (task.crc32c, task.generation, task.ours) for task in book.claim()}
     assert tasks == {"a.png": (77, 5, False), "b.png": (None, 0, False)}
+
+
+def test_what_a_listing_tells_no_checksum_of_is_looked_up(book: Book) -> None:
+    """Goal: unknown is not different. Method: list one of two files without its checksum."""
+    dataset_id = book.dataset(adopted=False)
+    book.take(found_run(record(), files=[file("a.png"), file("b.png")]), dataset_id=dataset_id)
+    page = {(RUN, "a.png"): RemoteObject("a", 10, None, 5)}
+    assert book.do(uploads.adopt_objects, dataset_id, page) == 1
+    book.do(uploads.adopted, dataset_id)
+    tasks = {task.path: (task.in_doubt, task.crc32c, task.generation, task.ours) for task in book.claim()}
+    assert tasks == {"a.png": (True, None, 5, False), "b.png": (False, None, 0, False)}
 
 
 def test_rows_of_runs_without_files_are_in_doubt_after_adoption(book: Book) -> None:

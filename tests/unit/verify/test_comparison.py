@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
-from pixaris_sync.model import Cell, Column, ColumnType, DatasetKey, RunKey
+from pixaris_sync.model import Cell, Column, ColumnType, DatasetKey, RemoteObject, RunKey
 from pixaris_sync.verify import Finding, Kind, Sign
 from pixaris_sync.verify.rows import frame_rows, represents
 from tests.fakes.object_store import FakeObjectStore
@@ -264,6 +264,37 @@ async def test_a_listing_that_fails_is_one_error_and_the_others_go_on(cloud: Fak
     cloud.store.fail_next("list", SyncError("list", "bucket", "403", failure=Failure.PERMISSION))
     ledger = of_kind(await cloud.verify(), Kind.LEDGER)
     assert [finding.subject for finding in ledger] == [str(other)], "it is not known that the first is synced"
+
+
+async def test_what_a_listing_tells_no_checksum_of_is_looked_up(cloud: FakeCloud) -> None:
+    """Goal: unknown is not different. Method: objects of each kind in a bucket under its owner's key."""
+    runs = [cloud.store_run(second) for second in range(4)]
+    await cloud.sync()
+    same, changed, longer, unclear = map(object_of, runs)
+    cloud.store.put(changed, bytes(len(cloud.store.objects[changed].content)))
+    cloud.store.put(longer, cloud.store.objects[longer].content + b"x")
+    cloud.store.put(f"{object_of(runs[0])}.other", b"x")
+    cloud.store.listings_without_checksums = True
+    before = cloud.store.counts
+    stat = cloud.store.stat
+
+    async def look_up(name: str) -> RemoteObject | None:
+        if name == unclear:
+            raise SyncError("look up", name, "503", failure=Failure.TRANSIENT)
+        return await stat(name)
+
+    cloud.store.stat = look_up  # type: ignore[method-assign]
+
+    findings = {finding.subject: finding.sign for finding in of_kind(await cloud.verify(), Kind.OBJECT)}
+
+    assert findings == {
+        same: Sign.SAME,
+        f"{same}.other": Sign.EXTRA,
+        changed: Sign.DIFFERS,
+        longer: Sign.DIFFERS,
+        unclear: Sign.ERROR,
+    }
+    assert cloud.store.counts - before == {"check": 1, "list": 1, "stat": 2}
 
 
 async def test_a_table_that_cannot_be_read_is_one_error_and_the_others_go_on(cloud: FakeCloud) -> None:

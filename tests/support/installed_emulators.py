@@ -1,6 +1,6 @@
-"""What ``.ci/go_emulators.py`` has installed.
+"""What ``.ci/emulators.py`` has installed.
 
-``PIXARIS_SYNC_TEST_GO_BIN`` names a folder with such programs to use instead, of whatever version.
+``PIXARIS_SYNC_TEST_GO_BIN`` names a folder with programs written in Go to use instead, of whatever version.
 """
 
 import functools
@@ -13,13 +13,16 @@ from pathlib import Path
 
 FAKE_GCS_SERVER = "fake-gcs-server"
 BIGQUERY_EMULATOR = "bigquery-emulator"
+LOCAL_BIGQUERY = "local-bigquery"
+NAMES = (FAKE_GCS_SERVER, BIGQUERY_EMULATOR, LOCAL_BIGQUERY)
+WRITTEN_IN_GO = (FAKE_GCS_SERVER, BIGQUERY_EMULATOR)
 FOLDER_VARIABLE = "PIXARIS_SYNC_TEST_GO_BIN"
 
-_INSTALLER = Path(__file__).parents[2] / ".ci" / "go_emulators.py"
+_INSTALLER = Path(__file__).parents[2] / ".ci" / "emulators.py"
 
 
 @dataclass(frozen=True, slots=True)
-class GoEmulator:
+class InstalledEmulator:
     """An emulator's program, or why there is none.
 
     Attributes:
@@ -40,18 +43,23 @@ class GoEmulator:
         return f"{self.name} {self.version} is not installed: {self.reason}"
 
 
-@functools.cache
-def find(name: str) -> GoEmulator:
+def find(name: str) -> InstalledEmulator:
     """What there is of an emulator; nothing is installed."""
-    if folder := os.environ.get(FOLDER_VARIABLE):
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder and name in WRITTEN_IN_GO:
         program = Path(folder) / name
         version = f"from {FOLDER_VARIABLE}"
         if program.is_file():
-            return GoEmulator(name, version, str(program), "")
-        return GoEmulator(name, version, "", "it is not in that folder")
+            return InstalledEmulator(name, version, str(program), "")
+        return InstalledEmulator(name, version, "", "it is not in that folder")
     if not _INSTALLER.is_file():
-        return GoEmulator(name, "", "", "what installs it does not come with this copy of the sources")
+        return InstalledEmulator(name, "", "", "what installs it does not come with this copy of the sources")
+    return next(emulator for emulator in _status() if emulator.name == name)
+
+
+@functools.cache
+def _status() -> list[InstalledEmulator]:
     told = subprocess.run(
         [sys.executable, str(_INSTALLER), "--status"], capture_output=True, check=True, timeout=60
     )
-    return next(GoEmulator(**one) for one in json.loads(told.stdout) if one["name"] == name)
+    return [InstalledEmulator(**one) for one in json.loads(told.stdout)]
