@@ -234,6 +234,7 @@ class Tail:
         damaged: lines that stay unreadable.
         torn_bytes: length of an unfinished last line, 0 where the file ends with a newline.
         more: there is more to read: call again with `position`.
+        changed_ns: when the file last changed, its times included, in ns since the epoch.
     """
 
     position: TailPosition
@@ -242,6 +243,7 @@ class Tail:
     damaged: tuple[DamagedLine, ...]
     torn_bytes: int
     more: bool
+    changed_ns: int = 0
 
 
 class RecordFiles(NamedTuple):

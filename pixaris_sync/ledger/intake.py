@@ -32,7 +32,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '{FileState.PENDING}', ?) ON CONFLICT DO NOTH
 #: What is known of one version of a file.
 _STAMP = "size, mtime_ns, inode, content_crc32c"
 _KNOWN_RUN = """
-SELECT id, committed, signature, folder_cause, folder_hint, packed_files FROM runs
+SELECT id, committed, signature, folder_cause, folder_hint, quiet_at, packed_files FROM runs
 WHERE dataset_id = ? AND name = ?
 """
 
@@ -62,6 +62,7 @@ class FoundRun:
 
     `problem` stands for everything wrong with the folder; then no files of the run are taken in.
     `just_written`: its records were seen arriving just now, so no table can hold their rows yet.
+    `quiet_at`: files of it may still be arriving; look again then. What is missing until then is no problem.
     """
 
     name: str
@@ -70,6 +71,7 @@ class FoundRun:
     records: tuple[FoundRecord, ...] = ()
     problem: Problem | None = None
     just_written: bool = False
+    quiet_at: float | None = None
 
 
 def open_dataset(db: Connection, now: float, key: DatasetKey, table_id: str) -> KnownDataset:
@@ -142,38 +144,57 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
 
 def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> int:
     known = db.execute(_KNOWN_RUN, (dataset_id, run.name)).fetchone()
-    problem = run.problem
+    problem, quiet_at = run.problem, run.quiet_at
     if known is None:
         run_id = db.execute(
             "INSERT INTO runs (dataset_id, name, state, since, committed, signature, folder_cause,"
-            " folder_hint) VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
-            (dataset_id, run.name, RunState.PENDING, now, run.signature, *_texts(problem)),
+            " folder_hint, quiet_at) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?)",
+            (dataset_id, run.name, RunState.PENDING, now, run.signature, *_looked(problem, quiet_at)),
         ).lastrowid
         assert run_id is not None  # noqa: S101 - an INSERT always has one
         if problem is None:
             _take_in_new(db, now, dataset_id, run_id, run.name, run.files)
         return run_id
     run_id = int(known["id"])
-    if problem is not None and _all_uploaded(db, known) and _all_known(db, dataset_id, run.records):
+    was_quiet = known["quiet_at"] is None
+    if problem is None:
+        found_more = _take_in_files(db, now, dataset_id, known, run)
+        stirred = run.records or (
+            known["signature"] != run.signature
+            and db.execute("SELECT 1 FROM open_records WHERE run_id = ? LIMIT 1", (run_id,)).fetchone()
+        )
+        if was_quiet and not found_more and not stirred:
+            quiet_at = None
+    elif was_quiet and _all_uploaded(db, known) and _all_known(db, dataset_id, run.records):
         # What the folder has lost since is in the bucket already.
-        problem = None
-    looked = (1, run.signature, *_texts(problem))
-    if (known["committed"], known["signature"], known["folder_cause"], known["folder_hint"]) != looked:
+        problem = quiet_at = None
+    looked = (1, run.signature, *_looked(problem, quiet_at))
+    if tuple(known)[1:6] != looked:
         db.execute(
-            "UPDATE runs SET committed = ?, signature = ?, folder_cause = ?, folder_hint = ? WHERE id = ?",
+            "UPDATE runs SET committed = ?, signature = ?, folder_cause = ?, folder_hint = ?, quiet_at = ?"
+            " WHERE id = ?",
             (*looked, run_id),
         )
-    if run.problem is None:
-        _take_in_files(db, now, dataset_id, known, run)
     return run_id
+
+
+def _looked(problem: Problem | None, quiet_at: float | None) -> tuple[str | None, str | None, float | None]:
+    """Values for ``folder_cause``, ``folder_hint``, ``quiet_at``; what may still arrive is no problem yet."""
+    if quiet_at is not None:
+        return None, None, quiet_at
+    return (*_texts(problem), None)
 
 
 def _texts(problem: Problem | None) -> tuple[str, str] | tuple[None, None]:
     return (problem.cause, problem.hint) if problem else (None, None)
 
 
-def _take_in_files(db: Connection, now: float, dataset_id: int, known: Row, run: FoundRun) -> None:
-    """Take in the files of a known run as they are now; what is as it was is only compared."""
+def _take_in_files(db: Connection, now: float, dataset_id: int, known: Row, run: FoundRun) -> bool:
+    """Take in the files of a known run as they are now; what is as it was is only compared.
+
+    Returns:
+        Whether there are new ones, or newer versions.
+    """
     run_id = known["id"]
     if known["packed_files"] is None:
         rows = db.execute(f"SELECT path, {_STAMP} FROM files WHERE run_id = ?", (run_id,))
@@ -188,6 +209,7 @@ def _take_in_files(db: Connection, now: float, dataset_id: int, known: Row, run:
     for file in changed:
         _take_in_file(db, now, dataset_id, run_id, run.name, file)
     _forget_unless_found(db, run_id, {file.path for file in run.files})
+    return bool(new or changed)
 
 
 def _forget_unless_found(db: Connection, run_id: int, found: Collection[str]) -> None:

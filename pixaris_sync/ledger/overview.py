@@ -104,6 +104,8 @@ WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'pen
     THEN 'its files wait for their turn to be uploaded'
 WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id)
     THEN 'its files may be in the bucket already: they are looked up before they are sent'
+WHEN r.quiet_at IS NOT NULL
+    THEN 'files of it were still arriving: its row waits until its folder has been still for some seconds'
 WHEN r.signature IS NULL THEN 'its folder is to be inspected again'
 ELSE CASE (SELECT c.state FROM open_records c WHERE c.run_id = r.id
            ORDER BY c.state = 'sending' DESC, c.state = 'pending' DESC, c.state = 'in_doubt' DESC LIMIT 1)

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Final
 
 from pixaris_sync.errors import LocalFileError
 from pixaris_sync.local.damaged_lines import Recovery, candidate, named_runs
-from pixaris_sync.local.safe_open import MissingFileError, inode_of, local_error, opened_file, opened_folder
+from pixaris_sync.local.safe_open import (
+    MissingFileError,
+    changed_ns_of,
+    inode_of,
+    local_error,
+    opened_file,
+    opened_folder,
+)
 from pixaris_sync.local.tracking_lines import LINE_BYTES_MAX, LineReader, RawLine, Suspect, read_line
 from pixaris_sync.model import DamagedLine, DatasetKey, Tail, TailPosition, TrackingRecord
 from pixaris_sync.rules.contract import ARGS_FILE
@@ -76,7 +83,13 @@ class Tailer:
                 if position is not None and _fingerprint(position) == _status(status):
                     torn = position.size - position.offset
                     return Tail(
-                        position, from_start=False, records=(), damaged=(), torn_bytes=torn, more=False
+                        position,
+                        from_start=False,
+                        records=(),
+                        damaged=(),
+                        torn_bytes=torn,
+                        more=False,
+                        changed_ns=changed_ns_of(status),
                     )
                 try:
                     return self._read_on(key, handle, status, position, bytes_limit)
@@ -123,6 +136,7 @@ class Tailer:
             damaged=damaged,
             torn_bytes=0 if more else reader.torn_bytes,
             more=more,
+            changed_ns=changed_ns_of(status),
         )
 
     def _matching_hash(

@@ -61,9 +61,10 @@ def found_run(
     files: Sequence[FoundFile] = (),
     problem: Problem | None = None,
     signature: str = "signature",
+    quiet_at: float | None = None,
 ) -> FoundRun:
     found = tuple(one if isinstance(one, FoundRecord) else FoundRecord(one) for one in records)
-    return FoundRun(name, signature, tuple(files), found, problem)
+    return FoundRun(name, signature, tuple(files), found, problem, quiet_at=quiet_at)
 
 
 def tail(
