@@ -112,29 +112,35 @@ def take_in_runs(db: Connection, now: float, dataset_id: int, runs: Sequence[Fou
 def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Sequence[FoundRun]) -> int:
     """Take in one reading of a tracking file: its records, their runs and files, and the new position.
 
-    A record seen before is not a new record: it is known by its digest and by how many equal ones stand
-    before it in the same reading of the file.
+    A record is known by its digest: neither one that was seen before nor an equal line is a new one.
 
     Returns:
         How many records are new.
     """
     if tail.from_start:
-        db.execute("UPDATE datasets SET reading = reading + 1 WHERE id = ?", (dataset_id,))
+        db.execute(
+            "UPDATE datasets SET reading = reading + 1, repeated_lines = 0 WHERE id = ?", (dataset_id,)
+        )
     reading = db.execute("SELECT reading FROM datasets WHERE id = ?", (dataset_id,)).fetchone()[0]
-    new = 0
+    new = repeated = 0
     touched: list[int] = []
     for run in runs:
         run_id = _take_in_run(db, now, dataset_id, run)
         for found in run.records:
-            new += _take_in_record(db, now, dataset_id, run_id, found, reading)
+            if _is_repeated(db, dataset_id, found.record, reading):
+                repeated += 1
+            else:
+                new += _take_in_record(db, now, dataset_id, run_id, found, reading)
         touched.append(run_id)
     _take_in_damaged(db, now, dataset_id, tail, reading)
     db.execute(
-        "UPDATE datasets SET tail = ?, torn_bytes = ?, read_whole = max(read_whole, ?) WHERE id = ?",
+        "UPDATE datasets SET tail = ?, torn_bytes = ?, read_whole = max(read_whole, ?),"
+        " repeated_lines = repeated_lines + ? WHERE id = ?",
         (
             json.dumps(asdict(tail.position)),
             tail.torn_bytes,
             not tail.more,
+            repeated,
             dataset_id,
         ),
     )
@@ -159,7 +165,7 @@ def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> 
     was_quiet = known["quiet_at"] is None
     if problem is None:
         found_more = _take_in_files(db, now, dataset_id, known, run)
-        stirred = run.records or (
+        stirred = not _all_known(db, dataset_id, run.records) or (
             known["signature"] != run.signature
             and db.execute("SELECT 1 FROM open_records WHERE run_id = ? LIMIT 1", (run_id,)).fetchone()
         )
@@ -287,18 +293,26 @@ def _stamp(version: FileVersion) -> tuple[int, int, int, int | None]:
     return (version.size, version.mtime_ns, version.inode, version.content_crc32c)
 
 
+def _is_repeated(db: Connection, dataset_id: int, record: TrackingRecord, reading: int) -> bool:
+    """Whether the same reading of the file has seen an equal line before."""
+    seen = db.execute(
+        "SELECT reading FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = 0",
+        (dataset_id, record.digest),
+    ).fetchone()
+    return seen is not None and seen["reading"] == reading
+
+
 def _take_in_record(
     db: Connection, now: float, dataset_id: int, run_id: int, found: FoundRecord, reading: int
 ) -> int:
     record = found.record
-    ordinal = _ordinal_of(db, dataset_id, record.digest, reading)
     db.execute(
-        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = ? AND judge_anew",
-        (dataset_id, record.digest, ordinal),
+        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = 0 AND judge_anew",
+        (dataset_id, record.digest),
     )
     known = db.execute(
-        "UPDATE records SET reading = ?, line = ? WHERE dataset_id = ? AND digest = ? AND ordinal = ?",
-        (reading, record.line, dataset_id, record.digest, ordinal),
+        "UPDATE records SET reading = ?, line = ? WHERE dataset_id = ? AND digest = ? AND ordinal = 0",
+        (reading, record.line, dataset_id, record.digest),
     ).rowcount
     if known:
         return 0
@@ -316,7 +330,7 @@ def _take_in_record(
             run_id,
             record.run.run,
             record.digest,
-            ordinal,
+            0,
             record.line,
             reading,
             json.dumps(record.values),
@@ -345,7 +359,7 @@ def _clash(db: Connection, run_id: int, inline: Sequence[FoundFile]) -> Problem 
 
 
 def _ordinal_of(db: Connection, dataset_id: int, digest: str, reading: int) -> int:
-    """How many lines of this digest the same reading of the file has seen before."""
+    """How many damaged lines of this digest the same reading of the file has seen before."""
     count: int = db.execute(
         "SELECT count(*) FROM records WHERE dataset_id = ? AND digest = ? AND reading = ?",
         (dataset_id, digest, reading),

@@ -16,7 +16,8 @@ record that is not found is reported, a record guessed wrongly would be a row to
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from pixaris_sync.errors import SyncError
@@ -66,11 +67,15 @@ class Recovery:
         dataset: whose tracking file it is.
         candidates: name of a run to the bytes of its whole ``args.json``; only runs that no whole record
             of the file names.
+        explained: fragments that are known to be pieces of whole records (`pieces_of_whole_records`).
     """
 
-    def __init__(self, dataset: DatasetKey, candidates: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, dataset: DatasetKey, candidates: Mapping[str, bytes], explained: Collection[bytes] = ()
+    ) -> None:
         self._dataset = dataset
         self._candidates = candidates
+        self._explained = explained
         self._recovered: set[str] = set()
 
     def take(self, suspect: Suspect) -> tuple[tuple[TrackingRecord, ...], DamagedLine | None]:
@@ -88,9 +93,9 @@ class Recovery:
             causes = [suspect.cause]
         for fragment in fragments:
             run = recover(fragment, self._candidates)
-            if run is None:
+            if run is None and fragment not in self._explained:
                 causes = [*causes, f"{suspect.cause}, {_UNRECOVERED}"]
-            elif run not in self._recovered:
+            elif run is not None and run not in self._recovered:
                 record = candidate(self._dataset, run, self._candidates[run])
                 if record is None:
                     causes = [*causes, f"{suspect.cause}, {_UNRECOVERED}"]
@@ -176,6 +181,36 @@ def recover(fragment: bytes, candidates: Mapping[str, bytes]) -> str | None:
     if not told:
         told = {run for run in texts if _mentions(piece, run)}
     return told.pop() if len(told) == 1 else None
+
+
+def pieces_of_whole_records(
+    dataset: DatasetKey, suspects: Iterable[Suspect], lines: Iterable[RawLine]
+) -> set[bytes]:
+    """The fragments of suspects that are how a whole record of the same file begins.
+
+    So they look once a run's ``args.json`` was appended because its line was torn.
+
+    Args:
+        dataset: whose tracking file it is.
+        suspects: damaged lines of it.
+        lines: all its lines.
+    """
+    by_stamp: defaultdict[bytes, set[bytes]] = defaultdict(set)
+    for suspect in suspects:
+        for fragment in split_damaged(suspect.line.content or b"").fragments:
+            if _STAMPED_START.match(fragment):
+                by_stamp[fragment[:_STAMPED_BYTES]].add(fragment)
+    found: set[bytes] = set()
+    for line in lines:
+        content = line.content or b""
+        begun = {piece for piece in by_stamp.get(content[:_STAMPED_BYTES], ()) if content.startswith(piece)}
+        if begun and isinstance(read_line(dataset, line), TrackingRecord):
+            found |= begun
+        elif begun:
+            # Its own line: what it is a piece of may stand right behind it.
+            own = split_damaged(content).fragments
+            found |= {piece for piece in begun if content.count(piece) > own.count(piece)}
+    return found
 
 
 def candidate(dataset: DatasetKey, run: str, args: bytes) -> TrackingRecord | None:

@@ -11,13 +11,14 @@ Limits: one block of the file, one line of up to `LINE_BYTES_MAX` and, only wher
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pixaris_sync.errors import LocalFileError
-from pixaris_sync.local.damaged_lines import Recovery, candidate, named_runs
+from pixaris_sync.local.damaged_lines import Recovery, candidate, named_runs, pieces_of_whole_records
 from pixaris_sync.local.safe_open import (
     MissingFileError,
     changed_ns_of,
@@ -166,14 +167,22 @@ class Tailer:
             elif isinstance(item, DamagedLine):
                 damaged.append(item)
             elif isinstance(item, Suspect):
-                recovery = recovery or self._recovery(key, handle, size, before=lines[0].number)
+                recovery = recovery or self._recovery(
+                    key,
+                    handle,
+                    size,
+                    [one for one in found if isinstance(one, Suspect)],
+                    before=lines[0].number,
+                )
                 recovered, left = recovery.take(item)
                 records.extend(recovered)
                 if left is not None:
                     damaged.append(left)
         return tuple(records), tuple(damaged)
 
-    def _recovery(self, key: DatasetKey, handle: int, size: int, *, before: int) -> Recovery:
+    def _recovery(
+        self, key: DatasetKey, handle: int, size: int, suspects: Sequence[Suspect], *, before: int
+    ) -> Recovery:
         """Prepare recovery by what the whole file says.
 
         A run is a candidate only where no whole record names it, anywhere in the file; and what suspects
@@ -183,13 +192,16 @@ class Tailer:
         named: set[str] = set()
         for line in self._all_lines(handle, size):
             named |= named_runs(key, line)
-        recovery = Recovery(key, self._candidates(key, named))
-        for line in self._all_lines(handle, size):
-            if line.number >= before:
-                break
-            earlier = read_line(key, line)
-            if isinstance(earlier, Suspect):
-                recovery.take(earlier)
+        before_them = (
+            read_line(key, line)
+            for line in takewhile(lambda line: line.number < before, self._all_lines(handle, size))
+        )
+        earlier = [line for line in before_them if isinstance(line, Suspect)]
+        lines = self._all_lines(handle, size)
+        explained = pieces_of_whole_records(key, [*earlier, *suspects], lines)
+        recovery = Recovery(key, self._candidates(key, named), explained)
+        for suspect in earlier:
+            recovery.take(suspect)
         return recovery
 
     def _all_lines(self, handle: int, size: int) -> Iterator[RawLine]:

@@ -211,10 +211,10 @@ class LocalFolder:
         self.records.append(stored)
 
     def repeat_line(self, stored: StoredRecord, run: StoredRun | None = None) -> None:
-        """Append an equal line: a run stored twice in the same second, or by another `run` of that name."""
-        run = run or stored.run
-        self.append(run, json.dumps(stored.values).encode() + b"\n")
-        self.records.append(StoredRecord(run, stored.marker, stored.values))
+        """Append an equal line; for another `run` of that name, in another dataset, it is another record."""
+        self.append(run or stored.run, json.dumps(stored.values).encode() + b"\n")
+        if run is not None:
+            self.records.append(StoredRecord(run, stored.marker, stored.values))
 
     def copy(self, record: StoredRecord, project: str, dataset: str) -> StoredRecord | None:
         """Copy a run into another dataset with its line; None where one of its name is there already."""
