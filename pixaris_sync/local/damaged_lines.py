@@ -33,6 +33,9 @@ _RECORD_START: Final = re.compile(r'\{\s*"timestamp"')
 _STAMPED_START: Final = re.compile(rb'\{"timestamp": "\d{8}-\d{6}"')
 #: A fragment that agrees with a record over these bytes agrees on its timestamp.
 _STAMPED_BYTES: Final = len(b'{"timestamp": "YYYYmmdd-HHMMSS"')
+_STAMP_TEXT: Final = "YYYYmmdd-HHMMSS"
+#: Where the timestamp stands in such a fragment; runs' names begin with it too.
+_STAMP_PLACE: Final = slice(_STAMPED_BYTES - 1 - len(_STAMP_TEXT), _STAMPED_BYTES - 1)
 #: What follows a value inside a larger one. A whole record is followed by something else.
 _INSIDE: Final = tuple(",]}")
 #: What a byte that is no UTF-8 is decoded to.
@@ -184,33 +187,35 @@ def recover(fragment: bytes, candidates: Mapping[str, bytes]) -> str | None:
 
 
 def pieces_of_whole_records(
-    dataset: DatasetKey, suspects: Iterable[Suspect], lines: Iterable[RawLine]
+    suspects: Iterable[Suspect], lines: Iterable[RawLine], unnamed: Iterable[str]
 ) -> set[bytes]:
-    """The fragments of suspects that are how a whole record of the same file begins.
+    """The fragments of suspects that are how a whole record of the same file begins, of one run alone.
 
     So they look once a run's ``args.json`` was appended because its line was torn.
 
     Args:
-        dataset: whose tracking file it is.
-        suspects: damaged lines of it.
+        suspects: damaged lines of a tracking file.
         lines: all its lines.
+        unnamed: runs that no whole record names: a fragment with the time of one may be its.
     """
     by_stamp: defaultdict[bytes, set[bytes]] = defaultdict(set)
     for suspect in suspects:
         for fragment in split_damaged(suspect.line.content or b"").fragments:
             if _STAMPED_START.match(fragment):
                 by_stamp[fragment[:_STAMPED_BYTES]].add(fragment)
-    found: set[bytes] = set()
+    runs: defaultdict[bytes, set[str]] = defaultdict(set)
     for line in lines:
         content = line.content or b""
         begun = {piece for piece in by_stamp.get(content[:_STAMPED_BYTES], ()) if content.startswith(piece)}
-        if begun and isinstance(read_line(dataset, line), TrackingRecord):
-            found |= begun
-        elif begun:
-            # Its own line: what it is a piece of may stand right behind it.
-            own = split_damaged(content).fragments
-            found |= {piece for piece in begun if content.count(piece) > own.count(piece)}
-    return found
+        if not begun:
+            continue
+        # In its own line, what it is a piece of may stand right behind it.
+        own = split_damaged(content)
+        for piece in begun:
+            if content.count(piece) > own.fragments.count(piece):
+                runs[piece] |= {record[RUN_NAME_KEY] for record in own.records}
+    taken = {name[: len(_STAMP_TEXT)].encode() for name in unnamed}
+    return {piece for piece, found in runs.items() if len(found) == 1 and piece[_STAMP_PLACE] not in taken}
 
 
 def candidate(dataset: DatasetKey, run: str, args: bytes) -> TrackingRecord | None:

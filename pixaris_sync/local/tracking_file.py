@@ -197,9 +197,10 @@ class Tailer:
             for line in takewhile(lambda line: line.number < before, self._all_lines(handle, size))
         )
         earlier = [line for line in before_them if isinstance(line, Suspect)]
+        unnamed = [run for run in self._run_names(key) if run not in named]
         lines = self._all_lines(handle, size)
-        explained = pieces_of_whole_records(key, [*earlier, *suspects], lines)
-        recovery = Recovery(key, self._candidates(key, named), explained)
+        explained = pieces_of_whole_records([*earlier, *suspects], lines, unnamed)
+        recovery = Recovery(key, self._candidates(key, unnamed), explained)
         for suspect in earlier:
             recovery.take(suspect)
         return recovery
@@ -209,12 +210,10 @@ class Tailer:
         for block in _blocks(handle, 0, size):
             yield from reader.feed(block)
 
-    def _candidates(self, key: DatasetKey, named: set[str]) -> dict[str, bytes]:
+    def _candidates(self, key: DatasetKey, runs: Iterable[str]) -> dict[str, bytes]:
         candidates: dict[str, bytes] = {}
         left = CANDIDATE_BYTES_LIMIT
-        for run in self._run_names(key):
-            if run in named:
-                continue
+        for run in runs:
             args = self._read_args(key, run, left)
             if args is not None and candidate(key, run, args) is not None:
                 candidates[run] = args

@@ -52,9 +52,11 @@ def test_what_status_advises_for_a_torn_line_makes_one_row(
     Method: a run whose line a crash cut; `status` is asked, and its hint is followed to the letter, in each
     way in which people do that, with a pass after each step. No line stays damaged, and `verify` agrees.
     """
-    whole, run = store_run(command_line.folder, "whole"), store_run(command_line.folder, "torn")
+    # Stored in one second: what comes before the score could be of either.
+    whole, run = (store_run(command_line.folder, f"run_{of}", metrics={"score": of}) for of in "ab")
     lines = run.tracking.read_bytes().splitlines(keepends=True)
-    run.tracking.write_bytes(lines[0] + lines[1][:40])
+    torn = lines[1].index(b'"b"') + 3
+    run.tracking.write_bytes(lines[0] + lines[1][:torn])
     patient = command_line.having(incomplete_after_seconds=0)
     document = patient.sync(expect=3)
     assert document["torn_lines"] == 1
@@ -63,7 +65,7 @@ def test_what_status_advises_for_a_torn_line_makes_one_row(
 
     for step in steps:
         with run.tracking.open("ab") as tracking:
-            tracking.write(step(run, lines[1][40:]))
+            tracking.write(step(run, lines[1][torn:]))
         patient.sync()
 
     assert pixaris.runs() == sorted([whole.name, run.name])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pixaris_sync.errors import LocalFileError
 from pixaris_sync.local.damaged_lines import Salvage, pieces_of_whole_records, recover, split_damaged
 from pixaris_sync.local.tracking_lines import RawLine, Suspect, load_json
-from pixaris_sync.model import DatasetKey, JsonValue
+from pixaris_sync.model import JsonValue
 
 
 def record(name: str, **values: JsonValue) -> dict[str, JsonValue]:
@@ -219,8 +219,12 @@ def test_a_torn_line_whose_record_stands_whole_elsewhere_is_explained() -> None:
     ]:
         lines = [RawLine(number, "digest", line) for number, line in enumerate(content, start=1)]
         suspects = [Suspect(line, "torn") for line in lines if line.content != whole]
-        found = pieces_of_whole_records(DatasetKey("shop", "shoes"), suspects, lines)
-        assert found == explained, content
+        assert pieces_of_whole_records(suspects, lines, []) == explained, content
+    lines = [RawLine(1, "digest", torn), RawLine(2, "digest", whole)]
+    neighbour = text({**ONE, "experiment_run_name": "20260101-120000_neighbour"})
+    suspects = [Suspect(lines[0], "torn")]
+    assert pieces_of_whole_records(suspects, lines, ["20260101-120000_unnamed"]) == set()
+    assert pieces_of_whole_records(suspects, [*lines, RawLine(3, "digest", neighbour)], []) == set()
 
 
 def test_a_fragment_is_not_given_to_the_only_run_left() -> None:
