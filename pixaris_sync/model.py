@@ -177,9 +177,8 @@ class TrackingRecord:
     Attributes:
         run: the run it tells of, from its ``experiment_run_name``.
         values: the parsed object, in the order of the line.
-        digest: hex SHA-256 of the canonical JSON of `values`. It is the record's identity, together with
-            how many equal ones stand before it in the file: two runs stored in the same second with the
-            same name and values write equal lines.
+        digest: hex SHA-256 of the canonical JSON of `values`: the record's identity in its dataset. Equal
+            lines are one record: appended twice, restored, merged.
         line: 1-based line number, for messages.
     """
 
@@ -234,6 +233,7 @@ class Tail:
         damaged: lines that stay unreadable.
         torn_bytes: length of an unfinished last line, 0 where the file ends with a newline.
         more: there is more to read: call again with `position`.
+        changed_ns: when the file last changed, its times included, in ns since the epoch.
     """
 
     position: TailPosition
@@ -242,6 +242,7 @@ class Tail:
     damaged: tuple[DamagedLine, ...]
     torn_bytes: int
     more: bool
+    changed_ns: int = 0
 
 
 class RecordFiles(NamedTuple):

@@ -183,6 +183,10 @@ class Settings(BaseModel):
     young_file_seconds: PatienceSeconds = Field(
         default=60.0, description="a damaged image younger than this may still be written: wait"
     )
+    still_folder_seconds: PatienceSeconds = Field(
+        default=5.0,
+        description="how long the folder of a run that is copied in must be still before its row",
+    )
     incomplete_after_seconds: PatienceSeconds = Field(
         default=600.0, description="a run folder without tracking line is incomplete after this time"
     )

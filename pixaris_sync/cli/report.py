@@ -65,6 +65,7 @@ def status_document(overview: Overview, now: float) -> dict[str, JsonValue]:
         "oldest_pending_seconds": None if oldest is None else max(0.0, now - oldest),
         "last_synced_at": when(overview.last_synced_at),
         "torn_lines": overview.torn_lines,
+        "repeated_lines": overview.repeated_lines,
         "waiting": [{**asdict(waiting), "since": when(waiting.since)} for waiting in overview.waiting],
         "problems": [{**asdict(problem), "since": when(problem.since)} for problem in overview.problems],
     }

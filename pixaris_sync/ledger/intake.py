@@ -32,7 +32,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '{FileState.PENDING}', ?) ON CONFLICT DO NOTH
 #: What is known of one version of a file.
 _STAMP = "size, mtime_ns, inode, content_crc32c"
 _KNOWN_RUN = """
-SELECT id, committed, signature, folder_cause, folder_hint, packed_files FROM runs
+SELECT id, committed, signature, folder_cause, folder_hint, quiet_at, packed_files FROM runs
 WHERE dataset_id = ? AND name = ?
 """
 
@@ -62,6 +62,7 @@ class FoundRun:
 
     `problem` stands for everything wrong with the folder; then no files of the run are taken in.
     `just_written`: its records were seen arriving just now, so no table can hold their rows yet.
+    `quiet_at`: files of it may still be arriving; look again then. What is missing until then is no problem.
     """
 
     name: str
@@ -70,6 +71,7 @@ class FoundRun:
     records: tuple[FoundRecord, ...] = ()
     problem: Problem | None = None
     just_written: bool = False
+    quiet_at: float | None = None
 
 
 def open_dataset(db: Connection, now: float, key: DatasetKey, table_id: str) -> KnownDataset:
@@ -110,29 +112,37 @@ def take_in_runs(db: Connection, now: float, dataset_id: int, runs: Sequence[Fou
 def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Sequence[FoundRun]) -> int:
     """Take in one reading of a tracking file: its records, their runs and files, and the new position.
 
-    A record seen before is not a new record: it is known by its digest and by how many equal ones stand
-    before it in the same reading of the file.
+    A record is known by its digest: neither one that was seen before nor an equal line is a new one.
 
     Returns:
         How many records are new.
     """
     if tail.from_start:
-        db.execute("UPDATE datasets SET reading = reading + 1 WHERE id = ?", (dataset_id,))
+        db.execute(
+            "UPDATE datasets SET reading = reading + 1, repeated_lines = 0 WHERE id = ?", (dataset_id,)
+        )
     reading = db.execute("SELECT reading FROM datasets WHERE id = ?", (dataset_id,)).fetchone()[0]
-    new = 0
+    new = repeated = 0
     touched: list[int] = []
     for run in runs:
         run_id = _take_in_run(db, now, dataset_id, run)
         for found in run.records:
-            new += _take_in_record(db, now, dataset_id, run_id, found, reading, just_written=run.just_written)
+            if _is_repeated(db, dataset_id, found.record, reading):
+                repeated += 1
+            else:
+                new += _take_in_record(
+                    db, now, dataset_id, run_id, found, reading, just_written=run.just_written
+                )
         touched.append(run_id)
     _take_in_damaged(db, now, dataset_id, tail, reading)
     db.execute(
-        "UPDATE datasets SET tail = ?, torn_bytes = ?, read_whole = max(read_whole, ?) WHERE id = ?",
+        "UPDATE datasets SET tail = ?, torn_bytes = ?, read_whole = max(read_whole, ?),"
+        " repeated_lines = repeated_lines + ? WHERE id = ?",
         (
             json.dumps(asdict(tail.position)),
             tail.torn_bytes,
             not tail.more,
+            repeated,
             dataset_id,
         ),
     )
@@ -142,38 +152,57 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
 
 def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> int:
     known = db.execute(_KNOWN_RUN, (dataset_id, run.name)).fetchone()
-    problem = run.problem
+    problem, quiet_at = run.problem, run.quiet_at
     if known is None:
         run_id = db.execute(
             "INSERT INTO runs (dataset_id, name, state, since, committed, signature, folder_cause,"
-            " folder_hint) VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
-            (dataset_id, run.name, RunState.PENDING, now, run.signature, *_texts(problem)),
+            " folder_hint, quiet_at) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?)",
+            (dataset_id, run.name, RunState.PENDING, now, run.signature, *_looked(problem, quiet_at)),
         ).lastrowid
         assert run_id is not None  # noqa: S101 - an INSERT always has one
         if problem is None:
             _take_in_new(db, now, dataset_id, run_id, run.name, run.files)
         return run_id
     run_id = int(known["id"])
-    if problem is not None and _all_known(db, dataset_id, run.records) and _needs_no_folder(db, known):
+    was_quiet = known["quiet_at"] is None
+    if problem is None:
+        found_more = _take_in_files(db, now, dataset_id, known, run)
+        stirred = not _all_known(db, dataset_id, run.records) or (
+            known["signature"] != run.signature
+            and db.execute("SELECT 1 FROM open_records WHERE run_id = ? LIMIT 1", (run_id,)).fetchone()
+        )
+        if was_quiet and not found_more and not stirred:
+            quiet_at = None
+    elif was_quiet and _all_known(db, dataset_id, run.records) and _needs_no_folder(db, known):
         # What the folder has lost since is in the bucket already.
-        problem = None
-    looked = (1, run.signature, *_texts(problem))
-    if (known["committed"], known["signature"], known["folder_cause"], known["folder_hint"]) != looked:
+        problem = quiet_at = None
+    looked = (1, run.signature, *_looked(problem, quiet_at))
+    if tuple(known)[1:6] != looked:
         db.execute(
-            "UPDATE runs SET committed = ?, signature = ?, folder_cause = ?, folder_hint = ? WHERE id = ?",
+            "UPDATE runs SET committed = ?, signature = ?, folder_cause = ?, folder_hint = ?, quiet_at = ?"
+            " WHERE id = ?",
             (*looked, run_id),
         )
-    if run.problem is None:
-        _take_in_files(db, now, dataset_id, known, run)
     return run_id
+
+
+def _looked(problem: Problem | None, quiet_at: float | None) -> tuple[str | None, str | None, float | None]:
+    """Values for ``folder_cause``, ``folder_hint``, ``quiet_at``; what may still arrive is no problem yet."""
+    if quiet_at is not None:
+        return None, None, quiet_at
+    return (*_texts(problem), None)
 
 
 def _texts(problem: Problem | None) -> tuple[str, str] | tuple[None, None]:
     return (problem.cause, problem.hint) if problem else (None, None)
 
 
-def _take_in_files(db: Connection, now: float, dataset_id: int, known: Row, run: FoundRun) -> None:
-    """Take in the files of a known run as they are now; what is as it was is only compared."""
+def _take_in_files(db: Connection, now: float, dataset_id: int, known: Row, run: FoundRun) -> bool:
+    """Take in the files of a known run as they are now; what is as it was is only compared.
+
+    Returns:
+        Whether there are new ones, or newer versions.
+    """
     run_id = known["id"]
     if known["packed_files"] is None:
         rows = db.execute(f"SELECT path, {_STAMP} FROM files WHERE run_id = ?", (run_id,))
@@ -188,6 +217,7 @@ def _take_in_files(db: Connection, now: float, dataset_id: int, known: Row, run:
     for file in changed:
         _take_in_file(db, now, dataset_id, run_id, run.name, file)
     _forget_unless_found(db, run_id, {file.path for file in run.files})
+    return bool(new or changed)
 
 
 def _forget_unless_found(db: Connection, run_id: int, found: Collection[str]) -> None:
@@ -271,6 +301,15 @@ def _stamp(version: FileVersion) -> tuple[int, int, int, int | None]:
     return (version.size, version.mtime_ns, version.inode, version.content_crc32c)
 
 
+def _is_repeated(db: Connection, dataset_id: int, record: TrackingRecord, reading: int) -> bool:
+    """Whether the same reading of the file has seen an equal line before."""
+    seen = db.execute(
+        "SELECT reading FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = 0",
+        (dataset_id, record.digest),
+    ).fetchone()
+    return seen is not None and seen["reading"] == reading
+
+
 def _take_in_record(
     db: Connection,
     now: float,
@@ -282,14 +321,13 @@ def _take_in_record(
     just_written: bool,
 ) -> int:
     record = found.record
-    ordinal = _ordinal_of(db, dataset_id, record.digest, reading)
     db.execute(
-        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = ? AND judge_anew",
-        (dataset_id, record.digest, ordinal),
+        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = 0 AND judge_anew",
+        (dataset_id, record.digest),
     )
     known = db.execute(
-        "UPDATE records SET reading = ?, line = ? WHERE dataset_id = ? AND digest = ? AND ordinal = ?",
-        (reading, record.line, dataset_id, record.digest, ordinal),
+        "UPDATE records SET reading = ?, line = ? WHERE dataset_id = ? AND digest = ? AND ordinal = 0",
+        (reading, record.line, dataset_id, record.digest),
     ).rowcount
     if known:
         return 0
@@ -307,7 +345,7 @@ def _take_in_record(
             run_id,
             record.run.run,
             record.digest,
-            ordinal,
+            0,
             record.line,
             reading,
             json.dumps(record.values),
@@ -336,7 +374,7 @@ def _clash(db: Connection, run_id: int, inline: Sequence[FoundFile]) -> Problem 
 
 
 def _ordinal_of(db: Connection, dataset_id: int, digest: str, reading: int) -> int:
-    """How many lines of this digest the same reading of the file has seen before."""
+    """How many damaged lines of this digest the same reading of the file has seen before."""
     count: int = db.execute(
         "SELECT count(*) FROM records WHERE dataset_id = ? AND digest = ? AND reading = ?",
         (dataset_id, digest, reading),

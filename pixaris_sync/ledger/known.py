@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.packs import unpack
+from pixaris_sync.ledger.selection import SELECTED, Selection
 from pixaris_sync.model import DatasetKey, RunState
 
 
@@ -13,24 +14,37 @@ class InspectedRun:
     """A run that a record names: its folder's signature when last inspected (None: it was not yet).
 
     `troubled`: something about its folder or one of its files was wrong. What is mended in place leaves the
-    signature as it was.
+    signature as it was. `quiet_at`: files of it were arriving; when to look again.
     """
 
     name: str
     signature: str | None
     troubled: bool
+    quiet_at: float | None = None
 
 
 def inspected_runs(db: Connection, dataset_id: int, *, synced_too: bool) -> list[InspectedRun]:
     """The runs of a dataset that a record names; unless `synced_too`, those that are not synced."""
     runs = "runs" if synced_too else "open_runs"
     rows = db.execute(
-        "SELECT r.name, r.signature, r.state = ? OR EXISTS (SELECT 1 FROM open_files f"
+        "SELECT r.name, r.signature, r.quiet_at, r.state = ? OR EXISTS (SELECT 1 FROM open_files f"
         f" WHERE f.run_id = r.id AND f.cause IS NOT NULL) AS troubled FROM {runs} r"
         " WHERE r.dataset_id = ? AND r.committed",
         (RunState.QUARANTINED, dataset_id),
     )
-    return [InspectedRun(row["name"], row["signature"], bool(row["troubled"])) for row in rows]
+    return [
+        InspectedRun(row["name"], row["signature"], bool(row["troubled"]), row["quiet_at"]) for row in rows
+    ]
+
+
+def next_look_at(db: Connection, dataset_id: int, selection: Selection) -> float | None:
+    """When the first of a dataset's selected runs of which files were arriving is to be looked at again."""
+    value: float | None = db.execute(
+        "SELECT min(r.quiet_at) FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        f" WHERE r.dataset_id = :dataset_id AND r.quiet_at IS NOT NULL AND {SELECTED}",
+        {**selection.parameters, "dataset_id": dataset_id},
+    ).fetchone()[0]
+    return value
 
 
 def unfinished_datasets(db: Connection) -> set[DatasetKey]:

@@ -44,6 +44,7 @@ class Overview:
         oldest_pending_at: since when the run that waits longest has been waiting; None: none waits.
         last_synced_at: when a row was last read back; None: never.
         torn_lines: tracking files whose last line is unfinished.
+        repeated_lines: lines of tracking files that repeat a record which stands before them.
         waiting: what pending runs wait for; each of them is counted once.
         problems: failing, quarantined and incomplete runs, damaged lines, and what is left out or worth to
             know.
@@ -56,8 +57,12 @@ class Overview:
     oldest_pending_at: float | None
     last_synced_at: float | None
     torn_lines: int
+    repeated_lines: int
     waiting: tuple[WaitingRuns, ...]
     problems: tuple[ProblemRun, ...]
+
+
+REPEATED_HINT = "nothing to do; whoever wants to may remove the lines that are there twice"
 
 
 def _count(db: Connection, sql: str, states: Sequence[str]) -> dict[str, int]:
@@ -87,6 +92,7 @@ def overview(db: Connection, tracking_file: str) -> Overview:
         ).fetchone()[0],
         last_synced_at=float(last) if last else None,
         torn_lines=db.execute("SELECT count(*) FROM datasets WHERE torn_bytes > 0").fetchone()[0],
+        repeated_lines=db.execute("SELECT coalesce(sum(repeated_lines), 0) FROM datasets").fetchone()[0],
         waiting=tuple(_waiting(db)),
         problems=tuple(problems(db, Selection(), tracking_file)),
     )
@@ -105,6 +111,8 @@ WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'pen
     THEN 'its files wait for their turn to be uploaded'
 WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id)
     THEN 'its files may be in the bucket already: they are looked up before they are sent'
+WHEN r.quiet_at IS NOT NULL
+    THEN 'files of it were still arriving: its row waits until its folder has been still for some seconds'
 WHEN r.signature IS NULL THEN 'its folder is to be inspected again'
 ELSE CASE (SELECT c.state FROM open_records c WHERE c.run_id = r.id
            ORDER BY c.state = 'sending' DESC, c.state = 'pending' DESC, c.state = 'in_doubt' DESC LIMIT 1)
@@ -145,10 +153,20 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
         names,
     ).fetchall()
     notices = db.execute("SELECT subject AS run, state, since, cause, hint FROM notices").fetchall()
+    repeated = db.execute(
+        "SELECT d.project || '/' || d.dataset || '/' || :tracking_file AS run, d.since, d.repeated_lines"
+        f" FROM datasets d WHERE d.repeated_lines > 0 AND {SELECTED_DATASETS}",
+        names,
+    ).fetchall()
     found = [
         ProblemRun(row["run"], row["state"], row["since"], row["cause"] or "", row["hint"] or "")
         for row in [*runs, *lines, *notices]
     ]
+    for row in repeated:
+        cause = (
+            f"lines that repeat a record which stands before them: {row['repeated_lines']}; they are one row"
+        )
+        found.append(ProblemRun(row["run"], "notice", row["since"], cause, REPEATED_HINT))
     return sorted(found, key=lambda problem: (problem.run, problem.since))
 
 

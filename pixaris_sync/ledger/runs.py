@@ -12,7 +12,8 @@ WAITING = f"iif(taken, '{FileState.IN_DOUBT}', '{FileState.PENDING}')"
 
 
 _RUN_FACTS = """
-SELECT r.id, r.state, r.cause, r.hint, r.signature, r.folder_cause, r.folder_hint, r.committed, r.held,
+SELECT r.id, r.state, r.cause, r.hint, r.signature, r.folder_cause, r.folder_hint, r.committed, r.quiet_at,
+       r.held,
        d.cause AS dataset_cause, d.hint AS dataset_hint, d.trouble, d.trouble_hint,
        EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id) AS open_files,
        EXISTS (SELECT 1 FROM open_records c WHERE c.run_id = r.id) AS open_records,
@@ -41,7 +42,8 @@ def update_run_states(db: Connection, now: float, run_ids: Iterable[int]) -> Non
         if not run["committed"]:
             continue
         # Without a signature its folder is still to be inspected: it may hold more than is known.
-        ready = not run["open_files"] and run["folder_cause"] is None and run["signature"] is not None
+        inspected = run["signature"] is not None and run["quiet_at"] is None
+        ready = inspected and not run["open_files"] and run["folder_cause"] is None
         if run["held"] != run["to_ask"]:
             # A table that cannot be asked now does not keep files waiting: what they replace is looked up.
             db.execute("UPDATE runs SET held = ? WHERE id = ?", (run["to_ask"], run_id))
@@ -62,7 +64,7 @@ def update_run_states(db: Connection, now: float, run_ids: Iterable[int]) -> Non
 
 def _state_of(db: Connection, run: Row) -> tuple[RunState, str | None, str | None]:
     """The state of a run by these facts of it, and why it is there, if that has a cause."""
-    is_open = run["open_files"] or run["open_records"]
+    is_open = run["open_files"] or run["open_records"] or run["quiet_at"] is not None
     worst = db.execute(_WORST, {"run": run["id"]}).fetchone() if is_open else None
     if is_open and run["dataset_cause"]:
         return RunState.QUARANTINED, run["dataset_cause"], run["dataset_hint"]

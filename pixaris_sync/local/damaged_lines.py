@@ -16,7 +16,8 @@ record that is not found is reported, a record guessed wrongly would be a row to
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from pixaris_sync.errors import SyncError
@@ -32,6 +33,9 @@ _RECORD_START: Final = re.compile(r'\{\s*"timestamp"')
 _STAMPED_START: Final = re.compile(rb'\{"timestamp": "\d{8}-\d{6}"')
 #: A fragment that agrees with a record over these bytes agrees on its timestamp.
 _STAMPED_BYTES: Final = len(b'{"timestamp": "YYYYmmdd-HHMMSS"')
+_STAMP_TEXT: Final = "YYYYmmdd-HHMMSS"
+#: Where the timestamp stands in such a fragment; runs' names begin with it too.
+_STAMP_PLACE: Final = slice(_STAMPED_BYTES - 1 - len(_STAMP_TEXT), _STAMPED_BYTES - 1)
 #: What follows a value inside a larger one. A whole record is followed by something else.
 _INSIDE: Final = tuple(",]}")
 #: What a byte that is no UTF-8 is decoded to.
@@ -66,11 +70,15 @@ class Recovery:
         dataset: whose tracking file it is.
         candidates: name of a run to the bytes of its whole ``args.json``; only runs that no whole record
             of the file names.
+        explained: fragments that are known to be pieces of whole records (`pieces_of_whole_records`).
     """
 
-    def __init__(self, dataset: DatasetKey, candidates: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, dataset: DatasetKey, candidates: Mapping[str, bytes], explained: Collection[bytes] = ()
+    ) -> None:
         self._dataset = dataset
         self._candidates = candidates
+        self._explained = explained
         self._recovered: set[str] = set()
 
     def take(self, suspect: Suspect) -> tuple[tuple[TrackingRecord, ...], DamagedLine | None]:
@@ -88,9 +96,9 @@ class Recovery:
             causes = [suspect.cause]
         for fragment in fragments:
             run = recover(fragment, self._candidates)
-            if run is None:
+            if run is None and fragment not in self._explained:
                 causes = [*causes, f"{suspect.cause}, {_UNRECOVERED}"]
-            elif run not in self._recovered:
+            elif run is not None and run not in self._recovered:
                 record = candidate(self._dataset, run, self._candidates[run])
                 if record is None:
                     causes = [*causes, f"{suspect.cause}, {_UNRECOVERED}"]
@@ -176,6 +184,38 @@ def recover(fragment: bytes, candidates: Mapping[str, bytes]) -> str | None:
     if not told:
         told = {run for run in texts if _mentions(piece, run)}
     return told.pop() if len(told) == 1 else None
+
+
+def pieces_of_whole_records(
+    suspects: Iterable[Suspect], lines: Iterable[RawLine], unnamed: Iterable[str]
+) -> set[bytes]:
+    """The fragments of suspects that are how a whole record of the same file begins, of one run alone.
+
+    So they look once a run's ``args.json`` was appended because its line was torn.
+
+    Args:
+        suspects: damaged lines of a tracking file.
+        lines: all its lines.
+        unnamed: runs that no whole record names: a fragment with the time of one may be its.
+    """
+    by_stamp: defaultdict[bytes, set[bytes]] = defaultdict(set)
+    for suspect in suspects:
+        for fragment in split_damaged(suspect.line.content or b"").fragments:
+            if _STAMPED_START.match(fragment):
+                by_stamp[fragment[:_STAMPED_BYTES]].add(fragment)
+    runs: defaultdict[bytes, set[str]] = defaultdict(set)
+    for line in lines:
+        content = line.content or b""
+        begun = {piece for piece in by_stamp.get(content[:_STAMPED_BYTES], ()) if content.startswith(piece)}
+        if not begun:
+            continue
+        # In its own line, what it is a piece of may stand right behind it.
+        own = split_damaged(content)
+        for piece in begun:
+            if content.count(piece) > own.fragments.count(piece):
+                runs[piece] |= {record[RUN_NAME_KEY] for record in own.records}
+    taken = {name[: len(_STAMP_TEXT)].encode() for name in unnamed}
+    return {piece for piece, found in runs.items() if len(found) == 1 and piece[_STAMP_PLACE] not in taken}
 
 
 def candidate(dataset: DatasetKey, run: str, args: bytes) -> TrackingRecord | None:

@@ -5,6 +5,7 @@ Blocking. The run's folder is reached as `safe_open` says: never through a symbo
 
 import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Final
 from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.local.safe_open import (
     MissingFileError,
+    changed_ns_of,
     check_regular,
     inode_of,
     local_error,
@@ -33,9 +35,34 @@ from pixaris_sync.rules.contract import (
 )
 from pixaris_sync.text import printable
 
+#: What is written has equal times. So much later than its mtime a file changes only where that was set.
+TIMES_SET_NS: Final = 1_000_000_000
 _IMAGES_HINT: Final = (
     "put the images back; where runs without images are meant, set accept_runs_without_images"
 )
+
+
+@dataclass(slots=True)
+class FolderTimes:
+    """When a run's folder, its images' folder and all that lies in them changed; hidden files count too.
+
+    Attributes:
+        newest_ns: the last change of any, in ns since the epoch.
+        oldest_ns: of the last changes of the files, the earliest; 0: there are no files.
+        times_set: of a file, its mtime lies before its last change, as copying leaves it that keeps times.
+    """
+
+    newest_ns: int = 0
+    oldest_ns: int = 0
+    times_set: bool = False
+
+    def take(self, status: os.stat_result) -> None:
+        """Take a file or folder into account."""
+        changed_ns = changed_ns_of(status)
+        self.newest_ns = max(self.newest_ns, changed_ns)
+        if stat.S_ISREG(status.st_mode):
+            self.oldest_ns = min(self.oldest_ns or changed_ns, changed_ns)
+            self.times_set |= changed_ns - status.st_mtime_ns > TIMES_SET_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +74,31 @@ class RunInspection:
         problems: what is missing or cannot be carried; the run cannot go while there is one. A transient
             one means that the disk could not be asked.
         signature: see `signature`; empty where the run's folder cannot be opened.
+        times: when it changed; None where the run's folder cannot be opened.
     """
 
     files: tuple[FoundFile, ...]
     problems: tuple[SyncError, ...]
     signature: str
+    times: FolderTimes | None = None
 
 
 def inspect(
     root: Path, run: RunKey, saved_files: Sequence[str], *, accept_without_images: bool
 ) -> RunInspection:
     """Look at everything of a run that belongs in the bucket. See `results_folder.LocalResults.inspect`."""
+    times = FolderTimes()
     # Taken first: what is added while we look makes another signature.
     try:
         with _opened_run(root, run) as folder:
             signed = _signature(folder)
+            _take_times(times, folder, str(run))
     except LocalFileError as error:
         return RunInspection((), (error,), "")
     files: dict[str, FoundFile] = {}
     problems: list[SyncError] = []
     try:
-        images = _list_images(root, run, problems)
+        images = _list_images(root, run, problems, times)
         if not images and not problems and not accept_without_images:
             problems.append(_without_images(run, "there is no image in it"))
     except MissingFileError as error:
@@ -83,7 +114,7 @@ def inspect(
             files[path] = FoundFile(path, images.get(path) or _saved_version(root, run, path))
         except SyncError as error:
             problems.append(error)
-    return RunInspection(tuple(files[path] for path in sorted(files)), tuple(problems), signed)
+    return RunInspection(tuple(files[path] for path in sorted(files)), tuple(problems), signed, times)
 
 
 def signature(root: Path, run: RunKey) -> str | None:
@@ -140,11 +171,28 @@ def _opened_run(root: Path, run: RunKey, *folders: str) -> Iterator[int]:
         yield folder
 
 
-def _list_images(root: Path, run: RunKey, problems: list[SyncError]) -> dict[str, FileVersion]:
+def _take_times(times: FolderTimes, folder: int, subject: str) -> None:
+    times.take(os.fstat(folder))
+    with listed(folder, subject) as entries:
+        for entry in entries:
+            _take_entry(times, entry)
+
+
+def _take_entry(times: FolderTimes, entry: os.DirEntry[str]) -> None:
+    # A temporary file may have got its name meanwhile.
+    with suppress(FileNotFoundError):
+        times.take(entry.stat(follow_symlinks=False))
+
+
+def _list_images(
+    root: Path, run: RunKey, problems: list[SyncError], times: FolderTimes
+) -> dict[str, FileVersion]:
     """The images of a run; what stands in an image's place and cannot be one becomes a problem."""
     versions: dict[str, FileVersion] = {}
     with _opened_run(root, run, GENERATED_IMAGES) as folder, listed(folder, str(run)) as entries:
+        times.take(os.fstat(folder))
         for entry in entries:
+            _take_entry(times, entry)
             if entry.name.startswith(".") or not entry.name.lower().endswith(IMAGE_SUFFIXES):
                 continue
             if not entry.is_symlink() and not entry.is_file(follow_symlinks=False):

@@ -68,6 +68,11 @@ def inode_of(status: os.stat_result) -> int:
     return status.st_ino & _INODE_MASK
 
 
+def changed_ns_of(status: os.stat_result) -> int:
+    """When a file or folder last changed, in ns since the epoch: unlike mtime, nobody can set it."""
+    return status.st_ctime_ns
+
+
 @contextmanager
 def opened_folder(root: Path, parts: Sequence[str]) -> Iterator[int]:
     """Open the folder `parts` below `root` and give its handle; it is closed at the end.

@@ -11,14 +11,22 @@ Limits: one block of the file, one line of up to `LINE_BYTES_MAX` and, only wher
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pixaris_sync.errors import LocalFileError
-from pixaris_sync.local.damaged_lines import Recovery, candidate, named_runs
-from pixaris_sync.local.safe_open import MissingFileError, inode_of, local_error, opened_file, opened_folder
+from pixaris_sync.local.damaged_lines import Recovery, candidate, named_runs, pieces_of_whole_records
+from pixaris_sync.local.safe_open import (
+    MissingFileError,
+    changed_ns_of,
+    inode_of,
+    local_error,
+    opened_file,
+    opened_folder,
+)
 from pixaris_sync.local.tracking_lines import LINE_BYTES_MAX, LineReader, RawLine, Suspect, read_line
 from pixaris_sync.model import DamagedLine, DatasetKey, Tail, TailPosition, TrackingRecord
 from pixaris_sync.rules.contract import ARGS_FILE
@@ -76,7 +84,13 @@ class Tailer:
                 if position is not None and _fingerprint(position) == _status(status):
                     torn = position.size - position.offset
                     return Tail(
-                        position, from_start=False, records=(), damaged=(), torn_bytes=torn, more=False
+                        position,
+                        from_start=False,
+                        records=(),
+                        damaged=(),
+                        torn_bytes=torn,
+                        more=False,
+                        changed_ns=changed_ns_of(status),
                     )
                 try:
                     return self._read_on(key, handle, status, position, bytes_limit)
@@ -123,6 +137,7 @@ class Tailer:
             damaged=damaged,
             torn_bytes=0 if more else reader.torn_bytes,
             more=more,
+            changed_ns=changed_ns_of(status),
         )
 
     def _matching_hash(
@@ -152,14 +167,22 @@ class Tailer:
             elif isinstance(item, DamagedLine):
                 damaged.append(item)
             elif isinstance(item, Suspect):
-                recovery = recovery or self._recovery(key, handle, size, before=lines[0].number)
+                recovery = recovery or self._recovery(
+                    key,
+                    handle,
+                    size,
+                    [one for one in found if isinstance(one, Suspect)],
+                    before=lines[0].number,
+                )
                 recovered, left = recovery.take(item)
                 records.extend(recovered)
                 if left is not None:
                     damaged.append(left)
         return tuple(records), tuple(damaged)
 
-    def _recovery(self, key: DatasetKey, handle: int, size: int, *, before: int) -> Recovery:
+    def _recovery(
+        self, key: DatasetKey, handle: int, size: int, suspects: Sequence[Suspect], *, before: int
+    ) -> Recovery:
         """Prepare recovery by what the whole file says.
 
         A run is a candidate only where no whole record names it, anywhere in the file; and what suspects
@@ -169,13 +192,17 @@ class Tailer:
         named: set[str] = set()
         for line in self._all_lines(handle, size):
             named |= named_runs(key, line)
-        recovery = Recovery(key, self._candidates(key, named))
-        for line in self._all_lines(handle, size):
-            if line.number >= before:
-                break
-            earlier = read_line(key, line)
-            if isinstance(earlier, Suspect):
-                recovery.take(earlier)
+        before_them = (
+            read_line(key, line)
+            for line in takewhile(lambda line: line.number < before, self._all_lines(handle, size))
+        )
+        earlier = [line for line in before_them if isinstance(line, Suspect)]
+        unnamed = [run for run in self._run_names(key) if run not in named]
+        lines = self._all_lines(handle, size)
+        explained = pieces_of_whole_records([*earlier, *suspects], lines, unnamed)
+        recovery = Recovery(key, self._candidates(key, unnamed), explained)
+        for suspect in earlier:
+            recovery.take(suspect)
         return recovery
 
     def _all_lines(self, handle: int, size: int) -> Iterator[RawLine]:
@@ -183,12 +210,10 @@ class Tailer:
         for block in _blocks(handle, 0, size):
             yield from reader.feed(block)
 
-    def _candidates(self, key: DatasetKey, named: set[str]) -> dict[str, bytes]:
+    def _candidates(self, key: DatasetKey, runs: Iterable[str]) -> dict[str, bytes]:
         candidates: dict[str, bytes] = {}
         left = CANDIDATE_BYTES_LIMIT
-        for run in self._run_names(key):
-            if run in named:
-                continue
+        for run in runs:
             args = self._read_args(key, run, left)
             if args is not None and candidate(key, run, args) is not None:
                 candidates[run] = args

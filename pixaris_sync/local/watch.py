@@ -27,7 +27,7 @@ from watchfiles import Change
 from watchfiles._rust_notify import RustNotify
 
 from pixaris_sync.errors import Failure, SyncError
-from pixaris_sync.model import DatasetKey
+from pixaris_sync.model import DatasetKey, RunKey
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE, FEEDBACK_FOLDER
 from pixaris_sync.text import is_utf8, printable
 
@@ -54,18 +54,20 @@ _Events = frozenset[tuple[int, str]]
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Where to look again: these datasets, or everything."""
+    """Where to look again: these datasets, these runs in them, or everything."""
 
     datasets: frozenset[DatasetKey] = frozenset()
     everything: bool = False
+    runs: frozenset[RunKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """What events tell: datasets that changed, and folders (or stray files in their place) to look at."""
+    """What events tell: datasets and runs that changed, and folders (or stray files instead) to look at."""
 
     datasets: frozenset[DatasetKey]
     folders: frozenset[Path]
+    runs: frozenset[RunKey] = frozenset()
 
 
 def affected(root: Path, paths: Iterable[str]) -> Affected:
@@ -76,12 +78,13 @@ def affected(root: Path, paths: Iterable[str]) -> Affected:
         paths: as watchfiles reports them.
 
     Returns:
-        As datasets, those that a path lies in, and those that a path may itself be. As folders, paths that
-        may be a project or a dataset, and the root: only the disk can tell those from stray files. Hidden
-        ones and feedback are left out.
+        As datasets, those that a path lies in, and those that a path may itself be; as runs, the same, where
+        the path stands in a run's place. As folders, paths that may be a project or a dataset, and the root:
+        only the disk can tell those from stray files. Hidden ones and feedback are left out.
     """
     datasets: set[DatasetKey] = set()
     folders: set[Path] = set()
+    runs: set[RunKey] = set()
     for path in paths:
         if not Path(path).is_relative_to(root):
             continue
@@ -92,7 +95,9 @@ def affected(root: Path, paths: Iterable[str]) -> Affected:
             datasets.add(DatasetKey(parts[0], parts[1]))
         if len(parts) <= _DATASET_DEPTH:
             folders.add(root.joinpath(*parts))
-    return Affected(frozenset(datasets), frozenset(folders))
+        else:
+            runs.add(RunKey(*parts[:3]))
+    return Affected(frozenset(datasets), frozenset(folders), frozenset(runs))
 
 
 async def changes(
@@ -121,7 +126,7 @@ async def changes(
         polling: compare the status of folders and tracking files instead of asking the kernel: for network
             file systems, whose changes by other machines no kernel tells of, and where a limit is reached.
         poll_delay_ms: how often to compare.
-        tracking_file: the name of tracking files; only polling needs it.
+        tracking_file: the name of tracking files.
 
     Raises:
         SyncError: the folder cannot be watched: gone, not readable, or a limit of inotify is reached. It is
@@ -132,7 +137,7 @@ async def changes(
     words = (
         _poll(root, stop, tracking_file, poll_delay_ms)
         if polling
-        else _listen(root, stop, debounce_ms, step_ms, quiet_step_ms)
+        else _listen(root, stop, tracking_file, debounce_ms, step_ms, quiet_step_ms)
     )
     async with aclosing(words):
         async for word in words:
@@ -140,7 +145,7 @@ async def changes(
 
 
 async def _listen(
-    root: Path, stop: anyio.Event, debounce_ms: int, step_ms: int, quiet_step_ms: int
+    root: Path, stop: anyio.Event, tracking_file: str, debounce_ms: int, step_ms: int, quiet_step_ms: int
 ) -> AsyncGenerator[Changed, None]:
     flag = _Stop(stop)
     try:
@@ -164,8 +169,11 @@ async def _listen(
                 seen = affected(root, (path for _, path in events))
                 renew = await to_thread.run_sync(_needs_renewal, events, seen, folders)
                 datasets = frozenset(key for key in seen.datasets if _folder(root, key) in folders)
+                runs = frozenset(
+                    run for run in seen.runs if run.run != tracking_file and run.dataset_key in datasets
+                )
                 if datasets and not renew:
-                    yield Changed(datasets)
+                    yield Changed(datasets, runs=runs)
             watcher.close()
     finally:
         # A thread that a cancellation left behind ends within one step, and the watcher with it.

@@ -1,7 +1,8 @@
 """The engine: scan, upload, deliver, read back; the same for ``watch``, ``sync`` and ``backfill``.
 
 * `engine` runs the parts: who may start what, and when the pass is over. `context` holds what they share.
-* `follower` keeps a following engine awake. `discovery` takes what is on disk into the ledger.
+* `follower` keeps a following engine awake. `discovery` takes what is on disk into the ledger; `arrival`
+  tells runs that were written here from those that are being copied in.
 * `adoption` is the first contact: are bucket and dataset there, what is in the bucket already.
 * `lane` carries files, `uploads` one of them.
 * `deliveries` carries one table's rows; what is plain about them is in `outgoing_rows`. `table_changes` makes

@@ -26,10 +26,17 @@ from pixaris_sync.ledger.intake import (
     take_in,
     take_in_runs,
 )
-from pixaris_sync.ledger.known import InspectedRun, args_and_payloads, committed_names, inspected_runs
+from pixaris_sync.ledger.known import (
+    InspectedRun,
+    args_and_payloads,
+    committed_names,
+    inspected_runs,
+    next_look_at,
+)
 from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.model import DatasetKey, FileVersion, FoundFile, Problem, RunKey, TrackingRecord
+from pixaris_sync.pipeline.arrival import Arrivals, Piece
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.rules.contract import (
     check_dataset_names,
@@ -68,10 +75,17 @@ class ScanDepth(IntEnum):
 
 
 class Discovery:
-    """Scans datasets in threads of its own. No dataset may be scanned twice at the same time."""
+    """Scans datasets in threads of its own. No dataset may be scanned twice at the same time.
+
+    Attributes:
+        arrivals: how runs came, and when to look at them again.
+    """
 
     def __init__(self, context: Context) -> None:
+        self.arrivals = Arrivals(context)
         self._context = context
+        #: Runs that the next scan of their dataset inspects, whatever the ledger says.
+        self._wanted: dict[DatasetKey, set[str]] = defaultdict(set)
         self._limiter = CapacityLimiter(SCANS_LIMIT)
         #: When the folders of datasets had last changed when they were listed; none that had young runs.
         self._listed: dict[DatasetKey, int] = {}
@@ -80,6 +94,7 @@ class Discovery:
         """List the datasets of the results folder, and note what is wrong with it."""
         context = self._context
         found = await self._blocking(context.results.datasets)
+        self.arrivals.listed(found.keys)
         notices = [
             Notice(problem.subject, problem_of(problem), quarantined=True) for problem in found.problems
         ]
@@ -99,6 +114,10 @@ class Discovery:
         await context.apply(take_in_notices, context.now(), "", notices)
         return found.keys
 
+    def inspect_next(self, run: RunKey) -> None:
+        """Let the next scan of its dataset inspect a run, also where it is synced."""
+        self._wanted[run.dataset_key].add(run.run)
+
     async def scan(self, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING) -> KnownDataset:
         """Take in what is new or changed in a dataset.
 
@@ -109,9 +128,10 @@ class Discovery:
         refused, notices = _check_names(key)
         known = await context.apply(_open, context.now(), key, refused)
         inspected: set[str] = set()
+        wanted = self._wanted.pop(key, set())
         try:
             known = await self._read_on(known, inspected)
-            await self._inspect_folders(known, inspected, depth)
+            await self._inspect_folders(known, inspected, wanted, depth)
         except LocalFileError as error:
             notices.append(Notice(error.subject, problem_of(error), quarantined=True))
         await context.apply(take_in_notices, context.now(), str(key), notices)
@@ -120,6 +140,7 @@ class Discovery:
     async def _read_on(self, known: KnownDataset, inspected: set[str]) -> KnownDataset:
         context, position = self._context, known.position
         bytes_limit = FOLLOW_TAIL_BYTES_LIMIT if context.mode.follow else TAIL_BYTES_LIMIT
+        followed = self.arrivals.follows(known)
         while True:
             await context.throttle()
             tail = await self._blocking(
@@ -127,7 +148,8 @@ class Discovery:
             )
             if tail is None:
                 break
-            runs = await self._find_runs(known, tail.records)
+            piece = self.arrivals.piece(position, tail, followed=followed)
+            runs = await self._find_runs(known, tail.records, piece)
             if tail.position != position or tail.records or tail.damaged or not known.read_whole:
                 new = await context.apply(take_in, context.now(), known.id, tail, runs)
                 context.tally.records += new
@@ -135,9 +157,12 @@ class Discovery:
             position = tail.position
             if not tail.more:
                 break
+        self.arrivals.read_to_end(known.key)
         return await context.apply(open_dataset, context.now(), known.key, table_id(known.key))
 
-    async def _find_runs(self, known: KnownDataset, records: Iterable[TrackingRecord]) -> list[FoundRun]:
+    async def _find_runs(
+        self, known: KnownDataset, records: Iterable[TrackingRecord], piece: Piece
+    ) -> list[FoundRun]:
         """Inspect the folders of the runs that these records name."""
         by_run: dict[str, list[TrackingRecord]] = defaultdict(list)
         for record in records:
@@ -146,13 +171,18 @@ class Discovery:
         saved = await self._saved_files(known, by_run)
         return await self._blocking(
             lambda: [
-                self._find_run(known.key, name, saved.get(name, ()), records)
+                self._find_run(known.key, name, saved.get(name, ()), records, piece)
                 for name, records in by_run.items()
             ]
         )
 
     def _find_run(
-        self, key: DatasetKey, name: str, saved_before: Iterable[str], records: Sequence[TrackingRecord]
+        self,
+        key: DatasetKey,
+        name: str,
+        saved_before: Iterable[str],
+        records: Sequence[TrackingRecord],
+        piece: Piece,
     ) -> FoundRun:
         """Inspect a run's folder for records and for files of records that came before. Blocks."""
         run = RunKey(key.project, key.dataset, name)
@@ -169,7 +199,7 @@ class Discovery:
             saved.extend(files.saved)
             inline = tuple(_inline_file(path, content) for path, content in files.inline.items())
             found.append(FoundRecord(record, inline))
-        return self._inspect(run, saved, records=tuple(found), problem=problem)
+        return self._inspect(run, saved, records=tuple(found), problem=problem, piece=piece)
 
     def _inspect(
         self,
@@ -178,31 +208,46 @@ class Discovery:
         *,
         records: tuple[FoundRecord, ...] = (),
         problem: Problem | None = None,
+        piece: Piece | None = None,
+        waits: bool = False,
     ) -> FoundRun:
         inspection = self._context.results.inspect(
             run,
             tuple(dict.fromkeys(saved)),
             accept_without_images=self._context.settings.accept_runs_without_images,
         )
-        if inspection.problems and problem is None:
+        if problem is not None:
+            # It is one of the record, not of the folder, and stays.
+            return FoundRun(run.run, inspection.signature, inspection.files, records, problem)
+        arrival = self.arrivals.judge(run, inspection, piece, waits=waits)
+        if inspection.problems:
             first, *others = inspection.problems
             more = f" (and {len(others)} more like it)" if others else ""
             problem = Problem(f"{first}{more}", first.hint)
-        return FoundRun(run.run, inspection.signature, inspection.files, records, problem)
+        return FoundRun(run.run, inspection.signature, inspection.files, records, problem, *arrival)
 
-    async def _inspect_folders(self, known: KnownDataset, inspected: set[str], depth: ScanDepth) -> None:
+    async def _inspect_folders(
+        self, known: KnownDataset, inspected: set[str], wanted: set[str], depth: ScanDepth
+    ) -> None:
         """Look again at runs whose folders changed or were in trouble, and at those that no record names."""
         context = self._context
         runs = await context.apply(inspected_runs, known.id, synced_too=depth >= ScanDepth.EVERYTHING)
-        changed = await self._blocking(lambda: list(self._changed(known.key, runs, inspected)))
+        waiting = {run.name for run in runs if run.quiet_at is not None}
+        changed = await self._blocking(lambda: list(self._changed(known.key, runs, inspected | wanted)))
+        changed += sorted(wanted - inspected)
+        arriving = bool(waiting)
         for start in range(0, len(changed), INSPECT_RUNS_LIMIT):
             found = []
             saved = await self._saved_files(known, changed[start : start + INSPECT_RUNS_LIMIT])
             for name, saved_before in saved.items():
                 await context.throttle()
                 run = RunKey(known.key.project, known.key.dataset, name)
-                found.append(await self._blocking(partial(self._inspect, run, saved_before)))
+                look = partial(self._inspect, run, saved_before, waits=name in waiting)
+                found.append(await self._blocking(look))
+            arriving |= any(run.quiet_at is not None for run in found)
             await context.apply(take_in_runs, context.now(), known.id, found)
+        look_at = await context.apply(next_look_at, known.id, context.mode.selection) if arriving else None
+        self.arrivals.look_again(known.key, look_at)
         if depth >= ScanDepth.FOLDERS:
             await self._look_for_orphans(known)
 
@@ -219,9 +264,13 @@ class Discovery:
             self._listed[key] = changed_ns
 
     def _changed(self, key: DatasetKey, runs: Sequence[InspectedRun], inspected: set[str]) -> Iterable[str]:
-        full = self._context.mode.full
+        full, now = self._context.mode.full, self._context.now()
         for known in runs:
             if known.name in inspected:
+                continue
+            if known.quiet_at is not None:
+                if full or known.quiet_at <= now:
+                    yield known.name
                 continue
             run = RunKey(key.project, key.dataset, known.name)
             signature = None if full or known.troubled else self._context.results.signature(run) or ""

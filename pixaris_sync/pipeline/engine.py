@@ -39,8 +39,9 @@ from pixaris_sync.ledger.uploads import (
     next_upload_at,
     recover_uploads,
 )
-from pixaris_sync.model import DatasetKey
+from pixaris_sync.model import DatasetKey, RunKey
 from pixaris_sync.pipeline.adoption import FirstCheck, adopt
+from pixaris_sync.pipeline.arrival import Arrivals
 from pixaris_sync.pipeline.context import BUCKET, Context, Mode, no_throttle, problem_of, row_limits
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
@@ -166,6 +167,16 @@ class Engine:
         if depth is ScanDepth.NEW_LINES:
             self._news[key] = None
         self._work_found.notify()
+
+    def inspect_soon(self, run: RunKey) -> None:
+        """Inspect a run's folder soon, also where the run is synced."""
+        self._discovery.inspect_next(run)
+        self.scan_soon(run.dataset_key, ScanDepth.NEW_LINES)
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """How runs came, and when to look at them again."""
+        return self._discovery.arrivals
 
     async def scan_all_soon(self, depth: ScanDepth) -> None:
         """Scan all datasets soon."""
@@ -333,13 +344,21 @@ class Engine:
                 if isinstance(step, SendRows):
                     self._sent_at[step.table_id] = now
                 tasks.start_soon(self._step, step)
-            wakes = [at for at in (snapshot.next_upload_at, plan.wake_at) if at is not None]
+            wakes = [
+                at for at in (snapshot.next_upload_at, plan.wake_at, self._look_again()) if at is not None
+            ]
             busy = self.in_flight or self._scanning or wakes or context.mode.follow
             # What ended since the snapshot was taken may have made something ready that it does not show.
             if not busy and not progress.is_set():
                 return
             await wait_until(progress, context.clock, min(wakes, default=None))
             await context.clock.sleep(COORDINATE_PAUSE_SECONDS)
+
+    def _look_again(self) -> float | None:
+        """Have scanned what was arriving, where that is due; when it is due next."""
+        for key in self.arrivals.due():
+            self.scan_soon(key, ScanDepth.NEW_LINES)
+        return self.arrivals.next_look_at
 
     # -- doing -------------------------------------------------------------------------------------------
 

@@ -29,7 +29,8 @@ from pixaris_sync.ports import Clock
 
 log = logging.getLogger(__name__)
 
-#: How often the ledger is asked whether another process (``retry``) has changed it.
+#: How often the ledger is asked whether another process (``retry``) has changed it, and the folders of runs
+#: that were copied in lately are looked at.
 LEDGER_POLL_SECONDS = 2.0
 #: Without events everything is looked at this often.
 POLL_SECONDS = 2.0
@@ -110,13 +111,15 @@ async def follow(
     rounds = Rounds(engine)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_rescan, engine, rounds, clock, rescan_interval_seconds)
-        tasks.start_soon(_watch_ledger, engine, clock)
+        tasks.start_soon(_poll, engine, clock)
         try:
             async for changed in changes():
                 if changed.everything:
                     await _look(rounds.make)
                 for key in changed.datasets:
                     engine.scan_soon(key, ScanDepth.NEW_LINES)
+                for run in changed.runs:
+                    engine.inspect_soon(run)
         except SyncError as error:
             log.warning("%s; looking every %g s instead (%s)", error, POLL_SECONDS, error.hint)
             await _rescan(engine, rounds, clock, min(POLL_SECONDS, rescan_interval_seconds))
@@ -141,11 +144,15 @@ async def _look(look: Callable[[], Awaitable[None]]) -> None:
         log.warning("%s", error)
 
 
-async def _watch_ledger(engine: Engine, clock: Clock) -> None:
+async def _poll(engine: Engine, clock: Clock) -> None:
+    """Look after what no event tells of."""
     journal = engine.context.journal
     seen = await journal.changes_of_others()
     while True:
         await clock.sleep(LEDGER_POLL_SECONDS)
+        if engine.arrivals.any_lately:
+            for run in await to_thread.run_sync(lambda: list(engine.arrivals.stirred())):
+                engine.inspect_soon(run)
         try:
             now = await journal.changes_of_others()
         except LedgerError as error:

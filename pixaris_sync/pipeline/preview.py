@@ -53,7 +53,7 @@ from pixaris_sync.model import (
 from pixaris_sync.pipeline.adoption import adopt
 from pixaris_sync.pipeline.context import ASK_ROWS_LIMIT, Context, Mode, problem_of
 from pixaris_sync.pipeline.deliveries import Deliveries
-from pixaris_sync.pipeline.discovery import Discovery
+from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.table_changes import survey_waiting
 from pixaris_sync.pipeline.uploads import occupant_of
 from pixaris_sync.ports import ObjectStore, RowSink
@@ -90,7 +90,8 @@ async def preview(
     """
     journal = Journal(ledger)
     context = Context(
-        settings=settings,
+        # What is there now is all that it is about.
+        settings=settings.model_copy(update={"still_folder_seconds": 0.0}),
         mode=mode,
         journal=journal,
         store=store,
@@ -177,6 +178,10 @@ class _Preview:
                 known = await discovery.scan(key)
                 if not known.adopted and known.read_whole:
                     await adopt(context, known)
+        while (look_at := discovery.arrivals.next_look_at) is not None:
+            await context.clock.sleep(look_at - context.now())
+            for key in discovery.arrivals.due():
+                await discovery.scan(key, ScanDepth.NEW_LINES)
 
     # -- files -------------------------------------------------------------------------------------------
 

@@ -232,7 +232,8 @@ def own_file(run: RunKey, key: str, value: object) -> str | None:
     r"""Recognise the path of a run's own saved file in a record.
 
     LocalExperimentHandler puts ``<folder>/<project>/<dataset>/<run>/<key>.png`` (or ``.json``) in place of an
-    image or a dict. The path is as the training process saw it, so only its tail says anything.
+    image or a dict. The path is as the training process saw it, and project or dataset may have been renamed
+    or copied since, so only the run's folder and the name of the file say anything.
 
     Args:
         run: whose record it is.
@@ -248,7 +249,7 @@ def own_file(run: RunKey, key: str, value: object) -> str | None:
     *folders, name = value.replace("\\", "/").split("/")
     if name == ARGS_FILE or name not in (f"{key}.png", f"{key}.json"):
         return None
-    return name if folders[-3:] == [run.project, run.dataset, run.run] else None
+    return name if folders[-1:] == [run.run] else None
 
 
 def files_of(record: TrackingRecord) -> RecordFiles:

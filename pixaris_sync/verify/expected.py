@@ -55,7 +55,7 @@ class Expected:
         key: the dataset.
         known: what the ledger says of it.
         objects: by name.
-        rows: for every tracking record.
+        rows: for every tracking record; lines that are equal are one.
         forgotten: how many rows of a run the ledger calls synced that no tracking line tells of any more.
         damaged: lines that no record can be read from.
         refused: why nothing of the dataset can be carried; empty where it can.
@@ -96,9 +96,13 @@ def expect(
     except NameRefusedError as error:
         expected.refused = str(error)
     gone = known.synced.copy()
+    seen: set[str] = set()
     for records in _pieces(results, key, expected.damaged):
         by_run: defaultdict[RunKey, set[str]] = defaultdict(set)
         for record in records:
+            if record.digest in seen:
+                continue
+            seen.add(record.digest)
             by_run[record.run] |= _expect_record(expected, record, destination)
             gone[record.run.run, record.digest] -= 1
         for run, saved in by_run.items():

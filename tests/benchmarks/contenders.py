@@ -101,6 +101,8 @@ class Contender:
             "PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME": BUCKET,
             "PIXARIS_SYNC_LOCAL_RESULTS_FOLDER": str(place.runs.folder),
             "PIXARIS_SYNC_STATE_DIR": str(place.scratch / "state"),
+            # A set that was made just now, with names of years, looks as if it were being copied in.
+            "PIXARIS_SYNC_STILL_FOLDER_SECONDS": "0",
             "CLOUDSDK_CONFIG": str(place.scratch / "gcloud"),
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{place.address}/storage/v1/",
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",

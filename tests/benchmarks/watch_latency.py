@@ -76,7 +76,11 @@ def watch_latency(
     """
     cores = choose_cores()
     shape = SetShape("live", runs=runs, images_per_run=_IMAGES, image_bytes=_IMAGE_BYTES, datasets=1)
-    settle = {"PIXARIS_SYNC_TABLE_SETTLE_SECONDS": str(table_settle_seconds)}
+    settle = {
+        "PIXARIS_SYNC_TABLE_SETTLE_SECONDS": str(table_settle_seconds),
+        # What is written here must not wait, whatever is set.
+        "PIXARIS_SYNC_STILL_FOLDER_SECONDS": "5",
+    }
     with scratch_folder(cache) as scratch, running_cloud(cores.server) as cloud:
         folder = scratch / "local_results"
         (folder / PIXARIS_PROJECT).mkdir(parents=True)

@@ -68,7 +68,7 @@ class Invariants:
         ]
 
     def _records(self, marker: JsonValue) -> list[StoredRecord]:
-        """All records of a marker; more than one where a line was repeated."""
+        """All records of a marker; more than one where a run was copied into another dataset."""
         for record in self._local.records[self._records_known :]:
             self._by_marker[record.marker].append(record)
         self._records_known = len(self._local.records)

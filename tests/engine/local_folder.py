@@ -9,6 +9,7 @@ hold, and each record that must become one row.
 
 import json
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,7 @@ class LocalFolder:
         root: the folder.
         runs: every run stored so far.
         records: every line written whole so far, oldest first.
+        named_before_seconds: how long ago the time in new runs' names is: long for what is copied in.
     """
 
     def __init__(self, root: Path, clock: VirtualClock) -> None:
@@ -84,6 +86,7 @@ class LocalFolder:
         self.root = root
         self.runs: list[StoredRun] = []
         self.records: list[StoredRecord] = []
+        self.named_before_seconds = 0.0
         self._by_key: dict[RunKey, StoredRun] = {}
         self._clock = clock
         self._numbers = 0
@@ -127,14 +130,21 @@ class LocalFolder:
 
     def folder(self, project: str, dataset: str, name: str) -> StoredRun:
         """Make a run's folder, or take the one that is there."""
-        key = RunKey(project, dataset, f"{self.timestamp()}_{name}")
-        if known := self.find(key):
-            return known
-        run = self._add(key)
-        self.path(run, "generated_images").mkdir(parents=True)
-        for path in ("generated_images", ""):
-            self._stamp(self.path(run, path))
+        run = self.name_run(project, dataset, name)
+        if not self.path(run, "generated_images").exists():
+            self.path(run, "generated_images").mkdir(parents=True)
+            for path in ("generated_images", ""):
+                self._stamp(self.path(run, path))
         return run
+
+    def name_run(self, project: str, dataset: str, name: str) -> StoredRun:
+        """A run by that name, without a folder yet, or the one that is there."""
+        key = RunKey(project, dataset, f"{self.timestamp()}_{name}")
+        return self.find(key) or self._add(key)
+
+    def forget_folder(self, run: StoredRun) -> None:
+        """Remove what is there of a run's folder."""
+        shutil.rmtree(self.path(run, ""))
 
     def find(self, key: RunKey) -> StoredRun | None:
         """The run of that key, if there is one."""
@@ -147,7 +157,8 @@ class LocalFolder:
 
     def timestamp(self) -> str:
         """The time as Pixaris writes it."""
-        return datetime.fromtimestamp(self._clock.now(), UTC).strftime("%Y%m%d-%H%M%S")
+        named_at = self._clock.now() - self.named_before_seconds
+        return datetime.fromtimestamp(named_at, UTC).strftime("%Y%m%d-%H%M%S")
 
     def put_image(self, run: StoredRun, path: str, *, size: int = 0) -> None:
         """Write or replace an image by a new one."""
@@ -200,10 +211,10 @@ class LocalFolder:
         self.records.append(stored)
 
     def repeat_line(self, stored: StoredRecord, run: StoredRun | None = None) -> None:
-        """Append an equal line: a run stored twice in the same second, or by another `run` of that name."""
-        run = run or stored.run
-        self.append(run, json.dumps(stored.values).encode() + b"\n")
-        self.records.append(StoredRecord(run, stored.marker, stored.values))
+        """Append an equal line; for another `run` of that name, in another dataset, it is another record."""
+        self.append(run or stored.run, json.dumps(stored.values).encode() + b"\n")
+        if run is not None:
+            self.records.append(StoredRecord(run, stored.marker, stored.values))
 
     def copy(self, record: StoredRecord, project: str, dataset: str) -> StoredRecord | None:
         """Copy a run into another dataset with its line; None where one of its name is there already."""
@@ -234,7 +245,9 @@ class LocalFolder:
         return self.root / run.key.project / run.key.dataset / run.key.run / path
 
     def _write(self, path: Path, content: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+            self._stamp(path.parent.parent)
         path.write_bytes(content)
         self._stamp(path)
         self._stamp(path.parent)

@@ -85,9 +85,9 @@ def test_equal_records_of_two_datasets_that_share_a_table_are_two_rows(
 
 
 def test_two_runs_that_share_a_folder_are_two_rows(machine: Machine) -> None:
-    """Goal: two lines with one set of files are two rows.
+    """Goal: two records with one set of files are two rows, and equal lines are one.
 
-    Method: two records in one folder, one of them twice.
+    Method: two records in one folder, one of them in two lines.
     """
     run = machine.local.store(values={"score": 1})
     again = machine.local.commit(run, {"score": 2})
@@ -96,7 +96,7 @@ def test_two_runs_that_share_a_folder_are_two_rows(machine: Machine) -> None:
     machine.run_pass()
 
     machine.check_everything_arrived()
-    assert len(machine.sink.visible_rows(run.table)) == 3
+    assert len(machine.sink.visible_rows(run.table)) == 2
     assert set(machine.store.upload_counts.values()) == {1}
 
 

@@ -64,7 +64,8 @@ def position_moves_early(patch: pytest.MonkeyPatch) -> None:
         tail = self._context.results.tail(known.key, known.position, bytes_limit=discovery.TAIL_BYTES_LIMIT)
         if tail is None:
             return known
-        runs = await self._find_runs(known, tail.records)
+        piece = self.arrivals.piece(known.position, tail, followed=self.arrivals.follows(known))
+        runs = await self._find_runs(known, tail.records, piece)
         early = Tail(tail.position, tail.from_start, (), (), tail.torn_bytes, tail.more)
         await self._context.apply(take_in, self._context.now(), known.id, early, [])
         await self._context.apply(take_in, self._context.now(), known.id, tail, runs)

@@ -58,6 +58,7 @@ class FakeCloud:
             state_dir=self.folder.parent / "state",
             doubt_settle_seconds=0.0,
             young_file_seconds=0.0,
+            still_folder_seconds=0.0,
             incomplete_after_seconds=0.0,
             retry_delay_seconds_min=0.001,
             retry_delay_seconds_max=0.001,

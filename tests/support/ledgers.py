@@ -62,9 +62,10 @@ def found_run(
     problem: Problem | None = None,
     signature: str = "signature",
     just_written: bool = True,
+    quiet_at: float | None = None,
 ) -> FoundRun:
     found = tuple(one if isinstance(one, FoundRecord) else FoundRecord(one) for one in records)
-    return FoundRun(name, signature, tuple(files), found, problem, just_written)
+    return FoundRun(name, signature, tuple(files), found, problem, just_written, quiet_at)
 
 
 def tail(

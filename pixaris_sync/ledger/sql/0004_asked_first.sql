@@ -4,6 +4,7 @@
 ALTER TABLE runs ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 -- Copied in: its rows wait until its folder has been quiet up to then; NULL: there is nothing to wait for.
 ALTER TABLE runs ADD COLUMN quiet_at REAL;
+CREATE INDEX runs_arriving ON runs (dataset_id, quiet_at) WHERE quiet_at IS NOT NULL;
 
 -- 1: its run's row stood in the table before this ledger had sent anything of it. Where its object is not in
 -- the bucket, somebody removed it: it is not sent again. 'uploaded' with generation 0 is such a file.

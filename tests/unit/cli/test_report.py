@@ -17,6 +17,7 @@ EMPTY: dict[str, Any] = {
     "oldest_pending_at": None,
     "last_synced_at": None,
     "torn_lines": 0,
+    "repeated_lines": 0,
     "waiting": (),
     "problems": (),
 }
@@ -87,6 +88,7 @@ def test_the_status_document_has_what_was_promised() -> None:
         "oldest_pending_seconds": 3700.0,
         "last_synced_at": "2023-11-14T22:13:20+00:00",
         "torn_lines": 1,
+        "repeated_lines": 0,
         "waiting": [{"runs": 1, "since": "2023-11-14T22:12:20+00:00", "cause": "its turn"}],
         "problems": [
             {

@@ -5,12 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import intake, known, notices, uploads
+from pixaris_sync.ledger import intake, known, notices, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.known import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
 from pixaris_sync.model import DamagedLine, DatasetKey, FoundFile, Problem
-from tests.support.ledgers import NOW, PROBLEM, RUN, SHOES, TABLE, Book, file, found_run, inline, record, tail
+from tests.support.ledgers import (
+    ALL,
+    NOW,
+    PROBLEM,
+    RUN,
+    SHOES,
+    TABLE,
+    Book,
+    file,
+    found_run,
+    inline,
+    record,
+    tail,
+)
 
 OTHER = "20240101-000002_y"
 
@@ -57,26 +70,30 @@ def test_a_position_whose_records_failed_does_not_move(book: Book) -> None:
     assert book.select("SELECT * FROM records") == []
 
 
-def test_equal_lines_of_one_file_are_two_records(book: Book) -> None:
-    """Goal: one record, one row. Method: the same line twice, in one reading and in two parts of one."""
-    assert book.take(found_run(record(line=1), record(line=2)), from_start=True) == 2
-    assert book.take(found_run(record(line=3))) == 1
+def test_equal_lines_of_one_file_are_one_record(book: Book) -> None:
+    """Goal: one record, one row. Method: the same line three times, in two parts of one reading."""
+    assert book.take(found_run(record(line=1), record(line=2)), from_start=True) == 1
+    assert book.take(found_run(record(line=3))) == 0
     found = book.select("SELECT ordinal, line FROM records ORDER BY line")
-    assert [tuple(row.values()) for row in found] == [(0, 1), (1, 2), (2, 3)]
+    assert [tuple(row.values()) for row in found] == [(0, 1)]
+    assert book.one("SELECT repeated_lines FROM datasets")["repeated_lines"] == 2
 
 
 def test_a_file_read_again_from_its_start_brings_nothing_new(book: Book) -> None:
     """Goal: exactly once, after truncation and rewriting too. Method: the same records, at other lines."""
     book.take(found_run(record(line=1), record(line=2)), from_start=True)
     assert book.take(found_run(record(line=5), record(line=6)), from_start=True) == 0
-    assert [row["line"] for row in book.select("SELECT line FROM records ORDER BY id")] == [5, 6]
+    assert [row["line"] for row in book.select("SELECT line FROM records ORDER BY id")] == [5]
+    assert book.one("SELECT repeated_lines FROM datasets")["repeated_lines"] == 1
+    book.take(found_run(record(line=1)), from_start=True)
+    assert book.one("SELECT repeated_lines FROM datasets")["repeated_lines"] == 0
 
 
 def test_a_file_read_again_brings_only_what_was_added(book: Book) -> None:
-    """Goal: a rewritten file loses and repeats nothing. Method: read again with one more equal line."""
+    """Goal: a rewritten file loses and repeats nothing. Method: read again; one line is equal, one new."""
     book.take(found_run(record(line=1)), from_start=True)
     again = found_run(record(line=1), record(line=2), record(line=3, note="new"))
-    assert book.take(again, from_start=True) == 2
+    assert book.take(again, from_start=True) == 1
 
 
 def test_a_line_that_was_removed_stays_known(book: Book) -> None:
@@ -181,6 +198,52 @@ def test_what_a_folder_loses_after_the_upload_is_no_problem(book: Book) -> None:
     book.do(intake.take_in_runs, dataset_id, [found_run(problem=PROBLEM)])
     assert book.run_state() == ("pending", None)
     assert len(book.ready()) == 1
+
+
+def test_the_row_of_a_run_that_is_arriving_waits_and_its_files_do_not(book: Book) -> None:
+    """Goal: files at once, the row when all is still. Method: two looks, the second one finds nothing new."""
+    dataset_id = book.dataset()
+    book.take(found_run(record(), files=[file()], quiet_at=book.now + 5))
+    book.upload_all()
+    assert (book.run_state(), book.ready()) == (("pending", None), [])
+    assert book.ask(known.next_look_at, dataset_id, ALL) == book.now + 5
+    book.do(intake.take_in_runs, dataset_id, [found_run(files=[file()])])
+    assert len(book.ready()) == 1
+    assert book.ask(known.next_look_at, dataset_id, ALL) is None
+
+
+def test_what_is_missing_while_a_run_is_arriving_is_no_problem_yet(book: Book) -> None:
+    """Goal: no alarm amid a copy, and none forgotten. Method: a problem, with and without hope."""
+    dataset_id = book.dataset()
+    book.take(found_run(record(), files=[file()], problem=PROBLEM, quiet_at=book.now + 5))
+    assert (book.run_state(), book.states("files"), book.ready()) == (("pending", None), [], [])
+    book.do(intake.take_in_runs, dataset_id, [found_run(files=[file()], problem=PROBLEM)])
+    assert (book.run_state(), book.ready()) == (("quarantined", PROBLEM.cause), [])
+
+
+@pytest.mark.parametrize(
+    ("files", "signature", "state"),
+    [
+        ([], "signature", "synced"),
+        ([], "other", "synced"),
+        ([file("generated_images/b.png")], "other", "pending"),
+    ],
+    ids=["as it was", "something was removed", "a file came"],
+)
+def test_a_synced_run_is_no_longer_synced_while_files_of_it_arrive(
+    book: Book, files: list[FoundFile], signature: str, state: str
+) -> None:
+    """Goal: a look alone makes no run wait. Method: look at a finished run whose folder is not still."""
+    dataset_id = book.dataset()
+    book.take(found_run(record(), files=[file()]))
+    book.upload_all()
+    book.do(rows.confirm_rows, book.ready())
+    again = found_run(files=[file(), *files], signature=signature, quiet_at=book.now + 5)
+    book.do(intake.take_in_runs, dataset_id, [again])
+    book.upload_all()
+    assert book.run_state() == (state, None)
+    book.do(intake.take_in_runs, dataset_id, [found_run(files=[file(), *files], signature=signature)])
+    assert book.run_state() == ("synced", None)
 
 
 def test_inline_dicts_become_files_of_the_run(book: Book) -> None:

@@ -45,7 +45,7 @@ def test_an_empty_ledger_has_every_state_at_zero(book: Book) -> None:
     assert found.files == {state.value: 0 for state in FileState}
     assert found.rows == {state.value: 0 for state in RowState}
     assert (found.pending_bytes, found.oldest_pending_at, found.last_synced_at) == (0, None, None)
-    assert (found.torn_lines, found.problems) == (0, ())
+    assert (found.torn_lines, found.repeated_lines, found.problems) == (0, 0, ())
 
 
 def test_counts_are_by_state(book: Book) -> None:
@@ -98,6 +98,16 @@ def test_problems_are_named_with_cause_and_hint(book: Book) -> None:
     assert all(problem.hint and problem.since == NOW for problem in look(book).problems)
     assert look(book).runs["quarantined"] == 2
     assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=0, quarantined=4)
+
+
+def test_lines_that_are_there_twice_are_told_of(book: Book) -> None:
+    """Goal: nothing is left out in silence. Method: three equal lines; nobody must act on them."""
+    book.take(found_run(record(line=1), record(line=2), record(line=3)))
+    found = look(book)
+    [notice] = found.problems
+    assert (found.repeated_lines, notice.run, notice.state) == (2, f"shop/shoes/{NAME}", "notice")
+    assert "before them: 2;" in notice.cause
+    assert book.ask(overview.work_left, ALL).quarantined == 0
 
 
 def test_a_run_that_fails_is_named_with_what_failed_last(book: Book) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixaris_sync.errors import LocalFileError
-from pixaris_sync.local.damaged_lines import Salvage, recover, split_damaged
-from pixaris_sync.local.tracking_lines import load_json
+from pixaris_sync.local.damaged_lines import Salvage, pieces_of_whole_records, recover, split_damaged
+from pixaris_sync.local.tracking_lines import RawLine, Suspect, load_json
 from pixaris_sync.model import JsonValue
 
 
@@ -204,6 +204,27 @@ def test_a_damaged_line_is_given_to_its_run(fragment: bytes, run: str) -> None:
 def test_what_points_at_no_run_or_at_two_is_left(fragment: bytes) -> None:
     """Goal: no guess makes a row. Method: too little, too common, foreign, and contradicting pieces."""
     assert recover(fragment, RUNS) is None
+
+
+def test_a_torn_line_whose_record_stands_whole_elsewhere_is_explained() -> None:
+    """Goal: appending args.json mends a torn line. Method: behind it, in its line, and other lines."""
+    whole, other = text(ONE), text(OTHER)
+    torn = whole[:50]
+    for content, explained in [
+        ([torn, whole], {torn}),
+        ([torn + whole], {torn}),
+        ([torn, other], set()),
+        ([torn, torn], set()),
+        ([torn, b"x" + whole], set()),
+    ]:
+        lines = [RawLine(number, "digest", line) for number, line in enumerate(content, start=1)]
+        suspects = [Suspect(line, "torn") for line in lines if line.content != whole]
+        assert pieces_of_whole_records(suspects, lines, []) == explained, content
+    lines = [RawLine(1, "digest", torn), RawLine(2, "digest", whole)]
+    neighbour = text({**ONE, "experiment_run_name": "20260101-120000_neighbour"})
+    suspects = [Suspect(lines[0], "torn")]
+    assert pieces_of_whole_records(suspects, lines, ["20260101-120000_unnamed"]) == set()
+    assert pieces_of_whole_records(suspects, [*lines, RawLine(3, "digest", neighbour)], []) == set()
 
 
 def test_a_fragment_is_not_given_to_the_only_run_left() -> None:

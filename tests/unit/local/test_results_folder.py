@@ -552,6 +552,26 @@ def test_the_last_change_of_a_run_counts_its_images(root: Path) -> None:
     assert results(root).changed_ns(run_key(1)) == 5000
 
 
+def test_an_inspection_tells_when_a_run_changed_whatever_times_were_set(root: Path) -> None:
+    """Goal: copying shows. Method: set times of a file; begin a hidden one beside the images."""
+    folder = make_run(root, 1, args=line(1))
+    local = results(root)
+    written = local.inspect(run_key(1), []).times
+    assert written is not None
+    assert not written.times_set
+    assert 0 < written.oldest_ns <= written.newest_ns
+    os.utime(folder / "args.json", ns=(1000, 1000))
+    copied = local.inspect(run_key(1), []).times
+    temporary = folder / "generated_images" / ".b.png.x7Qz1a"
+    temporary.write_bytes(b"a piece")
+    arriving = local.inspect(run_key(1), []).times
+    assert copied is not None
+    assert arriving is not None
+    assert copied.times_set
+    assert arriving.newest_ns >= temporary.stat().st_ctime_ns >= copied.newest_ns
+    assert local.inspect(run_key(9), []).times is None
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [(None, "missing"), (b'{"cut": [', "not whole"), (line(1), "is whole"), (b"", "not whole")],

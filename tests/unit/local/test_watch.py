@@ -13,7 +13,7 @@ from watchfiles._rust_notify import RustNotify
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.local import watch
 from pixaris_sync.local.watch import Affected, Changed, affected, changes
-from pixaris_sync.model import DatasetKey
+from pixaris_sync.model import DatasetKey, RunKey
 
 pytestmark = pytest.mark.anyio
 
@@ -55,28 +55,31 @@ async def watching(root: Path, **options: Any) -> AsyncIterator[Words]:
 
 
 @pytest.mark.parametrize(
-    ("path", "datasets", "folders"),
+    ("path", "datasets", "folders", "runs"),
     [
-        ("", [], [""]),
-        ("shop", [], ["shop"]),
-        ("shop/shoes", [SHOES], ["shop/shoes"]),
-        ("shop/shoes/experiment_tracking.jsonl", [SHOES], []),
-        ("shop/shoes/20240101-000001_x/generated_images/a.png", [SHOES], []),
-        ("shop/feedback_iterations", [], []),
-        ("shop/feedback_iterations/x/feedback.jsonl", [], []),
-        (".cache/x", [], []),
-        ("shop/.tmp", [], []),
-        ("shop/shoes/.nfs0001", [], []),
-        ("../elsewhere", [], []),
+        ("", [], [""], []),
+        ("shop", [], ["shop"], []),
+        ("shop/shoes", [SHOES], ["shop/shoes"], []),
+        ("shop/shoes/experiment_tracking.jsonl", [SHOES], [], ["experiment_tracking.jsonl"]),
+        ("shop/shoes/20240101-000001_x", [SHOES], [], ["20240101-000001_x"]),
+        ("shop/shoes/20240101-000001_x/generated_images/a.png", [SHOES], [], ["20240101-000001_x"]),
+        ("shop/feedback_iterations", [], [], []),
+        ("shop/feedback_iterations/x/feedback.jsonl", [], [], []),
+        (".cache/x", [], [], []),
+        ("shop/.tmp", [], [], []),
+        ("shop/shoes/.nfs0001", [], [], []),
+        ("../elsewhere", [], [], []),
     ],
 )
 def test_a_path_means_the_dataset_that_it_lies_in(
-    path: str, datasets: list[DatasetKey], folders: list[str]
+    path: str, datasets: list[DatasetKey], folders: list[str], runs: list[str]
 ) -> None:
     """Goal: the right dataset, no noise. Method: one path of each sort."""
     event = os.path.normpath(ROOT / path)
     assert affected(ROOT, [event]) == Affected(
-        frozenset(datasets), frozenset(ROOT / folder for folder in folders)
+        frozenset(datasets),
+        frozenset(ROOT / folder for folder in folders),
+        frozenset(RunKey(SHOES.project, SHOES.dataset, run) for run in runs),
     )
 
 
@@ -101,8 +104,9 @@ async def test_every_appended_line_is_told_of(root: Path, *, polling: bool) -> N
 async def test_a_new_run_folder_is_told_of(root: Path, *, polling: bool) -> None:
     """Goal: runs without a tracking line are found too. Method: a new run folder, in both ways."""
     async with watching(root, polling=polling, poll_delay_ms=5) as words:
-        (root / "shop" / "shoes" / "20240101-000001_x").mkdir()
-        await words.until(Changed(frozenset({SHOES})))
+        run = RunKey(SHOES.project, SHOES.dataset, "20240101-000001_x")
+        (root / str(run)).mkdir()
+        await words.until(Changed(frozenset({SHOES}), runs=frozenset() if polling else frozenset({run})))
 
 
 async def test_a_dataset_that_appears_while_its_project_is_not_yet_watched_is_followed(

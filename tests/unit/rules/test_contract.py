@@ -272,18 +272,18 @@ def test_own_files_are_recognised_on_every_system(
     expected = None if f"{key}{suffix}" == ARGS_FILE else f"{key}{suffix}"
     assert own_file(run, key, path) == expected
     assert own_file(run, f"{key}x", path) is None
-    assert own_file(RunKey(f"{project}x", dataset, name), key, path) is None
+    assert own_file(RunKey(f"{project}x", f"{dataset}x", name), key, path) == expected
+    assert own_file(RunKey(project, dataset, f"{name}x"), key, path) is None
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("k", f"xproj/data/{NAME}/k.png"),
+        ("k", f"proj/data/x{NAME}/k.png"),
         ("k", f"proj/data/{NAME}/k.jpg"),
         ("k", f"proj/data/{NAME}/k"),
-        ("k", f"data/{NAME}/k.png"),
+        ("k", f"proj/{NAME}/data/k.png"),
         ("k", f"proj/data/{NAME}/sub/k.png"),
-        ("k", f"proj/data/other/../{NAME}/k.png"),
         ("k", "k.png"),
         ("k", "test/assets/flow.json"),
         ("k", 3),
@@ -298,6 +298,12 @@ def test_own_files_are_recognised_on_every_system(
 def test_anything_else_is_no_own_file(key: str, value: object) -> None:
     """Goal: no path from a record is opened. Method: near misses."""
     assert own_file(RUN, key, value) is None
+
+
+@pytest.mark.parametrize("folders", ["", "proj/", "old/name/of/all/", "C:\\runs\\", "/elsewhere/other/../"])
+def test_only_the_runs_own_folder_counts(folders: str) -> None:
+    """Goal: renamed and copied folders keep their files. Method: whatever stands before the run's folder."""
+    assert own_file(RUN, "k", f"{folders}{NAME}/k.png") == "k.png"
 
 
 def test_an_image_argument_called_args_is_an_own_file() -> None:
