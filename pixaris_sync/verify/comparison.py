@@ -125,8 +125,18 @@ class _Comparison:
                 expected.unknown = True
             yield failed(Kind.ROW, table, error)
             return
-        for finding in await to_thread.run_sync(compare_rows, table, carried, frame):
+        findings = await to_thread.run_sync(compare_rows, table, carried, frame)
+        for finding in findings:
+            _note(carried, finding)
             yield finding
+
+
+def _note(datasets: Sequence[Expected], finding: Finding) -> None:
+    """Note how a run's row came out in what is expected of its dataset."""
+    for expected in datasets:
+        if finding.run is not None and finding.run.dataset_key == expected.key:
+            expected.missing[finding.run.run] += finding.sign is Sign.MISSING
+            expected.differing[finding.run.run] += finding.sign is Sign.DIFFERS
 
 
 def _compare_ledger(expected: Expected, tracking_file: str) -> Iterator[Finding]:

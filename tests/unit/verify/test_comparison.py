@@ -383,6 +383,7 @@ def test_a_finding_is_a_document_for_machines() -> None:
         "kind": "object",
         "subject": "results/p/d/r/a.png",
         "detail": "not in the bucket",
+        "hint": "",
     }
     assert [sign.name.lower() for sign in Sign] == ["same", "missing", "extra", "differs", "error"]
 
