@@ -16,8 +16,8 @@ WHERE run_id = ? AND state = ?
 _ROW_WAITING = f"""
 iif(accepted_at IS NOT NULL, '{RowState.ACCEPTED}', iif(taken, '{RowState.IN_DOUBT}', '{RowState.UNASKED}'))
 """
-_TO_BE_READ = "it was taken up again, and its line of the tracking file is still to be read"
-_TO_BE_READ_HINT = "nothing to do; where this stays, the line is not in the tracking file any more"
+TO_BE_READ = "it was taken up again, and its line of the tracking file is still to be read"
+TO_BE_READ_HINT = "nothing to do; where this stays, the line is not in the tracking file any more"
 #: Rows that the table held, or that a delivery which ended well long ago brought there.
 _HELD = f"(state = '{RowState.SYNCED}' OR state = '{RowState.ACCEPTED}' AND accepted_at < :accepted_before)"
 _NONE_UNDER_WAY = f"""
@@ -88,7 +88,7 @@ def _take_records_up(db: Connection, now: float, run_id: int) -> None:
     refused = db.execute(
         "UPDATE records SET judge_anew = 1, cause = ?, hint = ? WHERE run_id = ? AND state = ?"
         " AND attempts = 0 AND sends = 0",
-        (_TO_BE_READ, _TO_BE_READ_HINT, run_id, RowState.QUARANTINED),
+        (TO_BE_READ, TO_BE_READ_HINT, run_id, RowState.QUARANTINED),
     ).rowcount
     if refused:
         db.execute(_READ_AGAIN, (run_id,))
@@ -169,7 +169,7 @@ def _judge_anew(db: Connection, which: str, of_run: Mapping[str, object]) -> int
 
     The table is asked for them before they are sent.
     """
-    given = {**of_run, "cause": _TO_BE_READ, "hint": _TO_BE_READ_HINT}
+    given = {**of_run, "cause": TO_BE_READ, "hint": TO_BE_READ_HINT}
     changed = db.execute(f"{_JUDGE_ANEW} WHERE {which} AND {_HELD}", given).rowcount
     if changed:
         db.execute(_READ_AGAIN, (of_run["run"],))
