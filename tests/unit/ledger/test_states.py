@@ -7,6 +7,7 @@ import pytest
 
 from pixaris_sync.ledger import intake, packs, pending_rows, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
+from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.states import FILE_TRANSITIONS, ROW_TRANSITIONS
 from pixaris_sync.ledger.uploads import Receipt, UploadTask
 from pixaris_sync.model import DamagedLine, DeliveryMethod, FileState, RowState, RunKey
@@ -27,7 +28,7 @@ from tests.support.ledgers import (
 
 Edge = tuple[str | None, str, str | None]
 Event = Callable[[Book, UploadTask], object]
-RowEvent = Callable[[Book, list[rows.PendingRow]], object]
+RowEvent = Callable[[Book, list[PendingRow]], object]
 CHANGED = found_run(files=[file(size=11)])
 SAME = found_run(files=[file()])
 EMPTY = found_run()
@@ -186,25 +187,25 @@ def test_files_change_as_the_table_says_and_not_otherwise() -> None:
 # -- rows --------------------------------------------------------------------------------------------------
 
 
-def sent(book: Book, method: DeliveryMethod = DeliveryMethod.STREAM) -> list[rows.PendingRow]:
+def sent(book: Book, method: DeliveryMethod = DeliveryMethod.STREAM) -> list[PendingRow]:
     book.take(found_run(record()))
     found = book.ready()
     book.do(rows.start_delivery, TABLE, found, method, "job")
     return found
 
 
-def mark_in_doubt(book: Book, found: list[rows.PendingRow]) -> None:
+def mark_in_doubt(book: Book, found: list[PendingRow]) -> None:
     book.do(rows.mark_in_doubt, found, PROBLEM, next_attempt_at=NOW)
 
 
-def unasked(book: Book, *, taken: bool = False) -> list[rows.PendingRow]:
+def unasked(book: Book, *, taken: bool = False) -> list[PendingRow]:
     book.take(found_run(record(), just_written=False))
     book.select("UPDATE records SET taken = ?", taken)
-    found: list[rows.PendingRow] = book.ask(pending_rows.rows_to_ask_for, ALL, TABLE, 100)
+    found: list[PendingRow] = book.ask(pending_rows.rows_to_ask_for, ALL, TABLE, 100)
     return found
 
 
-def row_in_state(book: Book, state: RowState, *, taken: bool) -> list[rows.PendingRow]:
+def row_in_state(book: Book, state: RowState, *, taken: bool) -> list[PendingRow]:
     if state is RowState.UNASKED:
         return unasked(book, taken=taken)
     found = sent(book)
@@ -242,13 +243,13 @@ ASKED_EVENTS: list[tuple[str, RowEvent]] = [
 ]
 
 
-def start(book: Book, found: list[rows.PendingRow]) -> None:
+def start(book: Book, found: list[PendingRow]) -> None:
     del found
     if ready := book.ready():
         book.do(rows.start_delivery, TABLE, ready, DeliveryMethod.STREAM, None)
 
 
-def others_had_put_it_there(book: Book, found: list[rows.PendingRow]) -> None:
+def others_had_put_it_there(book: Book, found: list[PendingRow]) -> None:
     """A file of the run comes, and is in the bucket already; where the table is to be asked, it waits."""
     del found
     book.do(intake.take_in_runs, book.dataset(), [SAME])
