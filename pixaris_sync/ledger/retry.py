@@ -145,11 +145,11 @@ def send_again(
     for run, digest in rows:
         run_id = _run_id(db, run)
         of_run = {"run": run_id, "digest": digest, "now": now, "accepted_before": accepted_before}
-        one = f"SELECT id FROM records WHERE run_id = :run AND digest = :digest AND {_HELD} LIMIT 1"
+        one = f"id = (SELECT id FROM records WHERE run_id = :run AND digest = :digest AND {_HELD} LIMIT 1)"
         if run_id is None:
             continue
         # What stood inline in it may have been taken up just before.
-        if db.execute(_TO_BE_JUDGED, of_run).fetchone() or _judge_anew(db, f"id = ({one})", of_run):
+        if db.execute(_TO_BE_JUDGED, of_run).fetchone() or _judge_anew(db, one, of_run):
             taken_up.append(run_id)
     update_run_states(db, now, taken_up)
     return len(taken_up)

@@ -15,7 +15,7 @@ from pixaris_sync.errors import (
     TableNotFoundError,
     UnknownColumnError,
 )
-from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows
+from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows, table_made_at
 from pixaris_sync.ledger.rows import (
     accept_rows,
     end_delivery,
@@ -154,6 +154,12 @@ class Deliveries:
             self._columns.pop(table, None)
             method = DeliveryMethod.LOAD
             if columns is None:
+                if await context.apply(table_made_at, table) is not None:
+                    log.warning(
+                        "table %s was removed, and is made anew: `pixaris-sync sync --repair` restores the "
+                        "rows that it had",
+                        table,
+                    )
                 log.info("table %s is created", table)
                 await sink.create_table(table, plan.add)
             else:

@@ -100,8 +100,13 @@ def _columns_of(cell: Cell) -> Iterator[str]:
     yield from itertools.islice(companion_names(cell.key, value_type(cell.value)), _COMPANIONS_MAX)
 
 
+def row_subject(table: str, run: str) -> str:
+    """How findings call the rows of a run; `run` is empty for rows that name none."""
+    return printable(f"{table}:{run or '(no run name)'}")
+
+
 def _compare_run(table: str, name: str, run: _OfRun, *, shared: bool) -> Iterator[Finding]:
-    subject = printable(f"{table}:{name or '(no run name)'}")
+    subject = row_subject(table, name)
     pairs = _match(run, shared=shared)
     for index, (dataset, wanted) in enumerate(run.wanted):
         if index not in pairs:

@@ -256,6 +256,7 @@ SINK_CALLS: dict[str, Callable[[BigQueryRowSink], Awaitable[object]]] = {
     "upload": lambda sink: sink.load(TABLE, ROWS, job_id="job"),
     "read_rows": lambda sink: sink.read_rows(TABLE, ["run"]),
     "read_table": lambda sink: sink.read_table(TABLE),
+    "is_filtered": lambda sink: sink.is_filtered(TABLE),
 }
 
 

@@ -108,6 +108,24 @@ async def test_everything_that_was_removed_comes_back(cloud: FakeCloud) -> None:
         assert cloud.overview().runs["synced"] == 4
 
 
+async def test_a_pass_that_makes_a_removed_table_anew_says_what_restores_its_rows(
+    cloud: FakeCloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: nobody believes that old rows are there. Method: remove a table, store a run; do as it says."""
+    cloud.store_run(1)
+    await cloud.sync()
+    assert "made anew" not in caplog.text
+    del cloud.sink._tables[TABLE]
+    cloud.store_run(2)
+
+    await cloud.sync()
+
+    assert "was removed, and is made anew: `pixaris-sync sync --repair` restores the rows" in caplog.text
+    assert [row["experiment_run_name"] for row in cloud.rows()] == [run_name(2)]
+    assert (await cloud.repair()).rows == 1
+    assert await cloud.differences() == []
+
+
 async def test_what_a_lost_ledger_found_is_repaired_too(cloud: FakeCloud) -> None:
     """Goal: it does not matter who sent it. Method: lose the ledger and objects, sync, lose a row, repair."""
     run = cloud.store_run(1, images=2, details={"a": 1})
@@ -258,6 +276,37 @@ async def test_a_table_that_cannot_be_read_is_left_and_the_rest_repaired(cloud: 
 
     assert (repair.objects, repair.rows, signs(repair)) == (1, 0, [("!", TABLE)])
     assert repair.unrestored == 1
+    assert await cloud.differences() == []
+
+
+async def test_rows_that_are_hidden_are_not_sent_again(cloud: FakeCloud) -> None:
+    """Goal: a row access policy doubles nothing. Method: repair while it hides rows, and when it is gone."""
+    run = cloud.store_run(1)
+    await cloud.sync()
+    cloud.sink.hidden = {TABLE}
+
+    repair = await cloud.repair()
+
+    assert (repair.objects, repair.rows, repair.unrestored) == (0, 0, 1)
+    assert signs(repair) == [("!", f"{TABLE}:{run.run}")]
+    assert len(cloud.rows()) == 1
+    cloud.sink.hidden = set()
+    assert await cloud.differences() == []
+
+
+async def test_rows_that_lost_their_names_are_not_sent_again(cloud: FakeCloud) -> None:
+    """Goal: the deleted column may be that of the names. Method: take the name from the row; give it back."""
+    run = cloud.store_run(1)
+    await cloud.sync()
+    cells = cloud.sink._tables[TABLE].rows[0].cells
+    name = cells.pop("experiment_run_name")
+
+    repair = await cloud.repair()
+
+    assert (repair.rows, signs(repair)) == (0, [("!", f"{TABLE}:{run.run}")])
+    assert "experiment_run_name" in repair.left[0].hint
+    assert len(cloud.rows()) == 1
+    cells["experiment_run_name"] = name
     assert await cloud.differences() == []
 
 
