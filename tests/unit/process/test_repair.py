@@ -1,16 +1,19 @@
 """What is removed from the cloud is taken up again, carried, and nothing else is touched; on fakes."""
 
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from pixaris_sync.clock import SystemClock
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.model import DatasetKey, RemoteObject
-from pixaris_sync.process.repair import Repair
+from pixaris_sync.process.repair import Repair, take_up_until_signal
 from tests.fakes.object_store import FakeObjectStore
 from tests.fakes.row_sink import FakeRowSink
 from tests.support.fake_cloud import TABLE, FakeCloud, object_of, run_name
@@ -277,6 +280,31 @@ async def test_a_table_that_cannot_be_read_is_left_and_the_rest_repaired(cloud: 
     assert (repair.objects, repair.rows, signs(repair)) == (1, 0, [("!", TABLE)])
     assert repair.unrestored == 1
     assert await cloud.differences() == []
+
+
+async def test_a_signal_ends_a_comparison(cloud: FakeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: whoever ends it is obeyed, and nothing is half done. Method: SIGTERM while it lists."""
+    run = cloud.store_run(1)
+    await cloud.sync()
+    del cloud.store.objects[object_of(run)]
+
+    async def hang(_: FakeObjectStore, prefix: str) -> AsyncIterator[list[RemoteObject]]:
+        assert prefix
+        signal.raise_signal(signal.SIGTERM)
+        await anyio.sleep_forever()
+        yield []
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(FakeObjectStore, "list", hang)
+        repair, interruption = await take_up_until_signal(
+            cloud.settings, cloud.ledger, cloud.store, cloud.sink, clock=SystemClock()
+        )
+    assert (repair, interruption.number) == (None, signal.SIGTERM)
+    again, interruption = await take_up_until_signal(
+        cloud.settings, cloud.ledger, cloud.store, cloud.sink, clock=SystemClock()
+    )
+    assert again is not None
+    assert (again.objects, interruption.number) == (1, None)
 
 
 async def test_rows_that_are_hidden_are_not_sent_again(cloud: FakeCloud) -> None:
