@@ -204,6 +204,13 @@ class RowSink(Protocol):
         """The whole table as a frame, as Pixaris reads it; None when there is no such table."""
         ...
 
+    async def is_filtered(self, table: str) -> bool:
+        """Whether a row access policy or a data mask stands between the table and this account.
+
+        Then a row that does not show may be there all the same. False when there is no such table.
+        """
+        ...
+
     async def close(self) -> None:
         """Give connections back. Safe to call twice."""
         ...

@@ -76,6 +76,13 @@ class Address:
         return f"{self.project}.{self.dataset}"
 
 
+#: What stands between tables and accounts, in the statistics of a query.
+_FILTERS = (
+    ("rowLevelSecurityStatistics", "rowLevelSecurityApplied"),
+    ("dataMaskingStatistics", "dataMaskingApplied"),
+)
+
+
 class LoadInProgress:
     """A load job that exists. `done` says whether it had ended when it was last looked at."""
 
@@ -214,6 +221,22 @@ class BigQueryCalls:
         except TableNotFoundError:
             self._confirm_absence(table)
             return None
+
+    def is_filtered(self, table: str) -> bool:
+        """Whether a query of the table passes a row access policy or a data mask, as its statistics tell."""
+        try:
+            found = self._query("read table", table, sql.all_names(self._path(table)))
+        except TableNotFoundError:
+            self._confirm_absence(table)
+            return False
+        if found.job_id is None:
+            return False
+        with translated("read table", self._name(table), repeatable=True):
+            job = self._client.get_job(
+                found.job_id, location=found.location, retry=_NO_RETRY, timeout=self._timeout
+            )
+        statistics = job._properties.get("statistics", {})  # noqa: SLF001 - the client has no name for these
+        return any(statistics.get(part, {}).get(applied) for part, applied in _FILTERS)
 
     def stream(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
         """Insert rows by one ``insertAll``."""

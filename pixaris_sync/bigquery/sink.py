@@ -206,6 +206,10 @@ class BigQueryRowSink:
         """See `RowSink.read_table`; raises as `read_rows` does. Needs `frames`."""
         return await self._ask(lambda calls: calls.read_table(table))
 
+    async def is_filtered(self, table: str) -> bool:
+        """See `RowSink.is_filtered`; raises as `read_rows` does. A query tells: it reads the runs' names."""
+        return await self._ask(lambda calls: calls.is_filtered(table))
+
     async def close(self) -> None:
         """See `RowSink.close`."""
         await anyio.to_thread.run_sync(self._disconnect)

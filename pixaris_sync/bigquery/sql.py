@@ -80,6 +80,11 @@ def names_of_runs(path: str) -> str:
     return f"SELECT experiment_run_name FROM {path} WHERE experiment_run_name IN UNNEST(@{RUNS_PARAMETER})"  # noqa: S608 - `path` is quoted above
 
 
+def all_names(path: str) -> str:
+    """The run name of every row."""
+    return f"SELECT experiment_run_name FROM {path}"  # noqa: S608 - `path` is quoted above
+
+
 def whole_table(path: str) -> str:
     """Every row, as ``GCPExperimentHandler`` asks for them."""
     return f"SELECT * FROM {path}"  # noqa: S608 - `path` is quoted above

@@ -105,14 +105,26 @@ def watch(*, config: ConfigOption = None, flags: dict[str, Any]) -> None:
 @app.command(cls=PlainCommand)
 @with_settings(tuning=True)
 def sync(
-    *, full: FullOption = False, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]
+    *,
+    full: FullOption = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Then compare everything, as verify does, and restore what was removed from the cloud: "
+            "missing objects and rows, and nothing else.",
+        ),
+    ] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
 ) -> None:
     """Carry everything that is committed so far, then exit."""
     with importing():
         from pixaris_sync.cli.passes import run_pass
         from pixaris_sync.pipeline.context import Mode
 
-    sys.exit(run_pass("sync", Mode(full=full), flags, config, as_json=json))
+    sys.exit(run_pass("sync", Mode(full=full), flags, config, as_json=json, repair=repair))
 
 
 @app.command(cls=PlainCommand)

@@ -14,7 +14,8 @@ class Exit(IntEnum):
     FAILED = 1
     #: The command line is wrong.
     USAGE = 2
-    #: Done, but some runs are quarantined or incomplete: `pixaris-sync status` lists them.
+    #: Done, but some runs are quarantined or incomplete: `pixaris-sync status` lists them; or something is
+    #: missing that `sync --repair` could not restore.
     PROBLEMS = 3
     #: Settings, folders, credentials or permissions: nothing can be done before somebody mends them.
     CONFIGURATION = 4

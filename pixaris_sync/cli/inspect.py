@@ -85,10 +85,13 @@ async def _verify(settings: Settings, *, as_json: bool) -> Exit:
 
     ledger = open_known_ledger(found_ledger(settings).path, read_only=True)
     counts = dict.fromkeys(Sign, 0)
+    hints: dict[str, None] = {}
     try:
         async with ports(settings, frames=True) as (store, sink):
             async for finding in verify(settings, ledger, store, sink):
                 counts[finding.sign] += 1
+                if finding.hint:
+                    hints[finding.hint] = None
                 if as_json:
                     print(report.as_json(finding.document))
                 elif finding.sign is not Sign.SAME:
@@ -101,4 +104,6 @@ async def _verify(settings: Settings, *, as_json: bool) -> Exit:
         print(report.as_json({"summary": summary}))
     else:
         print(", ".join(f"{count} {name}" for name, count in summary.items()))
+        for hint in hints:
+            print(printable_line(f"hint: {hint}"))
     return Exit.FAILED if differing else Exit.OK

@@ -4,10 +4,11 @@ import logging
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import to_thread
@@ -28,6 +29,9 @@ from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, run_engine
 from pixaris_sync.process.signals import Interruption
 from pixaris_sync.settings import Settings
+
+if TYPE_CHECKING:
+    from pixaris_sync.process.repair import Repair
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +60,24 @@ def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
         settings.gcp_bq_experiment_dataset,
     )
     with owned_ledger(settings, "watch") as ledger:
-        _, interruption = anyio.run(partial(_run, settings, Mode(follow=True), ledger))
+        _, interruption, _ = anyio.run(partial(_run, settings, Mode(follow=True), ledger))
     log.info("stopped")
     return Exit.INTERRUPTED if interruption.forced and interruption.number == signal.SIGINT else Exit.OK
 
 
 def run_pass(
-    command: str, mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_json: bool
+    command: str,
+    mode: Mode,
+    flags: Mapping[str, Any],
+    config: Path | None,
+    *,
+    as_json: bool,
+    repair: bool = False,
 ) -> Exit:
-    """Carry everything selected, then say what was done and what is left."""
+    """Carry everything selected, then say what was done and what is left.
+
+    `repair`: then compare everything, and carry what was removed from the cloud.
+    """
     settings = settings_for(flags, config)
     lower_footprint(settings)
     limited = Selection(
@@ -76,27 +89,30 @@ def run_pass(
     )
     mode = Mode(bulk=mode.bulk, full=mode.full, selection=limited)
     begun = time.monotonic()
-    tally = Tally()
+    tallies: list[Tally] = []
 
     async def watch_progress(engine: Engine) -> None:
-        nonlocal tally
-        tally = engine.context.tally
+        tallies.append(engine.context.tally)
         await show_progress(engine, command)
 
     with owned_ledger(settings, command) as ledger:
-        left, interruption = anyio.run(partial(_run, settings, mode, ledger, beside=watch_progress))
+        left, interruption, repaired = anyio.run(
+            partial(_run, settings, mode, ledger, beside=watch_progress, repair=repair)
+        )
         reached = ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
     if interruption.number is not None or left is None:
         ending = Exit.INTERRUPTED
     else:
-        ending = exit_of_pass(waiting=left.waiting, quarantined=left.quarantined)
+        unrestored = repaired.unrestored if repaired else 0
+        ending = exit_of_pass(waiting=left.waiting, quarantined=left.quarantined + unrestored)
     document = {
         "exit_code": int(ending),
         "seconds": round(time.monotonic() - begun, 3),
-        "files_uploaded": tally.files,
-        "files_found": tally.files_found,
-        "bytes": tally.bytes,
-        "rows_synced": tally.rows,
+        "files_uploaded": sum(tally.files for tally in tallies),
+        "files_found": sum(tally.files_found for tally in tallies),
+        "bytes": sum(tally.bytes for tally in tallies),
+        "rows_synced": sum(tally.rows for tally in tallies),
+        **({} if repaired is None else {"repair": report.repair_document(repaired)}),
         **report.status_document(reached, time.time()),
     }
     print(report.as_json(document) if as_json else report.pass_text(document))
@@ -104,14 +120,31 @@ def run_pass(
 
 
 async def _run(
-    settings: Settings, mode: Mode, ledger: Ledger, *, beside: Beside | None = None
-) -> tuple[WorkLeft | None, Interruption]:
+    settings: Settings, mode: Mode, ledger: Ledger, *, beside: Beside | None = None, repair: bool = False
+) -> tuple[WorkLeft | None, Interruption, "Repair | None"]:
+    """Run the engine; `repair`: then compare, and run it once more where something was removed."""
     clock = SystemClock()
     throttle = Throttle(settings, ledger.path, clock)
-    async with ports(settings, pace=throttle.pace) as (store, sink):
-        return await run_engine(
-            settings, mode, ledger, store, sink, clock=clock, throttle=throttle, beside=beside
+    async with ports(settings, frames=repair, pace=throttle.pace) as (store, sink):
+        carry = partial(
+            run_engine,
+            settings,
+            ledger=ledger,
+            store=store,
+            sink=sink,
+            clock=clock,
+            throttle=throttle,
+            beside=beside,
         )
+        left, interruption = await carry(mode)
+        if not repair or left is None or interruption.number is not None:
+            return left, interruption, None
+        from pixaris_sync.process.repair import take_up_until_signal
+
+        repaired, interruption = await take_up_until_signal(settings, ledger, store, sink, clock=clock)
+        if repaired is not None and (repaired.objects or repaired.rows):
+            left, interruption = await carry(replace(mode, full=False))
+        return left, interruption, repaired
 
 
 def run_dry(mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:

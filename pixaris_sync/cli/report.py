@@ -6,11 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixaris_sync.ledger.overview import Overview
 from pixaris_sync.model import JsonValue
 from pixaris_sync.text import printable_line
+
+if TYPE_CHECKING:
+    from pixaris_sync.process.repair import Repair
 
 #: How many of the runs that a preview cannot carry, and how many kinds of problems, are printed for people.
 PROBLEMS_SHOWN = 20
@@ -120,6 +123,27 @@ def _problem_lines(group: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*lines, *(f"  {part}: {text}" for part, text in parts.items() if text or part == "cause")]
 
 
+def repair_document(repair: "Repair") -> dict[str, JsonValue]:
+    """What ``sync --repair --json`` says of what it restored, and of what it left as it is."""
+    return {
+        "objects": repair.objects,
+        "rows": repair.rows,
+        "left": [finding.document for finding in repair.left],
+    }
+
+
+def _repair_lines(document: Mapping[str, Any]) -> list[str]:
+    objects, rows, left = document["objects"], document["rows"], document["left"]
+    if not (objects or rows or left):
+        return ["nothing to repair: no object and no row is missing or different"]
+    lines = [f"{objects} missing objects and {rows} missing rows were taken up again"]
+    shown = (f"left  {one['sign']} {one['subject']}: {one['detail']}" for one in left[:PROBLEMS_SHOWN])
+    lines += map(printable_line, shown)
+    if len(left) > PROBLEMS_SHOWN:
+        lines.append(f"left  and {len(left) - PROBLEMS_SHOWN} more: --json lists all")
+    return lines
+
+
 def pass_text(document: Mapping[str, Any]) -> str:
     """What ``sync`` and ``backfill`` print at their end, of what they did and `status_document`."""
     done = (
@@ -127,7 +151,8 @@ def pass_text(document: Mapping[str, Any]) -> str:
         f"{document['files_found']} found there, {document['rows_synced']} rows synced "
         f"in {document['seconds']:.1f} s"
     )
-    return f"{done}\n{status_text(document)}"
+    repaired = _repair_lines(document["repair"]) if "repair" in document else []
+    return "\n".join([done, *repaired, status_text(document)])
 
 
 def preview_text(document: Mapping[str, Any]) -> str:

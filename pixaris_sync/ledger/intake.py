@@ -243,16 +243,16 @@ def _new_file(now: float, dataset_id: int, run_id: int, run_name: str, file: Fou
 
 
 def _needs_no_folder(db: Connection, known: Row) -> bool:
-    """Whether a run's files are all uploaded, or its rows are all synced."""
+    """Whether a run's files are all uploaded, or were: all of its rows are synced, or were sent once."""
     files, uploaded = db.execute(
         "SELECT count(*), coalesce(sum(state = ?), 0) FROM files WHERE run_id = ?",
         (FileState.UPLOADED, known["id"]),
     ).fetchone()
-    records, synced = db.execute(
-        "SELECT count(*), coalesce(sum(state = ?), 0) FROM records WHERE run_id = ?",
+    records, complete = db.execute(
+        "SELECT count(*), coalesce(sum(state = ? OR sends > 0), 0) FROM records WHERE run_id = ?",
         (RowState.SYNCED, known["id"]),
     ).fetchone()
-    return bool(known["packed_files"] or (files and files == uploaded) or (records and records == synced))
+    return bool(known["packed_files"] or (files and files == uploaded) or (records and records == complete))
 
 
 def _all_known(db: Connection, dataset_id: int, records: Sequence[FoundRecord]) -> bool:
@@ -321,10 +321,11 @@ def _take_in_record(
     just_written: bool,
 ) -> int:
     record = found.record
-    db.execute(
-        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = 0 AND judge_anew",
+    before = db.execute(
+        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = 0 AND judge_anew"
+        " RETURNING sends",
         (dataset_id, record.digest),
-    )
+    ).fetchall()
     known = db.execute(
         "UPDATE records SET reading = ?, line = ? WHERE dataset_id = ? AND digest = ? AND ordinal = 0",
         (reading, record.line, dataset_id, record.digest),
@@ -339,7 +340,7 @@ def _take_in_record(
             _take_in_file(db, now, dataset_id, run_id, record.run.run, file)
     db.execute(
         "INSERT INTO records (dataset_id, run_id, run_name, digest, ordinal, line, reading, payload, state,"
-        " since, found_at, cause, hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " since, found_at, sends, cause, hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             dataset_id,
             run_id,
@@ -352,6 +353,7 @@ def _take_in_record(
             RowState.QUARANTINED if clash else RowState.PENDING if just_written else RowState.UNASKED,
             now,
             now,
+            before[0]["sends"] if before else 0,
             clash.cause if clash else None,
             clash.hint if clash else None,
         ),

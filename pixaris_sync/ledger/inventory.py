@@ -26,11 +26,13 @@ class Inventory:
         runs: every run by its name.
         uploaded: crc32c of the objects that it calls uploaded, by run and run-relative path.
         synced: how many rows it calls synced, by run and the record's digest.
+        accepted: such rows that the table took and does not show.
     """
 
     runs: Mapping[str, KnownRun]
     uploaded: Mapping[tuple[str, str], int]
     synced: Counter[tuple[str, str]]
+    accepted: Counter[tuple[str, str]]
 
 
 def inventory(db: Connection, key: DatasetKey) -> Inventory:
@@ -54,14 +56,18 @@ def inventory(db: Connection, key: DatasetKey) -> Inventory:
             if file.crc32c is not None
         )
     records = db.execute(
-        "SELECT r.name, c.digest, count(*) AS count FROM records c JOIN runs r ON r.id = c.run_id"
-        f" {of_dataset} AND c.state = ? GROUP BY r.name, c.digest",
-        (*names, RowState.SYNCED),
+        "SELECT r.name, c.digest, c.state, count(*) AS count FROM records c JOIN runs r ON r.id = c.run_id"
+        f" {of_dataset} AND c.state IN (?, ?) GROUP BY r.name, c.digest, c.state",
+        (*names, RowState.SYNCED, RowState.ACCEPTED),
     )
+    rows: dict[str, Counter[tuple[str, str]]] = {RowState.SYNCED: Counter(), RowState.ACCEPTED: Counter()}
+    for row in records:
+        rows[row["state"]][row["name"], row["digest"]] = row["count"]
     return Inventory(
         runs={row["name"]: KnownRun(RunState(row["state"]), row["cause"] or "") for row in runs},
         uploaded=uploaded,
-        synced=Counter({(row["name"], row["digest"]): row["count"] for row in records}),
+        synced=rows[RowState.SYNCED],
+        accepted=rows[RowState.ACCEPTED],
     )
 
 

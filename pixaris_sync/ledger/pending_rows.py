@@ -27,10 +27,10 @@ class PendingRow:
     Attributes:
         id: its row in the ledger.
         run, digest, ordinal: which record it is.
-        payload: the record as JSON.
+        payload: the record as JSON; empty where its line is still to be read.
         state, since: where it stands.
         attempts: how many deliveries have failed in a row.
-        sends: how many deliveries were ever begun.
+        sends: how many deliveries were ever begun; as many as seconds since the epoch, once it was repaired.
         looked_at: in doubt: when the table was first asked for it and answered; None: not yet.
         accepted_at: when a delivery of it ended well; None: none did.
     """
@@ -56,7 +56,7 @@ def _pending(row: Row) -> PendingRow:
         digest=row["digest"],
         ordinal=row["ordinal"],
         line=row["line"],
-        payload=row["payload"],
+        payload=row["payload"] or "",
         state=RowState(row["state"]),
         since=row["since"],
         attempts=row["attempts"],

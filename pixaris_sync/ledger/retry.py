@@ -1,10 +1,11 @@
-"""Takes quarantined runs up again, at somebody's word."""
+"""Takes up again, at somebody's word: quarantined runs, and what was removed from the cloud."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
 
+from pixaris_sync.ledger.packs import restore
 from pixaris_sync.ledger.runs import WAITING, update_run_states
-from pixaris_sync.model import FileState, RowState, RunState
+from pixaris_sync.model import FileState, RowState, RunKey, RunState
 
 _UP_AGAIN = """
 UPDATE {table} SET state = {waiting}, since = ?, attempts = 0, next_attempt_at = 0, cause = NULL,
@@ -15,6 +16,23 @@ WHERE run_id = ? AND state = ?
 _ROW_WAITING = f"""
 iif(accepted_at IS NOT NULL, '{RowState.ACCEPTED}', iif(taken, '{RowState.IN_DOUBT}', '{RowState.UNASKED}'))
 """
+TO_BE_READ = "it was taken up again, and its line of the tracking file is still to be read"
+TO_BE_READ_HINT = "nothing to do; where this stays, the line is not in the tracking file any more"
+#: Rows that the table held, or that a delivery which ended well long ago brought there.
+_HELD = f"(state = '{RowState.SYNCED}' OR state = '{RowState.ACCEPTED}' AND accepted_at < :accepted_before)"
+_NONE_UNDER_WAY = f"""
+SELECT 1 WHERE NOT EXISTS (
+    SELECT 1 FROM records WHERE run_id = :run AND state <> '{RowState.QUARANTINED}' AND NOT {_HELD}
+)
+"""
+#: The id of a load job is made of how often its rows were sent. It must be none of an earlier job's, of
+#: whatever ledger: the service would find that one again, and load nothing.
+_JUDGE_ANEW = f"""
+UPDATE records SET state = '{RowState.QUARANTINED}', since = :now, judge_anew = 1, attempts = 0, taken = 0,
+    accepted_at = NULL, sends = max(sends + 1, CAST(:now AS INTEGER)), cause = :cause, hint = :hint
+"""
+_TO_BE_JUDGED = "SELECT 1 FROM records WHERE run_id = :run AND digest = :digest AND judge_anew"
+_READ_AGAIN = "UPDATE datasets SET tail = NULL WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)"
 
 
 def retry_runs(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
@@ -70,19 +88,92 @@ def _take_records_up(db: Connection, now: float, run_id: int) -> None:
     refused = db.execute(
         "UPDATE records SET judge_anew = 1, cause = ?, hint = ? WHERE run_id = ? AND state = ?"
         " AND attempts = 0 AND sends = 0",
-        (
-            "it was taken up again, and its line of the tracking file is still to be read",
-            "nothing to do; where this stays, the line is not in the tracking file any more",
-            run_id,
-            RowState.QUARANTINED,
-        ),
+        (TO_BE_READ, TO_BE_READ_HINT, run_id, RowState.QUARANTINED),
     ).rowcount
     if refused:
-        db.execute(
-            "UPDATE datasets SET tail = NULL WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)", (run_id,)
-        )
+        db.execute(_READ_AGAIN, (run_id,))
     again = _UP_AGAIN.format(table="records", waiting=_ROW_WAITING)
     db.execute(f"{again} AND NOT judge_anew", (now, run_id, RowState.QUARANTINED))
+
+
+def upload_again(
+    db: Connection, now: float, files: Sequence[tuple[RunKey, str]], *, accepted_before: float
+) -> int:
+    """Take files up again, by run and path, whose objects were removed.
+
+    These are files that the ledger calls uploaded. What stood inline in a record comes again with its line;
+    it is left as it is while a row of its run is under way: see `send_again`.
+
+    Returns:
+        How many were taken up.
+    """
+    taken_up: list[int] = []
+    for run, path in files:
+        run_id = _run_id(db, run)
+        if run_id is None:
+            continue
+        restore(db, run_id)
+        of_run = {"run": run_id, "path": path, "now": now, "accepted_before": accepted_before}
+        found = db.execute(
+            "UPDATE files SET state = 'pending', since = :now, generation = 0, crc32c = NULL, ours = 0,"
+            " stood = 0"
+            " WHERE run_id = :run AND path = :path AND state = 'uploaded' AND content_crc32c IS NULL",
+            of_run,
+        ).rowcount
+        if not found and db.execute(_NONE_UNDER_WAY, of_run).fetchone():
+            found = db.execute(
+                "DELETE FROM files WHERE run_id = :run AND path = :path AND state = 'uploaded'", of_run
+            ).rowcount
+            _judge_anew(db, f"run_id = :run AND {found}", of_run)
+        taken_up += [run_id] * found
+    update_run_states(db, now, taken_up)
+    return len(taken_up)
+
+
+def send_again(
+    db: Connection, now: float, rows: Sequence[tuple[RunKey, str]], *, accepted_before: float
+) -> int:
+    """Take rows up again, by run and digest of the record, that the table does not hold any more.
+
+    These are rows that the ledger calls synced, and those of deliveries that ended well before
+    `accepted_before` and do not show. Their lines are read again.
+
+    Returns:
+        How many were taken up: for a record that is given twice, two equal ones.
+    """
+    taken_up: list[int] = []
+    for run, digest in rows:
+        run_id = _run_id(db, run)
+        of_run = {"run": run_id, "digest": digest, "now": now, "accepted_before": accepted_before}
+        one = f"id = (SELECT id FROM records WHERE run_id = :run AND digest = :digest AND {_HELD} LIMIT 1)"
+        if run_id is None:
+            continue
+        # What stood inline in it may have been taken up just before.
+        if db.execute(_TO_BE_JUDGED, of_run).fetchone() or _judge_anew(db, one, of_run):
+            taken_up.append(run_id)
+    update_run_states(db, now, taken_up)
+    return len(taken_up)
+
+
+def _run_id(db: Connection, run: RunKey) -> int | None:
+    row = db.execute(
+        "SELECT r.id FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        " WHERE d.project = ? AND d.dataset = ? AND r.name = ?",
+        (run.project, run.dataset, run.run),
+    ).fetchone()
+    return row["id"] if row else None
+
+
+def _judge_anew(db: Connection, which: str, of_run: Mapping[str, object]) -> int:
+    """Let the next reading of their lines take records of a run in anew; how many these are.
+
+    The table is asked for them before they are sent.
+    """
+    given = {**of_run, "cause": TO_BE_READ, "hint": TO_BE_READ_HINT}
+    changed = db.execute(f"{_JUDGE_ANEW} WHERE {which} AND {_HELD}", given).rowcount
+    if changed:
+        db.execute(_READ_AGAIN, (of_run["run"],))
+    return changed
 
 
 def find_runs(db: Connection, name: str) -> list[int]:

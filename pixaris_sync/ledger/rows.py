@@ -93,7 +93,7 @@ def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow], *, by_n
     objects have lost since was removed by somebody, and stays as it is. Not so where the run's name alone
     does not tell that it was this run's row (`by_name`).
     """
-    stood = [row for row in rows if row.state is RowState.UNASKED and by_name]
+    stood = [row for row in rows if row.state is RowState.UNASKED and by_name and not row.sends]
     runs = list(dict.fromkeys(_runs_of(db, stood)))
     db.executemany(
         "UPDATE files SET stood = 1, attempts = 0, next_attempt_at = 0"
@@ -106,7 +106,7 @@ def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow], *, by_n
     )
     db.executemany(
         "UPDATE records SET state = ?, since = ?, payload = NULL, attempts = 0, batch_limit = NULL,"
-        " by_load = 0, delivery_id = NULL, cause = NULL, hint = NULL WHERE id = ?",
+        " by_load = 0, judge_anew = 0, delivery_id = NULL, cause = NULL, hint = NULL WHERE id = ?",
         [(RowState.SYNCED, now, row.id) for row in rows],
     )
     _update_runs(db, now, rows)

@@ -15,7 +15,7 @@ from pixaris_sync.errors import (
     TableNotFoundError,
     UnknownColumnError,
 )
-from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows
+from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows, table_made_at
 from pixaris_sync.ledger.rows import (
     accept_rows,
     end_delivery,
@@ -165,6 +165,12 @@ class Deliveries:
         if columns is None or plan.add or plan.widen:
             self._columns.pop(table, None)
             method = DeliveryMethod.LOAD
+            if columns is None and await self._context.apply(table_made_at, table) is not None:
+                log.warning(
+                    "table %s was removed, and is made anew: `pixaris-sync sync --repair` restores the rows "
+                    "that it had",
+                    table,
+                )
             if not await self._changes.make_fit(table, rows, columns):
                 return None
             # What another writer changed meanwhile counts too.

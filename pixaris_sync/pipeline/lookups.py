@@ -168,7 +168,7 @@ class Lookups:
         return cells_decide(len(known.wanted), count, sum(known.taken.values()), shared=shared)
 
     def _wanted(self, row: PendingRow, *, cells: bool) -> Wanted:
-        if not cells:
+        if not cells or not row.payload:
             return Wanted(row.run, ())
         try:
             return Wanted(row.run, map_row(row, self._context.destination).cells)

@@ -27,6 +27,9 @@ from pixaris_sync.rules.schema import column_name, companion_names, hashed_colum
 #: are skipped only where other keys of the row have taken them, or the table has them with another type.
 _ABSENT_COMPANIONS_MAX: Final = 16
 
+#: Stands for a dataset that holds none of the records that are asked for.
+_ELSEWHERE: Final = DatasetKey("", "")
+
 _Record = TypeVar("_Record", bound=Hashable)
 _Left = TypeVar("_Left", bound=Hashable)
 _Right = TypeVar("_Right", bound=Hashable)
@@ -69,7 +72,7 @@ def standing(
     if not wanted:
         return set()
     name = next(iter(wanted.values())).run.run
-    homes = [_home(row, name, {*taken, *(one.run.dataset_key for one in wanted.values())}) for row in rows]
+    homes = [home(row, name, {*taken, *(one.run.dataset_key for one in wanted.values())}) for row in rows]
     free = _free(Counter(homes), taken)
     pairs = [
         (-likeness(one.cells, row), record, index)
@@ -86,6 +89,17 @@ def standing(
             given.add(index)
             free[homes[index]] -= 1
     return found
+
+
+def home(row: Mapping[str, JsonValue], run: str, datasets: Iterable[DatasetKey]) -> DatasetKey | None:
+    """The dataset of which a run's row is by its links; None where it has none that tells."""
+    linked = [name for value in row.values() if isinstance(value, str) and (name := linked_object(value))]
+    of_run = [name for name in linked if f"/{run}/" in name]
+    for key in datasets:
+        start = object_name(RunKey(key.project, key.dataset, run), "")
+        if any(name.startswith(start) for name in of_run):
+            return key
+    return _ELSEWHERE if of_run else None
 
 
 def likeness(cells: Sequence[Cell], row: Mapping[str, JsonValue]) -> int:
@@ -118,9 +132,12 @@ def represents(cells: Sequence[Cell], row: Mapping[str, JsonValue]) -> bool:
 
 
 def matched(choices: Mapping[_Left, Collection[_Right]]) -> dict[_Left, _Right]:
-    """Give as many on the left as can have one a choice for itself alone (augmenting paths)."""
+    """Give as many on the left as can have one a choice for itself alone (augmenting paths).
+
+    Where some must go without, those that stand first in `choices` do not.
+    """
     owner: dict[_Right, _Left] = {}
-    for left in sorted(choices, key=lambda left: len(choices[left])):
+    for left in choices:
         _assign(left, choices, owner, set())
     return {left: right for right, left in owner.items()}
 
@@ -136,21 +153,6 @@ def _assign(
             owner[right] = left
             return True
     return False
-
-
-#: Stands for a dataset that holds none of the records that are asked for.
-_ELSEWHERE: Final = DatasetKey("", "")
-
-
-def _home(row: Mapping[str, JsonValue], run: str, datasets: Iterable[DatasetKey]) -> DatasetKey | None:
-    """The dataset of which a run's row is by its links; None where it has none that tells."""
-    linked = [name for value in row.values() if isinstance(value, str) and (name := linked_object(value))]
-    of_run = [name for name in linked if f"/{run}/" in name]
-    for key in datasets:
-        start = object_name(RunKey(key.project, key.dataset, run), "")
-        if any(name.startswith(start) for name in of_run):
-            return key
-    return _ELSEWHERE if of_run else None
 
 
 def _free(homes: Counter[DatasetKey | None], taken: Mapping[DatasetKey, int]) -> Counter[DatasetKey | None]:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from anyio import to_thread
@@ -20,7 +21,7 @@ from pixaris_sync.text import printable
 from pixaris_sync.verify.expected import Expected, expect
 from pixaris_sync.verify.findings import Finding, Kind, Sign, failed
 from pixaris_sync.verify.objects import compare_objects
-from pixaris_sync.verify.rows import compare_rows
+from pixaris_sync.verify.rows import compare_rows, row_subject
 
 
 async def verify(
@@ -118,6 +119,9 @@ class _Comparison:
             return
         try:
             frame = await self._sink.read_table(table)
+            findings = await to_thread.run_sync(compare_rows, table, carried, frame)
+            if any(finding.sign is Sign.MISSING for finding in findings):
+                findings = await self._doubt(table, findings)
         except SyncError as error:
             if error.stops_everything:
                 raise
@@ -125,8 +129,36 @@ class _Comparison:
                 expected.unknown = True
             yield failed(Kind.ROW, table, error)
             return
-        for finding in await to_thread.run_sync(compare_rows, table, carried, frame):
+        for finding in findings:
+            _note(carried, finding)
             yield finding
+
+    async def _doubt(self, table: str, findings: list[Finding]) -> list[Finding]:
+        """Call no row missing that may be there all the same: without its run's name, or hidden."""
+        if any(finding.subject == row_subject(table, "") for finding in findings):
+            detail = "it does not show; the table has rows without experiment_run_name, which may be it"
+            hint = "give those rows their experiment_run_name again, or delete them"
+        elif await self._sink.is_filtered(table):
+            detail = "it does not show; a row access policy or a data mask hides rows from this account"
+            hint = "look with an account that sees all rows; what is hidden from it is never sent again"
+        else:
+            return findings
+        return [
+            replace(finding, sign=Sign.ERROR, detail=detail, hint=hint, source="")
+            if finding.sign is Sign.MISSING
+            else finding
+            for finding in findings
+        ]
+
+
+def _note(datasets: Sequence[Expected], finding: Finding) -> None:
+    """Note how a run's row came out in what is expected of its dataset."""
+    for expected in datasets:
+        if finding.run is not None and finding.run.dataset_key == expected.key:
+            expected.missing[finding.run.run] += finding.sign is Sign.MISSING
+            expected.differing[finding.run.run] += finding.sign is Sign.DIFFERS
+            if finding.sign is Sign.ERROR:
+                expected.unclear.add(finding.run.run)
 
 
 def _compare_ledger(expected: Expected, tracking_file: str) -> Iterator[Finding]:

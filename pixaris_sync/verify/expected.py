@@ -4,15 +4,25 @@ Blocking.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.ledger.inventory import Inventory
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.results_folder import LocalResults
-from pixaris_sync.model import Cell, DamagedLine, DatasetKey, Destination, FileVersion, RunKey, TrackingRecord
+from pixaris_sync.model import (
+    Cell,
+    DamagedLine,
+    DatasetKey,
+    Destination,
+    FileVersion,
+    RunKey,
+    RunState,
+    TrackingRecord,
+)
 from pixaris_sync.rules.contract import cells_of, check_dataset_names, files_of, object_name
+from pixaris_sync.verify.findings import CARRY_HINT, RESTORE_HINT
 
 #: How much of a tracking file is read at once.
 TAIL_BYTES_LIMIT = 8 * 1024 * 1024
@@ -43,6 +53,7 @@ class ExpectedRow:
     """A row that should be in the table: a tracking record and its cells, or why it has none."""
 
     run: RunKey
+    digest: str
     cells: tuple[Cell, ...]
     fault: str = ""
 
@@ -76,6 +87,11 @@ class Expected:
     unclear: set[str] = field(default_factory=set)
     unknown: bool = False
 
+    def hint_of(self, run: str, *, was_there: bool) -> str:
+        """What to do about an object or a row of a run that is missing; `was_there`: the ledger saw it."""
+        known = self.known.runs.get(run)
+        return RESTORE_HINT if was_there or (known and known.state is RunState.SYNCED) else CARRY_HINT
+
 
 def expect(
     results: LocalResults,
@@ -97,6 +113,7 @@ def expect(
         expected.refused = str(error)
     gone = known.synced.copy()
     seen: set[str] = set()
+    read: set[str] = set()
     for records in _pieces(results, key, expected.damaged):
         by_run: defaultdict[RunKey, set[str]] = defaultdict(set)
         for record in records:
@@ -105,10 +122,12 @@ def expect(
             seen.add(record.digest)
             by_run[record.run] |= _expect_record(expected, record, destination)
             gone[record.run.run, record.digest] -= 1
+        read |= {run.run for run in by_run}
         for run, saved in by_run.items():
             inspection = results.inspect(run, sorted(saved), accept_without_images=accept_without_images)
             for file in inspection.files:
                 _expect_object(expected, run, file.path, version=file.version)
+    _expect_without_line(expected, results, read)
     for (name, path), crc32c in known.uploaded.items():
         run = RunKey(key.project, key.dataset, name)
         if object_name(run, path) not in expected.objects:
@@ -116,6 +135,19 @@ def expect(
     for (name, _), count in gone.items():
         expected.forgotten[name] += max(count, 0)
     return expected
+
+
+def _expect_without_line(expected: Expected, results: LocalResults, read: Collection[str]) -> None:
+    """Take in files of runs that were uploaded and that no tracking line names any more."""
+    paths: defaultdict[str, list[str]] = defaultdict(list)
+    for name, path in expected.known.uploaded:
+        if name not in read:
+            paths[name].append(path)
+    for name, uploaded in paths.items():
+        run = RunKey(expected.key.project, expected.key.dataset, name)
+        saved = [path for path in uploaded if "/" not in path]
+        for file in results.inspect(run, saved, accept_without_images=True).files:
+            _expect_object(expected, run, file.path, version=file.version)
 
 
 def _pieces(
@@ -140,9 +172,9 @@ def _expect_record(expected: Expected, record: TrackingRecord, destination: Dest
     try:
         cells, files = cells_of(record, destination), files_of(record)
     except SyncError as error:
-        expected.rows.append(ExpectedRow(record.run, (), str(error)))
+        expected.rows.append(ExpectedRow(record.run, record.digest, (), str(error)))
         return set()
-    expected.rows.append(ExpectedRow(record.run, cells))
+    expected.rows.append(ExpectedRow(record.run, record.digest, cells))
     for path, content in files.inline.items():
         # Where records of one run differ in a file, the first is what was uploaded.
         if object_name(record.run, path) not in expected.objects:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from pixaris_sync.errors import SyncError
-from pixaris_sync.model import JsonValue
+from pixaris_sync.model import JsonValue, RunKey
 from pixaris_sync.text import printable
 
 
@@ -31,6 +32,12 @@ class Kind(StrEnum):
     LEDGER = "ledger"
 
 
+#: What can be done about something that is missing.
+CARRY_HINT: Final = "`pixaris-sync sync` carries what waits, `pixaris-sync status` tells why it does"
+RESTORE_HINT: Final = "`pixaris-sync sync --repair` restores what was removed from the cloud"
+BACKUP_HINT: Final = "restore it from a backup"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One comparison.
@@ -41,12 +48,19 @@ class Finding:
         subject: an object's name, ``<table>:<run>`` for a row, ``<project>/<dataset>/<run>`` for the ledger;
             where a whole listing, table or dataset could not be compared, that.
         detail: what there is to say about it, in one line.
+        hint: what can be done about it, if anything is to be done.
+        run: whose object or row it is; None where it is none of a run of this folder.
+        source: what it is made of here: the run-relative path of an object's file, the digest of a row's
+            record; empty where nothing of that is left here.
     """
 
     sign: Sign
     kind: Kind
     subject: str
     detail: str
+    hint: str = ""
+    run: RunKey | None = None
+    source: str = ""
 
     @property
     def document(self) -> dict[str, JsonValue]:
@@ -56,9 +70,10 @@ class Finding:
             "kind": str(self.kind),
             "subject": self.subject,
             "detail": self.detail,
+            "hint": self.hint,
         }
 
 
 def failed(kind: Kind, subject: str, error: SyncError) -> Finding:
     """Something could not be compared because of an error."""
-    return Finding(Sign.ERROR, kind, printable(subject), str(error))
+    return Finding(Sign.ERROR, kind, printable(subject), str(error), error.hint)

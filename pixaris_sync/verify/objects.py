@@ -11,7 +11,7 @@ from pixaris_sync.ports import ObjectStore
 from pixaris_sync.rules.contract import object_prefix
 from pixaris_sync.text import printable
 from pixaris_sync.verify.expected import Expected, ExpectedObject
-from pixaris_sync.verify.findings import Finding, Kind, Sign, failed
+from pixaris_sync.verify.findings import BACKUP_HINT, Finding, Kind, Sign, failed
 
 #: Files that are read, and objects that are looked up, at the same time.
 READS_LIMIT = 8
@@ -54,8 +54,7 @@ async def compare_objects(
                 yield _compare(expected, remote.name, there, wanted, checksums.get(remote.name))
     for name, wanted in waiting.items():
         expected.missing[wanted.run.run] += 1
-        gone = "; the local file is gone too" if wanted.by_ledger else ""
-        yield _finding(Sign.MISSING, name, f"not in the bucket{gone}")
+        yield _missing(expected, name, wanted)
 
 
 def _finding(sign: Sign, name: str, detail: str) -> Finding:
@@ -91,6 +90,15 @@ async def _look_up(
 def _same_size(remote: RemoteObject, wanted: ExpectedObject) -> bool:
     """Whether a size says nothing against an object."""
     return wanted.version is None or wanted.version.size == remote.size
+
+
+def _missing(expected: Expected, name: str, wanted: ExpectedObject) -> Finding:
+    subject, run = printable(name), wanted.run
+    if wanted.by_ledger:
+        detail = "not in the bucket; the local file is gone too"
+        return Finding(Sign.MISSING, Kind.OBJECT, subject, detail, BACKUP_HINT, run)
+    hint = expected.hint_of(run.run, was_there=wanted.uploaded is not None)
+    return Finding(Sign.MISSING, Kind.OBJECT, subject, "not in the bucket", hint, run, wanted.path)
 
 
 async def _checksums(

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from pixaris_sync.model import Cell, JsonValue
+from pixaris_sync.model import Cell, JsonValue, RunKey
 from pixaris_sync.rules import readback
 from pixaris_sync.rules.contract import RUN_NAME_KEY
 from pixaris_sync.rules.readback import matched
 from pixaris_sync.rules.schema import column_name, companion_names, hashed_column_name, value_type
 from pixaris_sync.text import printable
 from pixaris_sync.verify.expected import Expected, ExpectedRow
-from pixaris_sync.verify.findings import Finding, Kind, Sign
+from pixaris_sync.verify.findings import BACKUP_HINT, CARRY_HINT, Finding, Kind, Sign
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,8 @@ class _OfRun:
 def compare_rows(table: str, datasets: Sequence[Expected], frame: "pd.DataFrame | None") -> list[Finding]:
     """Compare a table with the records of the datasets that share it.
 
-    Each record asks for one row of its own. How each run came out is noted in the datasets.
+    Each record asks for one row of its own, and a row is known by its run: one in which others have corrected
+    a cell or a link differs, and is not missing. What others have added beside it makes no difference.
 
     Args:
         table: the table's id.
@@ -58,7 +59,10 @@ def compare_rows(table: str, datasets: Sequence[Expected], frame: "pd.DataFrame 
             runs[name].forgotten += [dataset] * count
     for found in () if frame is None else frame_rows(frame):
         runs[str(found.get(RUN_NAME_KEY, ""))].found.append(found)
-    return [finding for name in sorted(runs) for finding in _compare_run(table, name, runs[name])]
+    shared = len(datasets) > 1
+    return [
+        finding for name in sorted(runs) for finding in _compare_run(table, name, runs[name], shared=shared)
+    ]
 
 
 def frame_rows(frame: "pd.DataFrame") -> Iterator[dict[str, JsonValue]]:
@@ -99,53 +103,97 @@ def _columns_of(cell: Cell) -> Iterator[str]:
         yield name.casefold()
 
 
-def _compare_run(table: str, name: str, run: _OfRun) -> Iterator[Finding]:
-    subject = printable(f"{table}:{name or '(no run name)'}")
-    pairs = _match(run)
-    missing = [index for index in range(len(run.wanted)) if index not in pairs]
-    taken = set(pairs.values())
-    left = [row for index, row in enumerate(run.found) if index not in taken]
-    for _ in pairs:
-        yield Finding(Sign.SAME, Kind.ROW, subject, "one row for one record")
-    for index in missing:
-        dataset, wanted = run.wanted[index]
-        if left and not wanted.fault:
-            dataset.differing[name] += 1
-            yield Finding(Sign.DIFFERS, Kind.ROW, subject, _difference(wanted.cells, left.pop()))
+def row_subject(table: str, run: str) -> str:
+    """How findings call the rows of a run; `run` is empty for rows that name none."""
+    return printable(f"{table}:{run or '(no run name)'}")
+
+
+def _compare_run(table: str, name: str, run: _OfRun, *, shared: bool) -> Iterator[Finding]:
+    subject = row_subject(table, name)
+    pairs = _match(run, shared=shared)
+    for index, (dataset, wanted) in enumerate(run.wanted):
+        if index not in pairs:
+            yield _missing(subject, dataset, wanted)
+        elif represents(wanted.cells, row := run.found[pairs[index]]):
+            yield Finding(Sign.SAME, Kind.ROW, subject, "one row for one record", run=wanted.run)
         else:
-            dataset.missing[name] += 1
-            yield Finding(Sign.MISSING, Kind.ROW, subject, wanted.fault or "not in the table")
-    for dataset in run.forgotten:
-        if left:
-            left.pop()
-            note = "known to the ledger as synced: its tracking line is gone, so its values are not compared"
-            yield Finding(Sign.SAME, Kind.ROW, subject, note)
-        else:
-            dataset.missing[name] += 1
-            yield Finding(Sign.MISSING, Kind.ROW, subject, "not in the table; its tracking line is gone too")
+            detail = _difference(wanted.cells, row)
+            yield Finding(Sign.DIFFERS, Kind.ROW, subject, detail, run=wanted.run)
+    left = len(run.found) - len(pairs)
+    for dataset in run.forgotten[:left]:
+        note = "known to the ledger as synced: its tracking line is gone, so its values are not compared"
+        yield Finding(Sign.SAME, Kind.ROW, subject, note, run=_run_of(dataset, name))
+    for dataset in run.forgotten[left:]:
+        detail = "not in the table; its tracking line is gone too"
+        yield Finding(Sign.MISSING, Kind.ROW, subject, detail, BACKUP_HINT, _run_of(dataset, name))
     known = run.wanted or run.forgotten
-    for _ in left:
+    for _ in range(left - len(run.forgotten)):
         detail = "one row more than there are records" if known else "only in the table"
         yield Finding(Sign.EXTRA, Kind.ROW, subject, detail)
 
 
-def _match(run: _OfRun) -> dict[int, int]:
-    """Give each record a row of its own, as many as can have one: record to row."""
-    return matched(
+def _missing(subject: str, dataset: Expected, wanted: ExpectedRow) -> Finding:
+    if wanted.fault:
+        return Finding(Sign.MISSING, Kind.ROW, subject, wanted.fault, CARRY_HINT, wanted.run)
+    run, known = wanted.run, dataset.known
+    was_there = (run.run, wanted.digest) in known.synced or (run.run, wanted.digest) in known.accepted
+    hint = dataset.hint_of(run.run, was_there=was_there)
+    return Finding(Sign.MISSING, Kind.ROW, subject, "not in the table", hint, run, wanted.digest)
+
+
+def _run_of(dataset: Expected, name: str) -> RunKey:
+    return RunKey(dataset.key.project, dataset.key.dataset, name)
+
+
+def _match(run: _OfRun, *, shared: bool) -> dict[int, int]:
+    """Give each record a row of its own, as many as can have one: record to row.
+
+    First rows that say all that a record says, and records that say more before others; then the row that is
+    most like it. Where datasets share the table, a link can tell that a row is of another one's run.
+    """
+    cells = {
+        index: wanted.cells
+        for index, (_, wanted) in sorted(enumerate(run.wanted), key=lambda one: -len(one[1][1].cells))
+        if not wanted.fault
+    }
+    pairs = matched(
         {
-            record: [row for row, found in enumerate(run.found) if represents(wanted.cells, found)]
-            for record, (_, wanted) in enumerate(run.wanted)
-            if not wanted.fault
+            record: [
+                row
+                for row, found in enumerate(run.found)
+                if represents(said, found) and not (shared and _is_of_another(run, record, found))
+            ]
+            for record, said in cells.items()
         }
     )
+    taken = set(pairs.values())
+    likeness = {
+        (record, row): sum(_holds(found, cell) for cell in cells[record])
+        for record in cells.keys() - pairs.keys()
+        for row, found in enumerate(run.found)
+        if row not in taken and not (shared and _is_of_another(run, record, found))
+    }
+    for record, row in sorted(likeness, key=lambda pair: (-likeness[pair], pair)):
+        if record not in pairs and row not in taken:
+            pairs[record] = row
+            taken.add(row)
+    return pairs
+
+
+def _is_of_another(run: _OfRun, record: int, row: _Row) -> bool:
+    key, name = run.wanted[record][0].key, run.wanted[record][1].run.run
+    return readback.home(row, name, [dataset.key for dataset, _ in run.wanted]) not in (None, key)
+
+
+def _holds(row: _Row, cell: Cell) -> bool:
+    """Whether a row of a frame holds a cell's value, a NaN in it being NaN or NULL."""
+    plain = {name: value for name, value in row.items() if not _is_nan(value)}
+    return readback.holds(row, cell) or readback.holds(plain, cell)
 
 
 def _difference(cells: Sequence[Cell], row: _Row) -> str:
     """Which columns hold something else, by their names only: values can be long."""
-    readings = [row, {name: value for name, value in row.items() if not _is_nan(value)}]
-    names = [
-        column_name(cell.key) for cell in cells if not any(readback.holds(one, cell) for one in readings)
-    ]
+    names = [column_name(cell.key) for cell in cells if not _holds(row, cell)]
     shown = ", ".join(names[:_COLUMNS_SHOWN])
     more = f" and {len(names) - _COLUMNS_SHOWN} more" if len(names) > _COLUMNS_SHOWN else ""
     return f"other values than in the record: {shown}{more}" if names else "other values than in the record"

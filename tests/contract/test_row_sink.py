@@ -27,6 +27,7 @@ class TestDataset:
             under.dataless.created_at("table"),
             under.dataless.read_rows("table", ["run"]),
             under.dataless.read_table("table"),
+            under.dataless.is_filtered("table"),
         ):
             with pytest.raises(ConfigurationError) as caught:
                 await ask
@@ -52,6 +53,7 @@ class TestTables:
     async def test_a_missing_table_has_no_frame(self, under: SinkUnderTest) -> None:
         """Goal: absent is not empty. Method: read a whole table that a dataset lacks."""
         assert await under.sink.read_table(under.new_table_id()) is None
+        assert not await under.sink.is_filtered(under.new_table_id())
 
     async def test_a_table_has_the_columns_it_was_created_with(self, under: SinkUnderTest) -> None:
         """Goal: names, types and order are kept. Method: create with each type, look up."""

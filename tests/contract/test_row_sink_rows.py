@@ -204,6 +204,7 @@ class TestReading:
         sent = [row("a", "a", score=1.5, steps=2**53 + 1, good=True), row("b", "b")]
         await under.sink.load(table, sent, job_id=f"{table}-a")
         frame = await under.sink.read_table(table)
+        assert not await under.sink.is_filtered(table)
         assert frame is not None
         assert list(frame.columns) == ["experiment_run_name", "score", "steps", "good"]
         assert [str(kind) for kind in frame.dtypes[1:]] == ["float64", "Int64", "boolean"]

@@ -12,7 +12,7 @@ from tests.fakes.row_sink import Method
 
 DAY_SECONDS = 24 * 3600.0
 STORE_METHODS = ["check", "upload", "upload_resumable", "stat", "list"]
-SINK_METHODS = [method for method in get_args(Method) if method != "read_table"]
+SINK_METHODS = [method for method in get_args(Method) if method not in ("read_table", "is_filtered")]
 
 
 def failing(method: str, failure: Failure = Failure.TRANSIENT, seconds: float | None = None) -> SyncError:

@@ -36,6 +36,7 @@ Method = Literal[
     "running_loads",
     "read_rows",
     "read_table",
+    "is_filtered",
 ]
 
 _INSERT_ROWS_MAX = 50_000
@@ -69,6 +70,7 @@ class FakeRowSink:
     Attributes:
         calls: every call, in order, failed ones included.
         counts: the calls by method.
+        hidden: tables whose rows a row access policy hides from this account.
         faults_fired: how many programmed faults have struck, by method.
         refused_updates: how many updates came too soon after others, by table.
         swallowed: insertIds of rows accepted and lost.
@@ -92,6 +94,7 @@ class FakeRowSink:
         self.dedup_seconds = dedup_seconds
         self.visible_after_seconds = visible_after_seconds
         self.dataset_exists = True
+        self.hidden: set[str] = set()
         self.calls: list[Call] = []
         self.counts: Counter[str] = Counter()
         self.faults_fired: Counter[str] = Counter()
@@ -269,6 +272,12 @@ class FakeRowSink:
             return None
         return found.frame(self._visible(table))
 
+    async def is_filtered(self, table: str) -> bool:
+        await self._begin(Call("is_filtered", table, 0))
+        self._dataset()
+        self._answer("is_filtered", table)
+        return table in self.hidden
+
     async def close(self) -> None:
         await anyio.lowlevel.checkpoint()
 
@@ -338,7 +347,8 @@ class FakeRowSink:
 
     def _visible(self, table: str) -> list[dict[str, JsonValue]]:
         now = self.clock.now()
-        return [row.cells for row in self.stored(table) if row.visible_at <= now]
+        stored = () if table in self.hidden else self.stored(table)
+        return [row.cells for row in stored if row.visible_at <= now]
 
 
 def _again(error: SyncError) -> SyncError:

@@ -259,6 +259,7 @@ SINK_CALLS: dict[str, Callable[[BigQueryRowSink], Awaitable[object]]] = {
     "running_loads": lambda sink: sink.running_loads(TABLE),
     "read_rows": lambda sink: sink.read_rows(TABLE, ["run"]),
     "read_table": lambda sink: sink.read_table(TABLE),
+    "is_filtered": lambda sink: sink.is_filtered(TABLE),
 }
 
 

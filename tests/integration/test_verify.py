@@ -88,7 +88,10 @@ def test_a_deleted_object_is_missing(synced: _Synced) -> None:
     assert outcome.code == 1
     assert lines[0] == f"- {name}: not in the bucket"
     assert lines[1].startswith(f"* {synced.first.key}: the ledger says synced, but ")
-    assert lines[2] == "8 same, 1 missing, 0 extra, 1 differs, 0 error"
+    assert lines[2:] == [
+        "8 same, 1 missing, 0 extra, 1 differs, 0 error",
+        "hint: `pixaris-sync sync --repair` restores what was removed from the cloud",
+    ]
 
 
 @pytest.mark.parametrize("path", ["generated_images/image_0.png", "mask.png", "flow.json", "details.json"])

@@ -18,6 +18,7 @@ from pixaris_sync.model import DatasetKey, JsonValue, RunKey
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.pipeline.preview import preview
+from pixaris_sync.process.repair import Repair, take_up_missing
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
 from pixaris_sync.settings import Settings
 from pixaris_sync.verify import Finding, verify
@@ -124,6 +125,12 @@ class FakeCloud:
     async def verify(self) -> list[Finding]:
         """All findings."""
         return [finding async for finding in verify(self.settings, self.ledger, self.store, self.sink)]
+
+    async def repair(self) -> Repair:
+        """What ``sync --repair`` does after its first pass: compare, and carry what was taken up."""
+        found = await take_up_missing(self.settings, self.ledger, self.store, self.sink, clock=SystemClock())
+        await self.sync()
+        return found
 
     async def differences(self) -> list[tuple[str, str, str]]:
         """What is not the same: sign, kind and subject, in order."""

@@ -42,6 +42,7 @@ READS: dict[str, Ask] = {
     "running_loads": lambda sink: sink.running_loads(TABLE),
     "read_rows": lambda sink: sink.read_rows(TABLE, ["run"]),
     "read_table": lambda sink: sink.read_table(TABLE),
+    "is_filtered": lambda sink: sink.is_filtered(TABLE),
     "create_table": lambda sink: sink.create_table(TABLE, [Column("a", ColumnType.STRING)]),
     "add_columns": lambda sink: sink.add_columns(TABLE, [Column("a", ColumnType.STRING)]),
     "widen_columns": lambda sink: sink.widen_columns(TABLE, ["a"]),

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from email import message_from_bytes
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
@@ -52,7 +52,40 @@ async def sink(server: ScriptedBigQuery) -> AsyncIterator[BigQueryRowSink]:
     await sink.close()
 
 
+NAMES = Answer(
+    body={
+        "jobComplete": True,
+        "jobReference": {"projectId": PROJECT, "jobId": "names", "location": LOCATION},
+        "schema": {"fields": [{"name": "experiment_run_name", "type": "STRING"}]},
+        "totalRows": "0",
+        "rows": [],
+    }
+)
+
+
 class TestRequests:
+    @pytest.mark.parametrize(
+        ("statistics", "filtered"),
+        [
+            ({}, False),
+            ({"rowLevelSecurityStatistics": {"rowLevelSecurityApplied": True}}, True),
+            ({"rowLevelSecurityStatistics": {"rowLevelSecurityApplied": False}}, False),
+            ({"dataMaskingStatistics": {"dataMaskingApplied": True}}, True),
+        ],
+    )
+    async def test_statistics_of_a_query_tell_whether_rows_are_hidden(
+        self, server: ScriptedBigQuery, sink: BigQueryRowSink, statistics: dict[str, Any], *, filtered: bool
+    ) -> None:
+        """Goal: a row that does not show is not taken for deleted. Method: each kind of statistics."""
+        reference = {"projectId": PROJECT, "jobId": "names", "location": LOCATION}
+        job = {"jobReference": reference, "configuration": {"jobType": "QUERY", "query": {"query": "x"}}}
+        server.script(NAMES, Answer(body={**job, "statistics": statistics}))
+
+        assert await sink.is_filtered(TABLE) is filtered
+        query, look = server.asked[-2:]
+        assert query.json["query"] == sql.all_names(sql.table_path("other-project", DATASET, TABLE))
+        assert look.path.endswith("/jobs/names")
+
     async def test_rows_are_streamed_with_their_insert_ids(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
     ) -> None:

@@ -128,8 +128,8 @@ def test_flags_reach_the_settings_and_absent_ones_do_not(
     """Goal: precedence is decided in one place. Method: catch what `sync` hands on."""
     seen: dict[str, Any] = {}
 
-    def catch(name: str, mode: Any, flags: dict[str, Any], config: Path | None, *, as_json: bool) -> Exit:
-        seen.update(name=name, full=mode.full, flags=flags, config=config, as_json=as_json)
+    def catch(name: str, mode: Any, flags: dict[str, Any], config: Path | None, **options: bool) -> Exit:
+        seen.update(name=name, full=mode.full, flags=flags, config=config, **options)
         return Exit.PROBLEMS
 
     monkeypatch.setattr(passes, "run_pass", catch)
@@ -139,7 +139,10 @@ def test_flags_reach_the_settings_and_absent_ones_do_not(
     assert found.exit_code == Exit.PROBLEMS
     given = {key: value for key, value in seen.pop("flags").items() if value is not None}
     assert given == {"chunk_bytes": "262144", "accept_runs_without_images": False}
-    assert seen == {"name": "sync", "full": True, "config": config, "as_json": True}
+    assert seen == {"name": "sync", "full": True, "config": config, "as_json": True, "repair": False}
+    run("sync", "--repair")
+    assert (seen["full"], seen["repair"]) == (False, True)
+    assert run("backfill", "--repair").exit_code == Exit.USAGE
 
 
 def test_retry_takes_names_or_all(monkeypatch: pytest.MonkeyPatch) -> None:

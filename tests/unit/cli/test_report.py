@@ -7,6 +7,8 @@ import pytest
 
 from pixaris_sync.cli import report
 from pixaris_sync.ledger.overview import Overview, ProblemRun, WaitingRuns
+from pixaris_sync.process.repair import Repair
+from pixaris_sync.verify import Finding, Kind, Sign
 
 NOW = 1_700_000_000.0
 EMPTY: dict[str, Any] = {
@@ -194,6 +196,22 @@ def test_a_pass_says_what_it_did_first() -> None:
     first = "3 files uploaded (2.0 KiB), 1 found there, 2 rows synced in 1.3 s"
     assert text.splitlines()[0] == first
     assert text.endswith(report.status_text(document(EMPTY)))
+
+
+def test_a_repair_says_what_it_took_up_and_what_it_left() -> None:
+    """Goal: the answer to `sync --repair`. Method: a healthy state; then much that it left as it is."""
+    done = {"files_uploaded": 0, "files_found": 0, "bytes": 0, "rows_synced": 0, "seconds": 1.3}
+    healthy = report.repair_document(Repair())
+    assert healthy == {"objects": 0, "rows": 0, "left": []}
+    second = report.pass_text({**document(EMPTY), **done, "repair": healthy}).splitlines()[1]
+    assert second == "nothing to repair: no object and no row is missing or different"
+    differs = Finding(Sign.DIFFERS, Kind.ROW, "t:run", "other values than in the record: a")
+    left = report.repair_document(Repair(2, 1, [differs] * (report.PROBLEMS_SHOWN + 3)))
+    lines = report.pass_text({**document(EMPTY), **done, "repair": left}).splitlines()[1:]
+    assert lines[0] == "2 missing objects and 1 missing rows were taken up again"
+    shown = lines[1 : report.PROBLEMS_SHOWN + 1]
+    assert shown == ["left  * t:run: other values than in the record: a"] * report.PROBLEMS_SHOWN
+    assert lines[report.PROBLEMS_SHOWN + 1] == "left  and 3 more: --json lists all"
 
 
 def test_columns_are_as_wide_as_their_longest_entry() -> None:

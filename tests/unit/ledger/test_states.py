@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from pixaris_sync.ledger import intake, pending_rows, retry, rows, uploads
+from pixaris_sync.ledger import intake, packs, pending_rows, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
+from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.states import FILE_TRANSITIONS, ROW_TRANSITIONS
 from pixaris_sync.ledger.uploads import Receipt, UploadTask
-from pixaris_sync.model import DamagedLine, DeliveryMethod, FileState, RemoteObject, RowState
+from pixaris_sync.model import DamagedLine, DeliveryMethod, FileState, RemoteObject, RowState, RunKey
 from tests.support.ledgers import (
+    ALL,
     NOW,
     PROBLEM,
     RUN,
@@ -27,10 +29,11 @@ from tests.support.ledgers import (
 
 Edge = tuple[str | None, str, str | None]
 Event = Callable[[Book, UploadTask], object]
-RowEvent = Callable[[Book, list[pending_rows.PendingRow]], object]
+RowEvent = Callable[[Book, list[PendingRow]], object]
 CHANGED = found_run(files=[file(size=11)])
 SAME = found_run(files=[file()])
 EMPTY = found_run()
+METRIC = "score.json"
 
 
 @contextmanager
@@ -123,7 +126,12 @@ FILE_EVENTS: list[tuple[str, Event]] = [
     ("take_in", lambda book, _: book.do(intake.take_in_runs, book.dataset(), [SAME])),
     ("take_in", vanished),
     ("retry_runs", lambda book, _: book.do(retry.retry_runs, None)),
+    ("upload_again", lambda book, _: upload_again(book, file().path)),
 ]
+
+
+def upload_again(book: Book, path: str, *, accepted_before: float = NOW + 1) -> int:
+    return book.do(retry.upload_again, [(record().run, path)], accepted_before=accepted_before)
 
 
 def file_edges() -> Iterator[Edge]:
@@ -141,6 +149,9 @@ def file_edges() -> Iterator[Edge]:
                     event(book, task)
                     yield state, name, look(book)
             yield from retried_edges(state, in_doubt=in_doubt)
+    with in_line() as book:
+        upload_again(book, METRIC)
+        yield "uploaded", "upload_again", look(book)
 
 
 def retried_edges(state: FileState, *, in_doubt: bool) -> Iterator[Edge]:
@@ -161,6 +172,19 @@ def retried_edges(state: FileState, *, in_doubt: bool) -> Iterator[Edge]:
             yield state, "take_in", look(book)
 
 
+@contextmanager
+def in_line(*, synced: bool = True) -> Iterator[Book]:
+    """A run with a file that stood inline in its record, both of which arrived."""
+    with new_book() as book:
+        book.take(found_run(FoundRecord(record(), (inline(METRIC, b"{}"),))))
+        book.upload_all()
+        found = book.ready()
+        book.do(rows.accept_rows, found)
+        if synced:
+            book.do(rows.confirm_rows, found)
+        yield book
+
+
 def test_files_change_as_the_table_says_and_not_otherwise() -> None:
     """Goal: the table is the truth. Method: all events on all states; what changed against the table."""
     seen = {edge for edge in file_edges() if edge[0] != edge[2]}
@@ -170,18 +194,27 @@ def test_files_change_as_the_table_says_and_not_otherwise() -> None:
 # -- rows --------------------------------------------------------------------------------------------------
 
 
-def sent(book: Book, method: DeliveryMethod = DeliveryMethod.STREAM) -> list[pending_rows.PendingRow]:
+def sent(book: Book, method: DeliveryMethod = DeliveryMethod.STREAM) -> list[PendingRow]:
     book.take(found_run(record()))
     found = book.ready()
     book.do(rows.start_delivery, TABLE, found, method, "job")
     return found
 
 
-def mark_in_doubt(book: Book, found: list[pending_rows.PendingRow]) -> None:
+def mark_in_doubt(book: Book, found: list[PendingRow]) -> None:
     book.do(rows.mark_in_doubt, found, PROBLEM, next_attempt_at=NOW)
 
 
-def row_in_state(book: Book, state: RowState, *, taken: bool) -> list[pending_rows.PendingRow]:
+def unasked(book: Book, *, taken: bool = False) -> list[PendingRow]:
+    book.take(found_run(record(), just_written=False))
+    book.select("UPDATE records SET taken = ?", taken)
+    found: list[PendingRow] = book.ask(pending_rows.rows_to_ask_for, ALL, TABLE, 100)
+    return found
+
+
+def row_in_state(book: Book, state: RowState, *, taken: bool) -> list[PendingRow]:
+    if state is RowState.UNASKED:
+        return unasked(book, taken=taken)
     found = sent(book)
     if state is RowState.SENDING:
         return found
@@ -194,7 +227,8 @@ def row_in_state(book: Book, state: RowState, *, taken: bool) -> list[pending_ro
         RowState.QUARANTINED: lambda: book.do(rows.quarantine_rows, found, PROBLEM),
     }
     if taken and state is RowState.QUARANTINED:
-        mark_in_doubt(book, found)
+        # The service took it, or may have.
+        book.do(rows.accept_rows, found)
     ways[state]()
     assert look(book, at="records") == state
     return found
@@ -225,14 +259,14 @@ READ_EVENTS: list[tuple[str, RowEvent]] = [
 ]
 
 
-def start(book: Book, found: list[pending_rows.PendingRow]) -> None:
+def start(book: Book, found: list[PendingRow]) -> None:
     del found
     if ready := book.ready():
         book.do(rows.start_delivery, TABLE, ready, DeliveryMethod.STREAM, None)
 
 
-def others_had_put_it_there(book: Book, found: list[pending_rows.PendingRow]) -> None:
-    """A file of the run comes, and is in the bucket already."""
+def others_had_put_it_there(book: Book, found: list[PendingRow]) -> None:
+    """A file of the run comes, and is in the bucket already; where the table is to be asked, it waits."""
     del found
     book.do(intake.take_in_runs, book.dataset(), [SAME])
     for task in book.claim():
@@ -246,7 +280,15 @@ ROW_EVENTS: list[tuple[str, RowEvent]] = [
     ("adopted", lambda book, _: book.do(uploads.adopted, book.dataset())),
     ("retry_runs", lambda book, _: book.do(retry.retry_runs, None)),
     ("take_in", lambda book, _: book.take(found_run(record()), from_start=True)),
+    ("send_again", lambda book, _: send_again(book)),
 ]
+
+
+def send_again(book: Book, *, accepted_before: float = NOW + 1) -> int:
+    of_record = (record().run, record().digest)
+    return book.do(retry.send_again, [of_record], accepted_before=accepted_before)
+
+
 EVENTS_OF_STATES: Mapping[RowState, list[tuple[str, RowEvent]]] = {
     RowState.UNASKED: READ_EVENTS + ASKED_EVENTS,
     RowState.PENDING: OPEN_EVENTS,
@@ -275,18 +317,27 @@ def row_edges() -> Iterator[Edge]:
             book.take(found_run(record(), just_written=just_written))
             yield None, "take_in", look(book, at="records")
     with new_book() as book:
+        # The service may have taken it, and it was quarantined.
         found = sent(book)
-        book.do(rows.accept_rows, found)
+        mark_in_doubt(book, found)
         book.do(rows.quarantine_rows, found, PROBLEM)
         book.do(retry.retry_runs, None)
         yield "quarantined", "retry_runs", look(book, at="records")
+    for just_written in (False, True):
+        with new_book() as book:
+            book.take(found_run(record(), just_written=just_written))
+            yield None, "take_in", look(book, at="records")
     yield from clash_edges()
     yield from damaged_edges()
+    for synced in (False, True):
+        with in_line(synced=synced) as book:
+            upload_again(book, METRIC)
+            yield "synced" if synced else "accepted", "upload_again", look(book, at="records")
 
 
 def clash_edges() -> Iterator[Edge]:
     def store(book: Book, number: int, *, just_written: bool = True) -> None:
-        one = FoundRecord(record(score=number), (inline("score.json", bytes(number)),))
+        one = FoundRecord(record(score=number), (inline(METRIC, bytes(number)),))
         book.take(found_run(one, just_written=just_written), from_start=True)
 
     for just_written in (False, True):
@@ -309,6 +360,65 @@ def damaged_edges() -> Iterator[Edge]:
         yield None, "take_in", look(book, at="records")
         book.do(intake.take_in, book.dataset(), tail(from_start=True), [])
         yield "quarantined", "take_in", look(book, at="records")
+
+
+def test_what_is_wanted_back_is_asked_for_under_an_id_of_no_earlier_job() -> None:
+    """Goal: it is not doubled, nor an old job found. Method: want a synced row back; read its line."""
+    with new_book() as book:
+        row_in_state(book, RowState.SYNCED, taken=True)
+        book.now = NOW + 100
+        assert send_again(book) == 1
+        assert book.run_state() == ("quarantined", retry.TO_BE_READ)
+        [position] = book.select("SELECT tail FROM datasets")
+        assert position["tail"] is None
+        book.take(found_run(record(), just_written=False), from_start=True)
+        [row] = book.select("SELECT state, taken, sends, payload FROM records")
+        assert (row["state"], row["taken"], row["sends"]) == ("unasked", 0, int(book.now))
+        assert row["payload"]
+        # The table holds it after all: what its run lacks in the bucket is wanted back all the same.
+        [asked] = book.ask(pending_rows.rows_to_ask_for, ALL, TABLE, 100)
+        book.do(intake.take_in_runs, book.dataset(), [SAME])
+        book.do(rows.confirm_rows, [asked])
+        [wanted] = book.claim()
+        assert not wanted.stood
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_a_row_that_was_just_accepted_is_not_taken_up(*, synced: bool) -> None:
+    """Goal: what only does not show yet is not sent twice. Method: want a row back that was just taken."""
+    with in_line(synced=synced) as book:
+        assert send_again(book, accepted_before=NOW) == synced
+        assert upload_again(book, METRIC, accepted_before=NOW) == synced
+        assert book.states("files") == ([] if synced else ["uploaded"])
+
+
+def test_files_of_a_packed_run_are_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: no file is out of reach. Method: pack a synced run; want one of its two files back."""
+    monkeypatch.setattr(packs, "PACKED_FROM_BYTES", 0)
+    with new_book() as book:
+        book.take(found_run(record(), files=[file("generated_images/a.png"), file("generated_images/b.png")]))
+        book.upload_all()
+        found = book.ready()
+        book.do(rows.confirm_rows, found)
+        book.ledger.write(packs.pack_finished)
+        assert book.states("files") == []
+        assert upload_again(book, "generated_images/b.png") == 1
+        [wanted] = book.claim()
+        assert (wanted.path, wanted.generation, wanted.crc32c) == ("generated_images/b.png", 0, None)
+        assert [wanted.ours, wanted.in_doubt, wanted.stood] == [False, False, False]
+        assert book.states("files") == ["uploaded", "uploading"]
+        assert book.run_state() == ("pending", None)
+
+
+def test_what_nobody_knows_is_not_taken_up() -> None:
+    """Goal: no run is made up. Method: a run, a path and a digest that the ledger does not know."""
+    with in_line() as book:
+        stranger = RunKey("shop", "shoes", "20240101-000009_x")
+        asked = [(stranger, METRIC), (record().run, "other.json")]
+        assert book.do(retry.upload_again, asked, accepted_before=NOW) == 0
+        asked = [(stranger, record().digest), (record().run, "another digest")]
+        assert book.do(retry.send_again, asked, accepted_before=NOW) == 0
+        assert book.run_state() == ("synced", None)
 
 
 def test_rows_change_as_the_table_says_and_not_otherwise() -> None:

@@ -1,5 +1,6 @@
 """What `verify` says of a folder, a ledger and a cloud that agree or do not, on fakes."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.model import Cell, Column, ColumnType, DatasetKey, RemoteObject, RunKey
+from pixaris_sync.rules.contract import record_digest
 from pixaris_sync.verify import Finding, Kind, Sign
 from pixaris_sync.verify.rows import frame_rows, represents
 from tests.fakes.object_store import FakeObjectStore
@@ -63,6 +65,8 @@ async def test_an_object_that_is_gone_is_missing_and_belies_the_ledger(cloud: Fa
     found = [finding for finding in await cloud.verify() if finding.sign is not Sign.SAME]
 
     assert [(f.sign, f.subject) for f in found] == [("-", object_of(run)), ("*", str(run))]
+    assert found[0].hint == "`pixaris-sync sync --repair` restores what was removed from the cloud"
+    assert (found[0].run, found[0].source) == (run, "generated_images/0.png")
     assert "the ledger says synced" in found[1].detail
 
 
@@ -128,6 +132,65 @@ async def test_a_row_that_is_gone_is_missing(cloud: FakeCloud) -> None:
     rows[:] = [there for there in rows if there.cells["experiment_run_name"] != first.run]
 
     assert await cloud.differences() == [("-", "row", row(first)), ("*", "ledger", str(first))]
+    [found] = [f for f in of_kind(await cloud.verify(), Kind.ROW) if f.sign is not Sign.SAME]
+    assert found.hint == "`pixaris-sync sync --repair` restores what was removed from the cloud"
+    assert found.run == first
+    assert found.source
+
+
+async def test_what_others_added_and_where_links_lead_makes_no_difference(cloud: FakeCloud) -> None:
+    """Goal: others may work with tables. Method: a filled column, links into another bucket, a new type."""
+    cloud.store_run(1, details={"a": 1}, steps=7)
+    await cloud.sync()
+    cells = cloud.sink._tables[TABLE].rows[0].cells
+    cloud.sink._tables[TABLE].add([Column("review", ColumnType.STRING)], 0.0)
+    cells["review"] = "good"
+    cells["details"] = str(cells["details"]).replace("bucket/results", "another/results")
+    cells["steps"] = "7"
+
+    assert await cloud.differences() == []
+
+
+@pytest.mark.parametrize("value", [9.5, None, "a link to another object"])
+async def test_a_corrected_row_differs_also_beside_another_of_its_run(
+    cloud: FakeCloud, value: float | str | None
+) -> None:
+    """Goal: a row is known by its run, and each record gets the row most like it.
+
+    Method: two lines in one folder; correct, empty or relink a cell of the one; then delete the other row.
+    """
+    run = cloud.store_run(1, images=2, score=0.5, seed=1, words="one")
+    cloud.store_run(1, images=2, score=1.5, seed=2, words="two")
+    await cloud.sync()
+    rows = cloud.sink._tables[TABLE].rows
+    [second] = [row for row in rows if row.cells["words"] == "two"]
+    key = "words" if isinstance(value, str) else "score"
+    second.cells[key] = value
+    differs = ("*", "row", row(run))
+
+    assert await cloud.differences() == [differs, ("*", "ledger", str(run))]
+    [found] = [f for f in of_kind(await cloud.verify(), Kind.ROW) if f.sign is not Sign.SAME]
+    assert found.detail == f"other values than in the record: {key}"
+    rows[:] = [second]
+    assert sorted(await cloud.differences()) == sorted(
+        [("-", "row", row(run)), differs, ("*", "ledger", str(run))]
+    )
+    [lost] = [f for f in of_kind(await cloud.verify(), Kind.ROW) if f.sign is Sign.MISSING]
+    first = json.loads(cloud.tracking().read_text().splitlines()[0])
+    assert lost.source == record_digest(first)
+
+
+async def test_a_row_that_may_be_hidden_is_not_called_missing(cloud: FakeCloud) -> None:
+    """Goal: nobody is told to send again what is there. Method: a row access policy hides a table's rows."""
+    run = cloud.store_run(1)
+    await cloud.sync()
+    cloud.sink.hidden = {TABLE}
+
+    [found] = [f for f in await cloud.verify() if f.sign is not Sign.SAME]
+
+    assert (found.sign, found.kind, found.subject) == (Sign.ERROR, Kind.ROW, row(run))
+    assert "row access policy" in found.detail
+    assert found.source == ""
 
 
 async def test_a_doubled_row_is_extra(cloud: FakeCloud) -> None:
@@ -204,6 +267,8 @@ async def test_a_run_stored_since_is_missing_whatever_the_ledger_knows(cloud: Fa
         ("-", "row", row(run)),
         ("-", "ledger", str(run)),
     ]
+    hints = {f.hint for f in await cloud.verify() if f.sign is Sign.MISSING and f.kind is not Kind.LEDGER}
+    assert hints == {"`pixaris-sync sync` carries what waits, `pixaris-sync status` tells why it does"}
 
 
 async def test_a_ledger_that_lags_behind_the_cloud_differs(cloud: FakeCloud) -> None:
@@ -416,6 +481,7 @@ def test_a_finding_is_a_document_for_machines() -> None:
         "kind": "object",
         "subject": "results/p/d/r/a.png",
         "detail": "not in the bucket",
+        "hint": "",
     }
     assert [sign.name.lower() for sign in Sign] == ["same", "missing", "extra", "differs", "error"]
 
