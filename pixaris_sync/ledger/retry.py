@@ -124,7 +124,8 @@ def upload_again(
             found = db.execute(
                 "DELETE FROM files WHERE run_id = :run AND path = :path AND state = 'uploaded'", of_run
             ).rowcount
-            _judge_anew(db, f"run_id = :run AND {found}", of_run)
+            if found:
+                _judge_anew(db, "run_id = :run", of_run)
         taken_up += [run_id] * found
     update_run_states(db, now, taken_up)
     return len(taken_up)
@@ -149,7 +150,7 @@ def send_again(
         if run_id is None:
             continue
         # What stood inline in it may have been taken up just before.
-        if db.execute(_TO_BE_JUDGED, of_run).fetchone() or _judge_anew(db, one, of_run):
+        if _judge_anew(db, one, of_run) or db.execute(_TO_BE_JUDGED, of_run).fetchone():
             taken_up.append(run_id)
     update_run_states(db, now, taken_up)
     return len(taken_up)
