@@ -205,7 +205,7 @@ class RowSink(Protocol):
         ...
 
     async def is_filtered(self, table: str) -> bool:
-        """Whether a row access policy or a data mask stands between the table and this account.
+        """Whether a row access policy hides rows of the table from this account, or a data mask their names.
 
         Then a row that does not show may be there all the same. False when there is no such table.
         """

@@ -76,13 +76,6 @@ class Address:
         return f"{self.project}.{self.dataset}"
 
 
-#: What stands between tables and accounts, in the statistics of a query.
-_FILTERS = (
-    ("rowLevelSecurityStatistics", "rowLevelSecurityApplied"),
-    ("dataMaskingStatistics", "dataMaskingApplied"),
-)
-
-
 class LoadInProgress:
     """A load job that exists. `done` says whether it had ended when it was last looked at."""
 
@@ -223,7 +216,7 @@ class BigQueryCalls:
             return None
 
     def is_filtered(self, table: str) -> bool:
-        """Whether a query of the table passes a row access policy or a data mask, as its statistics tell."""
+        """Whether a query of the table passes a data mask, or a row access policy that hides some rows."""
         try:
             found = self._query("read table", table, sql.all_names(self._path(table)))
         except TableNotFoundError:
@@ -236,7 +229,13 @@ class BigQueryCalls:
                 found.job_id, location=found.location, retry=_NO_RETRY, timeout=self._timeout
             )
         statistics = job._properties.get("statistics", {})  # noqa: SLF001 - the client has no name for these
-        return any(statistics.get(part, {}).get(applied) for part, applied in _FILTERS)
+        if statistics.get("dataMaskingStatistics", {}).get("dataMaskingApplied"):
+            return True
+        if not statistics.get("rowLevelSecurityStatistics", {}).get("rowLevelSecurityApplied"):
+            return False
+        # The policy may let this account see everything.
+        described = self._find_table(table)
+        return described is not None and found.total_rows < (described.num_rows or 0)
 
     def stream(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
         """Insert rows by one ``insertAll``."""

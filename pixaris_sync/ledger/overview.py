@@ -104,7 +104,7 @@ _WAITS_FOR = """
 CASE
 WHEN NOT r.committed THEN coalesce(r.cause, 'its tracking record is to be read')
 WHEN d.adopted_at IS NULL THEN 'its dataset is to be compared with the bucket before anything is sent'
-WHEN r.held THEN 'its table is to be asked whether it holds the row already'
+WHEN r.held AND r.signature IS NOT NULL THEN 'its table is to be asked whether it holds the row already'
 WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'uploading')
     THEN 'its files are being uploaded'
 WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'pending')

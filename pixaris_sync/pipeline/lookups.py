@@ -60,6 +60,8 @@ class Lookups:
         self._context = context
         #: Tables that are there, and to which no load job of an earlier process is under way any more.
         self._settled: set[str] = set()
+        #: Tables that hide nothing from this account.
+        self._unfiltered: set[str] = set()
 
     async def ask_first(self, step: AskFirst) -> SyncError | None:
         """Ask for rows that an earlier process or another machine may have sent.
@@ -69,18 +71,19 @@ class Lookups:
         """
         context, table = self._context, step.table_id
         rows = await context.apply(rows_to_ask_for, context.mode.selection, table, step.count)
+        found: Sequence[PendingRow] = ()
         try:
-            if table not in self._settled and await context.sink.created_at(table) is None:
-                found: Sequence[PendingRow] = ()
-            elif await self._wait_for_loads(table):
+            if table in self._settled or await context.sink.created_at(table) is not None:
+                if not await self._wait_for_loads(table):
+                    return None
                 found = await self._standing(table, rows)
-            else:
-                return None
+                await self._confirm(table, found)
+                if len(found) < len(rows):
+                    await self._trust_absence(table)
         except SyncError as error:
             if error.failure.retryable or error.stops_everything:
                 await context.apply(note_that_none_can_be_asked, context.now(), table, problem_of(error))
-            return await self._failed(table, rows, error)
-        await self._confirm(table, found)
+            return await self._failed(table, _without(rows, found), error)
         absent = _without(rows, found)
         doubt_until = context.now() + context.settings.doubt_settle_seconds
         await context.apply(permit_rows, context.now(), absent, doubt_until=doubt_until)
@@ -96,12 +99,13 @@ class Lookups:
         rows = await context.apply(
             rows_to_read_back, context.now(), context.mode.selection, table, step.count
         )
+        found: Sequence[PendingRow] = ()
         try:
             found = await self._standing(table, rows)
             await self._confirm(table, found)
             await self._still_missing(table, _without(rows, found))
         except SyncError as error:
-            return await self._failed(table, rows, error)
+            return await self._failed(table, _without(rows, found), error)
         return None
 
     async def _wait_for_loads(self, table: str) -> bool:
@@ -131,6 +135,25 @@ class Lookups:
             waiting &= await self._running_loads(table)
         self._settled.add(table)
         return True
+
+    async def _trust_absence(self, table: str) -> None:
+        """Make sure that a row which does not show is not there.
+
+        Raises:
+            SyncError: rows are hidden from this account, so that nobody can tell; or it cannot be asked.
+        """
+        if table in self._unfiltered:
+            return
+        if await self._context.sink.is_filtered(table):
+            raise SyncError(
+                "ask table",
+                table,
+                "a row access policy or a data mask hides rows from this account, so that it does not show "
+                "which rows were sent before",
+                hint="let this account see all rows; until then nothing is sent that it did not see arrive",
+                failure=Failure.TRANSIENT,
+            )
+        self._unfiltered.add(table)
 
     async def _running_loads(self, table: str) -> frozenset[str]:
         try:

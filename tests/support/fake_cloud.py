@@ -46,11 +46,13 @@ class FakeCloud:
 
     folder: Path
     store: FakeObjectStore = field(default_factory=FakeObjectStore)
-    sink: FakeRowSink = field(default_factory=lambda: FakeRowSink(SteadyClock(HurriedClock())))
+    clock: HurriedClock = field(default_factory=HurriedClock)
+    sink: FakeRowSink = field(init=False)
     ledger: Ledger = field(default_factory=Ledger.in_memory)
     settings: Settings = field(init=False)
 
     def __post_init__(self) -> None:
+        self.sink = FakeRowSink(SteadyClock(self.clock))
         self.settings = Settings(
             gcp_project_id="gcp-project",
             gcp_bq_experiment_dataset="gcp-project.pixaris",
@@ -106,7 +108,7 @@ class FakeCloud:
             ledger=self.ledger,
             store=self.store,
             sink=self.sink,
-            clock=HurriedClock(),
+            clock=self.clock,
             jitter=random.Random(1),  # noqa: S311 - jitter needs no secrecy
         )
         await engine.run()
@@ -128,7 +130,7 @@ class FakeCloud:
 
     async def repair(self) -> Repair:
         """What ``sync --repair`` does after its first pass: compare, and carry what was taken up."""
-        found = await take_up_missing(self.settings, self.ledger, self.store, self.sink, clock=SystemClock())
+        found = await take_up_missing(self.settings, self.ledger, self.store, self.sink, clock=self.clock)
         await self.sync()
         return found
 

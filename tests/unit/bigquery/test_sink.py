@@ -65,24 +65,36 @@ NAMES = Answer(
 
 class TestRequests:
     @pytest.mark.parametrize(
-        ("statistics", "filtered"),
+        ("statistics", "rows", "filtered"),
         [
-            ({}, False),
-            ({"rowLevelSecurityStatistics": {"rowLevelSecurityApplied": True}}, True),
-            ({"rowLevelSecurityStatistics": {"rowLevelSecurityApplied": False}}, False),
-            ({"dataMaskingStatistics": {"dataMaskingApplied": True}}, True),
+            ({}, None, False),
+            ({"rowLevelSecurityStatistics": {"rowLevelSecurityApplied": True}}, 1, True),
+            ({"rowLevelSecurityStatistics": {"rowLevelSecurityApplied": True}}, 0, False),
+            ({"rowLevelSecurityStatistics": {"rowLevelSecurityApplied": False}}, None, False),
+            ({"dataMaskingStatistics": {"dataMaskingApplied": True}}, None, True),
         ],
     )
     async def test_statistics_of_a_query_tell_whether_rows_are_hidden(
-        self, server: ScriptedBigQuery, sink: BigQueryRowSink, statistics: dict[str, Any], *, filtered: bool
+        self,
+        server: ScriptedBigQuery,
+        sink: BigQueryRowSink,
+        statistics: dict[str, Any],
+        rows: int | None,
+        *,
+        filtered: bool,
     ) -> None:
-        """Goal: a row that does not show is not taken for deleted. Method: each kind of statistics."""
+        """Goal: a row that does not show is not taken for deleted.
+
+        Method: each kind of statistics of a query that shows no row; a policy hides some, or none.
+        """
         reference = {"projectId": PROJECT, "jobId": "names", "location": LOCATION}
         job = {"jobReference": reference, "configuration": {"jobType": "QUERY", "query": {"query": "x"}}}
-        server.script(NAMES, Answer(body={**job, "statistics": statistics}))
+        table = [] if rows is None else [Answer(body={**table_resource().body, "numRows": str(rows)})]
+        server.script(NAMES, Answer(body={**job, "statistics": statistics}), *table)
 
         assert await sink.is_filtered(TABLE) is filtered
-        query, look = server.asked[-2:]
+        assert not server.left
+        query, look = (asked for asked in server.asked if "/queries" in asked.path or "/jobs/" in asked.path)
         assert query.json["query"] == sql.all_names(sql.table_path("other-project", DATASET, TABLE))
         assert look.path.endswith("/jobs/names")
 

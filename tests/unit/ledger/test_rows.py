@@ -100,7 +100,7 @@ def test_accepted_is_not_synced_until_it_was_read_back(book: Book) -> None:
 
 def test_a_run_is_synced_when_all_its_rows_are(book: Book) -> None:
     """Goal: two records of one run are two rows. Method: confirm one after the other."""
-    book.take(found_run(record(line=1), record(line=2)))
+    book.take(found_run(record(line=1), record(line=2, note=2)))
     first, second = book.ready()
     book.do(rows.confirm_rows, [first])
     assert book.run_state() == ("pending", None)
