@@ -195,7 +195,7 @@ class LocalResults:
         return run_folder.signature(self.root, run)
 
     def changed_ns(self, run: RunKey) -> int:
-        """When something in a run's folder or among its images was last written, in ns since the epoch.
+        """When something in a run's folder or among its images last changed, in ns since the epoch.
 
         Raises:
             LocalFileError: the run's folder is missing or cannot be read.

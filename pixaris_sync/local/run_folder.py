@@ -127,7 +127,9 @@ def signature(root: Path, run: RunKey) -> str | None:
 
 
 def changed_ns(root: Path, run: RunKey) -> int:
-    """When something in a run's folder or among its images was last written, in ns since the epoch.
+    """When something in a run's folder or among its images last changed, in ns since the epoch.
+
+    What was copied in with its old times changed when it came.
 
     Raises:
         LocalFileError: the run's folder is missing or cannot be read.
@@ -236,9 +238,9 @@ def _identity(status: os.stat_result) -> str:
 
 
 def _newest_ns(folder: int, subject: str) -> int:
-    newest = os.fstat(folder).st_mtime_ns
+    newest = changed_ns_of(os.fstat(folder))
     with listed(folder, subject) as entries:
         for entry in entries:
             with suppress(FileNotFoundError):
-                newest = max(newest, entry.stat(follow_symlinks=False).st_mtime_ns)
+                newest = max(newest, changed_ns_of(entry.stat(follow_symlinks=False)))
     return newest

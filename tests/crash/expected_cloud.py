@@ -25,10 +25,10 @@ class ExpectedCloud:
         self.folder = folder
 
     def records(self) -> Iterator[tuple[RunKey, Record]]:
-        """Every tracking record."""
+        """Every tracking record; equal lines are one."""
         for tracking in sorted(self.folder.glob(f"*/*/{TRACKING_FILE}")):
             project, dataset = tracking.parts[-3:-1]
-            for line in tracking.read_bytes().split(b"\n")[:-1]:
+            for line in dict.fromkeys(tracking.read_bytes().split(b"\n")[:-1]):
                 record = json.loads(line)
                 yield RunKey(project, dataset, record["experiment_run_name"]), record
 

@@ -54,7 +54,7 @@ class Writer:
         images = self._images()
         kind = chance.random()
         if kind < 0.05:
-            # Stored again at once: where both fall into one second, two equal records share a folder.
+            # Stored again at once: where both fall into one second, two equal lines are one record.
             self._store_one(name, project, dataset, images, metrics, args)
         elif kind < 0.25:
             args["mask"] = picture(chance.randrange(256))

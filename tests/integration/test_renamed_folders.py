@@ -44,7 +44,7 @@ def test_saved_args_go_with_the_folder_that_holds_them(
     (folder / "old_shop").rename(folder / "new_shop")
     shutil.copytree(folder / "shop" / "kept", folder / "shop" / "copy")
 
-    document = command_line.having(still_folder_seconds=0).sync()
+    document = command_line.sync()
 
     assert document["runs"]["synced"] == 4
     for project, dataset, run in [
@@ -72,7 +72,7 @@ def test_a_refused_name_is_changed_in_a_copy_as_the_hint_says(
     copy = tmp_path / "copy"
     shutil.copytree(command_line.folder, copy)
     (copy / RESERVED_PROJECT).rename(copy / "taken")
-    of_copy = CommandLine(copy, command_line.state_dir, cloud.environment).having(still_folder_seconds=0)
+    of_copy = CommandLine(copy, command_line.state_dir, cloud.environment)
 
     assert of_copy.sync()["runs"]["synced"] == 1
     _check(pixaris, cloud, RunKey("taken", "dataset", run))

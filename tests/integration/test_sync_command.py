@@ -284,10 +284,10 @@ def test_a_tracking_file_of_another_name_is_read(command_line: CommandLine, pixa
     assert pixaris.runs() == [named.name]
 
 
-def test_runs_of_one_name_in_one_second_share_their_files_and_have_two_rows(
+def test_runs_of_one_name_in_one_second_share_their_files_and_have_a_row_for_each_record(
     command_line: CommandLine, pixaris: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Goal: two lines, one folder. Method: stop the handler's clock; equal and different records."""
+    """Goal: two records, one folder; equal lines are one. Method: stop the clock; lose the ledger."""
     moment = time.localtime()
     at = time.strftime("%Y%m%d-%H%M%S", moment)
     monkeypatch.setattr("pixaris.experiment_handlers.local.time.strftime", lambda _: at)
@@ -298,8 +298,9 @@ def test_runs_of_one_name_in_one_second_share_their_files_and_have_two_rows(
     command_line.forget_ledger()
     second = command_line.sync()
 
-    assert (first["rows_synced"], second["rows_synced"]) == (3, 3)
-    assert sorted(pixaris.frame()["seed"]) == [1, 1, 2]
+    assert (first["rows_synced"], second["rows_synced"]) == (2, 2)
+    assert (first["repeated_lines"], second["repeated_lines"]) == (1, 1)
+    assert sorted(pixaris.frame()["seed"]) == [1, 2]
     assert sorted(pixaris.objects()) == [
         f"results/{PROJECT}/{DATASET}/{at}_same/generated_images/image_0.png"
     ]

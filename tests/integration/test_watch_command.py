@@ -15,8 +15,9 @@ from tests.support.proxy import DELIVERIES, UPLOADS, Answer, Proxies, Proxy, Req
 from tests.support.stored_runs import DATASET, PROJECT, Reader, StoredRun, store_run
 from tests.support.waiting import eventually
 
-#: So that nothing but file events can make it look again while a test lasts.
-_EVENTS_ONLY = ("--rescan-interval-seconds", "86400")
+#: So that nothing but file events can make it look again while a test lasts. What Pixaris writes must not
+#: wait for stillness: whoever waits does so for longer than a test.
+_EVENTS_ONLY = ("--rescan-interval-seconds", "86400", "--still-folder-seconds", "3600")
 #: The emulators show a row as soon as they took it, so doubt needs no long settling.
 _QUICK_DOUBT = {"doubt_settle_seconds": 1}
 

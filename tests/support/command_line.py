@@ -76,6 +76,8 @@ class CommandLine:
             "PIXARIS_SYNC_STATE_DIR": str(state_dir),
             # Last in line for the processor, it would wait for whatever else this machine does.
             "PIXARIS_SYNC_QUIET": "false",
+            # Tests damage runs and mend them by hand, which looks like copying: nobody need wait for that.
+            "PIXARIS_SYNC_STILL_FOLDER_SECONDS": "0",
         }
 
     def but(self, **variables: str | None) -> "CommandLine":
