@@ -128,7 +128,8 @@ class Machine:
         engine.drain()
 
     def _step(self) -> bool:
-        """A turn of the event loop; a crash takes everything down."""
+        """A turn of the event loop: what is due takes effect; a crash takes everything down."""
+        self.sink.land()
         if self.crash_points.survives("step") or self._scope is None or self._scope.cancel_called:
             return False
         self._scope.cancel()
@@ -161,6 +162,18 @@ class Machine:
     def lose_ledger(self) -> None:
         """Delete the ledger."""
         shutil.rmtree(self._ledger_path.parent)
+
+    def copy_ledger(self) -> bytes:
+        """What a backup of the ledger holds."""
+        with self.ledger():
+            pass
+        return self._ledger_path.read_bytes()
+
+    def put_ledger_back(self, copy: bytes) -> None:
+        """Restore the ledger from a backup."""
+        self.lose_ledger()
+        self._ledger_path.parent.mkdir()
+        self._ledger_path.write_bytes(copy)
 
     def release(self) -> int:
         """What ``retry --all`` does."""
