@@ -203,6 +203,11 @@ class FaultySink(FakeRowSink):
         for table in self._tables:
             self._observe(table)
 
+    def requests_under_way(self) -> bool:
+        """Whether a request is held back still."""
+        self.land()
+        return bool(self.held_back)
+
     def _observe(self, table: str) -> None:
         rows = self._tables[table].rows
         for row in rows[self._seen[table] :]:

@@ -42,6 +42,7 @@ class Machine:
         settings: what differs from the defaults; files count as large as early as they may.
 
     Attributes:
+        ledger_path: where its ledger is, if there is one.
         crashes: how many processes have not come to their end.
     """
 
@@ -62,7 +63,7 @@ class Machine:
             state_dir=folder / "state",
             **{"resumable_threshold_bytes": 256 * 1024, "chunk_bytes": 256 * 1024, **settings},
         )
-        self._ledger_path = folder / "state" / "ledger.sqlite3"
+        self.ledger_path = folder / "state" / "ledger.sqlite3"
         self._jitter = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
         self._scope: anyio.CancelScope | None = None
         self.clock.on_step = self._step
@@ -148,10 +149,10 @@ class Machine:
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
         """The ledger, open. It need not survive the loss of power here."""
-        if not self._ledger_path.exists():
-            self._ledger_path.parent.mkdir(exist_ok=True)
-            self._ledger_path.write_bytes(_new_ledger())
-        ledger = CrashingLedger.open(self._ledger_path)
+        if not self.ledger_path.exists():
+            self.ledger_path.parent.mkdir(exist_ok=True)
+            self.ledger_path.write_bytes(_new_ledger())
+        ledger = CrashingLedger.open(self.ledger_path)
         ledger.crash_points = self.crash_points
         ledger._connection.execute("PRAGMA synchronous = OFF")
         try:
@@ -161,19 +162,22 @@ class Machine:
 
     def lose_ledger(self) -> None:
         """Delete the ledger."""
-        shutil.rmtree(self._ledger_path.parent)
+        shutil.rmtree(self.ledger_path.parent)
+        self.invariants.ledger_replaced({})
 
     def copy_ledger(self) -> bytes:
         """What a backup of the ledger holds."""
         with self.ledger():
             pass
-        return self._ledger_path.read_bytes()
+        return self.ledger_path.read_bytes()
 
     def put_ledger_back(self, copy: bytes) -> None:
         """Restore the ledger from a backup."""
         self.lose_ledger()
-        self._ledger_path.parent.mkdir()
-        self._ledger_path.write_bytes(copy)
+        self.ledger_path.parent.mkdir()
+        self.ledger_path.write_bytes(copy)
+        with self.ledger() as ledger:
+            self.invariants.ledger_replaced(ledger.read(self.invariants.row_states))
 
     def release(self) -> int:
         """What ``retry --all`` does."""

@@ -128,7 +128,7 @@ class RequestMeter:
                 try:
                     await load(table, rows, job_id=job_id)
                 except SyncError:
-                    if job_id in self._machine.sink.jobs:
+                    if job_id in {*self._machine.sink.jobs, *self._machine.sink.queued}:
                         self._loads[table].setdefault(job_id, self._now)
                     raise
                 self._loads[table].setdefault(job_id, self._now)
