@@ -193,8 +193,8 @@ class FaultySink(FakeRowSink):
         for request in self.held_back:
             if request.due_at is None and self.cloud_faults.reaches(request.table):
                 request.due_at = now + request.seconds
-        due = [request for request in self.held_back if request.due_at is not None and request.due_at <= now]
-        for request in due:
+        while due := [request for request in self.held_back if request.due_at and request.due_at <= now]:
+            request = min(due, key=lambda request: request.due_at or 0.0)
             self.held_back.remove(request)
             with suppress(SyncError):
                 request.arrive()
@@ -202,6 +202,12 @@ class FaultySink(FakeRowSink):
         super().land()
         for table in self._tables:
             self._observe(table)
+
+    def seconds_to_event(self) -> float:
+        """How long until something takes effect."""
+        due = [load.due_at for load in self.queued.values()]
+        due += [request.due_at for request in self.held_back if request.due_at is not None]
+        return min(due, default=math.inf) - self.clock.now()
 
     def requests_under_way(self) -> bool:
         """Whether a request is held back still."""
@@ -226,14 +232,9 @@ class FaultySink(FakeRowSink):
         self._denied[table] = method or ""
 
     async def stream(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
-        if any(map(self._is_bad, rows)):
-            await self._begin(Call("stream", table, len(rows)))
-            self.cloud_faults.fired["stopped_rows"] += 1
-            return tuple(
-                RowRefusal(index, "it is bad" if self._is_bad(row) else "", stopped=not self._is_bad(row))
-                for index, row in enumerate(rows)
-            )
         try:
+            if any(map(self._is_bad, rows)):
+                return await self._stop(table, rows)
             refusals = await super().stream(table, rows)
         except _HeldBackError:
             raise self._hold_back("stream", table, partial(self._insert, table, rows)) from None
@@ -242,6 +243,17 @@ class FaultySink(FakeRowSink):
         if any(refusal.unknown_column for refusal in refusals):
             self.cloud_faults.fired["unknown_column"] += 1
         return refusals
+
+    async def _stop(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
+        await self._begin(Call("stream", table, len(rows)))
+        self.cloud_faults.fired["stopped_rows"] += 1
+        return tuple(
+            RowRefusal(index, "it is bad" if self._is_bad(row) else "", stopped=not self._is_bad(row))
+            for index, row in enumerate(rows)
+        )
+
+    def _insert(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
+        return () if any(map(self._is_bad, rows)) else super()._insert(table, rows)
 
     async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> None:
         if self.load_queued_seconds and job_id not in self._job_tables:

@@ -177,6 +177,13 @@ class Invariants:
             if states.get(standing) in (RowState.SYNCED, RowState.ACCEPTED)
         }
 
+    def older_ledger_put_back(self, db: Connection) -> None:
+        """An older ledger is there: what it calls quarantined waits for somebody, as then."""
+        self.ledger_replaced(self.row_states(db))
+        for row in _runs_in(db):
+            if row["state"] == RunState.QUARANTINED:
+                self._once_synced.discard(RunKey(row["project"], row["dataset"], row["name"]))
+
     def row_states(self, db: Connection) -> dict[Standing, RowState]:
         """The state of each record by the ledger; of equal ones the one that is furthest behind."""
         by_digest = {record_digest(dict(record.values)): record.marker for record in self._local.records}
@@ -244,7 +251,7 @@ class Invariants:
                 self._once_synced.add(key)
             elif row["state"] == RunState.QUARANTINED and key in self._once_synced and run is not None:
                 alone = sum(record.run is run for record in self._local.records) == 1
-                asked = run.table not in self._sink.not_asked
+                asked = run.table not in self._sink.not_asked and not row["to_ask"]
                 assert not (alone and asked and self._stands(run)), (
                     f"{key} was synced, and is quarantined: {row['cause']}"
                 )
@@ -260,14 +267,16 @@ class Invariants:
 
     # The end.
 
-    def runs_without_their_row(self) -> set[RunKey]:
-        """Runs of which others removed a row that has not come back: nothing more may become of them."""
-        lost = {standing for standing in self.removed_rows if not self._rows[standing]}
-        return {
+    def runs_left(self, ledger: Ledger) -> dict[RunKey, str]:
+        """Runs that are not synced; but for those of which others removed a row, if it has not come back."""
+        lost = {
             record.run.key
             for record in self._local.records
-            if Standing(record.run.table, record.marker) in lost
+            if (standing := Standing(record.run.table, record.marker)) in self.removed_rows
+            and not self._rows[standing]
         }
+        states = {RunKey(row["project"], row["dataset"], row["name"]): row["state"] for row in _runs(ledger)}
+        return {key: state for key, state in states.items() if state != RunState.SYNCED and key not in lost}
 
     def check_everything_arrived(self, ledger: Ledger) -> None:
         """Every record is one row, every file one object of its newest content, nothing else is there.
@@ -275,10 +284,8 @@ class Invariants:
         But for what others removed: it was not sent again, or once.
         """
         found = self.check_ledger(ledger)
-        lost = self.runs_without_their_row()
-        for row in ledger.read(_runs_in):
-            key = RunKey(row["project"], row["dataset"], row["name"])
-            assert row["state"] == RunState.SYNCED or key in lost, (dict(row), found.problems)
+        left = self.runs_left(ledger)
+        assert not left, (left, found.problems)
         visible = self.visible_rows()
         due = {
             standing: _rows_due(self._records_of(standing))
@@ -329,7 +336,9 @@ def _runs(ledger: Ledger) -> list[Row]:
 
 def _runs_in(db: Connection) -> list[Row]:
     return db.execute(
-        "SELECT r.*, d.project, d.dataset FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        "SELECT r.*, d.project, d.dataset, EXISTS"
+        " (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.state = 'unasked') AS to_ask"
+        " FROM runs r JOIN datasets d ON d.id = r.dataset_id"
     ).fetchall()
 
 

@@ -20,6 +20,7 @@ from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft
 from pixaris_sync.ledger.retry import retry_runs
 from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.model import RunKey
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.settings import Settings
@@ -67,6 +68,7 @@ class Machine:
         self._jitter = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
         self._scope: anyio.CancelScope | None = None
         self.clock.on_step = self._step
+        self.clock.seconds_to_event = self.sink.seconds_to_event
 
     # Processes.
 
@@ -177,7 +179,7 @@ class Machine:
         self.ledger_path.parent.mkdir()
         self.ledger_path.write_bytes(copy)
         with self.ledger() as ledger:
-            self.invariants.ledger_replaced(ledger.read(self.invariants.row_states))
+            ledger.read(self.invariants.older_ledger_put_back)
 
     def release(self) -> int:
         """What ``retry --all`` does."""
@@ -195,6 +197,11 @@ class Machine:
         """Make sure that every record is one row, every file one object, and nothing else is there."""
         with self.ledger() as ledger:
             self.invariants.check_everything_arrived(ledger)
+
+    def runs_left(self) -> dict[RunKey, str]:
+        """Runs that are not synced yet, and can be."""
+        with self.ledger() as ledger:
+            return self.invariants.runs_left(ledger)
 
     def state_of(self, subject: StoredRun | StoredRecord) -> tuple[str, str]:
         """A run's state and cause by the ledger."""
