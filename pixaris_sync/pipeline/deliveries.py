@@ -95,7 +95,8 @@ class Deliveries:
         sends = max(mapped.row.sends for mapped in batch)
         identity = None
         if method is DeliveryMethod.LOAD:
-            identity = job_id(context.destination, table, [row.row_id for row in outgoing], sends)
+            row_ids = [row.row_id for row in outgoing]
+            identity = job_id(context.destination, table, row_ids, sends, context.now())
         sent = [mapped.row for mapped in batch]
         delivery = await context.apply(start_delivery, context.now(), table, sent, method, identity)
         return await self._deliver(table, delivery, sent, outgoing, identity)
