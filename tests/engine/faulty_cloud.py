@@ -78,6 +78,7 @@ class FaultyStore(FakeObjectStore):
     Attributes:
         list_denied: the account may not list.
         on_call: told of each call, with its method, when it begins.
+        written_at: when an upload has last written each object, in seconds that have passed.
     """
 
     def __init__(self, clock: VirtualClock, crash_points: CrashPoints, cloud_faults: CloudFaults) -> None:
@@ -86,6 +87,7 @@ class FaultyStore(FakeObjectStore):
         self.cloud_faults = cloud_faults
         self.observer: Observer = Unobserved()
         self.list_denied = False
+        self.written_at: dict[str, float] = {}
         self.on_call: Callable[[str], None] = lambda _method: None
 
     async def _enter(self, method: str, name: str) -> None:
@@ -120,6 +122,7 @@ class FaultyStore(FakeObjectStore):
     def _store(self, name: str, content: bytes, content_type: str, crc32c: int) -> RemoteObject:
         before = self.objects.get(name)
         remote = super()._store(name, content, content_type, crc32c)
+        self.written_at[name] = self.cloud_faults.clock.elapsed()
         self.observer.saw_object(remote, content, before.content if before else None)
         return remote
 

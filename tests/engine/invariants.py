@@ -51,6 +51,8 @@ class Invariants:
         self._held: defaultdict[str, list[bytes]] = defaultdict(list)
         #: Rows that others removed and that are not to be sent again, and the state of their records.
         self._never_again: dict[Standing, RowState] = {}
+        #: Rows that others removed and that may be sent again, or not.
+        self._excused: set[Standing] = set()
         self._once_synced: set[RunKey] = set()
         self.ledger_was_replaced = False
         self.shown: set[Standing] = set()
@@ -168,18 +170,26 @@ class Invariants:
         """Others removed an object."""
         self.removed_objects[name] = self._store.objects.pop(name).content
 
-    def ledger_replaced(self, states: Mapping[Standing, RowState]) -> None:
-        """Another ledger is there, or none: what it does not know to have been there may be sent again."""
+    def ledger_lost(self) -> None:
+        """The ledger is gone: what others removed may be sent again, as nobody knows that it was there."""
         self.ledger_was_replaced = True
-        self._never_again = {
-            standing: states[standing]
-            for standing in self._never_again
-            if states.get(standing) in (RowState.SYNCED, RowState.ACCEPTED)
-        }
+        self.shown.clear()
+        self._never_again.clear()
+        self._excused.clear()
 
     def older_ledger_put_back(self, db: Connection) -> None:
-        """An older ledger is there: what it calls quarantined waits for somebody, as then."""
-        self.ledger_replaced(self.row_states(db))
+        """An older ledger is there: what it knows to be synced stays so, and what it quarantined waits."""
+        self.ledger_lost()
+        states = self.row_states(db)
+        self.shown |= {standing for standing, state in states.items() if state is RowState.SYNCED}
+        for standing in self.removed_rows:
+            if self._rows[standing]:
+                continue
+            if states.get(standing) is RowState.SYNCED:
+                self._never_again[standing] = RowState.SYNCED
+            elif states.get(standing) is RowState.ACCEPTED:
+                # Sent again where its table was made anew since, else not.
+                self._excused.add(standing)
         for row in _runs_in(db):
             if row["state"] == RunState.QUARANTINED:
                 self._once_synced.discard(RunKey(row["project"], row["dataset"], row["name"]))
@@ -268,12 +278,11 @@ class Invariants:
     # The end.
 
     def runs_left(self, ledger: Ledger) -> dict[RunKey, str]:
-        """Runs that are not synced; but for those of which others removed a row, if it has not come back."""
+        """Runs that are not synced; but for those of which a row was taken, and then removed by others."""
         lost = {
             record.run.key
             for record in self._local.records
-            if (standing := Standing(record.run.table, record.marker)) in self.removed_rows
-            and not self._rows[standing]
+            if Standing(record.run.table, record.marker) in {*self._never_again, *self._excused}
         }
         states = {RunKey(row["project"], row["dataset"], row["name"]): row["state"] for row in _runs(ledger)}
         return {key: state for key, state in states.items() if state != RunState.SYNCED and key not in lost}
@@ -281,7 +290,7 @@ class Invariants:
     def check_everything_arrived(self, ledger: Ledger) -> None:
         """Every record is one row, every file one object of its newest content, nothing else is there.
 
-        But for what others removed: it was not sent again, or once.
+        But for what others removed: what the ledger knows to have been there is not sent again.
         """
         found = self.check_ledger(ledger)
         left = self.runs_left(ledger)
@@ -292,9 +301,13 @@ class Invariants:
             for standing in {Standing(record.run.table, record.marker) for record in self._local.records}
         }
         assert visible.keys() <= due.keys()
+        states = ledger.read(self.row_states)
         for standing, count in due.items():
-            least = 0 if standing in self.removed_rows else count
-            assert least <= visible[standing] <= count, (standing, count, visible[standing])
+            removed = standing in self.removed_rows and states[standing] is RowState.SYNCED
+            if removed or standing in {*self._never_again, *self._excused}:
+                assert visible[standing] <= count, standing
+            else:
+                assert visible[standing] == count, (standing, count, visible[standing])
         committed = {record.run for record in self._local.records}
         wanted = {
             run.object_name(path): versions[-1]

@@ -165,7 +165,7 @@ class Machine:
     def lose_ledger(self) -> None:
         """Delete the ledger."""
         shutil.rmtree(self.ledger_path.parent)
-        self.invariants.ledger_replaced({})
+        self.invariants.ledger_lost()
 
     def copy_ledger(self) -> bytes:
         """What a backup of the ledger holds."""

@@ -12,6 +12,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from random import Random
 
+from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS
 from pixaris_sync.model import Column, ColumnType, RowState
 from tests.engine.invariants import Standing
 from tests.engine.local_folder import MARKER, StoredRun
@@ -224,9 +225,16 @@ class Others:
 
     def _remove_objects(self) -> None:
         """A lifecycle rule, or a clean-up: objects of a run go, all or some."""
-        objects = self._machine.store.objects
+        store = self._machine.store
+        # One that goes in the second in which it came could be written twice in a second.
+        before = self._machine.clock.elapsed() - OBJECT_WRITE_SECONDS
         by_run = {
-            run: [name for path in run.versions if (name := run.object_name(path)) in objects]
+            run: [
+                name
+                for path in run.versions
+                if (name := run.object_name(path)) in store.objects
+                and store.written_at.get(name, 0.0) < before
+            ]
             for run in self._runs()
         }
         runs = [run for run, names in by_run.items() if names]

@@ -39,6 +39,8 @@ CRASHES = {
 PASSES_TO_MEND = 12
 #: A table counts as new for two days after it was made; see `ledger.rows.note_table`.
 SETTLED_AFTER_SECONDS = 3 * 86400.0
+#: Google takes no credentials of a clock that is further off, by far.
+CLOCK_ERROR_SECONDS_MAX = 1.5 * 86400.0
 #: To restore a backup takes longer than any request is on its way.
 RESTORE_SECONDS = 60.0
 
@@ -189,7 +191,12 @@ class Scenario:
                 await engine.scan_all_soon(chance.choice(list(ScanDepth)))
 
     def _jump(self) -> None:
-        self.machine.clock.jump(self.random.choice([-86400.0, -3600.0, -5.0, 5.0, 3600.0, 86400.0]))
+        """Set the clock; it is never further from the service's than `CLOCK_ERROR_SECONDS_MAX`."""
+        clock = self.machine.clock
+        error = clock.now() - self.machine.sink.clock.now()
+        jumps = (-86400.0, -3600.0, -5.0, 5.0, 3600.0, 86400.0)
+        allowed = [seconds for seconds in jumps if abs(error + seconds) < CLOCK_ERROR_SECONDS_MAX]
+        clock.jump(self.random.choice(allowed))
         self.fired["clock_jump"] += 1
 
     def _between_processes(self) -> None:
