@@ -60,14 +60,15 @@ def note_table(db: Connection, now: float, table_id: str, made_at: float) -> boo
 
     Returns:
         Whether it may have been made just now, so that streaming may not know it yet. The service's clock
-        tells only of one that is much older that this cannot be.
+        tells only of one that is much older that this cannot be. What was noted by a clock that has been set
+    back since counts for nothing beside that.
     """
     young = abs(now - made_at) < CLOCKS_DIFFER_SECONDS_MAX
     db.execute(
         "INSERT INTO tables (table_id, changed_at, made_at) VALUES (:table, :changed, :made)"
-        " ON CONFLICT DO UPDATE SET changed_at = max(changed_at, excluded.changed_at),"
+        " ON CONFLICT DO UPDATE SET changed_at = iif(:young, excluded.changed_at, changed_at),"
         " made_at = excluded.made_at",
-        {"table": table_id, "changed": now if young else 0.0, "made": made_at},
+        {"table": table_id, "changed": now if young else 0.0, "made": made_at, "young": young},
     )
     return young
 
@@ -91,13 +92,14 @@ def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow]) -> None
     """These rows were read back: they are synced.
 
     A run whose row stood there before anything of it was sent was synced before: what its folder and its
-    objects have lost since was removed by somebody, and stays as it is.
+    objects have lost since was removed by somebody, and stays as it is. A newer version of a file that this
+    ledger has uploaded is carried all the same.
     """
     stood = [row for row in rows if row.state is RowState.UNASKED]
     runs = list(dict.fromkeys(_runs_of(db, stood)))
     db.executemany(
         "UPDATE files SET stood = 1, attempts = 0, next_attempt_at = 0"
-        " WHERE run_id = ? AND state <> 'uploaded'",
+        " WHERE run_id = ? AND state <> 'uploaded' AND NOT ours",
         [(run_id,) for run_id in runs],
     )
     db.executemany(
