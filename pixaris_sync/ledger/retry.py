@@ -13,7 +13,7 @@ WHERE run_id = ? AND state = ?
 """
 #: The state in which a row that is taken up again waits: nobody sends it before the table was asked for it.
 _ROW_WAITING = f"""
-iif(accepted_at IS NOT NULL, '{RowState.ACCEPTED}', iif(taken, '{RowState.IN_DOUBT}', '{RowState.UNASKED}'))
+iif(accepted_at IS NOT NULL, '{RowState.ACCEPTED}', '{RowState.UNASKED}')
 """
 
 
