@@ -165,6 +165,8 @@ class Invariants:
             state = states.get(standing)
             if state is RowState.SYNCED or (state is RowState.ACCEPTED and not dropped):
                 self._never_again[standing] = state
+            elif state is RowState.SENDING:
+                self._excused.add(standing)
 
     def object_removed(self, name: str) -> None:
         """Others removed an object."""
@@ -187,8 +189,8 @@ class Invariants:
                 continue
             if states.get(standing) is RowState.SYNCED:
                 self._never_again[standing] = RowState.SYNCED
-            elif states.get(standing) is RowState.ACCEPTED:
-                # Sent again where its table was made anew since, else not.
+            elif states.get(standing) in (RowState.ACCEPTED, RowState.SENDING):
+                # Sent again where its table was made anew since, or no load job has brought it; else not.
                 self._excused.add(standing)
         for row in _runs_in(db):
             if row["state"] == RunState.QUARANTINED:
