@@ -278,7 +278,9 @@ class BigQueryCalls:
             if lacking:
                 cause = f"no column {', '.join(sorted(lacking))} ({cause})"
                 raise UnknownColumnError(operation, subject, cause, failure=Failure.TRANSIENT)
-        failure = Failure.PERMISSION if reason == "accessDenied" else failure_of_reason(reason)
+        # Of a job, "stopped" means that somebody has cancelled it.
+        failures = {"accessDenied": Failure.PERMISSION, REASON_STOPPED: Failure.TRANSIENT}
+        failure = failures.get(reason) or failure_of_reason(reason)
         raise JobFailedError(operation, subject, cause, failure=failure or Failure.PERMANENT)
 
     def close(self) -> None:

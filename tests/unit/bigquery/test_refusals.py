@@ -104,6 +104,7 @@ class TestLoadJobs:
         [
             ("accessDenied", Failure.PERMISSION),
             ("backendError", Failure.TRANSIENT),
+            ("stopped", Failure.TRANSIENT),
             ("internalError", Failure.TRANSIENT),
             ("rateLimitExceeded", Failure.QUOTA),
             ("quotaExceeded", Failure.QUOTA),
