@@ -46,21 +46,27 @@ QUERY_BYTES_MIN = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """A query: which method asked it of which table, and the bytes that it bills."""
-
-    method: Method
-    table: str
-    billed_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class OtherRows:
     """Rows of others in a table: how many, how long their run names are, the bytes of all their columns."""
 
     count: int
     name_bytes: int
     all_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query: which method asked it of which table, and the bytes of the columns that it read."""
+
+    method: Method
+    table: str
+    read_bytes: int
+
+    def billed_bytes(self, others: OtherRows) -> int:
+        """What it bills in a table that holds other rows besides."""
+        names_alone = self.method == "count_rows"
+        of_others = others.count * (2 + others.name_bytes) if names_alone else others.all_bytes
+        return max(QUERY_BYTES_MIN, self.read_bytes + of_others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,6 @@ class FakeRowSink:
         queued: load jobs that have not begun, by their id.
         hidden: tables whose rows a row access policy hides from this account.
         queries: every query, in order.
-        other_rows: what others have stored in a table besides, for what queries bill.
     """
 
     def __init__(
@@ -132,7 +137,6 @@ class FakeRowSink:
         self.queued: dict[str, QueuedLoad] = {}
         self.hidden: set[str] = set()
         self.queries: list[Query] = []
-        self.other_rows: dict[str, OtherRows] = {}
         self._job_tables: dict[str, str] = {}
         self._tables: dict[str, Table] = {}
         self._faults: dict[str, deque[SyncError]] = {}
@@ -366,13 +370,8 @@ class FakeRowSink:
             self.jobs[job_id] = self._run_job(load.table, load.rows)
 
     def _bill(self, method: Method, table: str, columns: Collection[str] | None) -> None:
-        found = self._tables.get(table)
-        if found is None:
-            return
-        others = self.other_rows.get(table, OtherRows(0, 0, 0))
-        read = found.column_bytes(columns)
-        read += others.all_bytes if columns is None else others.count * (2 + others.name_bytes)
-        self.queries.append(Query(method, table, max(QUERY_BYTES_MIN, read)))
+        if table in self._tables:
+            self.queries.append(Query(method, table, self._tables[table].column_bytes(columns)))
 
     def _run_job(self, table: str, rows: Sequence[OutgoingRow]) -> SyncError | None:
         """Load all rows, or return why none was."""

@@ -44,7 +44,7 @@ class VirtualClock:
         steps: how many turns all event loops have made.
         steps_limit: more are a `RunawayError`.
         on_step: called at each turn of a loop, before tasks run; true where it gave the loop something to do.
-        seconds_to_event: how long until something happens that no task waits for; time stops there on its way.
+        seconds_to_event: how long until something happens that no task waits for; time stops there.
     """
 
     def __init__(self, epoch: float = 1_700_000_000.0, *, steps_limit: int = 5_000_000) -> None:

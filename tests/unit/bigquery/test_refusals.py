@@ -109,7 +109,6 @@ class TestLoadJobs:
             ("rateLimitExceeded", Failure.QUOTA),
             ("quotaExceeded", Failure.QUOTA),
             ("resourcesExceeded", Failure.PERMANENT),
-            ("stopped", Failure.PERMANENT),
         ],
     )
     async def test_a_job_fails_by_its_reason(
