@@ -158,13 +158,10 @@ class RowSink(Protocol):
         """
         ...
 
-    async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> bool:
+    async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> None:
         """Append rows by one load job and wait for its end: all rows or none.
 
         A job of that id which exists already is found again and waited for instead.
-
-        Returns:
-            Whether the job was begun here, and not found.
 
         Raises:
             JobFailedError, TableNotFoundError, UnknownColumnError: the job ended with an error: nothing was

@@ -79,10 +79,7 @@ class Address:
 class LoadInProgress:
     """A load job that exists. `done` says whether it had ended when it was last looked at."""
 
-    def __init__(
-        self, job: bigquery.LoadJob, table: str, rows: Sequence[OutgoingRow], *, begun_here: bool
-    ) -> None:
-        self.begun_here = begun_here
+    def __init__(self, job: bigquery.LoadJob, table: str, rows: Sequence[OutgoingRow]) -> None:
         self.job = job
         self.table = table
         self.rows = rows
@@ -280,7 +277,7 @@ class BigQueryCalls:
                 )
             except Conflict:
                 return self._find_load(table, rows, job_id)
-        return LoadInProgress(job, table, rows, begun_here=True)
+        return LoadInProgress(job, table, rows)
 
     def poll_load(self, load: LoadInProgress) -> None:
         """Ask how far the job is.
@@ -314,7 +311,9 @@ class BigQueryCalls:
             if lacking:
                 cause = f"no column {', '.join(sorted(lacking))} ({cause})"
                 raise UnknownColumnError(operation, subject, cause, failure=Failure.TRANSIENT)
-        failure = Failure.PERMISSION if reason == "accessDenied" else failure_of_reason(reason)
+        # Of a job, "stopped" means that somebody has cancelled it.
+        failures = {"accessDenied": Failure.PERMISSION, REASON_STOPPED: Failure.TRANSIENT}
+        failure = failures.get(reason) or failure_of_reason(reason)
         raise JobFailedError(operation, subject, cause, failure=failure or Failure.PERMANENT)
 
     def close(self) -> None:
@@ -329,7 +328,7 @@ class BigQueryCalls:
             )
         if not isinstance(job, bigquery.LoadJob) or job.destination != self._reference(table):
             raise SyncError(operation, subject, f"the job id {job_id} belongs to another job")
-        return LoadInProgress(job, table, rows, begun_here=False)
+        return LoadInProgress(job, table, rows)
 
     def _refusals(
         self, table: str, rows: Sequence[OutgoingRow], insert_errors: Sequence[Mapping[str, Any]]

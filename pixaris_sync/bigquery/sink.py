@@ -154,7 +154,7 @@ class BigQueryRowSink:
             return ()
         return await self._write(lambda calls: calls.stream(table, rows))
 
-    async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> bool:
+    async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> None:
         """See `RowSink.load`.
 
         Raises:
@@ -163,7 +163,7 @@ class BigQueryRowSink:
                 is used up then too.
         """
         if not rows:
-            return True
+            return
         load = await self._write(lambda calls: calls.start_load(table, rows, job_id))
         deadline = anyio.current_time() + self._job_timeout
         pause = POLL_SECONDS_FIRST
@@ -175,7 +175,6 @@ class BigQueryRowSink:
             pause = min(pause * POLL_GROWTH, POLL_SECONDS_MAX)
             await self._ask(lambda calls: calls.poll_load(load))
         await self._ask(lambda calls: calls.finish_load(load))
-        return load.begun_here
 
     async def count_rows(self, table: str, runs: Sequence[str]) -> Mapping[str, int]:
         """See `RowSink.count_rows`; raises as `read_rows` does."""

@@ -214,6 +214,7 @@ def rows_of_runs(db: Connection, table_id: str, names: Iterable[str]) -> dict[st
                     known.taken[key] = known.taken.get(key, 0) + 1
                 elif row["state"] in _MAY_STAND:
                     known.wanted.append(_pending(row))
+        # A row that was taken is there, even where it cannot be read back and is quarantined for that.
         known.wanted.sort(key=lambda row: (row.accepted_at is None, _MAY_STAND.index(row.state)))
     return found
 

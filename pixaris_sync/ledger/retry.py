@@ -14,7 +14,7 @@ WHERE run_id = ? AND state = ?
 """
 #: The state in which a row that is taken up again waits: nobody sends it before the table was asked for it.
 _ROW_WAITING = f"""
-iif(accepted_at IS NOT NULL, '{RowState.ACCEPTED}', iif(taken, '{RowState.IN_DOUBT}', '{RowState.UNASKED}'))
+iif(accepted_at IS NOT NULL, '{RowState.ACCEPTED}', '{RowState.UNASKED}')
 """
 TO_BE_READ = "it was taken up again, and its line of the tracking file is still to be read"
 TO_BE_READ_HINT = "nothing to do; where this stays, the line is not in the tracking file any more"
@@ -25,11 +25,10 @@ SELECT 1 WHERE NOT EXISTS (
     SELECT 1 FROM records WHERE run_id = :run AND state <> '{RowState.QUARANTINED}' AND NOT {_HELD}
 )
 """
-#: The id of a load job is made of how often its rows were sent. It must be none of an earlier job's, of
-#: whatever ledger: the service would find that one again, and load nothing.
+#: It counts as sent before: its run is none that others have synced, of which nothing is sent.
 _JUDGE_ANEW = f"""
 UPDATE records SET state = '{RowState.QUARANTINED}', since = :now, judge_anew = 1, attempts = 0, taken = 0,
-    accepted_at = NULL, sends = max(sends + 1, CAST(:now AS INTEGER)), cause = :cause, hint = :hint
+    accepted_at = NULL, sends = sends + 1, cause = :cause, hint = :hint
 """
 _TO_BE_JUDGED = "SELECT 1 FROM records WHERE run_id = :run AND digest = :digest AND judge_anew"
 _READ_AGAIN = "UPDATE datasets SET tail = NULL WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)"

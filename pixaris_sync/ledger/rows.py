@@ -60,7 +60,8 @@ def note_table(db: Connection, now: float, table_id: str, made_at: float) -> boo
 
     Returns:
         Whether it may have been made just now, so that streaming may not know it yet. The service's clock
-        tells only of one that is much older that this cannot be.
+        tells only of one that is much older that this cannot be. What was noted by a clock that has been set
+    back since counts for nothing beside that.
     """
     young = abs(now - made_at) < CLOCKS_DIFFER_SECONDS_MAX
     db.execute(
@@ -90,14 +91,15 @@ def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow], *, by_n
     """These rows were read back: they are synced.
 
     A run whose row stood there before anything of it was sent was synced before: what its folder and its
-    objects have lost since was removed by somebody, and stays as it is. Not so where the run's name alone
-    does not tell that it was this run's row (`by_name`).
+    objects have lost since was removed by somebody, and stays as it is. A newer version of a file that this
+    ledger has uploaded is carried all the same. Not so where the run's name alone does not tell that it was
+    this run's row (`by_name`).
     """
     stood = [row for row in rows if row.state is RowState.UNASKED and by_name and not row.sends]
     runs = list(dict.fromkeys(_runs_of(db, stood)))
     db.executemany(
         "UPDATE files SET stood = 1, attempts = 0, next_attempt_at = 0"
-        " WHERE run_id = ? AND state <> 'uploaded'",
+        " WHERE run_id = ? AND state <> 'uploaded' AND NOT ours",
         [(run_id,) for run_id in runs],
     )
     db.executemany(

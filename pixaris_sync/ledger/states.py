@@ -135,7 +135,6 @@ ROW_TRANSITIONS: Final = tuple(
         (RowState.IN_DOUBT, "quarantine_rows", RowState.QUARANTINED, "it cannot be read back"),
         (RowState.QUARANTINED, "confirm_rows", RowState.SYNCED, "the table was seen to hold it"),
         (RowState.QUARANTINED, "retry_runs", RowState.UNASKED, "somebody wants it tried again"),
-        (RowState.QUARANTINED, "retry_runs", RowState.IN_DOUBT, "the same, and the table may hold it"),
         (RowState.QUARANTINED, "retry_runs", RowState.ACCEPTED, "the same, and the service took it"),
         (
             RowState.QUARANTINED,

@@ -103,7 +103,8 @@ class Deliveries:
         sends = max(mapped.row.sends for mapped in batch)
         identity = None
         if method is DeliveryMethod.LOAD:
-            identity = job_id(context.destination, table, [row.row_id for row in outgoing], sends)
+            row_ids = [row.row_id for row in outgoing]
+            identity = job_id(context.destination, table, row_ids, sends, context.now())
         sent = [mapped.row for mapped in batch]
         delivery = await context.apply(start_delivery, context.now(), table, sent, method, identity)
         return await self._deliver(table, delivery, sent, outgoing, identity)
@@ -206,10 +207,7 @@ class Deliveries:
                 refusals = await context.sink.stream(table, outgoing)
             else:
                 with self._changes.updating(table):
-                    begun = await context.sink.load(table, outgoing, job_id=identity)
-                if not begun and not begun_before:
-                    await self._found_job(table, delivery, rows, identity)
-                    return None
+                    await context.sink.load(table, outgoing, job_id=identity)
         except SyncError as error:
             unknown = error.failure is Failure.IN_DOUBT or (begun_before and not _ends_a_job(error))
             if unknown and identity is not None:
@@ -226,17 +224,6 @@ class Deliveries:
             await self._sort_out(table, rows, refusals)
         await context.apply(end_delivery, context.now(), delivery)
         return stopping
-
-    async def _found_job(self, table: str, delivery: int, rows: Sequence[PendingRow], identity: str) -> None:
-        """A job that this ledger never began has loaded these rows: just now, or long ago and they are gone.
-
-        The table did not hold them when it was asked, so a look decides; the next job has another id.
-        """
-        context, now = self._context, self._context.now()
-        problem = Problem(f"load job {identity} had loaded the row before", "nothing to do: it is looked for")
-        context.succeeded(table)
-        await context.apply(mark_in_doubt, now, rows, problem, next_attempt_at=now)
-        await context.apply(end_delivery, now, delivery)
 
     async def _sort_out(self, table: str, rows: Sequence[PendingRow], refusals: Sequence[RowRefusal]) -> None:
         context, now = self._context, self._context.now()

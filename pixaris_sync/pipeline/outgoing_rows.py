@@ -43,12 +43,22 @@ def map_row(row: PendingRow, destination: Destination) -> MappedRow:
     return MappedRow(row, cells_of(record, destination))
 
 
-def job_id(destination: Destination, table: str, row_ids: Sequence[str], sends: int) -> str:
-    """A load job's id: the same rows after as many deliveries are the same job, on any machine.
+def job_id(destination: Destination, table: str, row_ids: Sequence[str], sends: int, began_at: float) -> str:
+    """A load job's id: another delivery of the same rows is another job.
+
+    The ledger keeps it before the job is begun. Were it made of the rows alone, a job of a ledger that was
+    lost would be taken for this one, and its rows may have been removed since.
 
     Ids are one project's, whatever its datasets: so where the table is belongs to the id.
     """
-    identity = [destination.bq_project, destination.bq_dataset_id, table, str(sends), *sorted(row_ids)]
+    identity = [
+        destination.bq_project,
+        destination.bq_dataset_id,
+        table,
+        str(sends),
+        repr(began_at),
+        *sorted(row_ids),
+    ]
     return f"{JOB_ID_PREFIX}{_short_hash(chr(0).join(identity))}"
 
 

@@ -9,6 +9,9 @@ from tests.fakes.virtual_clock import VirtualClock
 
 BUCKET = "bucket"
 LOST = "lost"
+#: A request that was held back takes effect so long at most after its destination can be reached again. With
+#: the time until a streamed row shows it is what the engine's patience with a row in doubt must cover.
+HELD_BACK_SECONDS_MAX = 19.0
 
 
 @dataclass
@@ -19,9 +22,10 @@ class CloudFaults:
         random: where chance comes from.
         latency_seconds: how long a call takes at most.
         chances: probability of each kind of fault: ``transient``, ``quota``, ``stall`` (before it works),
-            ``lost_answer`` (after it worked).
+            ``lost_answer`` (after it worked), ``held_back`` (it takes effect when its sender has given up).
         lost_answers_of: calls whose answers may be lost; for others that would be no more than transient.
-        outages: destinations (`BUCKET` or tables) that answer 503.
+        outages: destinations (`BUCKET` or tables) that answer 503, and let nothing that is held back through.
+        sure: tables whose requests have their answers.
         offline: nothing can be reached.
         credentials: False: nobody can be authenticated.
         fired: how often each kind has fired.
@@ -33,6 +37,7 @@ class CloudFaults:
     chances: dict[str, float] = field(default_factory=dict)
     lost_answers_of: frozenset[str] = frozenset({"upload", "upload_resumable", "stream", "load"})
     outages: set[str] = field(default_factory=set)
+    sure: set[str] = field(default_factory=set)
     offline: bool = False
     credentials: bool = True
     fired: Counter[str] = field(default_factory=Counter)
@@ -85,7 +90,8 @@ class CloudFaults:
         """
         planned = method in self._losing
         self._losing.discard(method)
-        if planned or (method in self.lost_answers_of and self._fires("lost_answer")):
+        may_be_lost = method in self.lost_answers_of and destination not in self.sure
+        if planned or (may_be_lost and self._fires("lost_answer")):
             self.fired[f"lost_{method}"] += 1
             raise SyncError(method, destination or "dataset", "the answer was lost", failure=Failure.IN_DOUBT)
 
@@ -94,8 +100,26 @@ class CloudFaults:
 
         Tasks are cancelled in no certain order, so the next random number would not be.
         """
-        chance = Random(f"{request} {self.clock.elapsed_seconds}")  # noqa: S311 - a test's chance needs no secrecy
-        return chance.random() < 0.7
+        return self._chance_of(request).random() < 0.7
+
+    def holds_back(self, destination: str | None) -> bool:
+        """Whether a request now is held back on its way."""
+        return destination not in self.sure and self._fires("held_back")
+
+    def holds_orphan_back(self, request: str) -> bool:
+        """The same of a request whose process is gone."""
+        return self._chance_of(f"when {request}").random() < 0.5
+
+    def held_back_seconds(self, request: str) -> float:
+        """How long after the end of an outage a request takes effect that was held back."""
+        return self._chance_of(f"how long {request}").uniform(0.0, HELD_BACK_SECONDS_MAX)
+
+    def reaches(self, destination: str) -> bool:
+        """Whether anything reaches a destination."""
+        return not self.offline and destination not in self.outages
+
+    def _chance_of(self, what: str) -> Random:
+        return Random(f"{what} {self.clock.elapsed_seconds}")  # noqa: S311 - a test's chance needs no secrecy
 
     def _fires(self, kind: str) -> bool:
         chance = self.chances.get(kind, 0.0)

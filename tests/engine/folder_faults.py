@@ -1,12 +1,15 @@
 """What happens to a results folder: runs are stored, and now and then one of them has a fault."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from random import Random
 from typing import TYPE_CHECKING
 
 from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.model import RowState
+from tests.engine.invariants import Standing
 from tests.engine.local_folder import StoredRecord, StoredRun
 from tests.engine.machine import Machine
+from tests.engine.others import Others
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +27,10 @@ class FolderFaults:
         fired: how often each kind of fault has fired.
     """
 
-    def __init__(self, machine: Machine, chance: Random) -> None:
+    def __init__(self, machine: Machine, chance: Random, others: Others) -> None:
         self.fired: Counter[str] = Counter()
         self._machine = machine
+        self._others = others
         self._local = machine.local
         self._chance = chance
         self._names = 0
@@ -58,6 +62,7 @@ class FolderFaults:
                 self._withhold_saved_file,
                 self._change_image,
                 self._copy_run,
+                self._prune_run,
                 self._make_table_elsewhere,
                 self._add_column_elsewhere,
             ],
@@ -100,7 +105,13 @@ class FolderFaults:
         )
 
     def _records(self) -> list[StoredRecord]:
-        return self._local.records
+        """Records of runs that others have left alone: what becomes of a further one can be told."""
+        touched = self._others.touched
+        return [
+            record
+            for record in self._local.records
+            if not record.run.pruned and record.run.key.run not in touched
+        ]
 
     def _share_folder(self) -> None:
         """A second record for a run's folder."""
@@ -179,7 +190,9 @@ class FolderFaults:
         return [
             (record.run, IMAGE)
             for record in self._records()
-            if record.run.object_name(IMAGE) in uploaded and self._is_current(record.run, IMAGE)
+            if self._is_current(record.run, IMAGE)
+            and uploaded.get(name := record.run.object_name(IMAGE), -1)
+            == self._machine.store.objects[name].remote.crc32c
         ]
 
     def _is_current(self, run: StoredRun, path: str) -> bool:
@@ -194,6 +207,11 @@ class FolderFaults:
             for path in run.versions
         )
 
+    @property
+    def something_removed(self) -> bool:
+        """Whether the bucket tells no more of every run that something was sent of it."""
+        return bool(self._machine.invariants.removed_objects)
+
     def _copy_run(self) -> None:
         """Copy a run into another project, line and all."""
         plain = [record for record in self._records() if "config" not in record.values]
@@ -203,6 +221,22 @@ class FolderFaults:
         record = self._chance.choice(whole)
         if self._local.copy(record, *self._place()):
             self.fired["copied_run"] += 1
+
+    def _prune_run(self) -> None:
+        """Delete the folder of a run that is synced."""
+        states = self._others.row_states()
+        records: defaultdict[StoredRun, list[StoredRecord]] = defaultdict(list)
+        for record in self._records():
+            records[record.run].append(record)
+        synced = [
+            run
+            for run, its in records.items()
+            if all(states.get(Standing(run.table, record.marker)) is RowState.SYNCED for record in its)
+            and all(self._is_current(run, path) for path in run.versions)
+        ]
+        if synced:
+            self._local.prune(self._chance.choice(synced))
+            self.fired["pruned_run"] += 1
 
     def _make_table_elsewhere(self) -> None:
         """Somebody else makes a table just now: streaming may swallow rows, and we do not know."""
@@ -220,12 +254,14 @@ class FolderFaults:
         self.fired["foreign_column"] += 1
 
 
-def _uploaded_files(ledger: Ledger) -> set[str]:
-    found: set[str] = ledger.read(
+def _uploaded_files(ledger: Ledger) -> dict[str, int | None]:
+    """Checksums of the objects that the ledger calls uploaded."""
+    found: dict[str, int | None] = ledger.read(
         lambda db: {
-            f"results/{row['project']}/{row['dataset']}/{row['name']}/{row['path']}"
+            f"results/{row['project']}/{row['dataset']}/{row['name']}/{row['path']}": row["crc32c"]
             for row in db.execute(
-                "SELECT d.project, d.dataset, r.name, f.path FROM files f JOIN runs r ON r.id = f.run_id"
+                "SELECT d.project, d.dataset, r.name, f.path, f.crc32c FROM files f"
+                " JOIN runs r ON r.id = f.run_id"
                 " JOIN datasets d ON d.id = r.dataset_id WHERE f.state = 'uploaded'"
             )
         }

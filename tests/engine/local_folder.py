@@ -49,10 +49,12 @@ class StoredRun:
     Attributes:
         key: which.
         versions: by path, each whole content that stood there, in order; empty: none was whole yet.
+        pruned: its folder was deleted, as somebody does who knows that it is synced.
     """
 
     key: RunKey
     versions: dict[str, list[bytes]] = field(default_factory=dict)
+    pruned: bool = False
 
     def object_name(self, path: str) -> str:
         return f"results/{self.key.project}/{self.key.dataset}/{self.key.run}/{path}"
@@ -230,6 +232,12 @@ class LocalFolder:
         self._write(self.path(run, "args.json"), json.dumps(record.values).encode())
         self.repeat_line(record, run)
         return self.records[-1]
+
+    def prune(self, run: StoredRun) -> None:
+        """Delete a run's folder; its line stays."""
+        shutil.rmtree(self.path(run, ""))
+        self._stamp(self.path(run, "").parent)
+        run.pruned = True
 
     def append(self, run: StoredRun, data: bytes) -> None:
         """Append bytes to the tracking file of a run's dataset."""

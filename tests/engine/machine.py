@@ -23,6 +23,7 @@ from pixaris_sync.ledger.retry import retry_runs
 from pixaris_sync.ledger.rows import CLOCKS_DIFFER_SECONDS_MAX
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.local import run_folder, tracking_file
+from pixaris_sync.model import RunKey
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.settings import Settings
@@ -45,6 +46,7 @@ class Machine:
         settings: what differs from the defaults; files count as large as early as they may.
 
     Attributes:
+        ledger_path: where its ledger is, if there is one.
         processes: how many processes were started.
         crashes: how many of them have not come to their end.
     """
@@ -67,10 +69,11 @@ class Machine:
             state_dir=folder / "state",
             **{"resumable_threshold_bytes": 256 * 1024, "chunk_bytes": 256 * 1024, **settings},
         )
-        self._ledger_path = folder / "state" / "ledger.sqlite3"
+        self.ledger_path = folder / "state" / "ledger.sqlite3"
         self._jitter = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
         self._scope: anyio.CancelScope | None = None
         self.clock.on_step = self._step
+        self.clock.seconds_to_event = self.sink.seconds_to_event
 
     # Processes.
 
@@ -135,7 +138,8 @@ class Machine:
         engine.drain()
 
     def _step(self) -> bool:
-        """A turn of the event loop; a crash takes everything down."""
+        """A turn of the event loop: what is due takes effect; a crash takes everything down."""
+        self.sink.land()
         if self.crash_points.survives("step") or self._scope is None or self._scope.cancel_called:
             return False
         self._scope.cancel()
@@ -154,10 +158,10 @@ class Machine:
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
         """The ledger, open. It need not survive the loss of power here."""
-        if not self._ledger_path.exists():
-            self._ledger_path.parent.mkdir(exist_ok=True)
-            self._ledger_path.write_bytes(_new_ledger())
-        ledger = CrashingLedger.open(self._ledger_path)
+        if not self.ledger_path.exists():
+            self.ledger_path.parent.mkdir(exist_ok=True)
+            self.ledger_path.write_bytes(_new_ledger())
+        ledger = CrashingLedger.open(self.ledger_path)
         ledger.crash_points = self.crash_points
         ledger._connection.execute("PRAGMA synchronous = OFF")
         try:
@@ -171,7 +175,22 @@ class Machine:
 
     def lose_ledger(self) -> None:
         """Delete the ledger."""
-        shutil.rmtree(self._ledger_path.parent)
+        shutil.rmtree(self.ledger_path.parent)
+        self.invariants.ledger_lost()
+
+    def copy_ledger(self) -> bytes:
+        """What a backup of the ledger holds."""
+        with self.ledger():
+            pass
+        return self.ledger_path.read_bytes()
+
+    def put_ledger_back(self, copy: bytes) -> None:
+        """Restore the ledger from a backup."""
+        self.lose_ledger()
+        self.ledger_path.parent.mkdir()
+        self.ledger_path.write_bytes(copy)
+        with self.ledger() as ledger:
+            ledger.read(self.invariants.older_ledger_put_back)
 
     def release(self) -> int:
         """What ``retry --all`` does."""
@@ -189,6 +208,11 @@ class Machine:
         """Make sure that every record is one row, every file one object, and nothing else is there."""
         with self.ledger() as ledger:
             self.invariants.check_everything_arrived(ledger)
+
+    def runs_left(self) -> dict[RunKey, str]:
+        """Runs that are not synced yet, and can be."""
+        with self.ledger() as ledger:
+            return self.invariants.runs_left(ledger)
 
     def state_of(self, subject: StoredRun | StoredRecord) -> tuple[str, str]:
         """A run's state and cause by the ledger."""

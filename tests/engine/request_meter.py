@@ -122,20 +122,19 @@ class RequestMeter:
 
         return measured
 
-    def _load(self, load: Callable[..., Awaitable[bool]]) -> Callable[..., Any]:
-        async def measured(table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> bool:
+    def _load(self, load: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
+        async def measured(table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> None:
             self.load_rows_max = max(self.load_rows_max, len(rows))
             if job_id not in self._machine.sink.jobs:
                 self._note_update(table)
             with self._at_table(table):
                 try:
-                    begun = await load(table, rows, job_id=job_id)
+                    await load(table, rows, job_id=job_id)
                 except SyncError:
-                    if job_id in self._machine.sink.jobs:
+                    if job_id in {*self._machine.sink.jobs, *self._machine.sink.queued}:
                         self._loads[table].setdefault(job_id, self._now)
                     raise
                 self._loads[table].setdefault(job_id, self._now)
-                return begun
 
         return measured
 

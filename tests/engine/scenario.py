@@ -1,13 +1,15 @@
-"""One scenario from one seed: runs are stored, the cloud fails, processes end anywhere, ledgers are lost.
+"""One scenario from one seed: whatever happens to folder, ledger and cloud, and to the process.
 
-A scenario has several rounds. In each, things happen to the local folder, the faults of the cloud change, and
-a process runs to its end, to a crash, or for some time. After each, the `Invariants` are checked. At the end
-everything is mended and passes are made until nothing is left: then every record must be one row, and every
-file one object.
+A scenario has several rounds. In each, things happen to the local folder, others change the cloud, its faults
+change, and a process runs to its end, to a crash, or for some time. After each, the `Invariants` are checked.
+At the end everything is mended and passes are made until nothing is left: then every record must be one row,
+and every file one object, but for what others removed.
 
 What a scenario must not do, because nobody could know better: change a file that may have been uploaded
 without anybody's knowledge (after a crash, a lost answer, or with the ledger lost). Such a file is
-quarantined, as the object could be somebody else's; a person decides.
+quarantined, as the object could be somebody else's; a person decides. For the same reason no ledger is lost
+or replaced while a request is still on its way of which neither bucket nor table tells, and no answer is lost
+while the rows are hidden that would tell.
 """
 
 from collections import Counter
@@ -21,6 +23,7 @@ from tests.engine.cloud_faults import BUCKET
 from tests.engine.crash_points import CrashError
 from tests.engine.folder_faults import TABLES, FolderFaults
 from tests.engine.machine import Machine
+from tests.engine.others import Others
 
 #: Kinds of instants to crash at, and within how many of them.
 CRASHES = {
@@ -34,6 +37,11 @@ CRASHES = {
     "stream": 2,
 }
 PASSES_TO_MEND = 12
+#: A table counts as new for two days after it was made; see `ledger.rows.note_table`.
+#: Google takes no credentials of a clock that is further off, by far.
+CLOCK_ERROR_SECONDS_MAX = 1.5 * 86400.0
+#: To restore a backup takes longer than any request is on its way.
+RESTORE_SECONDS = 60.0
 
 
 class Scenario:
@@ -55,7 +63,9 @@ class Scenario:
             load_rows_limit=self.random.choice([3, 10_000]),
             table_settle_seconds=self.random.choice([5.0, 300.0]),
         )
-        self._folder_faults = FolderFaults(self.machine, self.random)
+        self._others = Others(self.machine, self.random)
+        self._folder_faults = FolderFaults(self.machine, self.random, self._others)
+        self._copies: list[bytes] = []
 
     @property
     def trace(self) -> list[object]:
@@ -69,13 +79,17 @@ class Scenario:
         for _ in range(self.random.randint(1, 4)):
             for _ in range(self.random.randint(1, 5)):
                 self._folder_faults.happen()
+            for _ in range(self.random.choice([0, 0, 1, 2])):
+                self._others.happen()
             self._change_cloud()
+            if self.random.random() < 0.15:
+                self._others.hide_rows()
             self._run_process()
             self.machine.crash_points.arm("", 0)
             self.machine.check()
             self._between_processes()
         self._mend()
-        self.fired += self.machine.cloud_faults.fired + self._folder_faults.fired
+        self.fired += self.machine.cloud_faults.fired + self._folder_faults.fired + self._others.fired
         self.fired["swallowed"] += len(self.machine.sink.swallowed)
         self.fired["refused_update"] += self.machine.sink.refused_updates.total()
 
@@ -94,6 +108,7 @@ class Scenario:
             kind: chance.choice([0.0, 0.0, 0.02, 0.15]) for kind in ("transient", "quota", "stall")
         }
         cloud_faults.chances["lost_answer"] = chance.choice([0.0, 0.05, 0.3])
+        cloud_faults.chances["held_back"] = chance.choice([0.0, 0.0, 0.05, 0.3])
         cloud_faults.outages = {place for place in (BUCKET, *TABLES) if chance.random() < 0.07}
         cloud_faults.credentials = chance.random() > 0.05
         machine.store.list_denied = chance.random() < 0.1
@@ -106,9 +121,13 @@ class Scenario:
         sink.new_table_missing_seconds = chance.choice([0.0, 0.1 * settled])
         sink.new_table_swallows_seconds = chance.choice([0.0, 0.6 * settled])
         sink.new_column_unknown_seconds = chance.choice([0.0, 0.8 * settled])
+        sink.load_queued_seconds = chance.choice([0.0, 0.0, 3.0, 90.0])
         sink.refuse_rows_of = chance.choice([None] * 6 + ["run1", "run2"])
         for table in TABLES:
-            sink.deny(table, chance.choice([None] * 12 + ["load", "stream", "create_table", "read_rows"]))
+            sink.deny(
+                table,
+                chance.choice([None] * 12 + ["load", "stream", "create_table", "read_rows", "count_rows"]),
+            )
         for _ in range(chance.choice([0, 0, 0, 1, 3])):
             failure = chance.choice([Failure.TRANSIENT, Failure.QUOTA, Failure.PERMANENT])
             sink.fail_next_job(JobFailedError("load", "the table", "backendError", failure=failure))
@@ -124,6 +143,8 @@ class Scenario:
         machine.cloud_faults.outages = set()
         machine.cloud_faults.credentials = True
         machine.sink.refuse_rows_of = None
+        machine.sink.load_queued_seconds = 0.0
+        self._others.show_rows()
         machine.sink._job_faults.clear()
         for table in TABLES:
             machine.sink.deny(table, None)
@@ -133,7 +154,7 @@ class Scenario:
     def _run_process(self) -> None:
         """Run a process: a pass, or following for a while, perhaps to a crash."""
         chance, machine = self.random, self.machine
-        if chance.random() < 0.5:
+        if chance.random() < 0.5 and not machine.sink.hidden:
             kind = chance.choice([*CRASHES, "stream", "stream", "stream", "load"])
             machine.crash_points.arm(kind, chance.randint(1, chance.choice([8, CRASHES[kind]])))
         try:
@@ -166,26 +187,61 @@ class Scenario:
             elif event < 0.8:
                 self._jump()
             elif event < 0.9:
+                self._others.happen()
+            else:
                 await engine.scan_all_soon(chance.choice(list(ScanDepth)))
 
     def _jump(self) -> None:
-        self.machine.clock.jump(self.random.choice([-86400.0, -3600.0, -5.0, 5.0, 3600.0, 86400.0]))
+        """Set the clock; it is never further from the service's than `CLOCK_ERROR_SECONDS_MAX`."""
+        clock = self.machine.clock
+        error = clock.now() - self.machine.sink.clock.now()
+        jumps = (-86400.0, -3600.0, -5.0, 5.0, 3600.0, 86400.0)
+        allowed = [seconds for seconds in jumps if abs(error + seconds) < CLOCK_ERROR_SECONDS_MAX]
+        clock.jump(self.random.choice(allowed))
         self.fired["clock_jump"] += 1
 
     def _between_processes(self) -> None:
         chance, machine = self.random, self.machine
         machine.clock.let_pass(chance.choice([0.0, 0.0, 1.0, 70.0, 1000.0]))
+        if chance.random() < 0.4:
+            self._others.show_rows()
+        if chance.random() < 0.4:
+            self._copies.append(machine.copy_ledger())
         event = chance.random()
-        if event < 0.15 and self._folder_faults.nothing_changed():
-            machine.lose_ledger()
-            self.fired["lost_ledger"] += 1
-        elif event < 0.25:
+        if event < 0.2:
+            self._lose_ledger()
+        elif event < 0.3:
             self._jump()
-        elif event < 0.35:
+        elif event < 0.4:
             machine.store.expire_sessions()
             self.fired["expired_session"] += 1
-        elif event < 0.45:
+        elif event < 0.5:
             machine.release()
+        elif event < 0.65:
+            self._put_ledger_back()
+
+    def _lose_ledger(self) -> None:
+        """Lose the ledger; at the same time others may have been at work."""
+        machine = self.machine
+        if machine.sink.hidden or not self._folder_faults.nothing_changed():
+            return
+        if machine.sink.requests_under_way() and self._folder_faults.something_removed:
+            return
+        machine.lose_ledger()
+        self.fired["lost_ledger"] += 1
+        if self.random.random() < 0.5 and not machine.sink.requests_under_way():
+            for _ in range(self.random.randint(1, 3)):
+                self._others.happen()
+            self.fired["lost_ledger_and_more"] += 1
+
+    def _put_ledger_back(self) -> None:
+        machine = self.machine
+        if not self._copies or machine.sink.hidden or not self._folder_faults.nothing_changed():
+            return
+        machine.clock.let_pass(RESTORE_SECONDS)
+        if not machine.sink.requests_under_way():
+            machine.put_ledger_back(self.random.choice(self._copies))
+            self.fired["older_ledger"] += 1
 
     def _mend(self) -> None:
         """Let all be well, and pass until nothing is left."""
@@ -194,8 +250,8 @@ class Scenario:
         for _ in range(PASSES_TO_MEND):
             self._clear_cloud()
             machine.release()
-            left = machine.run_pass()
-            if not left.waiting and not left.quarantined:
+            machine.run_pass()
+            if not machine.runs_left():
                 break
             machine.clock.let_pass(machine.settings.young_file_seconds)
         machine.check_everything_arrived()

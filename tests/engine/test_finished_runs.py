@@ -155,8 +155,8 @@ def test_scenarios_hold_while_finished_runs_are_packed(monkeypatch: pytest.Monke
         assert db.execute(both).fetchall() == []
         happened["packed"] += db.execute("SELECT count(*) FROM packs").fetchone()[0]
 
-    def read_uploaded(ledger: Ledger) -> set[str]:
-        return set(ledger.read(uploaded))
+    def read_uploaded(ledger: Ledger) -> dict[str, int]:
+        return dict(ledger.read(uploaded))
 
     monkeypatch.setattr(intake, "restore", restore_and_count)
     monkeypatch.setattr(Invariants, "_check_states", check_packed_too)

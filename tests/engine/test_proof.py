@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.ledger import intake, rows, uploads
+from pixaris_sync.ledger import intake, pending_rows, rows, uploads
 from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.uploads import Receipt
 from pixaris_sync.limits.bandwidth import UpdateRate
-from pixaris_sync.model import Tail
-from pixaris_sync.pipeline import deliveries, discovery, lane
+from pixaris_sync.model import RowState, Tail
+from pixaris_sync.pipeline import deliveries, discovery, engine, lane, lookups
+from pixaris_sync.rules import readback
 from pixaris_sync.rules.contract import table_id
+from pixaris_sync.rules.planner import AskFirst
 from tests.engine.simulate import run_scenario
 from tests.support.proof_summary import Tell
 
@@ -28,7 +30,11 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 def no_read_back(patch: pytest.MonkeyPatch) -> None:
     """A row counts as synced when the service has accepted it."""
-    patch.setattr(deliveries, "accept_rows", rows.confirm_rows)
+
+    def accept(db: Connection, now: float, batch: list[PendingRow], **_: object) -> None:
+        rows.confirm_rows(db, now, batch)
+
+    patch.setattr(deliveries, "accept_rows", accept)
 
 
 def no_intent(patch: pytest.MonkeyPatch) -> None:
@@ -46,9 +52,9 @@ def no_intent(patch: pytest.MonkeyPatch) -> None:
 def rows_before_files(patch: pytest.MonkeyPatch) -> None:
     """A row may go while files of its run are still on their way."""
     for name in ("_SENDABLE", "_TABLE_BACKLOGS"):
-        statement = getattr(rows, name)
+        statement = getattr(pending_rows, name)
         assert "c.ready = 1" in statement
-        patch.setattr(rows, name, statement.replace("c.ready = 1", "c.ready IN (0, 1)"))
+        patch.setattr(pending_rows, name, statement.replace("c.ready = 1", "c.ready IN (0, 1)"))
 
 
 def blind_retry(patch: pytest.MonkeyPatch) -> None:
@@ -97,6 +103,80 @@ def updates_without_pace(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(UpdateRate, "delay_seconds", lambda *_: 0.0)
 
 
+def nobody_is_asked_first(patch: pytest.MonkeyPatch) -> None:
+    """What this process does not know of was never sent."""
+
+    async def permit(self: lookups.Lookups, step: AskFirst) -> None:
+        context = self._context
+        asked = await context.apply(
+            pending_rows.rows_to_ask_for, context.mode.selection, step.table_id, step.count
+        )
+        doubt_until = context.now() + context.settings.doubt_settle_seconds
+        await context.apply(rows.permit_rows, context.now(), asked, doubt_until=doubt_until)
+
+    patch.setattr(lookups.Lookups, "ask_first", permit)
+
+
+def running_loads_are_not_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """What a table does not hold now, it will not hold later."""
+
+    async def go_on(_self: lookups.Lookups, _table: str) -> bool:
+        return True
+
+    patch.setattr(lookups.Lookups, "_wait_for_loads", go_on)
+
+
+def what_ended_well_is_repeated(patch: pytest.MonkeyPatch) -> None:
+    """A row that was taken and does not show in time is sent again, whatever table it is."""
+    patch.setattr(lookups, "table_made_at", lambda _db, _table: None)
+
+
+def patience_counts_from_the_error(patch: pytest.MonkeyPatch) -> None:
+    """A row is in doubt for a time, whether or not its table could be asked meanwhile."""
+    read_back = rows.mark_in_doubt
+
+    def impatient(db: Connection, now: float, batch: list[PendingRow], *rest: Any, **options: Any) -> None:
+        read_back(db, now, batch, *rest, **options)
+        db.executemany("UPDATE records SET looked_at = ? WHERE id = ?", [(now, row.id) for row in batch])
+
+    patch.setattr(deliveries, "mark_in_doubt", impatient)
+
+
+def another_cell_is_another_row(patch: pytest.MonkeyPatch) -> None:
+    """A row is known by all that it holds."""
+    standing = readback.standing
+
+    def exact(wanted: Any, shown: Any, *rest: Any, **options: Any) -> set[Any]:
+        same = [row for row in shown if any(readback.represents(one.cells, row) for one in wanted.values())]
+        return standing(wanted, same, *rest, **options)
+
+    patch.setattr(lookups, "cells_decide", lambda _wanted, count, *_, **__: count > 0)
+    patch.setattr(lookups, "standing", exact)
+
+
+def a_row_that_stood_tells_nothing_of_its_run(patch: pytest.MonkeyPatch) -> None:
+    """A run whose row was there before is carried like any other."""
+
+    def forgetful(db: Connection, now: float, found: list[PendingRow]) -> None:
+        rows.confirm_rows(db, now, [replace(row, state=RowState.ACCEPTED) for row in found])
+
+    patch.setattr(lookups, "confirm_rows", forgetful)
+
+
+def an_older_ledger_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """What waits to be sent by the ledger was not sent."""
+    recover = rows.recover_deliveries
+
+    def trusting(db: Connection, now: float) -> int:
+        waiting = db.execute("SELECT id FROM records WHERE state = 'pending'").fetchall()
+        recovered = recover(db, now)
+        db.executemany("UPDATE records SET state = 'pending' WHERE id = ?", [tuple(row) for row in waiting])
+        db.execute("UPDATE runs SET held = 0")
+        return recovered
+
+    patch.setattr(engine, "recover_deliveries", trusting)
+
+
 @pytest.mark.parametrize(
     "break_it",
     [
@@ -108,6 +188,13 @@ def updates_without_pace(patch: pytest.MonkeyPatch) -> None:
         lost_ledger_means_nothing_was_sent,
         a_lost_job_is_replaced,
         updates_without_pace,
+        nobody_is_asked_first,
+        running_loads_are_not_waited_for,
+        what_ended_well_is_repeated,
+        patience_counts_from_the_error,
+        another_cell_is_another_row,
+        a_row_that_stood_tells_nothing_of_its_run,
+        an_older_ledger_is_believed,
     ],
     ids=lambda break_it: break_it.__name__,
 )

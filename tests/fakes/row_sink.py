@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +44,43 @@ _INSERT_ROWS_MAX = 50_000
 _UPDATES_MAX, _UPDATES_SECONDS = 5, 10.0
 
 
+#: A query bills so much at least: https://cloud.google.com/bigquery/pricing#on_demand_pricing
+QUERY_BYTES_MIN = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRows:
+    """Rows of others in a table: how many, how long their run names are, the bytes of all their columns."""
+
+    count: int
+    name_bytes: int
+    all_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query: which method asked it of which table, and the bytes of the columns that it read."""
+
+    method: Method
+    table: str
+    read_bytes: int
+
+    def billed_bytes(self, others: OtherRows) -> int:
+        """What it bills in a table that holds other rows besides."""
+        names_alone = self.method == "count_rows"
+        of_others = others.count * (2 + others.name_bytes) if names_alone else others.all_bytes
+        return max(QUERY_BYTES_MIN, self.read_bytes + of_others)
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedLoad:
+    """A load job that has not begun."""
+
+    table: str
+    rows: tuple[OutgoingRow, ...]
+    due_at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call as it came in. `rows` is how many rows, columns or runs it was about."""
@@ -60,7 +97,8 @@ class FakeRowSink:
     Streaming into a table younger than `new_table_missing_seconds` raises TableNotFoundError; into one
     younger than `new_table_swallows_seconds` rows are accepted and lost. A column younger than
     `new_column_unknown_seconds` is unknown to streaming. The same insertId within `dedup_seconds` is dropped.
-    Streamed rows can be read after `visible_after_seconds`. Load jobs know none of these delays.
+    Streamed rows can be read after `visible_after_seconds`. Load jobs know none of these delays; they are
+    queued for `load_queued_seconds`, and run then whether or not somebody still waits for them.
 
     Of updates of a table's metadata (it is created or altered, a new load job appends to it) five are taken
     in 10 seconds, and others refused, as the service documents it.
@@ -74,7 +112,9 @@ class FakeRowSink:
         faults_fired: how many programmed faults have struck, by method.
         refused_updates: how many updates came too soon after others, by table.
         swallowed: insertIds of rows accepted and lost.
-        jobs: how each load job ended by its id: None is well.
+        jobs: how each load job that has ended did, by its id: None is well.
+        queued: load jobs that have not begun, by their id.
+        queries: every query, in order.
     """
 
     def __init__(
@@ -86,6 +126,7 @@ class FakeRowSink:
         new_column_unknown_seconds: float = 0.0,
         dedup_seconds: float = 60.0,
         visible_after_seconds: float = 0.0,
+        load_queued_seconds: float = 0.0,
     ) -> None:
         self.clock = clock
         self.new_table_missing_seconds = new_table_missing_seconds
@@ -93,6 +134,7 @@ class FakeRowSink:
         self.new_column_unknown_seconds = new_column_unknown_seconds
         self.dedup_seconds = dedup_seconds
         self.visible_after_seconds = visible_after_seconds
+        self.load_queued_seconds = load_queued_seconds
         self.dataset_exists = True
         self.hidden: set[str] = set()
         self.calls: list[Call] = []
@@ -101,6 +143,8 @@ class FakeRowSink:
         self.refused_updates: Counter[str] = Counter()
         self.swallowed: list[str] = []
         self.jobs: dict[str, SyncError | None] = {}
+        self.queued: dict[str, QueuedLoad] = {}
+        self.queries: list[Query] = []
         self._job_tables: dict[str, str] = {}
         self._tables: dict[str, Table] = {}
         self._updates: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_UPDATES_MAX))
@@ -122,6 +166,12 @@ class FakeRowSink:
         """Let the next calls of `method` do their work, whatever comes of it, and then raise IN_DOUBT."""
         self._lost_answers[method] += times
 
+    def cancel_job(self, job_id: str) -> None:
+        """End a load job that is queued, as somebody who may do so would."""
+        table = self.queued.pop(job_id).table
+        cause = "somebody has cancelled it"
+        self.jobs[job_id] = JobFailedError("load rows into table", table, cause, failure=Failure.TRANSIENT)
+
     def put_table(
         self, table: str, columns: Sequence[Column], rows: Iterable[Mapping[str, JsonValue]] = ()
     ) -> None:
@@ -134,6 +184,7 @@ class FakeRowSink:
 
     def stored(self, table: str) -> list[StoredRow]:
         """Every row of the table, those not visible yet included."""
+        self.land()
         return list(self._tables[table].rows) if table in self._tables else []
 
     @property
@@ -204,38 +255,28 @@ class FakeRowSink:
         await self._begin(Call("stream", table, len(rows)))
         if len(rows) > _INSERT_ROWS_MAX:
             raise SyncError("insert rows into table", table, f"{len(rows)} rows are too many")
-        found = self._table("insert rows into table", table)
-        age = self.clock.now() - found.created_at
-        if age < self.new_table_missing_seconds:
-            raise self._not_found("insert rows into table", table)
-        refusals = found.refusals(rows, known_before=self.clock.now() - self.new_column_unknown_seconds)
-        if not refusals and age < self.new_table_swallows_seconds:
-            self.swallowed.extend(row.row_id for row in rows)
-        elif not refusals:
-            found.insert(rows, self.clock.now(), self.dedup_seconds, self.visible_after_seconds)
+        refusals = self._insert(table, rows)
         self._answer("stream", table)
         return refusals
 
-    async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> bool:
+    async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> None:
         if not rows:
-            return True
+            return
         await self._begin(Call("load", table, len(rows), job_id))
-        new = job_id not in self.jobs
-        if new:
-            self._job_tables[job_id] = table
-            self.jobs[job_id] = self._run_job(table, rows)
-        elif self._job_tables[job_id] != table:
-            raise SyncError("find the load job of table", table, f"{job_id} belongs to another job")
+        self._start_load(table, rows, job_id)
+        while (load := self.queued.get(job_id)) is not None:
+            await self.clock.sleep(load.due_at - self.clock.now())
+            self.land()
         self._answer("load", table)
         if error := self.jobs[job_id]:
             raise _again(error)
-        return new
 
     async def count_rows(self, table: str, runs: Sequence[str]) -> Mapping[str, int]:
         if not runs:
             return {}
         await self._begin(Call("count_rows", table, len(runs)))
         self._dataset()
+        self._bill("count_rows", table, ("experiment_run_name",))
         wanted = set(runs)
         names = [row.get("experiment_run_name") for row in self._visible(table)]
         self._answer("count_rows", table)
@@ -250,12 +291,14 @@ class FakeRowSink:
 
     async def running_loads(self, table: str) -> frozenset[str]:
         await self._begin(Call("running_loads", table, 0))
+        found = frozenset(job_id for job_id, load in self.queued.items() if load.table == table)
         self._answer("running_loads", table)
-        return frozenset()
+        return found
 
     async def read_rows(self, table: str, runs: Sequence[str]) -> list[Mapping[str, JsonValue]]:
         await self._begin(Call("read_rows", table, len(runs)))
         self._dataset()
+        self._bill("read_rows", table, None)
         wanted = set(runs)
         rows: list[Mapping[str, JsonValue]] = [
             dict(row) for row in self._visible(table) if row.get("experiment_run_name") in wanted
@@ -287,6 +330,7 @@ class FakeRowSink:
         self.calls.append(call)
         self.counts[call.method] += 1
         await anyio.lowlevel.checkpoint()
+        self.land()
         if faults := self._faults.get(call.method):
             self.faults_fired[call.method] += 1
             raise _again(faults.popleft())
@@ -319,6 +363,42 @@ class FakeRowSink:
             cause = "Exceeded rate limits: too many table update operations for this table"
             raise SyncError(operation, table, cause, failure=Failure.QUOTA)
         updates.append(now)
+
+    def _insert(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
+        """What a streaming insert does when it reaches the service."""
+        found = self._table("insert rows into table", table)
+        age = self.clock.now() - found.created_at
+        if age < self.new_table_missing_seconds:
+            raise self._not_found("insert rows into table", table)
+        refusals = found.refusals(rows, known_before=self.clock.now() - self.new_column_unknown_seconds)
+        if not refusals and age < self.new_table_swallows_seconds:
+            self.swallowed.extend(row.row_id for row in rows)
+        elif not refusals:
+            found.insert(rows, self.clock.now(), self.dedup_seconds, self.visible_after_seconds)
+        return refusals
+
+    def _start_load(self, table: str, rows: Sequence[OutgoingRow], job_id: str) -> None:
+        """What the request for a load job does when it reaches the service."""
+        if job_id not in self._job_tables:
+            self._job_tables[job_id] = table
+            due_at = self.clock.now() + self.load_queued_seconds
+            self.queued[job_id] = QueuedLoad(table, tuple(rows), due_at)
+            self.land()
+        elif self._job_tables[job_id] != table:
+            raise SyncError("find the load job of table", table, f"{job_id} belongs to another job")
+
+    def land(self) -> None:
+        """Let everything take effect that is due."""
+        while self.queued:
+            job_id, load = min(self.queued.items(), key=lambda item: item[1].due_at)
+            if load.due_at > self.clock.now():
+                return
+            del self.queued[job_id]
+            self.jobs[job_id] = self._run_job(load.table, load.rows)
+
+    def _bill(self, method: Method, table: str, columns: Collection[str] | None) -> None:
+        if table in self._tables:
+            self.queries.append(Query(method, table, self._tables[table].column_bytes(columns)))
 
     def _run_job(self, table: str, rows: Sequence[OutgoingRow]) -> SyncError | None:
         """Load all rows, or return why none was."""

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,6 +40,8 @@ class Table:
     added_at: dict[str, float] = field(default_factory=dict)
     rows: list[StoredRow] = field(default_factory=list)
     insert_ids: dict[str, float] = field(default_factory=dict)
+    #: Columns with a default, by name: streamed rows get it, those of load jobs stay NULL.
+    defaults: dict[str, JsonValue] = field(default_factory=dict)
 
     def column(self, name: str) -> Column | None:
         return self.columns.get(name.casefold())
@@ -55,6 +57,24 @@ class Table:
         for row in self.rows:
             if column.name in row.cells:
                 row.cells[column.name] = float(row.cells[column.name])
+
+    def make_text(self, name: str) -> None:
+        """Turn a column into STRING, as CAST prints what stands in it."""
+        column = self.columns[name.casefold()]
+        self.columns[name.casefold()] = Column(column.name, ColumnType.STRING)
+        for row in self.rows:
+            if column.name in row.cells:
+                value = row.cells[column.name]
+                row.cells[column.name] = str(value).lower() if isinstance(value, bool) else str(value)
+
+    def column_bytes(self, names: Collection[str] | None) -> int:
+        """What a query bills that reads these columns of all rows; None: every column."""
+        return sum(
+            _billed_bytes(value)
+            for row in self.rows
+            for name, value in row.cells.items()
+            if names is None or name in names
+        )
 
     def refusals(self, rows: Sequence[OutgoingRow], *, known_before: float) -> tuple[RowRefusal, ...]:
         """What ``insertAll`` says of these rows; columns added after `known_before` are unknown to it."""
@@ -89,6 +109,8 @@ class Table:
             column = self.columns[name.casefold()]
             if value is not None:
                 cells[column.name] = _stored(value, column.type)
+        if way == "stream":
+            cells = {**self.defaults, **cells}
         self.rows.append(StoredRow(cells, row.row_id, way, visible_at))
 
     def frame(self, rows: Sequence[Mapping[str, JsonValue]]) -> pd.DataFrame:
@@ -129,6 +151,11 @@ def fits(value: JsonValue, column: ColumnType) -> bool:
             return type(value) in (int, float) or (isinstance(value, str) and value in _FLOAT_WORDS)
         case ColumnType.OTHER:
             return False
+
+
+def _billed_bytes(value: JsonValue) -> int:
+    """As https://cloud.google.com/bigquery/pricing#data counts: text 2 and its UTF-8, others at most 8."""
+    return 2 + len(value.encode()) if isinstance(value, str) else 8
 
 
 def _stored(value: JsonValue, column: ColumnType) -> JsonValue:

@@ -9,6 +9,7 @@ Threads would make steps depend on the machine, so `run` makes ``anyio.to_thread
 """
 
 import asyncio
+import math
 import selectors
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ class VirtualClock:
         steps: how many turns all event loops have made.
         steps_limit: more are a `RunawayError`.
         on_step: called at each turn of a loop, before tasks run; true where it gave the loop something to do.
+        seconds_to_event: how long until something happens that no task waits for; time stops there.
     """
 
     def __init__(self, epoch: float = 1_700_000_000.0, *, steps_limit: int = 5_000_000) -> None:
@@ -50,6 +52,7 @@ class VirtualClock:
         self.steps = 0
         self.steps_limit = steps_limit
         self.on_step: Callable[[], bool] = lambda: False
+        self.seconds_to_event: Callable[[], float] = lambda: math.inf
         self._epoch = epoch
 
     def now(self) -> float:
@@ -133,7 +136,7 @@ class _JumpingSelector(selectors.SelectSelector):
                 return ready
             raise StalledError("every task waits, and nothing is going to wake one")
         if timeout > 0:
-            clock.elapsed_seconds += max(timeout, _RESOLUTION_SECONDS)
+            clock.elapsed_seconds += max(min(timeout, clock.seconds_to_event()), _RESOLUTION_SECONDS)
             self._steps_without_time = 0
         return []
 

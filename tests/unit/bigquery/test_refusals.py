@@ -104,11 +104,11 @@ class TestLoadJobs:
         [
             ("accessDenied", Failure.PERMISSION),
             ("backendError", Failure.TRANSIENT),
+            ("stopped", Failure.TRANSIENT),
             ("internalError", Failure.TRANSIENT),
             ("rateLimitExceeded", Failure.QUOTA),
             ("quotaExceeded", Failure.QUOTA),
             ("resourcesExceeded", Failure.PERMANENT),
-            ("stopped", Failure.PERMANENT),
         ],
     )
     async def test_a_job_fails_by_its_reason(

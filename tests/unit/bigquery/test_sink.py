@@ -186,7 +186,7 @@ class TestWaitingForLoadJobs:
     ) -> None:
         """Goal: load returns when rows are in. Method: pending, running, done; each look names the place."""
         server.script(load_job("job", "PENDING"), load_job("job", "RUNNING"), load_job("job", "DONE"))
-        assert await sink.load(TABLE, ROWS, job_id="job")
+        await sink.load(TABLE, ROWS, job_id="job")
         assert not server.left
         looks = [asked for asked in server.asked if asked.path.endswith("/jobs/job")]
         assert [look.query["location"] for look in looks] == [[LOCATION]] * 2
@@ -194,10 +194,10 @@ class TestWaitingForLoadJobs:
     async def test_a_job_that_exists_is_waited_for_instead(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink
     ) -> None:
-        """Goal: 409 is the same as having begun it, and told. Method: 409, then the job, running and done."""
+        """Goal: 409 is the same as having begun it. Method: 409, then the job, running and done."""
         existing = load_job("job", "RUNNING", project="other-project")
         server.script(error(409, "duplicate"), existing, load_job("job", "DONE"))
-        assert not await sink.load(TABLE, ROWS, job_id="job")
+        await sink.load(TABLE, ROWS, job_id="job")
         assert not server.left
         assert server.asked[-2].query["location"] == [LOCATION]
 
