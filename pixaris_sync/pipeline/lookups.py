@@ -84,6 +84,7 @@ class Lookups:
             if error.failure.retryable or error.stops_everything:
                 await context.apply(note_that_none_can_be_asked, context.now(), table, problem_of(error))
             return await self._failed(table, _without(rows, found), error)
+        context.succeeded(table)
         absent = _without(rows, found)
         doubt_until = context.now() + context.settings.doubt_settle_seconds
         await context.apply(permit_rows, context.now(), absent, doubt_until=doubt_until)
@@ -106,6 +107,7 @@ class Lookups:
             await self._still_missing(table, _without(rows, found))
         except SyncError as error:
             return await self._failed(table, _without(rows, found), error)
+        context.succeeded(table)
         return None
 
     async def _wait_for_loads(self, table: str) -> bool:
@@ -176,7 +178,6 @@ class Lookups:
         read: defaultdict[object, list[Mapping[str, JsonValue]]] = defaultdict(list)
         for row in await context.sink.read_rows(table, unclear) if unclear else ():
             read[row.get(RUN_NAME_KEY)].append(row)
-        context.succeeded(table)
         all_known = await context.apply(read_wholly, context.shared_tables.get(table, ()))
         found: list[PendingRow] = []
         for name in names:
