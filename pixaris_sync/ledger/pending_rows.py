@@ -10,7 +10,13 @@ from pixaris_sync.rules.planner import TableBacklog
 
 DAY_SECONDS = 24 * 3600
 #: The states of rows that a table may hold, and that are not known to be in it; the surest first.
-_MAY_STAND = (RowState.ACCEPTED, RowState.IN_DOUBT, RowState.UNASKED, RowState.QUARANTINED)
+_MAY_STAND = (
+    RowState.ACCEPTED,
+    RowState.SENDING,
+    RowState.IN_DOUBT,
+    RowState.UNASKED,
+    RowState.QUARANTINED,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,10 @@ class Lookups:
             shown = read[name] if name in unclear else [{}] * counts.get(name, 0)
             wanted = {row.id: self._wanted(row, cells=name in unclear) for row in known[name].wanted}
             ids = standing(wanted, shown, known[name].taken, all_known=all_known)
-            found += [row for row in known[name].wanted if row.id in ids]
+            # One that a load job is bringing has its row, and is told of by the end of that job.
+            found += [
+                row for row in known[name].wanted if row.id in ids and row.state is not RowState.SENDING
+            ]
         return found
 
     def _cells_decide(self, table: str, known: RowsOfRun, count: int) -> bool:

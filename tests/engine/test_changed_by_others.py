@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.errors import Failure, JobFailedError, SyncError
 from pixaris_sync.model import Column, ColumnType
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.crash_points import CrashError
@@ -456,6 +456,26 @@ def test_a_copy_of_a_run_does_not_take_the_row_of_a_quarantined_one(machine: Mac
     machine.run_pass()
 
     assert len(machine.sink.stored(other.table)) == 3
+    machine.check_everything_arrived()
+
+
+def test_the_row_of_a_load_job_under_way_answers_for_no_other_record(folder: Path) -> None:
+    """Goal: a row is its own record's.
+
+    Method: of a run's two records one is refused, and the process is killed while the other one's job is
+    queued; the first is taken up again, and asked for when that job has ended.
+    """
+    machine = Machine(folder, load_rows_limit=1)
+    run = machine.local.store(values={"note": "one"})
+    machine.local.commit(run, {"note": "other"})
+    refusal = JobFailedError("load", TABLE, "it is bad", failure=Failure.PERMANENT)
+    machine.sink.fail_next_job(refusal)
+    kill_while_a_job_is_queued(machine, 8.0)
+    machine.release()
+
+    machine.run_pass()
+
+    assert rows(machine) == 2
     machine.check_everything_arrived()
 
 
