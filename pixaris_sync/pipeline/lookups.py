@@ -22,7 +22,6 @@ from pixaris_sync.ledger.pending_rows import (
     rows_of_runs,
     rows_to_ask_for,
     rows_to_read_back,
-    table_made_at,
 )
 from pixaris_sync.ledger.rows import (
     confirm_rows,
@@ -232,31 +231,38 @@ class Lookups:
         if not overdue:
             return
         made_at = await context.sink.created_at(table)
-        if made_at is None or made_at != await context.apply(table_made_at, table):
+        lost = [row for row in overdue if _made_anew(row, made_at)]
+        hidden = _without(overdue, lost)
+        if lost:
             problem = Problem(
                 f"table {table} was made anew after it took the row, or just before",
                 "nothing to do: it is delivered again by a load job",
             )
-            log.warning("%s and %d more: %s", overdue[0].run, len(overdue) - 1, problem.cause)
-            await context.apply(reschedule_rows, now, overdue, problem, by_load=True)
-        else:
+            log.warning("%s and %d more: %s", lost[0].run, len(lost) - 1, problem.cause)
+            await context.apply(reschedule_rows, now, lost, problem, by_load=True)
+        if hidden:
             problem = Problem(
                 f"table {table} took the row and does not show it: somebody hides rows from this account, "
                 "or has removed it",
                 "see whether a row access policy hides it; if it was removed, "
                 "`pixaris-sync sync --repair` sends it again",
             )
-            age = max(ages[row.id] for row in overdue)
+            age = max(ages[row.id] for row in hidden)
             # A pass leaves it to a later one; who follows looks ever more seldom.
             attempts = 1 if context.mode.follow else context.mode.selection.attempts_limit
             await context.apply(
                 read_back_later,
                 now,
-                overdue,
+                hidden,
                 problem,
                 next_attempt_at=now + min(age / 2, LOOK_SECONDS_MAX),
                 attempts=attempts,
             )
+
+
+def _made_anew(row: PendingRow, made_at: float | None) -> bool:
+    """Whether a table that was made at this time (None: there is none) is another than took the row."""
+    return made_at is None or row.table_made_at not in (None, made_at)
 
 
 def _without(rows: Sequence[PendingRow], others: Sequence[PendingRow]) -> list[PendingRow]:

@@ -415,8 +415,12 @@ def test_a_lost_ledger_and_pruned_runs(folder: Path, *, refused: bool) -> None:
     machine.check_everything_arrived()
 
 
-def test_a_table_that_was_made_anew_without_what_it_took(machine: Machine) -> None:
-    """Goal: only then is a row sent again that was accepted. Method: its table is copied too early."""
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_table_that_was_made_anew_without_what_it_took(machine: Machine, *, noticed: bool) -> None:
+    """Goal: only then is a row sent again that was accepted.
+
+    Method: its table is copied too early; another run may need a column then, so that the new table is known.
+    """
     settled(machine)
 
     async def replace_table(engine: Engine) -> None:
@@ -428,11 +432,13 @@ def test_a_table_that_was_made_anew_without_what_it_took(machine: Machine) -> No
         machine.invariants.rows_removed(TABLE, stored[1:], {}, dropped=True)
         machine.sink.recreate(TABLE, columns, stored[:1])
         machine.sink.visible_after_seconds = 0.0
+        if noticed:
+            engine.scan_soon(machine.local.store(name="third", values={"note": "x"}).key.dataset_key)
         await machine.clock.sleep(3600.0)
 
     machine.follow(replace_table)
 
-    assert rows(machine) == 2
+    assert rows(machine) == 2 + noticed
     machine.check_everything_arrived()
 
 
