@@ -39,7 +39,7 @@ class Others:
 
     def happen(self) -> None:
         """Let one thing happen, also while a process runs."""
-        if self._machine.sink.queued and self._chance.random() < 0.5:
+        if self._machine.sink.queued and self._chance.random() < 0.3:
             self._cancel_load()
             return
         action = self._chance.choice(
@@ -185,7 +185,7 @@ class Others:
         now = self._machine.sink.clock.now()
         kept = [row for row in table.rows if row.visible_at <= now] if self._chance.random() < 0.6 else []
         self._removed(name, [row for row in table.rows if row not in kept], dropped=True)
-        as_text = self._chance.random() < 0.6
+        as_text = self._chance.random() < 0.4
         for column in list(table.columns.values()):
             if as_text and column.type is not ColumnType.OTHER:
                 table.make_text(column.name)

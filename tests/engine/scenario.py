@@ -34,6 +34,7 @@ CRASHES = {
     "answer": 25,
     "upload": 15,
     "load": 4,
+    "queued": 2,
     "stream": 2,
 }
 PASSES_TO_MEND = 12
@@ -118,7 +119,7 @@ class Scenario:
         sink.visible_after_seconds = chance.choice([0.0, 1.0, 10.0])
         settled = machine.settings.table_settle_seconds
         sink.new_table_missing_seconds = chance.choice([0.0, 0.1 * settled])
-        sink.new_table_swallows_seconds = chance.choice([0.0, 0.6 * settled])
+        sink.new_table_swallows_seconds = chance.choice([0.0, 0.6 * settled, 0.6 * settled])
         sink.new_column_unknown_seconds = chance.choice([0.0, 0.8 * settled])
         sink.load_queued_seconds = chance.choice([0.0, 0.0, 3.0, 90.0, 300.0])
         sink.refuse_rows_of = chance.choice([None] * 6 + ["run1", "run2"])
@@ -154,7 +155,7 @@ class Scenario:
         """Run a process: a pass, or following for a while, perhaps to a crash."""
         chance, machine = self.random, self.machine
         if chance.random() < 0.5 and not machine.sink.hidden:
-            kind = chance.choice([*CRASHES, "stream", "stream", "stream", "load", "load"])
+            kind = chance.choice([*CRASHES, "stream", "stream", "stream", "load", "queued", "queued"])
             machine.crash_points.arm(kind, chance.randint(1, chance.choice([8, CRASHES[kind]])))
         try:
             if chance.random() < 0.3:
@@ -182,11 +183,11 @@ class Scenario:
                 engine.scan_soon(self._folder_faults.store().key.dataset_key)
             elif event < 0.6:
                 self._change_cloud()
-            elif event < 0.68:
+            elif event < 0.65:
                 self._jump()
             elif event < 0.9:
                 # Whatever others do, what is sent right afterwards meets it.
-                (self._others.recreate_table if event < 0.76 else self._others.happen)()
+                (self._others.recreate_table if event < 0.78 else self._others.happen)()
                 for place in DATASETS:
                     engine.scan_soon(self._folder_faults.store(place).key.dataset_key)
             elif event < 0.95 and COPIES_ARE_AWAITED:
@@ -211,7 +212,7 @@ class Scenario:
         if chance.random() < 0.4:
             self._copies.append(machine.copy_ledger())
         event = chance.random()
-        if event < (0.4 if machine.sink.queued else 0.2):
+        if event < (0.6 if machine.sink.queued else 0.2):
             self._lose_ledger()
         elif event < 0.3:
             self._jump()
