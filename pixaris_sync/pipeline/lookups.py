@@ -100,6 +100,23 @@ class Lookups:
             return await self._failed(table, rows, error)
         return None
 
+    async def still_to_come(self, table: str, rows: Sequence[PendingRow]) -> list[PendingRow] | None:
+        """Which rows of an earlier process's load job the table does not hold yet; the others are synced.
+
+        The ledger may be an older one: the job may have failed since, and its rows have come by another.
+
+        Returns:
+            These rows; None where the process is to end.
+
+        Raises:
+            SyncError: the table cannot be asked now.
+        """
+        if not await self._wait_for_loads(table):
+            return None
+        found = await self._standing(table, rows, under_way=True)
+        await self._confirm(table, found)
+        return _without(rows, found)
+
     async def _wait_for_loads(self, table: str) -> bool:
         """Wait until load jobs of earlier processes have ended: their rows may still come.
 
@@ -137,8 +154,13 @@ class Lookups:
             log.info("load jobs of table %s cannot be listed (%s)", table, error.cause)
             return frozenset()
 
-    async def _standing(self, table: str, rows: Sequence[PendingRow]) -> list[PendingRow]:
-        """Which rows of the runs of these the table shows; others of the same runs among them."""
+    async def _standing(
+        self, table: str, rows: Sequence[PendingRow], *, under_way: bool = False
+    ) -> list[PendingRow]:
+        """Which rows of the runs of these the table shows; others of the same runs among them.
+
+        One that a load job is bringing is told of by the end of that job, unless `under_way`.
+        """
         context = self._context
         names = sorted({row.run.run for row in rows})
         if not names:
@@ -156,10 +178,8 @@ class Lookups:
             shown = read[name] if name in unclear else [{}] * counts.get(name, 0)
             wanted = {row.id: self._wanted(row, cells=name in unclear) for row in known[name].wanted}
             ids = standing(wanted, shown, known[name].taken, all_known=all_known)
-            # One that a load job is bringing has its row, and is told of by the end of that job.
-            found += [
-                row for row in known[name].wanted if row.id in ids and row.state is not RowState.SENDING
-            ]
+            there = [row for row in known[name].wanted if row.id in ids]
+            found += [row for row in there if under_way or row.state is not RowState.SENDING]
         return found
 
     def _cells_decide(self, table: str, known: RowsOfRun, count: int) -> bool:

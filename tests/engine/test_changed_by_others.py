@@ -465,6 +465,27 @@ def test_a_copy_of_a_run_does_not_take_the_row_of_a_quarantined_one(machine: Mac
     machine.check_everything_arrived()
 
 
+def test_an_older_ledger_that_was_sending_by_a_load_job(machine: Machine) -> None:
+    """Goal: its job may have failed since, and the rows have come by another one.
+
+    Method: a process is killed while its job is queued, and a copy of its ledger is made; the job fails, the
+    next process sends anew, and the copy comes back.
+    """
+    machine.local.store()
+    machine.local.store(name="other")
+    machine.sink.fail_next_job(JobFailedError("load", TABLE, "not now", failure=Failure.TRANSIENT))
+    kill_while_a_job_is_queued(machine, 60.0)
+    copy = machine.copy_ledger()
+    machine.run_pass()
+    assert rows(machine) == 2
+    machine.put_ledger_back(copy)
+
+    machine.run_pass()
+
+    assert rows(machine) == 2
+    machine.check_everything_arrived()
+
+
 def test_the_row_of_a_load_job_under_way_answers_for_no_other_record(folder: Path) -> None:
     """Goal: a row is its own record's.
 
