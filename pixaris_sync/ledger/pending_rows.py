@@ -33,6 +33,7 @@ class PendingRow:
         sends: how many deliveries were ever begun; as many as seconds since the epoch, once it was repaired.
         looked_at: in doubt: when the table was first asked for it and answered; None: not yet.
         accepted_at: when a delivery of it ended well; None: none did.
+        table_made_at: when the table was made that it was last sent to, by the service's clock, if known.
     """
 
     id: int
@@ -47,6 +48,7 @@ class PendingRow:
     sends: int
     looked_at: float | None = None
     accepted_at: float | None = None
+    table_made_at: float | None = None
 
 
 def _pending(row: Row) -> PendingRow:
@@ -63,6 +65,7 @@ def _pending(row: Row) -> PendingRow:
         sends=row["sends"],
         looked_at=row["looked_at"],
         accepted_at=row["accepted_at"],
+        table_made_at=row["table_made_at"],
     )
 
 
@@ -253,12 +256,6 @@ def read_wholly(db: Connection, keys: Iterable[DatasetKey]) -> bool:
     """Whether all records of these datasets are known."""
     known = "SELECT 1 FROM datasets WHERE project = ? AND dataset = ? AND read_whole"
     return all(db.execute(known, (key.project, key.dataset)).fetchone() for key in keys)
-
-
-def table_made_at(db: Connection, table_id: str) -> float | None:
-    """When a table was made that was sent to; None where it is not known."""
-    row = db.execute("SELECT made_at FROM tables WHERE table_id = ?", (table_id,)).fetchone()
-    return row["made_at"] if row else None
 
 
 def delivered_by(db: Connection, delivery_id: int) -> tuple[str, str | None, list[PendingRow]]:

@@ -30,8 +30,9 @@ def start_delivery(
     delivery_id = cursor.lastrowid
     assert delivery_id is not None  # noqa: S101 - an INSERT always has one
     db.executemany(
-        "UPDATE records SET state = ?, since = ?, delivery_id = ?, sends = sends + 1 WHERE id = ?",
-        [(RowState.SENDING, now, delivery_id, row.id) for row in rows],
+        "UPDATE records SET state = ?, since = ?, delivery_id = ?, sends = sends + 1,"
+        " table_made_at = (SELECT made_at FROM tables WHERE table_id = ?) WHERE id = ?",
+        [(RowState.SENDING, now, delivery_id, table_id, row.id) for row in rows],
     )
     return delivery_id
 

@@ -93,12 +93,7 @@ ROW_TRANSITIONS: Final = tuple(
         (RowState.PENDING, "adopted", RowState.IN_DOUBT, "nothing in the bucket tells whether it was sent"),
         (RowState.PENDING, "quarantine_rows", RowState.QUARANTINED, "it cannot be sent as it is"),
         (RowState.SENDING, "accept_rows", RowState.ACCEPTED, "the service took it"),
-        (
-            RowState.SENDING,
-            "confirm_rows",
-            RowState.SYNCED,
-            "it was seen beside others of its run",
-        ),
+        (RowState.SENDING, "confirm_rows", RowState.SYNCED, "the process crashed, and the table holds it"),
         (RowState.SENDING, "mark_in_doubt", RowState.IN_DOUBT, "the service may have taken it"),
         (
             RowState.SENDING,

@@ -54,6 +54,8 @@ class Deliveries:
         self._context = context
         self._lookups = Lookups(context)
         self._changes = TableChanges(context)
+        #: Deliveries that this process has begun, or has asked the table about.
+        self._known: set[int] = set()
         self._columns: dict[str, tuple[Column, ...]] = {}
         #: Tables that may have been made just now, by what was learnt of them last.
         self._unsettled: set[str] = set()
@@ -107,13 +109,24 @@ class Deliveries:
             identity = job_id(context.destination, table, row_ids, sends, context.now())
         sent = [mapped.row for mapped in batch]
         delivery = await context.apply(start_delivery, context.now(), table, sent, method, identity)
+        self._known.add(delivery)
         return await self._deliver(table, delivery, sent, outgoing, identity)
 
     async def _finish(self, step: FinishLoad) -> SyncError | None:
         context, table = self._context, step.table_id
         _, identity, rows = await context.apply(delivered_by, step.delivery_id)
+        if step.delivery_id not in self._known:
+            try:
+                to_come = await self._lookups.still_to_come(table, rows)
+            except SyncError as error:
+                return await self._leave(table, rows, error)
+            if to_come is None:
+                return None
+            rows = to_come
+            self._known.add(step.delivery_id)
         batch = await self._mapped(rows)
         if not batch:
+            await context.apply(end_delivery, context.now(), step.delivery_id)
             return None
         sent = [mapped.row for mapped in batch]
         try:

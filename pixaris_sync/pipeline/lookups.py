@@ -22,7 +22,6 @@ from pixaris_sync.ledger.pending_rows import (
     rows_of_runs,
     rows_to_ask_for,
     rows_to_read_back,
-    table_made_at,
 )
 from pixaris_sync.ledger.rows import (
     confirm_rows,
@@ -110,6 +109,23 @@ class Lookups:
         context.succeeded(table)
         return None
 
+    async def still_to_come(self, table: str, rows: Sequence[PendingRow]) -> list[PendingRow] | None:
+        """Which rows of an earlier process's load job the table does not hold yet; the others are synced.
+
+        The ledger may be an older one: the job may have failed since, and its rows have come by another.
+
+        Returns:
+            These rows; None where the process is to end.
+
+        Raises:
+            SyncError: the table cannot be asked now.
+        """
+        if not await self._wait_for_loads(table):
+            return None
+        found = await self._standing(table, rows, under_way=True)
+        await self._confirm(table, found)
+        return _without(rows, found)
+
     async def _wait_for_loads(self, table: str) -> bool:
         """Wait until load jobs of earlier processes have ended: their rows may still come.
 
@@ -166,8 +182,13 @@ class Lookups:
             log.info("load jobs of table %s cannot be listed (%s)", table, error.cause)
             return frozenset()
 
-    async def _standing(self, table: str, rows: Sequence[PendingRow]) -> list[PendingRow]:
-        """Which rows of the runs of these the table shows; others of the same runs among them."""
+    async def _standing(
+        self, table: str, rows: Sequence[PendingRow], *, under_way: bool = False
+    ) -> list[PendingRow]:
+        """Which rows of the runs of these the table shows; others of the same runs among them.
+
+        One that a load job is bringing is told of by the end of that job, unless `under_way`.
+        """
         context = self._context
         names = sorted({row.run.run for row in rows})
         if not names:
@@ -184,7 +205,8 @@ class Lookups:
             shown = read[name] if name in unclear else [{}] * counts.get(name, 0)
             wanted = {row.id: self._wanted(row, cells=name in unclear) for row in known[name].wanted}
             ids = standing(wanted, shown, known[name].taken, all_known=all_known)
-            found += [row for row in known[name].wanted if row.id in ids]
+            there = [row for row in known[name].wanted if row.id in ids]
+            found += [row for row in there if under_way or row.state is not RowState.SENDING]
         return found
 
     def _cells_decide(self, table: str, known: RowsOfRun, count: int) -> bool:
@@ -257,31 +279,38 @@ class Lookups:
         if not overdue:
             return
         made_at = await context.sink.created_at(table)
-        if made_at is None or made_at != await context.apply(table_made_at, table):
+        lost = [row for row in overdue if _made_anew(row, made_at)]
+        hidden = _without(overdue, lost)
+        if lost:
             problem = Problem(
                 f"table {table} was made anew after it took the row, or just before",
                 "nothing to do: it is delivered again by a load job",
             )
-            log.warning("%s and %d more: %s", overdue[0].run, len(overdue) - 1, problem.cause)
-            await context.apply(reschedule_rows, now, overdue, problem, by_load=True)
-        else:
+            log.warning("%s and %d more: %s", lost[0].run, len(lost) - 1, problem.cause)
+            await context.apply(reschedule_rows, now, lost, problem, by_load=True)
+        if hidden:
             problem = Problem(
                 f"table {table} took the row and does not show it: somebody hides rows from this account, "
                 "or has removed it",
                 "see whether a row access policy hides it; if it was removed, "
                 "`pixaris-sync sync --repair` sends it again",
             )
-            age = max(ages[row.id] for row in overdue)
+            age = max(ages[row.id] for row in hidden)
             # A pass leaves it to a later one; who follows looks ever more seldom.
             attempts = 1 if context.mode.follow else context.mode.selection.attempts_limit
             await context.apply(
                 read_back_later,
                 now,
-                overdue,
+                hidden,
                 problem,
                 next_attempt_at=now + min(age / 2, LOOK_SECONDS_MAX),
                 attempts=attempts,
             )
+
+
+def _made_anew(row: PendingRow, made_at: float | None) -> bool:
+    """Whether a table that was made at this time (None: there is none) is another than took the row."""
+    return made_at is None or row.table_made_at not in (None, made_at)
 
 
 def _without(rows: Sequence[PendingRow], others: Sequence[PendingRow]) -> list[PendingRow]:

@@ -17,7 +17,8 @@ class CrashPoints:
         crashed: the process is gone.
         counts: how many instants of each kind have been: ``step`` (a turn of the event loop), ``begin`` and
             ``commit`` (before and after a transaction), ``call`` and ``answer`` (before a call has an effect,
-            and after), ``upload``, ``stream`` and ``load`` (such a request is on its way).
+            and after), ``upload``, ``stream`` and ``load`` (such a request is on its way), ``queued`` (a load
+            job waits for its turn).
     """
 
     def __init__(self) -> None:

@@ -271,6 +271,11 @@ class FaultySink(FakeRowSink):
         except _HeldBackError:
             raise self._hold_back("load", table, partial(self._start_load, table, rows, job_id)) from None
 
+    def _start_load(self, table: str, rows: Sequence[OutgoingRow], job_id: str) -> None:
+        super()._start_load(table, rows, job_id)
+        if job_id in self.queued:
+            self.crash_points.survives("queued")
+
     async def running_loads(self, table: str) -> frozenset[str]:
         found = await super().running_loads(table)
         self.cloud_faults.fired["running_load"] += bool(found)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 DATASETS = (("p", "d"), ("p", "e"), ("a_b", "c"), ("a", "b_c"))
 TABLES = sorted({f"{project}_{dataset}_experiment_results" for project, dataset in DATASETS})
 IMAGE = "generated_images/image0.png"
+#: The engine awaits what is copied in after its line.
+COPIES_ARE_AWAITED = False
+#: The engine knows saved args of a dataset that was renamed before it was synced.
+SAVED_ARGS_MOVE_ALONG = False
 
 
 class FolderFaults:
@@ -63,6 +67,7 @@ class FolderFaults:
                 self._change_image,
                 self._copy_run,
                 self._prune_run,
+                self._rename_dataset,
                 self._make_table_elsewhere,
                 self._add_column_elsewhere,
             ],
@@ -91,9 +96,11 @@ class FolderFaults:
         ]
         return dict(choice for choice in choices if chance.random() < 0.3)
 
-    def store(self) -> StoredRun:
+    def store(self, place: tuple[str, str] | None = None) -> StoredRun:
+        """Store a run that is in order, in a place of its choice or by chance."""
         chance = self._chance
-        project, dataset = self._place()
+        project, dataset = place or self._place()
+        self._mend_line((project, dataset))
         return self._local.store(
             project,
             dataset,
@@ -221,6 +228,30 @@ class FolderFaults:
         record = self._chance.choice(whole)
         if self._local.copy(record, *self._place()):
             self.fired["copied_run"] += 1
+
+    async def copy_in(self) -> None:
+        """Copy a run in while a process follows: the line first, then an image every few seconds."""
+        chance = self._chance
+        run = self._local.announce(*self._place(), self._name(), images=chance.randint(1, 3))
+        try:
+            for path in run.versions:
+                await self._machine.clock.sleep(chance.uniform(0.1, 3.0))
+                self._local.put_image(run, path)
+        finally:
+            # The copy goes on when the process is killed.
+            for path, versions in run.versions.items():
+                if not versions:
+                    self._local.put_image(run, path)
+        self.fired["copied_in"] += 1
+
+    def _rename_dataset(self) -> None:
+        """Runs are stored, and their dataset is renamed before anybody has seen them."""
+        name = self._name()
+        saved = ["config.json"] if SAVED_ARGS_MOVE_ALONG else []
+        for _ in range(self._chance.randint(1, 2)):
+            self._local.store("p", f"draft-{name}", self._name(), saved=saved, values=self._values())
+        self._local.rename_dataset("p", f"draft-{name}", f"final-{name}")
+        self.fired["renamed_dataset"] += 1
 
     def _prune_run(self) -> None:
         """Delete the folder of a run that is synced."""

@@ -5,7 +5,7 @@ checked when a row appears and not afterwards, when the files have come too.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from sqlite3 import Connection, Row
 from typing import NamedTuple
 
@@ -18,9 +18,6 @@ from pixaris_sync.rules.contract import record_digest
 from tests.engine.faulty_cloud import FaultySink, FaultyStore
 from tests.engine.local_folder import MARKER, TRACKING_FILE, LocalFolder, StoredRecord, StoredRun
 from tests.fakes.row_table import StoredRow
-
-#: Equal lines of one run are one record.
-EQUAL_LINES_ARE_ONE = False
 
 
 class Standing(NamedTuple):
@@ -74,8 +71,8 @@ class Invariants:
                 f"{remote.name} was overwritten by an older one"
             )
         elif remote.name in self.removed_objects and run.table not in self._sink.not_asked:
-            # Unless a table did not say which rows it holds, or there is a newer version of the file.
-            newer = len(versions) > 1
+            # Unless a table did not say which rows it holds, or whose, or there is a newer version of the file.
+            newer = len(versions) > 1 or self._is_shared(run.table)
             assert newer or not self._stands(run), f"{remote.name} was removed, and is sent again"
         self._held[remote.name].append(content)
 
@@ -88,7 +85,7 @@ class Invariants:
         assert records, f"a row of {table} stands for no record"
         record = records[0]
         self._rows[standing] += 1
-        assert self._rows[standing] <= _rows_due(records), f"a row of {record.run.key} came twice"
+        assert self._rows[standing] <= len(records), f"a row of {record.run.key} came twice"
         again = self._never_again.get(standing)
         assert again is None, f"a row of {record.run.key} was {again}, then removed, and is sent again"
         for key, value in record.values.items():
@@ -117,6 +114,9 @@ class Invariants:
             self._records[Standing(record.run.table, record.marker)].append(record)
         self._records_known = len(self._local.records)
         return self._records.get(standing, [])
+
+    def _is_shared(self, table: str) -> bool:
+        return len({run.key.dataset_key for run in self._local.runs if run.table == table}) > 1
 
     def _stands(self, run: StoredRun) -> bool:
         """Whether a row of a run stands in its table."""
@@ -165,7 +165,7 @@ class Invariants:
             state = states.get(standing)
             if state is RowState.SYNCED or (state is RowState.ACCEPTED and not dropped):
                 self._never_again[standing] = state
-            elif state is RowState.SENDING:
+            elif state is RowState.SENDING and not dropped:
                 self._excused.add(standing)
 
     def object_removed(self, name: str) -> None:
@@ -197,11 +197,15 @@ class Invariants:
                 self._once_synced.discard(RunKey(row["project"], row["dataset"], row["name"]))
 
     def row_states(self, db: Connection) -> dict[Standing, RowState]:
-        """The state of each record by the ledger; of equal ones the one that is furthest behind."""
+        """The state of each record by the ledger; of equal ones the one that is furthest behind.
+
+        One that was accepted and is quarantined, because it may not be read back, counts as accepted.
+        """
         by_digest = {record_digest(dict(record.values)): record.marker for record in self._local.records}
         found: dict[Standing, RowState] = {}
         for row in db.execute(
-            "SELECT c.digest, c.state, d.table_id FROM records c JOIN datasets d ON d.id = c.dataset_id"
+            "SELECT c.digest, iif(c.state = 'quarantined' AND c.accepted_at, 'accepted', c.state) AS state,"
+            " d.table_id FROM records c JOIN datasets d ON d.id = c.dataset_id"
             " WHERE c.run_id IS NOT NULL ORDER BY c.state = 'synced'"
         ):
             standing = Standing(row["table_id"], by_digest[row["digest"]])
@@ -299,7 +303,7 @@ class Invariants:
         assert not left, (left, found.problems)
         visible = self.visible_rows()
         due = {
-            standing: _rows_due(self._records_of(standing))
+            standing: len(self._records_of(standing))
             for standing in {Standing(record.run.table, record.marker) for record in self._local.records}
         }
         assert visible.keys() <= due.keys()
@@ -337,11 +341,6 @@ class Invariants:
 def _standing(table: str, cells: Mapping[str, JsonValue]) -> Standing:
     """Whose row this is; others may have made text of its marker."""
     return Standing(table, int(cells.get(MARKER, -1)))
-
-
-def _rows_due(records: Sequence[StoredRecord]) -> int:
-    """How many rows these records of one marker and table ask for."""
-    return len({record.run.key for record in records}) if EQUAL_LINES_ARE_ONE else len(records)
 
 
 def _runs(ledger: Ledger) -> list[Row]:

@@ -148,6 +148,23 @@ class LocalFolder:
         """Remove what is there of a run's folder."""
         shutil.rmtree(self.path(run, ""))
 
+    def announce(self, project: str, dataset: str, name: str, *, images: int) -> StoredRun:
+        """A run of yesterday that is copied in as rsync does it: its line is there, its images come later."""
+        yesterday = datetime.fromtimestamp(self._clock.now() - 86400.0, UTC).strftime("%Y%m%d-%H%M%S")
+        run = self._add(RunKey(project, dataset, f"{yesterday}_{name}"))
+        run.versions = {f"generated_images/image{index}.png": [] for index in range(images)}
+        self.commit(run)
+        return run
+
+    def rename_dataset(self, project: str, dataset: str, other: str) -> None:
+        """Rename a dataset's folder; what its records say of it stays."""
+        (self.root / project / dataset).rename(self.root / project / other)
+        for run in self.runs:
+            if (run.key.project, run.key.dataset) == (project, dataset):
+                del self._by_key[run.key]
+                run.key = RunKey(project, other, run.key.run)
+                self._by_key[run.key] = run
+
     def find(self, key: RunKey) -> StoredRun | None:
         """The run of that key, if there is one."""
         return self._by_key.get(key)

@@ -39,6 +39,9 @@ class Others:
 
     def happen(self) -> None:
         """Let one thing happen, also while a process runs."""
+        if self._machine.sink.queued and self._chance.random() < 0.3:
+            self._cancel_load()
+            return
         action = self._chance.choice(
             [
                 self._delete_rows,
@@ -47,10 +50,9 @@ class Others:
                 self._make_column_text,
                 self._add_default,
                 self._drop_table,
-                self._recreate_table,
+                self.recreate_table,
                 self._remove_objects,
                 self._remove_objects,
-                self._cancel_load,
             ]
         )
         action()
@@ -174,8 +176,8 @@ class Others:
         self._machine.sink.drop(name)
         self.fired["dropped_table"] += 1
 
-    def _recreate_table(self) -> None:
-        """A table is made anew with columns of text, with or without its rows."""
+    def recreate_table(self) -> None:
+        """A table is made anew, mostly with columns of text, with or without its rows."""
         found = self._a_table()
         if found is None or not self._may_lose_all(found[0]):
             return
@@ -183,8 +185,9 @@ class Others:
         now = self._machine.sink.clock.now()
         kept = [row for row in table.rows if row.visible_at <= now] if self._chance.random() < 0.6 else []
         self._removed(name, [row for row in table.rows if row not in kept], dropped=True)
+        as_text = self._chance.random() < 0.4
         for column in list(table.columns.values()):
-            if column.type is not ColumnType.OTHER:
+            if as_text and column.type is not ColumnType.OTHER:
                 table.make_text(column.name)
         self._machine.sink.recreate(name, list(table.columns.values()), kept)
         self.fired["recreated_table" if kept else "emptied_table"] += 1
@@ -248,7 +251,5 @@ class Others:
         self.touched.add(run.key.run)
 
     def _cancel_load(self) -> None:
-        queued = sorted(self._machine.sink.queued)
-        if queued:
-            self._machine.sink.cancel_job(self._chance.choice(queued))
-            self.fired["cancelled_load"] += 1
+        self._machine.sink.cancel_job(self._chance.choice(sorted(self._machine.sink.queued)))
+        self.fired["cancelled_load"] += 1

@@ -21,7 +21,7 @@ from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.cloud_faults import BUCKET
 from tests.engine.crash_points import CrashError
-from tests.engine.folder_faults import TABLES, FolderFaults
+from tests.engine.folder_faults import COPIES_ARE_AWAITED, DATASETS, TABLES, FolderFaults
 from tests.engine.machine import Machine
 from tests.engine.others import Others
 
@@ -34,6 +34,7 @@ CRASHES = {
     "answer": 25,
     "upload": 15,
     "load": 4,
+    "queued": 2,
     "stream": 2,
 }
 PASSES_TO_MEND = 12
@@ -119,9 +120,9 @@ class Scenario:
         sink.visible_after_seconds = chance.choice([0.0, 1.0, 10.0])
         settled = machine.settings.table_settle_seconds
         sink.new_table_missing_seconds = chance.choice([0.0, 0.1 * settled])
-        sink.new_table_swallows_seconds = chance.choice([0.0, 0.6 * settled])
+        sink.new_table_swallows_seconds = chance.choice([0.0, 0.6 * settled, 0.6 * settled])
         sink.new_column_unknown_seconds = chance.choice([0.0, 0.8 * settled])
-        sink.load_queued_seconds = chance.choice([0.0, 0.0, 3.0, 90.0])
+        sink.load_queued_seconds = chance.choice([0.0, 0.0, 3.0, 90.0, 300.0])
         sink.refuse_rows_of = chance.choice([None] * 6 + ["run1", "run2"])
         for table in TABLES:
             sink.deny(
@@ -155,7 +156,7 @@ class Scenario:
         """Run a process: a pass, or following for a while, perhaps to a crash."""
         chance, machine = self.random, self.machine
         if chance.random() < 0.5 and not machine.sink.hidden:
-            kind = chance.choice([*CRASHES, "stream", "stream", "stream", "load"])
+            kind = chance.choice([*CRASHES, "stream", "stream", "stream", "load", "queued", "queued"])
             machine.crash_points.arm(kind, chance.randint(1, chance.choice([8, CRASHES[kind]])))
         try:
             if chance.random() < 0.3:
@@ -179,15 +180,19 @@ class Scenario:
         for _ in range(chance.randint(1, 5)):
             await machine.clock.sleep(chance.choice([0.5, 30.0, 400.0]))
             event = chance.random()
-            if event < 0.5:
-                run = self._folder_faults.store()
-                engine.scan_soon(run.key.dataset_key)
-            elif event < 0.7:
+            if event < 0.45:
+                engine.scan_soon(self._folder_faults.store().key.dataset_key)
+            elif event < 0.6:
                 self._change_cloud()
-            elif event < 0.8:
+            elif event < 0.65:
                 self._jump()
             elif event < 0.9:
-                self._others.happen()
+                # Whatever others do, what is sent right afterwards meets it.
+                (self._others.recreate_table if event < 0.78 else self._others.happen)()
+                for place in DATASETS:
+                    engine.scan_soon(self._folder_faults.store(place).key.dataset_key)
+            elif event < 0.95 and COPIES_ARE_AWAITED:
+                await self._folder_faults.copy_in()
             else:
                 await engine.scan_all_soon(chance.choice(list(ScanDepth)))
 
@@ -208,7 +213,7 @@ class Scenario:
         if chance.random() < 0.4:
             self._copies.append(machine.copy_ledger())
         event = chance.random()
-        if event < 0.2:
+        if event < (0.6 if machine.sink.queued else 0.2):
             self._lose_ledger()
         elif event < 0.3:
             self._jump()

@@ -16,6 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from tests.engine.folder_faults import COPIES_ARE_AWAITED
 from tests.engine.machine import in_memory_folder
 from tests.engine.request_meter import RequestMeter
 from tests.engine.scenario import Scenario
@@ -72,6 +73,7 @@ FAULTS = frozenset(
         "quota",
         "recreated_table",
         "removed_objects",
+        "renamed_dataset",
         "retyped_column",
         "running_load",
         "shared_folder",
@@ -83,7 +85,7 @@ FAULTS = frozenset(
         "unknown_column",
         "untold_checksum",
     }
-)
+) | ({"copied_in"} if COPIES_ARE_AWAITED else frozenset())
 #: Variable that replays one scenario in the tests.
 REPLAY = "PIXARIS_SYNC_SIMULATION_SEED"
 PROGRESS_SECONDS = 10.0

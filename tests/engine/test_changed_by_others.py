@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.errors import Failure, JobFailedError, SyncError
 from pixaris_sync.model import Column, ColumnType
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.crash_points import CrashError
@@ -414,8 +414,12 @@ def test_a_lost_ledger_and_pruned_runs(folder: Path, *, refused: bool) -> None:
     machine.check_everything_arrived()
 
 
-def test_a_table_that_was_made_anew_without_what_it_took(machine: Machine) -> None:
-    """Goal: only then is a row sent again that was accepted. Method: its table is copied too early."""
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_table_that_was_made_anew_without_what_it_took(machine: Machine, *, noticed: bool) -> None:
+    """Goal: only then is a row sent again that was accepted.
+
+    Method: its table is copied too early; another run may need a column then, so that the new table is known.
+    """
     settled(machine)
 
     async def replace_table(engine: Engine) -> None:
@@ -427,11 +431,13 @@ def test_a_table_that_was_made_anew_without_what_it_took(machine: Machine) -> No
         machine.invariants.rows_removed(TABLE, stored[1:], {}, dropped=True)
         machine.sink.recreate(TABLE, columns, stored[:1])
         machine.sink.visible_after_seconds = 0.0
+        if noticed:
+            engine.scan_soon(machine.local.store(name="third", values={"note": "x"}).key.dataset_key)
         await machine.clock.sleep(3600.0)
 
     machine.follow(replace_table)
 
-    assert rows(machine) == 2
+    assert rows(machine) == 2 + noticed
     machine.check_everything_arrived()
 
 
@@ -455,6 +461,47 @@ def test_a_copy_of_a_run_does_not_take_the_row_of_a_quarantined_one(machine: Mac
     machine.run_pass()
 
     assert len(machine.sink.stored(other.table)) == 3
+    machine.check_everything_arrived()
+
+
+def test_an_older_ledger_that_was_sending_by_a_load_job(machine: Machine) -> None:
+    """Goal: its job may have failed since, and the rows have come by another one.
+
+    Method: a process is killed while its job is queued, and a copy of its ledger is made; the job fails, the
+    next process sends anew, and the copy comes back.
+    """
+    machine.local.store()
+    machine.local.store(name="other")
+    machine.sink.fail_next_job(JobFailedError("load", TABLE, "not now", failure=Failure.TRANSIENT))
+    kill_while_a_job_is_queued(machine, 60.0)
+    copy = machine.copy_ledger()
+    machine.run_pass()
+    assert rows(machine) == 2
+    machine.put_ledger_back(copy)
+
+    machine.run_pass()
+
+    assert rows(machine) == 2
+    machine.check_everything_arrived()
+
+
+def test_the_row_of_a_load_job_under_way_answers_for_no_other_record(folder: Path) -> None:
+    """Goal: a row is its own record's.
+
+    Method: of a run's two records one is refused, and the process is killed while the other one's job is
+    queued; the first is taken up again, and asked for when that job has ended.
+    """
+    machine = Machine(folder, load_rows_limit=1)
+    run = machine.local.store(values={"note": "one"})
+    machine.local.commit(run, {"note": "other"})
+    refusal = JobFailedError("load", TABLE, "it is bad", failure=Failure.PERMANENT)
+    machine.sink.fail_next_job(refusal)
+    kill_while_a_job_is_queued(machine, 8.0)
+    machine.release()
+
+    machine.run_pass()
+
+    assert rows(machine) == 2
     machine.check_everything_arrived()
 
 

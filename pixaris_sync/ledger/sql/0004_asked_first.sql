@@ -15,6 +15,8 @@ ALTER TABLE records ADD COLUMN looked_at REAL;
 -- When a delivery of it ended well: it is never sent again by itself; NULL: none did.
 ALTER TABLE records ADD COLUMN accepted_at REAL;
 UPDATE records SET accepted_at = since WHERE state = 'accepted';
+-- When the table was made that it was last sent to, by the service's clock: one made anew cannot hold it.
+ALTER TABLE records ADD COLUMN table_made_at REAL;
 
 -- When it was made, by the service's clock: another time tells another table of the same name.
 ALTER TABLE tables ADD COLUMN made_at REAL;
