@@ -258,6 +258,12 @@ def read_wholly(db: Connection, keys: Iterable[DatasetKey]) -> bool:
     return all(db.execute(known, (key.project, key.dataset)).fetchone() for key in keys)
 
 
+def was_sent_to(db: Connection, table_id: str) -> bool:
+    """Whether a table was there once, and sent to."""
+    known = "SELECT 1 FROM tables WHERE table_id = ? AND made_at IS NOT NULL"
+    return db.execute(known, (table_id,)).fetchone() is not None
+
+
 def delivered_by(db: Connection, delivery_id: int) -> tuple[str, str | None, list[PendingRow]]:
     """Method, job id and rows of a delivery whose end is not known."""
     delivery = db.execute("SELECT method, job_id FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()

@@ -15,7 +15,7 @@ from pixaris_sync.errors import (
     TableNotFoundError,
     UnknownColumnError,
 )
-from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows, table_made_at
+from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows, was_sent_to
 from pixaris_sync.ledger.rows import (
     accept_rows,
     end_delivery,
@@ -179,7 +179,7 @@ class Deliveries:
         if columns is None or plan.add or plan.widen:
             self._columns.pop(table, None)
             method = DeliveryMethod.LOAD
-            if columns is None and await self._context.apply(table_made_at, table) is not None:
+            if columns is None and await self._context.apply(was_sent_to, table):
                 log.warning(
                     "table %s was removed, and is made anew: `pixaris-sync sync --repair` restores the rows "
                     "that it had",

@@ -71,7 +71,7 @@ class Invariants:
                 f"{remote.name} was overwritten by an older one"
             )
         elif remote.name in self.removed_objects and run.table not in self._sink.not_asked:
-            # Unless a table did not say which rows it holds, or whose, or there is a newer version of the file.
+            # Unless a table did not say which rows it holds, or whose, or the file has a newer version.
             newer = len(versions) > 1 or self._is_shared(run.table)
             assert newer or not self._stands(run), f"{remote.name} was removed, and is sent again"
         self._held[remote.name].append(content)
