@@ -96,16 +96,17 @@ def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow], *, by_n
     ledger has uploaded is carried all the same. Not so where the run's name alone does not tell that it was
     this run's row (`by_name`).
     """
-    stood = [row for row in rows if row.state is RowState.UNASKED and by_name and not row.sends]
-    runs = list(dict.fromkeys(_runs_of(db, stood)))
+    stood = dict.fromkeys(
+        _runs_of(db, [row for row in rows if row.state is RowState.UNASKED and not row.sends])
+    )
     db.executemany(
         "UPDATE files SET stood = 1, attempts = 0, next_attempt_at = 0"
         " WHERE run_id = ? AND state <> 'uploaded' AND NOT ours",
-        [(run_id,) for run_id in runs],
+        [(run_id,) for run_id in stood if by_name],
     )
     db.executemany(
         "UPDATE runs SET folder_cause = NULL, folder_hint = NULL, quiet_at = NULL WHERE id = ?",
-        [(run_id,) for run_id in runs],
+        [(run_id,) for run_id in stood],
     )
     db.executemany(
         "UPDATE records SET state = ?, since = ?, payload = NULL, attempts = 0, batch_limit = NULL,"

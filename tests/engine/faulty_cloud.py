@@ -155,6 +155,12 @@ class FaultySink(FakeRowSink):
         self._denied: dict[str, str] = {}
         self._seen: Counter[str] = Counter()
 
+    async def is_filtered(self, table: str) -> bool:
+        filtered = await super().is_filtered(table)
+        if filtered:
+            self.not_asked.add(table)
+        return filtered
+
     async def _begin(self, call: Call) -> None:
         self.crash_points.reach("call")
         try:

@@ -48,6 +48,8 @@ class Invariants:
         self._held: defaultdict[str, list[bytes]] = defaultdict(list)
         #: Rows that others removed and that are not to be sent again, and the state of their records.
         self._never_again: dict[Standing, RowState] = {}
+        #: Rows whose table was made anew since the ledger knows of them.
+        self._made_anew: set[Standing] = set()
         #: Rows that others removed and that may be sent again, or not.
         self._excused: set[Standing] = set()
         self._once_synced: set[RunKey] = set()
@@ -152,6 +154,8 @@ class Invariants:
         `dropped`: the table is another one now, which cannot hold what the old one took.
         """
         if dropped:
+            # Nobody can tell that others have put rows of the old one into it.
+            self._made_anew.update(key for key in states if key.table == table)
             accepted = [key for key in self._never_again if key.table == table]
             for key in accepted:
                 if self._never_again[key] is not RowState.SYNCED:
@@ -163,7 +167,8 @@ class Invariants:
             if row.visible_at <= self._sink.clock.now():
                 self.shown.add(standing)
             state = states.get(standing)
-            if state is RowState.SYNCED or (state is RowState.ACCEPTED and not dropped):
+            may_be_gone = dropped or standing in self._made_anew
+            if state is RowState.SYNCED or (state is RowState.ACCEPTED and not may_be_gone):
                 self._never_again[standing] = state
             elif state is RowState.SENDING and not dropped:
                 self._excused.add(standing)

@@ -131,26 +131,37 @@ def test_a_column_with_a_default(machine: Machine, *, bulk: bool) -> None:
 def test_hidden_rows_are_not_sent_again_and_not_called_synced(machine: Machine) -> None:
     """Goal: loaded but not readable is a state with a cause.
 
-    Method: a row access policy hides a table, runs are synced by stream and by load for hours, and it is
-    lifted.
+    Method: a row access policy hides a table while a service follows: what it saw arrive is sent once. For
+    hours passes find what others may have sent, and send nothing of it. Then the policy is lifted.
     """
     first = settled(machine)
     machine.invariants.rows_hidden(TABLE, {})
     machine.invariants.shown.update(machine.invariants.visible_rows())
     machine.sink.hidden.add(TABLE)
-    hidden = [machine.local.store(name=f"run{number}") for number in range(2)]
-    machine.run_pass()
-    hidden.append(machine.local.store(name="loaded"))
+    hidden: list[StoredRun] = []
+
+    async def train(engine: Engine) -> None:
+        await machine.clock.sleep(30.0)
+        for number in range(2):
+            hidden.append(machine.local.store(name=f"run{number}"))
+            engine.scan_soon(hidden[-1].key.dataset_key)
+            await machine.clock.sleep(300.0)
+
+    machine.follow(train)
+    unseen = machine.local.store(name="unseen")
     for _ in range(5):
         machine.run_pass(bulk=True)
         machine.clock.let_pass(1800.0)
 
-    assert rows(machine) == 4
+    assert rows(machine) == 3
     assert machine.state_of(first)[0] == "synced"
     for run in hidden:
         state, cause = machine.state_of(run)
         assert state == "failing"
         assert "took the row and does not show it" in cause
+    state, cause = machine.state_of(unseen)
+    assert state == "failing"
+    assert "hides rows from this account" in cause
     machine.sink.hidden.clear()
     machine.run_pass()
     assert rows(machine) == 4
@@ -164,6 +175,7 @@ def test_hidden_for_good_costs_ever_less(machine: Machine) -> None:
     machine.sink.hidden.add(TABLE)
 
     async def wait(engine: Engine) -> None:
+        await machine.clock.sleep(30.0)
         engine.scan_soon(machine.local.store(name="hidden").key.dataset_key)
         await machine.clock.sleep(86400.0)
         machine.sink.counts.clear()

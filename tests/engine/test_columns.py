@@ -145,9 +145,12 @@ def test_streamed_rows_do_not_wait_for_the_pace_of_updates(machine: Machine) -> 
     machine.local.store(name="first")
     machine.run_pass()
     machine.let_tables_settle()
-    began = machine.clock.elapsed()
+    began = 0.0
 
     async def store(engine: Engine) -> None:
+        nonlocal began
+        await machine.clock.sleep(30.0)
+        began = machine.clock.elapsed()
         for number in range(3 * UPDATES_LIMIT):
             engine.scan_soon(machine.local.store(name=f"run{number:02}").key.dataset_key)
             await machine.clock.sleep(0.1)

@@ -4,15 +4,12 @@
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from pixaris_sync.ledger.intake import FoundRun
 from pixaris_sync.model import Column, ColumnType
-from pixaris_sync.pipeline import discovery
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.machine import Machine
 from tests.fakes.row_sink import OtherRows
@@ -54,12 +51,6 @@ class Costs(NamedTuple):
         return (*of_all, sum(of_all))
 
 
-@pytest.fixture(autouse=True)
-def runs_are_seen_arriving(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is stored here was written just now."""
-    monkeypatch.setattr(discovery, "FoundRun", partial(FoundRun, just_written=True))
-
-
 def settle(machine: Machine) -> None:
     """A table that was there for long; nothing is counted so far."""
     machine.local.store(name="first", images=1, values={"score": 0.5})
@@ -83,6 +74,7 @@ def watch(machine: Machine, runs: int) -> Costs:
     """Follow while a run is stored every 30 seconds."""
 
     async def train(engine: Engine) -> None:
+        await machine.clock.sleep(30.0)
         for number in range(runs):
             run = machine.local.store(name=f"run{number:04}", images=1, values={"score": number / 7})
             engine.scan_soon(run.key.dataset_key)

@@ -47,13 +47,14 @@ class RepairingMachine(Machine):
 
     def remove_rows(self, table: str, *markers: int) -> None:
         """Let somebody delete rows, or the table where none is named; each may come once more."""
-        rows = self.sink._tables[table].rows
-        gone = [row for row in rows if not markers or row.cells[MARKER] in markers]
-        rows[:] = [row for row in rows if row not in gone]
-        if not markers:
-            del self.sink._tables[table]
-        for row in gone:
-            self.invariants._rows[row.cells[MARKER]] -= 1
+        stored = self.sink.stored(table)
+        gone = [row for row in stored if not markers or row.cells[MARKER] in markers]
+        self.invariants.rows_removed(table, gone, {})
+        if markers:
+            self.sink.table(table).rows[:] = [row for row in stored if row not in gone]
+            self.sink._seen[table] -= len(gone)
+        else:
+            self.sink.drop(table)
 
 
 def emptied(folder: Path) -> tuple[RepairingMachine, list[str]]:
