@@ -47,9 +47,14 @@ class FolderFaults:
             mend()
 
     def settle_tables(self) -> None:
-        """Store runs that need every column but one, in two datasets."""
-        for project, dataset in self._chance.sample(DATASETS, 2):
-            values = {"score": 1, "loss": 0.5, "curve": {"a": 1}, "odd name": "x"}
+        """Store runs that need every column but one, in two datasets or in all."""
+        for project, dataset in self._chance.sample(DATASETS, self._chance.choice([2, 4, 4])):
+            values = {
+                "score": self._chance.choice([1, "high"]),
+                "loss": 0.5,
+                "curve": {"a": 1},
+                "odd name": "x",
+            }
             self._local.store(project, dataset, self._name(), images=1, values=values)
 
     def happen(self) -> None:

@@ -178,13 +178,15 @@ class Others:
 
     def recreate_table(self) -> None:
         """A table is made anew, mostly with columns of text, with or without its rows."""
-        found = self._a_table()
-        if found is None or not self._may_lose_all(found[0]):
+        if (found := self._a_table()) is None:
             return
         name, table = found
         now = self._machine.sink.clock.now()
-        kept = [row for row in table.rows if row.visible_at <= now] if self._chance.random() < 0.6 else []
-        self._removed(name, [row for row in table.rows if row not in kept], dropped=True)
+        kept = [row for row in table.rows if row.visible_at <= now] if self._chance.random() < 0.8 else []
+        lost = [row for row in table.rows if row not in kept]
+        if lost and not self._may_lose_all(name):
+            return
+        self._removed(name, lost, dropped=True)
         as_text = self._chance.random() < 0.4
         for column in list(table.columns.values()):
             if as_text and column.type is not ColumnType.OTHER:

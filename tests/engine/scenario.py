@@ -159,7 +159,7 @@ class Scenario:
             kind = chance.choice([*CRASHES, "stream", "stream", "stream", "load", "queued", "queued"])
             machine.crash_points.arm(kind, chance.randint(1, chance.choice([8, CRASHES[kind]])))
         try:
-            if chance.random() < 0.3:
+            if chance.random() < 0.4:
                 machine.follow(self._follow)
             else:
                 machine.run_pass(

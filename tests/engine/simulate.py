@@ -139,7 +139,7 @@ class Simulation:
     def progress(self) -> str:
         """How far it is, in one line."""
         seconds = time.monotonic() - self._begun_at
-        kinds = len(FAULTS & self.fired.keys())
+        kinds = sum(bool(self.fired[kind]) for kind in FAULTS)
         faults = f"{self.fired.total()} faults of {kinds} of {len(FAULTS)} kinds"
         return f"{seconds:.0f} s: {self.finished} scenarios, {faults} fired, {len(self.failed)} failed"
 
