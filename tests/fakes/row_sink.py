@@ -67,7 +67,7 @@ class Query:
 
     def billed_bytes(self, others: OtherRows) -> int:
         """What it bills in a table that holds other rows besides."""
-        names_alone = self.method == "count_rows"
+        names_alone = self.method in ("count_rows", "is_filtered")
         of_others = others.count * (2 + others.name_bytes) if names_alone else others.all_bytes
         return max(QUERY_BYTES_MIN, self.read_bytes + of_others)
 
@@ -318,6 +318,7 @@ class FakeRowSink:
     async def is_filtered(self, table: str) -> bool:
         await self._begin(Call("is_filtered", table, 0))
         self._dataset()
+        self._bill("is_filtered", table, ("experiment_run_name",))
         self._answer("is_filtered", table)
         return table in self.hidden
 
