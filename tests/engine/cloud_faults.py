@@ -25,6 +25,7 @@ class CloudFaults:
             ``lost_answer`` (after it worked), ``held_back`` (it takes effect when its sender has given up).
         lost_answers_of: calls whose answers may be lost; for others that would be no more than transient.
         outages: destinations (`BUCKET` or tables) that answer 503, and let nothing that is held back through.
+        away_until: when destinations can be reached again that broke down, in seconds that have passed.
         sure: tables whose requests have their answers.
         offline: nothing can be reached.
         credentials: False: nobody can be authenticated.
@@ -37,6 +38,7 @@ class CloudFaults:
     chances: dict[str, float] = field(default_factory=dict)
     lost_answers_of: frozenset[str] = frozenset({"upload", "upload_resumable", "stream", "load"})
     outages: set[str] = field(default_factory=set)
+    away_until: dict[str, float] = field(default_factory=dict)
     sure: set[str] = field(default_factory=set)
     offline: bool = False
     credentials: bool = True
@@ -67,7 +69,7 @@ class CloudFaults:
         if not self.credentials:
             self.fired["credentials"] += 1
             raise ConfigurationError(method, subject, "401: they have expired", failure=Failure.CREDENTIALS)
-        if self.offline or destination in self.outages:
+        if not self.reaches(destination):
             self.fired["offline" if self.offline else "outage"] += 1
             raise SyncError(method, subject, "503 in an outage", failure=Failure.TRANSIENT)
         if self._plans.get(method):
@@ -114,9 +116,16 @@ class CloudFaults:
         """How long after the end of an outage a request takes effect that was held back."""
         return self._chance_of(f"how long {request}").uniform(0.0, HELD_BACK_SECONDS_MAX)
 
-    def reaches(self, destination: str) -> bool:
+    def break_down(self, destination: str) -> None:
+        """Let nothing reach a destination for a while, where that is why a request was held back."""
+        chance = self._chance_of(f"break down {destination}")
+        if chance.random() < 0.5:
+            self.away_until[destination] = self.clock.elapsed_seconds + chance.uniform(10.0, 300.0)
+
+    def reaches(self, destination: str | None) -> bool:
         """Whether anything reaches a destination."""
-        return not self.offline and destination not in self.outages
+        away_until = self.away_until.get(destination or "", 0.0)
+        return not (self.offline or destination in self.outages or self.clock.elapsed_seconds < away_until)
 
     def _chance_of(self, what: str) -> Random:
         return Random(f"{what} {self.clock.elapsed_seconds}")  # noqa: S311 - a test's chance needs no secrecy

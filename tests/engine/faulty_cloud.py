@@ -199,6 +199,7 @@ class FaultySink(FakeRowSink):
         """Let a request arrive later; what its sender is told."""
         seconds = self.cloud_faults.held_back_seconds(f"{method} {table}")
         self.held_back.append(HeldBack(table, method, seconds, arrive))
+        self.cloud_faults.break_down(table)
         self.crash_points.reach("answer")
         return SyncError(method, table, "no answer in time", failure=Failure.IN_DOUBT)
 
@@ -221,7 +222,9 @@ class FaultySink(FakeRowSink):
         """How long until something takes effect."""
         due = [load.due_at for load in self.queued.values()]
         due += [request.due_at for request in self.held_back if request.due_at is not None]
-        return min(due, default=math.inf) - self.clock.now()
+        away_until = [self.cloud_faults.away_until.get(request.table, 0.0) for request in self.held_back]
+        back = [seconds for at in away_until if (seconds := at - self.clock.elapsed()) > 0]
+        return min([min(due, default=math.inf) - self.clock.now(), *back])
 
     def requests_under_way(self) -> bool:
         """Whether a request is held back still."""

@@ -142,6 +142,7 @@ class Scenario:
         machine.cloud_faults.chances = {}
         machine.store.list_denied = False
         machine.cloud_faults.outages = set()
+        machine.cloud_faults.away_until.clear()
         machine.cloud_faults.credentials = True
         machine.sink.refuse_rows_of = None
         machine.sink.load_queued_seconds = 0.0
@@ -156,7 +157,8 @@ class Scenario:
         """Run a process: a pass, or following for a while, perhaps to a crash."""
         chance, machine = self.random, self.machine
         if chance.random() < 0.5 and not machine.sink.hidden:
-            kind = chance.choice([*CRASHES, "stream", "stream", "stream", "load", "queued", "queued"])
+            often = ("begin", "commit", "commit", "stream", "stream", "stream", "load", "queued", "queued")
+            kind = chance.choice([*CRASHES, *often])
             machine.crash_points.arm(kind, chance.randint(1, chance.choice([8, CRASHES[kind]])))
         try:
             if chance.random() < 0.4:

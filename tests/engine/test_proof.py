@@ -133,13 +133,12 @@ def what_ended_well_is_repeated(patch: pytest.MonkeyPatch) -> None:
 
 def patience_counts_from_the_error(patch: pytest.MonkeyPatch) -> None:
     """A row is in doubt for a time, whether or not its table could be asked meanwhile."""
-    read_back = rows.mark_in_doubt
+    decide = lookups.Lookups._still_in_doubt
 
-    def impatient(db: Connection, now: float, batch: list[PendingRow], *rest: Any, **options: Any) -> None:
-        read_back(db, now, batch, *rest, **options)
-        db.executemany("UPDATE records SET looked_at = ? WHERE id = ?", [(now, row.id) for row in batch])
+    async def impatient(self: lookups.Lookups, missing: list[PendingRow]) -> None:
+        await decide(self, [replace(row, looked_at=row.since) for row in missing])
 
-    patch.setattr(deliveries, "mark_in_doubt", impatient)
+    patch.setattr(lookups.Lookups, "_still_in_doubt", impatient)
 
 
 def another_cell_is_another_row(patch: pytest.MonkeyPatch) -> None:
