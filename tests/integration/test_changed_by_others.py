@@ -90,8 +90,10 @@ def test_finding_1_another_project_is_not_another_row(
     [
         "ALTER TABLE `{table}` ADD COLUMN review STRING; UPDATE `{table}` SET review = 'good' WHERE TRUE",
         "UPDATE `{table}` SET score = 0.75 WHERE score < 1",
-        "CREATE OR REPLACE TABLE `{table}` AS"
-        " SELECT * REPLACE (CAST(score AS STRING) AS score) FROM `{table}`",
+        (
+            "CREATE OR REPLACE TABLE `{table}` AS"
+            " SELECT * REPLACE (CAST(score AS STRING) AS score) FROM `{table}`"
+        ),
     ],
     ids=["a column was added and filled", "a cell was corrected", "a type was changed"],
 )
