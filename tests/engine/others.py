@@ -213,6 +213,8 @@ class Others:
             return
         if any(states[key] in (RowState.IN_DOUBT, RowState.SENDING) for key in unknown):
             return
+        if max(rows.values()) > 1:
+            return
         self._machine.invariants.rows_hidden(name, states)
         self._machine.sink.hidden.add(name)
         self._machine.cloud_faults.sure.add(name)

@@ -453,6 +453,27 @@ def test_a_table_that_was_made_anew_without_what_it_took(machine: Machine, *, no
     machine.check_everything_arrived()
 
 
+def test_a_record_that_is_synced_may_have_either_row_of_its_run(machine: Machine) -> None:
+    """Goal: which row is a synced record's is not known, so none is kept from the others for that.
+
+    Method: datasets share a table; of a run's two records only the second has a link that tells its dataset.
+    An older ledger, which knows the first alone, comes back.
+    """
+    other = machine.local.store("a", "b_c", "other")
+    run = machine.local.store("a_b", "c", "run")
+    machine.run_pass()
+    copy = machine.copy_ledger()
+    machine.local.commit(run, {"curve": {"a": 1}})
+    machine.run_pass()
+    assert len(machine.sink.stored(other.table)) == 3
+    machine.put_ledger_back(copy)
+
+    machine.run_pass()
+
+    assert len(machine.sink.stored(other.table)) == 3
+    machine.check_everything_arrived()
+
+
 def test_a_copy_of_a_run_does_not_take_the_row_of_a_quarantined_one(machine: Machine) -> None:
     """Goal: a row that was taken is its record's, even where it could not be read back.
 
