@@ -101,6 +101,7 @@ class Lookups:
         )
         found: Sequence[PendingRow] = ()
         try:
+            rows = await self._without_those_to_come(table, rows)
             found = await self._standing(table, rows)
             await self._confirm(table, found)
             await self._still_missing(table, _without(rows, found))
@@ -125,6 +126,27 @@ class Lookups:
         found = await self._standing(table, rows, under_way=True)
         await self._confirm(table, found)
         return _without(rows, found)
+
+    async def _without_those_to_come(self, table: str, rows: Sequence[PendingRow]) -> Sequence[PendingRow]:
+        """The rows of which this look decides: none in doubt while a load job may still bring it.
+
+        A request for one may have arrived after the first look, and jobs queue. They are listed before the
+        table is asked: one that ends in between has brought its rows by then.
+        """
+        context, now = self._context, self._context.now()
+        decided_at = context.settings.doubt_settle_seconds
+        given_up_at = decided_at + context.settings.job_timeout_seconds
+        last = [
+            row
+            for row in rows
+            if row.state is RowState.IN_DOUBT
+            and row.looked_at is not None
+            and decided_at <= now - row.looked_at < given_up_at
+        ]
+        if not last or not await self._running_loads(table):
+            return rows
+        await context.apply(read_back_later, now, last, next_attempt_at=now + LOAD_POLL_SECONDS_MAX)
+        return _without(rows, last)
 
     async def _wait_for_loads(self, table: str) -> bool:
         """Wait until load jobs of earlier processes have ended: their rows may still come.

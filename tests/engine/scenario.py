@@ -104,6 +104,7 @@ class Scenario:
 
     def _change_cloud(self) -> None:
         chance, machine, cloud_faults = self.random, self.machine, self.machine.cloud_faults
+        cloud_faults.breaks_down = True
         cloud_faults.latency_seconds = chance.choice([0.0, 0.2, 0.2, 2.0])
         cloud_faults.chances = {
             kind: chance.choice([0.0, 0.0, 0.02, 0.15]) for kind in ("transient", "quota", "stall")

@@ -156,7 +156,7 @@ def another_cell_is_another_row(patch: pytest.MonkeyPatch) -> None:
 def a_row_that_stood_tells_nothing_of_its_run(patch: pytest.MonkeyPatch) -> None:
     """A run whose row was there before is carried like any other."""
 
-    def forgetful(db: Connection, now: float, found: list[PendingRow]) -> None:
+    def forgetful(db: Connection, now: float, found: list[PendingRow], **_: Any) -> None:
         rows.confirm_rows(db, now, [replace(row, state=RowState.ACCEPTED) for row in found])
 
     patch.setattr(lookups, "confirm_rows", forgetful)
