@@ -96,7 +96,7 @@ class Lookups:
             An error that stops everything.
         """
         context, table = self._context, step.table_id
-        rows = await context.apply(
+        rows: Sequence[PendingRow] = await context.apply(
             rows_to_read_back, context.now(), context.mode.selection, table, step.count
         )
         found: Sequence[PendingRow] = ()

@@ -73,6 +73,7 @@ def test_finding_1_a_lost_ledger_and_objects_that_are_gone(
     assert pixaris.runs() == sorted(run.name for run in runs)
 
 
+@pytest.mark.large
 def test_finding_1_another_project_is_not_another_row(
     command_line: CommandLine, runs: list[StoredRun], pixaris: Reader
 ) -> None:
@@ -85,6 +86,7 @@ def test_finding_1_another_project_is_not_another_row(
     assert corrected.run("verify").code == 0
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     "change",
     [
@@ -108,6 +110,7 @@ def test_finding_2_a_lost_ledger_and_rows_that_somebody_touched(
     assert_nothing_sent(command_line, pixaris, runs)
 
 
+@pytest.mark.large
 def test_finding_8_two_machines_one_after_the_other(
     command_line: CommandLine, pixaris: Reader, tmp_path: Path
 ) -> None:
@@ -135,6 +138,7 @@ def test_finding_9_an_older_ledger_comes_back(
     assert_nothing_sent(command_line, pixaris, [*runs, later])
 
 
+@pytest.mark.large
 def test_finding_10_records_that_make_equal_rows_need_a_row_each(
     command_line: CommandLine, pixaris: Reader
 ) -> None:

@@ -54,6 +54,7 @@ def test_packets_that_were_held_back_bring_no_row_twice(
     assert pixaris.runs() == sorted([first.name, second.name])
 
 
+@pytest.mark.large
 def test_rows_that_a_proxy_passes_on_late_are_found(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader
 ) -> None:

@@ -55,6 +55,7 @@ def test_a_moved_folder_goes_on_and_another_in_its_place_begins(
     assert moved.status()["ledger"] != proxied.status()["ledger"]
 
 
+@pytest.mark.large
 def test_another_folder_in_the_place_of_a_moved_one_is_told(
     command_line: CommandLine, tmp_path: Path
 ) -> None:
@@ -70,6 +71,7 @@ def test_another_folder_in_the_place_of_a_moved_one_is_told(
     assert told == [1, 0]
 
 
+@pytest.mark.large
 def test_a_folder_that_is_moved_under_a_service_is_still_owned_by_it(
     command_line: CommandLine, tmp_path: Path
 ) -> None:
@@ -111,6 +113,7 @@ def test_a_destination_that_is_spelled_otherwise_is_the_same(
     assert proxies.seen == []
 
 
+@pytest.mark.large
 def test_a_ledger_of_an_older_version_goes_on(proxied: CommandLine, proxies: Proxies) -> None:
     """Goal: an upgrade asks nothing anew. Method: the name of then, no word of a home, a bare dataset."""
     dataset = proxied.environment["PIXARIS_SYNC_GCP_BQ_EXPERIMENT_DATASET"].split(".")[1]

@@ -109,6 +109,7 @@ def test_finding_12_what_was_deleted_in_the_cloud_comes_back(
     assert command_line.run("verify").code == 0
 
 
+@pytest.mark.large
 def test_finding_12_a_deleted_column_is_told_and_its_rows_stay(
     command_line: CommandLine, runs: list[StoredRun], warehouse: Warehouse, pixaris: Reader
 ) -> None:
