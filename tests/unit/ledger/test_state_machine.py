@@ -53,6 +53,12 @@ class ModelRow:
     cause: str | None = None
     taken: bool = False
     accepted: bool = False
+    sent: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether its files were all there once."""
+        return self.sent or self.state == "synced"
 
 
 @dataclass
@@ -152,11 +158,8 @@ class Ledger(RuleBasedStateMachine):
     ) -> None:
         run = self.model.setdefault(name, ModelRun())
         run.inspected = True
-        parts: tuple[list[ModelFile] | list[ModelRow], ...] = (
-            list(run.files.values()),
-            list(run.rows.values()),
-        )
-        complete = any(part and all(one.state in ("uploaded", "synced") for one in part) for part in parts)
+        uploaded = bool(run.files) and all(one.state == "uploaded" for one in run.files.values())
+        complete = uploaded or (bool(run.rows) and all(one.complete for one in run.rows.values()))
         # A new record may need files that were never there.
         complete = complete and not new_record
         run.folder_cause = problem.cause if problem and not complete else None
@@ -294,7 +297,7 @@ class Ledger(RuleBasedStateMachine):
             self.book.do(rows.start_delivery, TABLE, found, method, "job")
             self.sending = found
             for row in found:
-                self.model_row(row).state = "sending"
+                self.model_row(row).state, self.model_row(row).sent = "sending", True
 
     @precondition(lambda self: self.sending)
     @rule(outcome=st.sampled_from(["accepted", "in_doubt", "pending", "quarantined"]), problem=problems)

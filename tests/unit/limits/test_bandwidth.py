@@ -288,7 +288,9 @@ def test_updates_keep_their_distance_whenever_they_take_effect(durations: list[f
         now += seconds
         rate.note(now)
     for begun, _ in spans:
-        together = [end for start, end in spans if start <= begun and end > begun - UPDATES_SECONDS]
+        # What adds up to that span is rounded.
+        since = begun - UPDATES_SECONDS + 1e-6
+        together = [end for start, end in spans if start <= begun and end > since]
         assert len(together) <= UPDATES_LIMIT
 
 
