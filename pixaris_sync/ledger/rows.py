@@ -261,6 +261,8 @@ def recover_deliveries(db: Connection, now: float) -> int:
         " OR next_attempt_at > 0)",
         (RowState.PENDING, RowState.ACCEPTED),
     )
+    failed = "SELECT DISTINCT run_id FROM open_records WHERE state = ? AND cause IS NOT NULL"
+    runs = [row["run_id"] for row in db.execute(failed, (RowState.PENDING,)).fetchall()]
     db.execute(
         "UPDATE runs SET held = 1 WHERE id IN (SELECT run_id FROM open_records WHERE state = ?)",
         (RowState.PENDING,),
@@ -269,6 +271,7 @@ def recover_deliveries(db: Connection, now: float) -> int:
         "UPDATE records SET state = ?, cause = NULL, hint = NULL WHERE state = ?",
         (RowState.UNASKED, RowState.PENDING),
     )
+    update_run_states(db, now, runs)
     # The clock may have been set while nothing ran: patience with rows in doubt begins anew.
     db.execute(
         "UPDATE records SET looked_at = NULL, next_attempt_at = 0 WHERE state = ?", (RowState.IN_DOUBT,)

@@ -363,7 +363,7 @@ def damaged_edges() -> Iterator[Edge]:
 
 
 def test_what_is_wanted_back_is_asked_for_and_counts_as_sent() -> None:
-    """Goal: it is not doubled, nor is its run left as others left it. Method: want a row back; read its line."""
+    """Goal: no second row, and all of its run comes back. Method: want a row back; read its line."""
     with new_book() as book:
         row_in_state(book, RowState.SYNCED, taken=True)
         book.now = NOW + 100
