@@ -230,8 +230,13 @@ class FolderFaults:
         whole = [record for record in plain if all(record.run.versions.values())]
         if not whole:
             return
-        record = self._chance.choice(whole)
-        if self._local.copy(record, *self._place()):
+        record, (project, dataset) = self._chance.choice(whole), self._place()
+        there = Standing(f"{project}_{dataset}_experiment_results", record.marker)
+        shared = any(Standing(one.run.table, one.marker) == there for one in self._records())
+        if shared and self._others.row_states().get(there) is not RowState.SYNCED:
+            # Nobody could tell whose row one is while the other's is not known to be its own.
+            return
+        if self._local.copy(record, project, dataset):
             self.fired["copied_run"] += 1
 
     async def copy_in(self) -> None:

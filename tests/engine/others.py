@@ -36,6 +36,7 @@ class Others:
         self.touched: set[str] = set()
         self._machine = machine
         self._chance = chance
+        self._made_anew: set[str] = set()
 
     def happen(self) -> None:
         """Let one thing happen, also while a process runs."""
@@ -77,6 +78,17 @@ class Others:
             return None
         name = self._chance.choice(names)
         return name, sink.table(name)
+
+    def all_told_apart(self) -> bool:
+        """Whether each row tells of which record it is.
+
+        It does not where a run was copied into a dataset that shares its table, and one is not synced.
+        """
+        records = Counter(Standing(record.run.table, record.marker) for record in self._machine.local.records)
+        states = self.row_states()
+        return all(
+            count == 1 or states.get(standing) is RowState.SYNCED for standing, count in records.items()
+        )
 
     def _lone_rows(self, table: str) -> list[StoredRow]:
         """Visible rows of runs that have one record in a table."""
@@ -191,6 +203,7 @@ class Others:
         for column in list(table.columns.values()):
             if as_text and column.type is not ColumnType.OTHER:
                 table.make_text(column.name)
+        self._made_anew.add(name)
         self._machine.sink.recreate(name, list(table.columns.values()), kept)
         self.fired["recreated_table" if kept else "emptied_table"] += 1
 
@@ -204,7 +217,8 @@ class Others:
             return
         name, table = found
         states = self.row_states()
-        known = (RowState.SYNCED, RowState.ACCEPTED)
+        # A row that was accepted is sent again where its table was made anew and does not show it.
+        known = [RowState.SYNCED] if name in self._made_anew else [RowState.SYNCED, RowState.ACCEPTED]
         rows = Counter(Standing(name, int(row.cells[MARKER])) for row in table.rows if MARKER in row.cells)
         unknown = [key for key in states if key.table == name and states[key] not in known]
         under_way = any(request.table == name for request in self._machine.sink.held_back)

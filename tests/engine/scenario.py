@@ -231,7 +231,7 @@ class Scenario:
     def _lose_ledger(self) -> None:
         """Lose the ledger; at the same time others may have been at work."""
         machine = self.machine
-        if machine.sink.hidden or not self._folder_faults.nothing_changed():
+        if machine.sink.hidden or not self._is_told():
             return
         if machine.sink.requests_under_way() and self._folder_faults.something_removed:
             return
@@ -242,9 +242,13 @@ class Scenario:
                 self._others.happen()
             self.fired["lost_ledger_and_more"] += 1
 
+    def _is_told(self) -> bool:
+        """Whether bucket and tables tell all that the ledger knows of files and rows."""
+        return self._folder_faults.nothing_changed() and self._others.all_told_apart()
+
     def _put_ledger_back(self) -> None:
         machine = self.machine
-        if not self._copies or machine.sink.hidden or not self._folder_faults.nothing_changed():
+        if not self._copies or machine.sink.hidden or not self._is_told():
             return
         machine.clock.let_pass(RESTORE_SECONDS)
         if not machine.sink.requests_under_way():

@@ -23,7 +23,7 @@ from pixaris_sync.rules.planner import AskFirst
 from tests.engine.simulate import run_scenario
 from tests.support.proof_summary import Tell
 
-#: Within so many scenarios a broken engine must be caught.
+#: Within so many scenarios a broken engine must be caught; those that take a hundred and more are large.
 SCENARIOS = 300
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -183,12 +183,12 @@ def an_older_ledger_is_believed(patch: pytest.MonkeyPatch) -> None:
         no_intent,
         rows_before_files,
         blind_retry,
-        position_moves_early,
-        lost_ledger_means_nothing_was_sent,
+        pytest.param(position_moves_early, marks=pytest.mark.large),
+        pytest.param(lost_ledger_means_nothing_was_sent, marks=pytest.mark.large),
         a_lost_job_is_replaced,
         updates_without_pace,
         nobody_is_asked_first,
-        running_loads_are_not_waited_for,
+        pytest.param(running_loads_are_not_waited_for, marks=pytest.mark.large),
         what_ended_well_is_repeated,
         patience_counts_from_the_error,
         another_cell_is_another_row,
