@@ -77,7 +77,7 @@ class Lookups:
                     return None
                 found = await self._standing(table, rows)
                 await self._confirm(table, found)
-                if len(found) < len(rows):
+                if _without(rows, found):
                     await self._trust_absence(table)
         except SyncError as error:
             if error.failure.retryable or error.stops_everything:
