@@ -10,7 +10,7 @@ import pytest
 from pixaris_sync.errors import Failure, SyncError, TableNotFoundError, UnknownColumnError
 from pixaris_sync.model import Column, ColumnType
 from pixaris_sync.rules.names import JOB_ID_PREFIX
-from tests.contract.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, SinkUnderTest, row
+from tests.contract.row_sinks import GOOD, NOTE, RUN, SCORE, STEPS, Capability, SinkUnderTest, row
 
 pytestmark = [
     pytest.mark.anyio,
@@ -44,6 +44,7 @@ class TestLoading:
             assert len(scores) == 2
             assert all(score == value or (math.isnan(score) and math.isnan(value)) for score in scores)
 
+    @pytest.mark.needs(Capability.SEVERAL_TYPES_AT_ONCE)
     async def test_columns_of_other_peoples_names_take_values(self, under: SinkUnderTest) -> None:
         """Goal: flexible column names go the whole way. Method: load, stream, widen, read rows and table.
 
