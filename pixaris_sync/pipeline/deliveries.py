@@ -156,7 +156,8 @@ class Deliveries:
             columns, made_at = await context.sink.columns(table), await context.sink.created_at(table)
             if columns is None or made_at is None:
                 return None
-            if await context.apply(note_table, context.now(), table, made_at):
+            young = await context.apply(note_table, context.now(), table, made_at)
+            if young and context.settings.table_settle_seconds:
                 self._unsettled.add(table)
             self._columns[table] = columns
         return self._columns[table]

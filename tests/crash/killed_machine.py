@@ -34,7 +34,8 @@ SETTINGS: Mapping[str, float] = {
     "retry_delay_seconds_min": 0.05,
     "retry_delay_seconds_max": 0.5,
     "doubt_settle_seconds": DOUBT_SETTLE_SECONDS,
-    "table_settle_seconds": 0.5,
+    # Their tables are young: rows would hardly ever be streamed.
+    "table_settle_seconds": 0.0,
     "visibility_timeout_seconds": 5,
     "load_spacing_seconds": 0.2,
     "bulk_spacing_seconds": 0.2,

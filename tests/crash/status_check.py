@@ -104,7 +104,7 @@ SELECT r.name, r.state, r.cause, r.committed, r.quiet_at IS NOT NULL AS arriving
        (SELECT count(*) FROM records c WHERE c.run_id = r.id) AS all_rows,
        (SELECT count(*) FROM files f WHERE f.run_id = r.id AND f.cause IS NOT NULL)
        + (SELECT count(*) FROM records c WHERE c.run_id = r.id AND c.cause IS NOT NULL)
-       + (d.trouble IS NOT NULL) AS causes
+       + (d.trouble IS NOT NULL AND r.state <> 'synced') AS causes
 FROM runs r JOIN datasets d ON d.id = r.dataset_id
 """
 
