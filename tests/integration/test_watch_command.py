@@ -297,7 +297,7 @@ def test_nothing_is_lost_or_doubled_by_a_kill(
         proxy, pattern, count = (
             (proxies.storage, UPLOADS, rng.randrange(5, _RUNS))
             if kind == "upload"
-            else (proxies.bigquery, DELIVERIES, rng.randrange(1, 7))
+            else (proxies.bigquery, DELIVERIES, rng.randrange(1, 3))
         )
         killer = _Killer(watch, proxy, pattern, count, answered=answered)
         for number in range(_RUNS):
