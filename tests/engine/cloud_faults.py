@@ -22,10 +22,10 @@ class CloudFaults:
         random: where chance comes from.
         latency_seconds: how long a call takes at most.
         chances: probability of each kind of fault: ``transient``, ``quota``, ``stall`` (before it works),
-            ``lost_answer`` (after it worked), ``held_back`` (it takes effect when its sender has given up).
+            ``lost_answer`` (after it worked), ``held_back`` (it takes effect when its sender has given up),
+            ``break_down`` (and then nothing reaches its destination for a while).
         lost_answers_of: calls whose answers may be lost; for others that would be no more than transient.
         outages: destinations (`BUCKET` or tables) that answer 503, and let nothing that is held back through.
-        breaks_down: the network may break down under a request that is held back.
         away_until: when destinations can be reached again that broke down, in seconds that have passed.
         sure: tables whose requests have their answers.
         offline: nothing can be reached.
@@ -39,7 +39,6 @@ class CloudFaults:
     chances: dict[str, float] = field(default_factory=dict)
     lost_answers_of: frozenset[str] = frozenset({"upload", "upload_resumable", "stream", "load"})
     outages: set[str] = field(default_factory=set)
-    breaks_down: bool = False
     away_until: dict[str, float] = field(default_factory=dict)
     sure: set[str] = field(default_factory=set)
     offline: bool = False
@@ -121,7 +120,7 @@ class CloudFaults:
     def break_down(self, destination: str) -> None:
         """Let nothing reach a destination for a while, where that is why a request was held back."""
         chance = self._chance_of(f"break down {destination}")
-        if self.breaks_down and chance.random() < 0.5:
+        if chance.random() < self.chances.get("break_down", 0.0):
             self.away_until[destination] = self.clock.elapsed_seconds + chance.uniform(10.0, 300.0)
 
     def reaches(self, destination: str | None) -> bool:

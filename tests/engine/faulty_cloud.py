@@ -250,8 +250,6 @@ class FaultySink(FakeRowSink):
 
     async def stream(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
         try:
-            if any(map(self._is_bad, rows)):
-                return await self._stop(table, rows)
             refusals = await super().stream(table, rows)
         except _HeldBackError:
             raise self._hold_back("stream", table, partial(self._insert, table, rows)) from None
@@ -261,16 +259,13 @@ class FaultySink(FakeRowSink):
             self.cloud_faults.fired["unknown_column"] += 1
         return refusals
 
-    async def _stop(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
-        await self._begin(Call("stream", table, len(rows)))
-        self.cloud_faults.fired["stopped_rows"] += 1
+    def _insert(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
+        if not any(map(self._is_bad, rows)):
+            return super()._insert(table, rows)
         return tuple(
             RowRefusal(index, "it is bad" if self._is_bad(row) else "", stopped=not self._is_bad(row))
             for index, row in enumerate(rows)
         )
-
-    def _insert(self, table: str, rows: Sequence[OutgoingRow]) -> tuple[RowRefusal, ...]:
-        return () if any(map(self._is_bad, rows)) else super()._insert(table, rows)
 
     async def load(self, table: str, rows: Sequence[OutgoingRow], *, job_id: str) -> None:
         if self.load_queued_seconds and job_id not in self._job_tables:

@@ -75,7 +75,7 @@ class Scenario:
 
     def run(self) -> None:
         """Let it happen, and make sure that all is true throughout and complete in the end."""
-        if self.random.random() < 0.7:
+        if self.random.random() < 0.8:
             self._settle_tables()
         for _ in range(self.random.randint(1, 4)):
             for _ in range(self.random.randint(1, 5)):
@@ -104,13 +104,13 @@ class Scenario:
 
     def _change_cloud(self) -> None:
         chance, machine, cloud_faults = self.random, self.machine, self.machine.cloud_faults
-        cloud_faults.breaks_down = True
         cloud_faults.latency_seconds = chance.choice([0.0, 0.2, 0.2, 2.0])
         cloud_faults.chances = {
             kind: chance.choice([0.0, 0.0, 0.02, 0.15]) for kind in ("transient", "quota", "stall")
         }
         cloud_faults.chances["lost_answer"] = chance.choice([0.0, 0.05, 0.3])
         cloud_faults.chances["held_back"] = chance.choice([0.0, 0.0, 0.05, 0.3])
+        cloud_faults.chances["break_down"] = 0.5
         cloud_faults.outages = {place for place in (BUCKET, *TABLES) if chance.random() < 0.07}
         cloud_faults.credentials = chance.random() > 0.05
         machine.store.list_denied = chance.random() < 0.1
@@ -120,7 +120,7 @@ class Scenario:
         # Longer than the patience with a row in doubt, and nobody could tell it from a row never sent.
         sink.visible_after_seconds = chance.choice([0.0, 1.0, 10.0])
         settled = machine.settings.table_settle_seconds
-        sink.new_table_missing_seconds = chance.choice([0.0, 0.1 * settled])
+        sink.new_table_missing_seconds = chance.choice([0.0, 0.0, 0.1 * settled])
         sink.new_table_swallows_seconds = chance.choice([0.0, 0.6 * settled, 0.6 * settled])
         sink.new_column_unknown_seconds = chance.choice([0.0, 0.8 * settled])
         sink.load_queued_seconds = chance.choice([0.0, 0.0, 3.0, 90.0, 300.0])
@@ -162,7 +162,7 @@ class Scenario:
             kind = chance.choice([*CRASHES, *often])
             machine.crash_points.arm(kind, chance.randint(1, chance.choice([8, CRASHES[kind]])))
         try:
-            if chance.random() < 0.4:
+            if chance.random() < 0.5:
                 machine.follow(self._follow)
             else:
                 machine.run_pass(
