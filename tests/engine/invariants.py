@@ -151,7 +151,8 @@ class Invariants:
     ) -> None:
         """Others removed rows: what the ledger knows to have been there is not sent again by itself.
 
-        `dropped`: the table is another one now, which cannot hold what the old one took.
+        `dropped`: the table is another one now, which need not hold what the old one took: that may be sent
+        again.
         """
         if dropped:
             # Nobody can tell that others have put rows of the old one into it.
@@ -160,6 +161,7 @@ class Invariants:
             for key in accepted:
                 if self._never_again[key] is not RowState.SYNCED:
                     del self._never_again[key]
+                    self._excused.add(key)
         for row in rows:
             standing = _standing(table, row.cells)
             self._rows[standing] -= 1
@@ -170,7 +172,7 @@ class Invariants:
             may_be_gone = dropped or standing in self._made_anew
             if state is RowState.SYNCED or (state is RowState.ACCEPTED and not may_be_gone):
                 self._never_again[standing] = state
-            elif state is RowState.SENDING and not dropped:
+            elif state in (RowState.SENDING, RowState.ACCEPTED):
                 self._excused.add(standing)
 
     def object_removed(self, name: str) -> None:

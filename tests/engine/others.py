@@ -118,7 +118,8 @@ class Others:
         name, _ = found
         rows = [row for row in self._some(name) if not self._is_pruned(name, row)]
         if rows:
-            self._removed(name, rows)
+            # One that its table took before it was made anew counts as gone with the old one.
+            self._removed(name, rows, dropped=name in self._made_anew)
             self._machine.sink.remove_rows(name, rows)
             self.fired["deleted_rows"] += 1
 
