@@ -67,7 +67,7 @@ class Chances:
     delay_seconds: tuple[float, float] = (0.01, 0.3)
     requests_between_outages: tuple[int, int] = (60, 200)
     outage_seconds: tuple[float, float] = (0.2, 1.0)
-    streams_between_held: tuple[int, int] = (2, 5)
+    streams_between_held: tuple[int, int] = (1, 2)
     packets_seconds: tuple[float, float] = (4.0, 8.0)
     proxy_seconds: tuple[float, float] = (0.05, 0.4)
 
