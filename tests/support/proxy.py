@@ -262,11 +262,11 @@ class Proxy:
     async def _answer(self, message: web.BaseRequest) -> web.Response | None:
         """Do with a request what the rule says; the answer to give, or None: the connection is to end."""
         try:
-            content = await message.content.read()
+            body = await message.content.read()
         except RuntimeError as error:
             # So aiohttp says that the client has gone while it sent.
             raise ConnectionError(str(error)) from error
-        request = Request(message.method, message.raw_path, content)
+        request = Request(message.method, message.raw_path, body)
         self.seen.append(request)
         outcome = await self._in_thread(self.rule, request)
         if isinstance(outcome, Answer):
