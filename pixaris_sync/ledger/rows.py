@@ -62,7 +62,7 @@ def note_table(db: Connection, now: float, table_id: str, made_at: float) -> boo
     Returns:
         Whether it may have been made just now, so that streaming may not know it yet. The service's clock
         tells only of one that is much older that this cannot be. What was noted by a clock that has been set
-    back since counts for nothing beside that.
+        back since counts for nothing beside that.
     """
     young = abs(now - made_at) < CLOCKS_DIFFER_SECONDS_MAX
     db.execute(
