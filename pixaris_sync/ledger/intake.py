@@ -6,7 +6,13 @@ from dataclasses import asdict, dataclass
 from sqlite3 import Connection, Row
 
 from pixaris_sync.ledger.packs import packed_files, restore
-from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, WAITING, update_run_states
+from pixaris_sync.ledger.runs import (
+    LEFT_AS_IT_IS,
+    OBJECT_WRITE_SECONDS,
+    WAITING,
+    had_all_files,
+    update_run_states,
+)
 from pixaris_sync.model import (
     DatasetKey,
     FileState,
@@ -174,7 +180,8 @@ def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> 
         if was_quiet and not found_more and not stirred:
             quiet_at = None
     elif was_quiet and _all_known(db, dataset_id, run.records) and _needs_no_folder(db, known):
-        # What the folder has lost since is in the bucket already.
+        # What the folder has lost since is in the bucket already, or somebody has let it go.
+        _forget_unless_found(db, now, run_id, {file.path for file in run.files})
         problem = quiet_at = None
     looked = (1, run.signature, *_looked(problem, quiet_at))
     if tuple(known)[1:6] != looked:
@@ -216,11 +223,11 @@ def _take_in_files(db: Connection, now: float, dataset_id: int, known: Row, run:
     _take_in_new(db, now, dataset_id, run_id, run.name, new)
     for file in changed:
         _take_in_file(db, now, dataset_id, run_id, run.name, file)
-    _forget_unless_found(db, run_id, {file.path for file in run.files})
+    _forget_unless_found(db, now, run_id, {file.path for file in run.files})
     return bool(new or changed)
 
 
-def _forget_unless_found(db: Connection, run_id: int, found: Collection[str]) -> None:
+def _forget_unless_found(db: Connection, now: float, run_id: int, found: Collection[str]) -> None:
     """Of files that were taken up again, keep what this inspection found, and what is on its way."""
     asked = db.execute(
         "SELECT id, path, state FROM open_files WHERE run_id = ? AND forget_unless_found", (run_id,)
@@ -228,7 +235,8 @@ def _forget_unless_found(db: Connection, run_id: int, found: Collection[str]) ->
     kept = [(row["id"],) for row in asked if row["path"] in found]
     gone = [(row["id"],) for row in asked if row["path"] not in found and row["state"] != FileState.UPLOADING]
     db.executemany("UPDATE files SET forget_unless_found = 0 WHERE id = ?", kept)
-    db.executemany("DELETE FROM files WHERE id = ?", gone)
+    db.executemany(f"UPDATE files SET {LEFT_AS_IT_IS} WHERE id = ? AND ours", [(now, *file) for file in gone])
+    db.executemany("DELETE FROM files WHERE id = ? AND state <> 'uploaded'", gone)
 
 
 def _take_in_new(
@@ -248,11 +256,7 @@ def _needs_no_folder(db: Connection, known: Row) -> bool:
         "SELECT count(*), coalesce(sum(state = ?), 0) FROM files WHERE run_id = ?",
         (FileState.UPLOADED, known["id"]),
     ).fetchone()
-    records, complete = db.execute(
-        "SELECT count(*), coalesce(sum(state = ? OR sends > 0), 0) FROM records WHERE run_id = ?",
-        (RowState.SYNCED, known["id"]),
-    ).fetchone()
-    return bool(known["packed_files"] or (files and files == uploaded) or (records and records == complete))
+    return bool(known["packed_files"] or (files and files == uploaded) or had_all_files(db, known["id"]))
 
 
 def _all_known(db: Connection, dataset_id: int, records: Sequence[FoundRecord]) -> bool:
@@ -273,8 +277,8 @@ def _take_in_file(
         return
     # A newer version of the same file; whether its content differs too shows when it is read.
     db.execute(
-        f"UPDATE files SET ({_STAMP}) = (?, ?, ?, ?), content = ?, session_uri = NULL, stood = 0"
-        " WHERE id = ?",
+        f"UPDATE files SET ({_STAMP}) = (?, ?, ?, ?), content = ?, session_uri = NULL, stood = 0,"
+        " taken = taken OR state = 'uploaded' AND crc32c IS NULL WHERE id = ?",
         (*_stamp(version), file.content, known["id"]),
     )
     if known["state"] != FileState.UPLOADING:

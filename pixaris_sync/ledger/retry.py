@@ -64,10 +64,9 @@ def retry_runs(db: Connection, now: float, run_ids: Sequence[int] | None) -> int
 
 
 def _take_files_up(db: Connection, now: float, run_id: int) -> None:
-    # Whoever says "again" may have removed a bad image: what is not found any more is left out.
+    # Whoever says "again" may have removed a bad image: what is not found any more is left out, or as it was.
     db.execute(
-        "UPDATE files SET forget_unless_found = 1 WHERE run_id = ? AND state = ? AND NOT ours"
-        " AND content IS NULL",
+        "UPDATE files SET forget_unless_found = 1 WHERE run_id = ? AND state = ? AND content IS NULL",
         (run_id, FileState.QUARANTINED),
     )
     db.execute(_UP_AGAIN.format(table="files", waiting=WAITING), (now, run_id, FileState.QUARANTINED))

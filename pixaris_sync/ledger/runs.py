@@ -3,12 +3,20 @@
 from collections.abc import Iterable
 from sqlite3 import Connection, Row
 
-from pixaris_sync.model import FileState, RunState
+from pixaris_sync.model import FileState, RowState, RunState
 
 #: GCS takes about one write a second for one object name.
 OBJECT_WRITE_SECONDS = 1.0
 #: The state in which a file waits. The bucket may have it, as ``taken`` says, or not.
 WAITING = f"iif(taken, '{FileState.IN_DOUBT}', '{FileState.PENDING}')"
+#: For a file that is left as it is: somebody removed or replaced its object, or the file is gone. Should it
+#: come back, its time of change says that it is another version, and the object is looked up; not so where
+#: its run stood in the table before.
+LEFT_AS_IT_IS = f"""
+state = '{FileState.UPLOADED}', since = ?, mtime_ns = iif(stood, mtime_ns, -1),
+    crc32c = iif(ours AND NOT taken, crc32c, NULL), taken = 0, session_uri = NULL, content = NULL,
+    attempts = 0, next_attempt_at = 0, cause = NULL, hint = NULL, forget_unless_found = 0
+"""
 
 
 _RUN_FACTS = """
@@ -60,6 +68,15 @@ def update_run_states(db: Connection, now: float, run_ids: Iterable[int]) -> Non
             f"UPDATE runs SET state = :state, cause = :cause, hint = :hint, since = {since} WHERE id = :id",
             {"state": state, "cause": cause, "hint": hint, "now": now, "id": run_id},
         )
+
+
+def had_all_files(db: Connection, run_id: int) -> bool:
+    """Whether all files of a run were uploaded once: all of its rows are synced, or were sent once."""
+    records, complete = db.execute(
+        "SELECT count(*), coalesce(sum(state = ? OR sends > 0), 0) FROM records WHERE run_id = ?",
+        (RowState.SYNCED, run_id),
+    ).fetchone()
+    return bool(records and records == complete)
 
 
 def _state_of(db: Connection, run: Row) -> tuple[RunState, str | None, str | None]:

@@ -55,6 +55,7 @@ FILE_TRANSITIONS: Final = tuple(
         (FileState.UPLOADING, "unclaim", FileState.IN_DOUBT, "the same, and it was in doubt"),
         (FileState.UPLOADING, "recover_uploads", FileState.IN_DOUBT, "the process crashed"),
         (FileState.UPLOADED, "take_in", FileState.PENDING, "there is a newer version of it"),
+        (FileState.UPLOADED, "take_in", FileState.IN_DOUBT, "the same, and who knows what the bucket has"),
         (FileState.UPLOADED, "upload_again", FileState.PENDING, "its object was removed, and is wanted back"),
         (FileState.UPLOADED, "upload_again", None, "the same, and its record brings it again"),
         (FileState.QUARANTINED, "take_in", FileState.PENDING, "there is a newer version of it"),
@@ -64,6 +65,9 @@ FILE_TRANSITIONS: Final = tuple(
         (FileState.PENDING, "take_in", None, "somebody wanted it tried again, and it is gone"),
         (FileState.IN_DOUBT, "take_in", None, "the same"),
         (FileState.QUARANTINED, "take_in", None, "the same, and it has failed again since"),
+        (FileState.PENDING, "take_in", FileState.UPLOADED, "the same, and an older version is uploaded"),
+        (FileState.IN_DOUBT, "take_in", FileState.UPLOADED, "the same"),
+        (FileState.QUARANTINED, "take_in", FileState.UPLOADED, "the same, and it has failed again since"),
     )
 )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any, NamedTuple
 
-from pixaris_sync.ledger.runs import OBJECT_WRITE_SECONDS, WAITING, update_run_states
+from pixaris_sync.ledger.runs import LEFT_AS_IT_IS, OBJECT_WRITE_SECONDS, WAITING, update_run_states
 from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
 from pixaris_sync.model import FileState, FileVersion, Problem, RemoteObject, RowState, RunKey
 
@@ -195,13 +195,7 @@ UPDATE files SET state = 'uploaded', since = ?, crc32c = ?, generation = ?, ours
     hint = NULL, forget_unless_found = 0
 WHERE id = ? AND {_SAME_VERSION}
 """
-#: For a file whose object somebody removed or replaced: no checksum tells so.
-_LEAVE = f"""
-UPDATE files SET state = 'uploaded', since = ?, crc32c = NULL, ours = 0, taken = 0, sent_crc32c = NULL,
-    session_uri = NULL, content = NULL, attempts = 0, next_attempt_at = 0, cause = NULL, hint = NULL,
-    forget_unless_found = 0
-WHERE id = ? AND {_SAME_VERSION}
-"""
+_LEAVE = f"UPDATE files SET {LEFT_AS_IT_IS} WHERE id = ? AND {_SAME_VERSION}"
 #: For a file that changed on the way: the object is a version behind, and is what the newer one may replace.
 _CONFIRM_OLDER = f"""
 UPDATE files SET state = 'pending', since = ?, crc32c = ?, generation = ?, ours = 1, taken = 0,

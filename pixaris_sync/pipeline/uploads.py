@@ -11,6 +11,7 @@ import logging
 from typing import NamedTuple
 
 from pixaris_sync.errors import Failure, LocalFileError, ObjectConflictError, SyncError
+from pixaris_sync.ledger.runs import had_all_files
 from pixaris_sync.ledger.uploads import (
     UploadTask,
     keep_session,
@@ -20,6 +21,7 @@ from pixaris_sync.ledger.uploads import (
     unclaim,
 )
 from pixaris_sync.local.contents import Content, extend_crc32c
+from pixaris_sync.local.safe_open import MissingFileError
 from pixaris_sync.model import Problem, RemoteObject
 from pixaris_sync.pipeline.context import BUCKET, Context, problem_of
 from pixaris_sync.rules.contract import IMAGE_SUFFIXES, content_type, object_name
@@ -68,7 +70,7 @@ async def carry(
             _Body(read.crc32c, read.data) if isinstance(read, Content) else await _body(context, task, read)
         )
     except LocalFileError as error:
-        if error.failure.retryable or not task.stood:
+        if error.failure.retryable or not (task.stood or await _is_history(context, task, error)):
             raise
         return None, False
     there = await occupant_of(context, task, name)
@@ -86,6 +88,16 @@ async def carry(
         if found.crc32c != body.crc32c:
             raise _conflict(name, found.crc32c) from None
         return found, True
+
+
+async def _is_history(context: Context, task: UploadTask, error: LocalFileError) -> bool:
+    """Whether a file is gone of which the bucket has a version, and whose run had all its files once.
+
+    Nothing more can come of it, unless it comes back.
+    """
+    if not task.generation or not isinstance(error, MissingFileError):
+        return False
+    return bool(await context.apply(had_all_files, task.run_id))
 
 
 async def _left_as_it_is(context: Context, name: str, body: _Body) -> RemoteObject | None:

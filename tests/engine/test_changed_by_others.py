@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.errors import Failure, JobFailedError, SyncError
-from pixaris_sync.model import Column, ColumnType
+from pixaris_sync.model import Column, ColumnType, RunState
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.crash_points import CrashError
 from tests.engine.local_folder import StoredRun
@@ -424,6 +424,32 @@ def test_a_lost_ledger_and_pruned_runs(folder: Path, *, refused: bool) -> None:
 
     assert (left.waiting, left.quarantined, rows(machine)) == (0, 0, 2)
     machine.check_everything_arrived()
+
+
+def test_a_lost_ledger_and_a_run_that_is_pruned_while_its_objects_are_found(folder: Path) -> None:
+    """Goal: history stays history whenever its folder goes. Method: after each transaction of the adoption.
+
+    Two datasets share their table, so that a name does not tell whose row stands there.
+    """
+    for commits in range(1, 100):
+        (root := folder / str(commits)).mkdir()
+        machine = Machine(root)
+        runs = [machine.local.store("a_b", "c"), machine.local.store("a", "b_c", name="other")]
+        machine.run_pass()
+        machine.lose_ledger()
+        machine.crash_points.arm("commit", commits)
+        try:
+            machine.run_pass()
+        except CrashError:
+            for run in runs:
+                machine.local.prune(run)
+        machine.crash_points.arm("", 0)
+        machine.run_pass()
+        assert machine.check().runs[RunState.SYNCED] == len(runs)
+        machine.check_everything_arrived()
+        if not machine.crashes:
+            break
+    assert commits > 5
 
 
 @pytest.mark.parametrize("noticed", [False, True])

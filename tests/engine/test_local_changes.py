@@ -1,14 +1,17 @@
 """Files that change meanwhile, and objects that stand in their way."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.ledger.overview import WorkLeft
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.cloud_faults import LOST
+from tests.engine.crash_points import CrashError
 from tests.engine.machine import Machine
 
 IMAGE = "generated_images/image0.png"
@@ -284,5 +287,63 @@ def test_a_run_goes_without_an_image_that_was_removed_when_it_is_taken_up_again(
     assert machine.run_pass().quarantined == 1
     assert machine.release() == 1
     machine.run_pass()
+
+    machine.check_everything_arrived()
+
+
+@pytest.mark.parametrize("what", ["image", "folder"])
+def test_what_was_uploaded_stays_where_its_newer_version_is_gone(machine: Machine, what: str) -> None:
+    """Goal: the hint keeps its word for a file that was uploaded before, too.
+
+    Method: an image is replaced by a damaged one, which is removed, alone or with its folder; `retry`. The
+    object stays as it was, until the file comes back, changed or as the first version was.
+    """
+    run = machine.local.store()
+    machine.run_pass()
+    first = machine.local.path(run, IMAGE).read_bytes()
+    machine.local.put_damaged_image(run, IMAGE)
+    machine.clock.let_pass(machine.settings.young_file_seconds + 1)
+    assert machine.run_pass().quarantined == 1
+    run.versions[IMAGE] = [first]
+    folder = machine.local.path(run, "")
+    shutil.rmtree(folder if what == "folder" else folder / "generated_images")
+
+    assert machine.run_pass().quarantined == 1
+    assert machine.release() == 1
+    assert machine.run_pass().quarantined == 0
+
+    assert machine.store.objects[run.object_name(IMAGE)].content == first
+    machine.check_everything_arrived()
+    machine.local.put_image(run, IMAGE)
+    machine.run_pass()
+    machine.check_everything_arrived()
+
+
+def test_a_newer_version_that_is_gone_before_it_is_uploaded(machine: Machine) -> None:
+    """Goal: what was synced is never quarantined for what became of its folder, nor is anything lost.
+
+    Method: an image changes and cannot be uploaded, or it is not known whether it was; then its folder is
+    moved away, and back again.
+    """
+    changed, in_doubt = machine.local.store(), machine.local.store(name="other")
+    machine.run_pass()
+    machine.local.put_image(changed, IMAGE)
+    machine.store.fail_next("upload", SyncError("upload", "bucket", "503", failure=Failure.TRANSIENT))
+    machine.run_pass(attempts_limit=1)
+    machine.local.put_image(in_doubt, IMAGE)
+    machine.crash_points.arm("upload", 1)
+    with pytest.raises(CrashError):
+        machine.run_pass()
+    aside = machine.local.root.parent / "aside"
+    places = {machine.local.path(run, ""): aside / run.key.run for run in (changed, in_doubt)}
+    aside.mkdir()
+    for place, moved in places.items():
+        place.rename(moved)
+
+    assert machine.run_pass() == WorkLeft(waiting=0, quarantined=0)
+    for place, moved in places.items():
+        moved.rename(place)
+    aside.rmdir()
+    assert machine.run_pass() == WorkLeft(waiting=0, quarantined=0)
 
     machine.check_everything_arrived()

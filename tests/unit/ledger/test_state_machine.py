@@ -41,6 +41,8 @@ class ModelFile:
     ours: bool = False
     taken: bool = False
     forget_unless_found: bool = False
+    #: It was left as it is, and it is not known what the bucket has.
+    left: bool = False
 
     def wait(self) -> None:
         """Be where a file waits that may be in the bucket, or that is not."""
@@ -171,15 +173,24 @@ class Ledger(RuleBasedStateMachine):
             known.forget_unless_found = False
             if known.version != version:
                 known.version = version
+                known.taken |= known.left
+                known.left = False
                 if known.state != "uploading":
                     known.wait()
                     known.cause = None
-        if problem is None:
-            run.files = {
-                path: one
-                for path, one in run.files.items()
-                if not one.forget_unless_found or one.state in ("uploading", "uploaded")
-            }
+        if problem is None or complete:
+            self.let_go(run, set(versions))
+
+    def let_go(self, run: ModelRun, found: set[str]) -> None:
+        for path, one in list(run.files.items()):
+            if not one.forget_unless_found or one.state in ("uploading", "uploaded"):
+                continue
+            if path in found:
+                one.forget_unless_found = False
+            elif one.ours:
+                run.files[path] = ModelFile(-1, "uploaded", ours=True, left=one.taken)
+            else:
+                del run.files[path]
 
     # -- what a scan finds ---------------------------------------------------------------------------------
 
@@ -395,7 +406,7 @@ class Ledger(RuleBasedStateMachine):
                     if one.state == "quarantined":
                         one.wait()
                         one.cause = None
-                        one.forget_unless_found |= not one.ours
+                        one.forget_unless_found = True
                 for row in run.rows.values():
                     if row.state == "quarantined":
                         row.state, row.cause = ("in_doubt" if row.taken else "unasked"), None

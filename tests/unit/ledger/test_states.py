@@ -51,18 +51,22 @@ def look(book: Book, *, at: str = "files") -> str | None:
 # -- files -------------------------------------------------------------------------------------------------
 
 
-def claimed(book: Book, *, in_doubt: bool = False) -> UploadTask:
+def claimed(book: Book, *, in_doubt: bool = False, older: bool = False) -> UploadTask:
     book.take(found_run(record(), files=[file()]))
     [task] = book.claim()
+    if older:
+        book.upload(task)
+        book.do(intake.take_in_runs, book.dataset(), [CHANGED])
+        [task] = book.claim(later_seconds=1)
     if in_doubt:
         book.do(uploads.unclaim, task, in_doubt=True)
-        [task] = book.claim()
+        [task] = book.claim(later_seconds=1)
     return task
 
 
-def in_state(book: Book, state: FileState, *, in_doubt: bool) -> UploadTask:
-    """Bring a file into a state, by a way on which it was in doubt or not."""
-    task = claimed(book, in_doubt=in_doubt)
+def in_state(book: Book, state: FileState, *, in_doubt: bool, older: bool = False) -> UploadTask:
+    """Bring a file into a state, by a way on which it was in doubt or not, an `older` version uploaded."""
+    task = claimed(book, in_doubt=in_doubt, older=older)
     if state is FileState.UPLOADED:
         book.upload(task)
     elif state is FileState.QUARANTINED:
@@ -149,13 +153,22 @@ def file_edges() -> Iterator[Edge]:
                     event(book, task)
                     yield state, name, look(book)
             yield from retried_edges(state, in_doubt=in_doubt)
+            yield from retried_edges(state, in_doubt=in_doubt, older=True)
     with in_line() as book:
         upload_again(book, METRIC)
         yield "uploaded", "upload_again", look(book)
+    with new_book() as book:
+        task = claimed(book)
+        book.do(uploads.confirm_uploads, [Receipt(task, None, was_there=False)])
+        book.do(intake.take_in_runs, book.dataset(), [CHANGED])
+        yield "uploaded", "take_in", look(book)
 
 
-def retried_edges(state: FileState, *, in_doubt: bool) -> Iterator[Edge]:
-    """A file that somebody wanted tried again, came into a state, and is gone."""
+def retried_edges(state: FileState, *, in_doubt: bool, older: bool = False) -> Iterator[Edge]:
+    """A file that somebody wanted tried again, came into a state, and is gone.
+
+    `older`: an older version of it is uploaded.
+    """
     ways: Mapping[FileState, Event] = {
         FileState.PENDING: lambda *_: None,
         FileState.IN_DOUBT: lambda *_: None,
@@ -164,7 +177,7 @@ def retried_edges(state: FileState, *, in_doubt: bool) -> Iterator[Edge]:
         FileState.QUARANTINED: lambda book, _: quarantine(book, book.claim()[0]),
     }
     with new_book() as book:
-        task = in_state(book, FileState.QUARANTINED, in_doubt=in_doubt)
+        task = in_state(book, FileState.QUARANTINED, in_doubt=in_doubt, older=older)
         book.do(retry.retry_runs, None)
         ways[state](book, task)
         if look(book) == state:
