@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 DATASETS = (("p", "d"), ("p", "e"), ("a_b", "c"), ("a", "b_c"))
 TABLES = sorted({f"{project}_{dataset}_experiment_results" for project, dataset in DATASETS})
 IMAGE = "generated_images/image0.png"
-#: The engine awaits what is copied in after its line.
-COPIES_ARE_AWAITED = False
-#: The engine knows saved args of a dataset that was renamed before it was synced.
-SAVED_ARGS_MOVE_ALONG = False
 
 
 class FolderFaults:
@@ -257,9 +253,10 @@ class FolderFaults:
     def _rename_dataset(self) -> None:
         """Runs are stored, and their dataset is renamed before anybody has seen them."""
         name = self._name()
-        saved = ["config.json"] if SAVED_ARGS_MOVE_ALONG else []
         for _ in range(self._chance.randint(1, 2)):
-            self._local.store("p", f"draft-{name}", self._name(), saved=saved, values=self._values())
+            self._local.store(
+                "p", f"draft-{name}", self._name(), saved=["config.json"], values=self._values()
+            )
         self._local.rename_dataset("p", f"draft-{name}", f"final-{name}")
         self.fired["renamed_dataset"] += 1
 

@@ -21,7 +21,7 @@ from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.cloud_faults import BUCKET
 from tests.engine.crash_points import CrashError
-from tests.engine.folder_faults import COPIES_ARE_AWAITED, DATASETS, TABLES, FolderFaults
+from tests.engine.folder_faults import DATASETS, TABLES, FolderFaults
 from tests.engine.machine import Machine
 from tests.engine.others import Others
 
@@ -194,7 +194,7 @@ class Scenario:
                 (self._others.recreate_table if event < 0.78 else self._others.happen)()
                 for place in DATASETS:
                     engine.scan_soon(self._folder_faults.store(place).key.dataset_key)
-            elif event < 0.95 and COPIES_ARE_AWAITED:
+            elif event < 0.95:
                 await self._folder_faults.copy_in()
             else:
                 await engine.scan_all_soon(chance.choice(list(ScanDepth)))

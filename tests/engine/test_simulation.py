@@ -35,12 +35,15 @@ def test_scenarios(first: int, caplog: pytest.LogCaptureFixture, tell: Tell) -> 
 
 
 @pytest.mark.skipif(REPLAYED is not None, reason="one scenario is replayed")
-def test_every_fault_fired(tell: Tell) -> None:
-    """Goal: the scenarios prove what they seem to. Method: each kind of fault must have fired in them."""
+def test_faults_fired(tell: Tell) -> None:
+    """Goal: the scenarios prove what they seem to. Method: nearly all kinds of faults, even in so few.
+
+    That each has fired in very many, `make simulate` and CI see to.
+    """
     if not fired:
         pytest.skip("the scenarios were not run")
     if SCENARIOS >= 150:
-        assert {kind for kind in FAULTS if not fired[kind]} == set()
+        assert sum(bool(fired[kind]) for kind in FAULTS) > 0.9 * len(FAULTS)
     tell("faults that fired in it", dict(sorted(fired.items())))
 
 
@@ -72,6 +75,17 @@ def test_a_failing_scenario_is_told_with_how_to_replay_it(monkeypatch: pytest.Mo
     assert "3 scenarios" in lines[-3]
     assert "1 failed" in lines[-3]
     assert lines[-1].endswith(replay(8))
+    assert simulate.main(["--first", "7", "--scenarios", "1"], lines.append) == 0
+
+
+def test_very_many_scenarios_without_a_kind_of_fault_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: no fault drops out of the proof unseen. Method: two scenarios count as very many."""
+    monkeypatch.setattr(simulate, "ALL_FIRE_IN", 2)
+    lines: list[str] = []
+
+    assert simulate.main(["--first", "7", "--scenarios", "2"], lines.append) == 1
+
+    assert lines[-1].startswith("never fired: ")
     assert simulate.main(["--first", "7", "--scenarios", "1"], lines.append) == 0
 
 
