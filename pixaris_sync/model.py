@@ -157,6 +157,18 @@ class Column:
     type: ColumnType
 
 
+class TableMetadata(NamedTuple):
+    """What BigQuery tells of a table.
+
+    Attributes:
+        columns: in their order.
+        made_at: when it was made, in seconds since the epoch, by the service's clock.
+    """
+
+    columns: tuple[Column, ...]
+    made_at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A value on its way into a column: `key` as in the record, `type` for a new column, `value` as Python.

@@ -7,7 +7,7 @@ cancellation. Adapters do not retry: one place does (the pipeline, with the next
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from pixaris_sync.model import Column, JsonValue, OutgoingRow, RemoteObject, RowRefusal
+from pixaris_sync.model import Column, JsonValue, OutgoingRow, RemoteObject, RowRefusal, TableMetadata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,8 +133,8 @@ class RowSink(Protocol):
         """
         ...
 
-    async def columns(self, table: str) -> tuple[Column, ...] | None:
-        """The table's columns in their order; None when there is no such table."""
+    async def describe(self, table: str) -> TableMetadata | None:
+        """The table's columns and when it was made; None when there is no such table."""
         ...
 
     async def create_table(self, table: str, columns: Sequence[Column]) -> None:
@@ -176,10 +176,6 @@ class RowSink(Protocol):
 
         It reads no other column. Empty when the table does not exist, or has no such column.
         """
-        ...
-
-    async def created_at(self, table: str) -> float | None:
-        """When the table was made, in seconds since the epoch; None when there is no such table."""
         ...
 
     async def running_loads(self, table: str) -> frozenset[str]:

@@ -39,7 +39,7 @@ from pixaris_sync.errors import (
     TableNotFoundError,
     UnknownColumnError,
 )
-from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal
+from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal, TableMetadata
 from pixaris_sync.rules.contract import RUN_NAME_KEY
 from pixaris_sync.rules.names import JOB_ID_PREFIX, table_id_fault
 
@@ -126,14 +126,15 @@ class BigQueryCalls:
                 error.operation, error.subject, error.cause, hint=error.hint, failure=error.failure
             ) from error
 
-    def columns(self, table: str) -> tuple[Column, ...] | None:
-        """The table's columns; None where the dataset is there and the table is not."""
+    def describe(self, table: str) -> TableMetadata | None:
+        """The table's metadata; None where the dataset is there and the table is not."""
         found = self._find_table(table)
         if found is None:
             return None
-        return tuple(
+        columns = (
             Column(field.name, sql.column_type(field.field_type, field.mode)) for field in found.schema
         )
+        return TableMetadata(tuple(columns), found.created.timestamp() if found.created else 0.0)
 
     def create_table(self, table: str, columns: Sequence[Column]) -> None:
         """Create the table unless it exists, clustered by run: asking for a few runs then reads little."""
@@ -172,11 +173,6 @@ class BigQueryCalls:
             if error.failure is not Failure.PERMANENT or not self._lacks_run_names(table):
                 raise
         return {}
-
-    def created_at(self, table: str) -> float | None:
-        """When the table was made."""
-        found = self._find_table(table)
-        return None if found is None else found.created.timestamp() if found.created else 0.0
 
     def running_loads(self, table: str) -> frozenset[str]:
         """Ids of our load jobs into the table that have not ended."""
@@ -355,12 +351,12 @@ class BigQueryCalls:
             return False
 
     def _columns_by_name(self, table: str) -> dict[str, ColumnType]:
-        columns = self.columns(table)
-        if columns is None:
+        found = self.describe(table)
+        if found is None:
             raise TableNotFoundError(
                 "look up table", self._name(table), "it is gone", failure=Failure.TRANSIENT
             )
-        return {column.name.casefold(): column.type for column in columns}
+        return {column.name.casefold(): column.type for column in found.columns}
 
     def _query(
         self, operation: str, table: str, statement: str, *parameters: bigquery.ArrayQueryParameter
@@ -384,7 +380,7 @@ class BigQueryCalls:
 
     def _confirm_absence(self, table: str) -> None:
         """Make sure that a query's "not found" means the table: taken for empty, rows would be sent twice."""
-        if self.columns(table) is not None:
+        if self._find_table(table) is not None:
             cause = "queries do not find it yet"
             raise TableNotFoundError("read table", self._name(table), cause, failure=Failure.TRANSIENT)
 

@@ -23,7 +23,7 @@ import anyio.to_thread
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.footprint import importing, without
-from pixaris_sync.model import Column, JsonValue, OutgoingRow, RowRefusal
+from pixaris_sync.model import Column, JsonValue, OutgoingRow, RowRefusal, TableMetadata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,13 +113,13 @@ class BigQueryRowSink:
         """See `RowSink.check`."""
         await self._ask(lambda calls: calls.check())
 
-    async def columns(self, table: str) -> tuple[Column, ...] | None:
-        """See `RowSink.columns`.
+    async def describe(self, table: str) -> TableMetadata | None:
+        """See `RowSink.describe`.
 
         Raises:
             ConfigurationError: the dataset itself is not there.
         """
-        return await self._ask(lambda calls: calls.columns(table))
+        return await self._ask(lambda calls: calls.describe(table))
 
     async def create_table(self, table: str, columns: Sequence[Column]) -> None:
         """See `RowSink.create_table`."""
@@ -179,14 +179,6 @@ class BigQueryRowSink:
     async def count_rows(self, table: str, runs: Sequence[str]) -> Mapping[str, int]:
         """See `RowSink.count_rows`; raises as `read_rows` does."""
         return await self._ask(lambda calls: calls.count_rows(table, runs)) if runs else {}
-
-    async def created_at(self, table: str) -> float | None:
-        """See `RowSink.created_at`.
-
-        Raises:
-            ConfigurationError: the dataset itself is not there.
-        """
-        return await self._ask(lambda calls: calls.created_at(table))
 
     async def running_loads(self, table: str) -> frozenset[str]:
         """See `RowSink.running_loads`. Jobs of `gcp_project` are looked at, of the last six months."""

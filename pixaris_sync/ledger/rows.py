@@ -162,11 +162,15 @@ def read_back_later(
 
 def note_trouble(db: Connection, now: float, rows: Sequence[PendingRow], problem: Problem) -> None:
     """It cannot be found out now what became of these rows: say why, and leave them as they are."""
+    _note_cause(db, problem, [row.id for row in rows])
+    _update_runs(db, now, rows)
+
+
+def _note_cause(db: Connection, problem: Problem, ids: Sequence[int]) -> None:
     db.executemany(
         "UPDATE records SET cause = ?, hint = ? WHERE id = ?",
-        [(problem.cause, problem.hint, row.id) for row in rows],
+        [(problem.cause, problem.hint, id_) for id_ in ids],
     )
-    _update_runs(db, now, rows)
 
 
 def note_that_none_can_be_asked(db: Connection, now: float, table_id: str, problem: Problem) -> None:
@@ -176,10 +180,7 @@ def note_that_none_can_be_asked(db: Connection, now: float, table_id: str, probl
         f" WHERE d.table_id = ? AND c.dataset_id = d.id AND {UNASKED} AND c.cause IS NULL",
         (table_id,),
     ).fetchall()
-    db.executemany(
-        "UPDATE records SET cause = ?, hint = ? WHERE id = ?",
-        [(problem.cause, problem.hint, row["id"]) for row in rows],
-    )
+    _note_cause(db, problem, [row["id"] for row in rows])
     update_run_states(db, now, [row["run_id"] for row in rows])
 
 

@@ -153,13 +153,13 @@ class Deliveries:
     async def _known_columns(self, table: str) -> tuple[Column, ...] | None:
         if table not in self._columns:
             context = self._context
-            columns, made_at = await context.sink.columns(table), await context.sink.created_at(table)
-            if columns is None or made_at is None:
+            found = await context.sink.describe(table)
+            if found is None:
                 return None
-            young = await context.apply(note_table, context.now(), table, made_at)
+            young = await context.apply(note_table, context.now(), table, found.made_at)
             if young and context.settings.table_settle_seconds:
                 self._unsettled.add(table)
-            self._columns[table] = columns
+            self._columns[table] = found.columns
         return self._columns[table]
 
     async def _prepare(

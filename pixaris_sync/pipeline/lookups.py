@@ -72,7 +72,7 @@ class Lookups:
         rows = await context.apply(rows_to_ask_for, context.mode.selection, table, step.count)
         found: Sequence[PendingRow] = ()
         try:
-            if table in self._settled or await context.sink.created_at(table) is not None:
+            if table in self._settled or await context.sink.describe(table) is not None:
                 if not await self._wait_for_loads(table):
                     return None
                 found = await self._standing(table, rows)
@@ -300,8 +300,8 @@ class Lookups:
             await context.apply(read_back_later, now, waiting, next_attempt_at=now + look_again_at - age)
         if not overdue:
             return
-        made_at = await context.sink.created_at(table)
-        lost = [row for row in overdue if _made_anew(row, made_at)]
+        found = await context.sink.describe(table)
+        lost = [row for row in overdue if found is None or row.table_made_at not in (None, found.made_at)]
         hidden = _without(overdue, lost)
         if lost:
             problem = Problem(
@@ -328,11 +328,6 @@ class Lookups:
                 next_attempt_at=now + min(age / 2, LOOK_SECONDS_MAX),
                 attempts=attempts,
             )
-
-
-def _made_anew(row: PendingRow, made_at: float | None) -> bool:
-    """Whether a table that was made at this time (None: there is none) is another than took the row."""
-    return made_at is None or row.table_made_at not in (None, made_at)
 
 
 def _without(rows: Sequence[PendingRow], others: Sequence[PendingRow]) -> list[PendingRow]:

@@ -293,8 +293,8 @@ class _Preview:
     async def _foresee_delivery(self, table: str, rows: Sequence[PendingRow]) -> None:
         context = self._context
         if table not in self._tables:
-            columns = await context.sink.columns(table)
-            self._tables[table] = _TablePlan(columns, created=columns is None)
+            found = await context.sink.describe(table)
+            self._tables[table] = _TablePlan(found and found.columns, created=found is None)
         plan = self._tables[table]
         batch: list[tuple[str, Sequence[Cell]]] = []
         sent: list[PendingRow] = []

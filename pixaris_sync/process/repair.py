@@ -6,16 +6,14 @@ is there is left alone, objects with another content and rows with other values 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from sqlite3 import Connection
 
-import anyio
 from anyio import to_thread
 
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.retry import send_again, upload_again
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
-from pixaris_sync.process.signals import Interruption, drain_on_signal
+from pixaris_sync.process.signals import Interruption, interruptible
 from pixaris_sync.process.systemd import Notifier
 from pixaris_sync.settings import Settings
 from pixaris_sync.verify import Finding, Kind, Sign, verify
@@ -94,21 +92,9 @@ async def take_up_until_signal(
     Returns:
         What it came to (None where it was interrupted), and whether it was.
     """
-    interruption = Interruption()
     repair: Repair | None = None
-    async with anyio.create_task_group() as tasks:
-        with anyio.CancelScope() as scope:
-            await tasks.start(
-                partial(
-                    drain_on_signal,
-                    scope.cancel,
-                    scope,
-                    interruption,
-                    drain_timeout_seconds=settings.drain_timeout_seconds,
-                    clock=clock,
-                    notifier=Notifier(),
-                )
-            )
-            repair = await take_up_missing(settings, ledger, store, sink, clock=clock)
-        tasks.cancel_scope.cancel()
+    async with interruptible(
+        drain_timeout_seconds=settings.drain_timeout_seconds, clock=clock, notifier=Notifier()
+    ) as (_, interruption):
+        repair = await take_up_missing(settings, ledger, store, sink, clock=clock)
     return repair, interruption

@@ -15,7 +15,7 @@ from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.process.quiet import Throttle
-from pixaris_sync.process.signals import Interruption, drain_on_signal
+from pixaris_sync.process.signals import Interruption, interruptible
 from pixaris_sync.process.systemd import Notifier, tell_status
 from pixaris_sync.settings import Settings
 
@@ -53,7 +53,7 @@ async def run_engine(
     Returns:
         What is left (None where it was abandoned), and whether it was interrupted.
     """
-    notifier, interruption = Notifier(), Interruption()
+    notifier = Notifier()
     left: WorkLeft | None = None
     engine = Engine(
         settings=settings,
@@ -65,26 +65,15 @@ async def run_engine(
         jitter=random.Random(),  # noqa: S311 - jitter needs no secrecy
         throttle_seconds=throttle.throttle_seconds,
     )
-    async with anyio.create_task_group() as tasks:
-        with anyio.CancelScope() as scope:
-            await tasks.start(
-                partial(
-                    drain_on_signal,
-                    engine.drain,
-                    scope,
-                    interruption,
-                    drain_timeout_seconds=settings.drain_timeout_seconds,
-                    clock=clock,
-                    notifier=notifier,
-                )
-            )
-            await tasks.start(throttle.listen)
-            if mode.follow:
-                tasks.start_soon(_keep_following, engine, settings, clock, notifier)
-            if beside is not None:
-                tasks.start_soon(beside, engine)
-            left = await engine.run()
-        tasks.cancel_scope.cancel()
+    async with interruptible(
+        engine.drain, drain_timeout_seconds=settings.drain_timeout_seconds, clock=clock, notifier=notifier
+    ) as (tasks, interruption):
+        await tasks.start(throttle.listen)
+        if mode.follow:
+            tasks.start_soon(_keep_following, engine, settings, clock, notifier)
+        if beside is not None:
+            tasks.start_soon(beside, engine)
+        left = await engine.run()
     return left, interruption
 
 

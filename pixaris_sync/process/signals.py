@@ -9,13 +9,14 @@ import logging
 import os
 import signal
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from pixaris_sync.ports import Clock
 from pixaris_sync.process.systemd import Notifier
@@ -32,6 +33,32 @@ class Interruption:
 
     number: int | None = None
     forced: bool = False
+
+
+@asynccontextmanager
+async def interruptible(
+    drain: Callable[[], None] | None = None, *, drain_timeout_seconds: float, clock: Clock, notifier: Notifier
+) -> AsyncIterator[tuple[TaskGroup, Interruption]]:
+    """Let a signal drain what is done meanwhile, and end it where it does not in time.
+
+    Without a way to `drain`, it ends at once. What the task group has besides is cancelled at the end.
+    """
+    interruption = Interruption()
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            await tasks.start(
+                partial(
+                    drain_on_signal,
+                    drain or scope.cancel,
+                    scope,
+                    interruption,
+                    drain_timeout_seconds=drain_timeout_seconds,
+                    clock=clock,
+                    notifier=notifier,
+                )
+            )
+            yield tasks, interruption
+        tasks.cancel_scope.cancel()
 
 
 async def drain_on_signal(

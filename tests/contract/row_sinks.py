@@ -85,6 +85,11 @@ class SinkUnderTest:
         await self.sink.create_table(table, columns)
         return table
 
+    async def columns(self, table: str) -> tuple[Column, ...] | None:
+        """A table's columns; None where there is no such table."""
+        found = await self.sink.describe(table)
+        return found and found.columns
+
     async def streaming_table(self, *columns: Column) -> str:
         """A new table that streaming knows and no longer loses rows of: it has shown a first row."""
         table = await self.table(*columns)

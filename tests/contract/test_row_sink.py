@@ -22,9 +22,8 @@ class TestDataset:
         """Goal: a wrong dataset is told before any work. Method: check, columns and reads name it."""
         for ask in (
             under.dataless.check(),
-            under.dataless.columns("table"),
+            under.dataless.describe("table"),
             under.dataless.count_rows("table", ["run"]),
-            under.dataless.created_at("table"),
             under.dataless.read_rows("table", ["run"]),
             under.dataless.read_table("table"),
             under.dataless.is_filtered("table"),
@@ -45,8 +44,7 @@ class TestTables:
     async def test_a_missing_table_has_no_columns_and_no_rows(self, under: SinkUnderTest) -> None:
         """Goal: absence is an answer, not an error. Method: ask a dataset for a table it lacks."""
         table = under.new_table_id()
-        assert await under.sink.columns(table) is None
-        assert await under.sink.created_at(table) is None
+        assert await under.sink.describe(table) is None
         assert await under.sink.count_rows(table, ["run"]) == {}
         assert await under.sink.read_rows(table, ["run"]) == []
 
@@ -58,28 +56,28 @@ class TestTables:
     async def test_a_table_has_the_columns_it_was_created_with(self, under: SinkUnderTest) -> None:
         """Goal: names, types and order are kept. Method: create with each type, look up."""
         table = await under.table(RUN, SCORE, STEPS, GOOD)
-        assert await under.sink.columns(table) == (RUN, SCORE, STEPS, GOOD)
+        assert await under.columns(table) == (RUN, SCORE, STEPS, GOOD)
 
     async def test_a_table_was_made_at_one_time(self, under: SinkUnderTest) -> None:
         """Goal: a table of the same name that was made anew is known. Method: ask twice."""
         table = await under.table(RUN)
-        made_at = await under.sink.created_at(table)
-        assert made_at is not None
-        assert made_at > 0
-        assert await under.sink.created_at(table) == made_at
+        described = await under.sink.describe(table)
+        assert described is not None
+        assert described.made_at > 0
+        assert await under.sink.describe(table) == described
 
     async def test_a_created_table_is_clustered_by_run(self, under: SinkUnderTest) -> None:
         """Goal: to ask for some runs of a large table costs little. Method: what the service says of it."""
         table = await under.table(SCORE, RUN)
         assert under.clustering(table) in (None, ["experiment_run_name"])
-        assert await under.sink.columns(table) == (SCORE, RUN)
+        assert await under.columns(table) == (SCORE, RUN)
 
     async def test_creating_a_table_again_changes_nothing(self, under: SinkUnderTest) -> None:
         """Goal: create can be repeated. Method: again with other columns; the first ones and rows stay."""
         table = await under.table(RUN, SCORE)
         await under.sink.load(table, [row("a", score=1.5)], job_id=f"{table}-a")
         await under.sink.create_table(table, [RUN, STEPS])
-        assert await under.sink.columns(table) == (RUN, SCORE)
+        assert await under.columns(table) == (RUN, SCORE)
         assert await under.rows(table, "run") == [{"experiment_run_name": "run", "score": 1.5}]
 
     async def test_columns_of_other_types_are_told_as_other(self, under: SinkUnderTest) -> None:
@@ -96,7 +94,7 @@ class TestTables:
                 ("standard", "INT64", "NULLABLE"),
             ],
         )
-        columns = await under.sink.columns(table)
+        columns = await under.columns(table)
         assert columns is not None
         assert [column.type for column in columns] == [
             ColumnType.STRING,
@@ -112,7 +110,7 @@ class TestTables:
         odd = Column("odd", ColumnType.OTHER)
         with pytest.raises(NameRefusedError):
             await under.table(RUN, odd)
-        assert await under.sink.columns(under.tables[-1]) is None
+        assert await under.columns(under.tables[-1]) is None
         table = await under.table(RUN)
         with pytest.raises(NameRefusedError):
             await under.sink.add_columns(table, [odd])
@@ -121,7 +119,7 @@ class TestTables:
     async def test_an_id_that_is_none_is_refused(self, under: SinkUnderTest, table: str) -> None:
         """Goal: no id changes the request it stands in. Method: ids with path marks, empty, too long."""
         for ask in (
-            under.sink.columns(table),
+            under.columns(table),
             under.sink.stream(table, [row("a")]),
             under.sink.load(table, [row("a")], job_id="refused"),
             under.sink.create_table(table, [RUN]),
@@ -145,7 +143,7 @@ class TestColumns:
         """Goal: the way of a new column's first rows. Method: add several in one call, load, read."""
         table = await under.table(RUN)
         await under.sink.add_columns(table, [SCORE, STEPS, GOOD, NOTE])
-        assert await under.sink.columns(table) == (RUN, SCORE, STEPS, GOOD, NOTE)
+        assert await under.columns(table) == (RUN, SCORE, STEPS, GOOD, NOTE)
         sent = row("a", score=0.5, steps=2, good=False, note="a")
         await under.sink.load(table, [sent], job_id=f"{table}-a")
         assert await under.rows(table, "run") == [sent.cells]
@@ -155,7 +153,7 @@ class TestColumns:
         table = await under.table(RUN, SCORE)
         for _ in range(2):
             await under.sink.add_columns(table, [SCORE, STEPS])
-        assert await under.sink.columns(table) == (RUN, SCORE, STEPS)
+        assert await under.columns(table) == (RUN, SCORE, STEPS)
 
     async def test_an_added_column_is_known_to_streaming_in_the_end(self, under: SinkUnderTest) -> None:
         """Goal: until streaming knows a column it says so. Method: stream till accepted, judge refusals."""
@@ -186,7 +184,7 @@ class TestColumns:
         with pytest.raises(SyncError) as caught:
             await under.sink.add_columns(table, [Column(name, ColumnType.STRING)])
         assert caught.value.failure is Failure.PERMANENT
-        assert await under.sink.columns(table) == (RUN,)
+        assert await under.columns(table) == (RUN,)
 
     @pytest.mark.needs(Capability.SEVERAL_TYPES_AT_ONCE)
     async def test_widening_keeps_values_and_lets_fractions_in(self, under: SinkUnderTest) -> None:
@@ -195,7 +193,7 @@ class TestColumns:
         await under.sink.load(table, [row("a", steps=7, score=1.0)], job_id=f"{table}-a")
         for _ in range(2):
             await under.sink.widen_columns(table, ["steps", "score"])
-        assert await under.sink.columns(table) == (RUN, Column("steps", ColumnType.FLOAT), SCORE)
+        assert await under.columns(table) == (RUN, Column("steps", ColumnType.FLOAT), SCORE)
         await under.sink.load(table, [row("b", steps=7.5)], job_id=f"{table}-b")
         assert sorted(one["steps"] for one in await under.rows(table, "run")) == [7.0, 7.5]
 
@@ -205,7 +203,7 @@ class TestColumns:
         with pytest.raises(SyncError) as caught:
             await under.sink.widen_columns(table, ["steps", "note"])
         assert caught.value.failure is Failure.PERMANENT
-        assert await under.sink.columns(table) == (RUN, STEPS, NOTE)
+        assert await under.columns(table) == (RUN, STEPS, NOTE)
 
     async def test_changing_no_columns_asks_nothing(self, under: SinkUnderTest) -> None:
         """Goal: an empty list is no statement. Method: both changes on a table that is not there."""

@@ -57,7 +57,7 @@ class TestLoading:
         whole = dict.fromkeys(names, 7)
         await under.sink.load(table, [row("a", "loaded", **whole)], job_id=f"{table}-a")
         await under.sink.widen_columns(table, names)
-        assert await under.sink.columns(table) == (RUN, *(Column(name, ColumnType.FLOAT) for name in names))
+        assert await under.columns(table) == (RUN, *(Column(name, ColumnType.FLOAT) for name in names))
         parts = dict.fromkeys(names, 0.5)
         await under.sink.load(table, [row("b", "widened", **parts)], job_id=f"{table}-b")
 
@@ -109,7 +109,7 @@ class TestLoading:
         with pytest.raises(TableNotFoundError) as caught:
             await under.sink.stream(table, [row("a")])
         assert caught.value.failure is Failure.TRANSIENT
-        assert await under.sink.columns(table) is None
+        assert await under.columns(table) is None
 
     async def test_no_rows_need_no_job(self, under: SinkUnderTest) -> None:
         """Goal: an empty batch is nothing. Method: send none to a missing table, twice over."""

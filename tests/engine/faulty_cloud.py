@@ -29,7 +29,7 @@ from tests.fakes.row_table import StoredRow, Table
 from tests.fakes.virtual_clock import VirtualClock
 
 #: Questions to a table without whose answers nobody knows which rows it holds.
-QUESTIONS: Final = frozenset({"created_at", "running_loads", "count_rows", "read_rows", "is_filtered"})
+QUESTIONS: Final = frozenset({"describe", "running_loads", "count_rows", "read_rows", "is_filtered"})
 #: After this time the sender of a request gives up.
 GIVEN_UP_SECONDS: Final = 60.0
 

@@ -141,7 +141,7 @@ def test_credentials_that_expire_while_a_load_job_is_in_doubt_do_not_double_it(m
     assert len(machine.sink.jobs) == 1
 
 
-@pytest.mark.parametrize("method", ["columns", "created_at", "create_table", "count_rows", "check"])
+@pytest.mark.parametrize("method", ["describe", "create_table", "count_rows", "check"])
 def test_a_question_whose_answer_is_lost_is_asked_again(machine: Machine, method: Method) -> None:
     """Goal: what can be repeated without harm is, and at once. Method: lose each method's answer."""
     machine.local.store()

@@ -18,21 +18,20 @@ from pixaris_sync.errors import (
     TableNotFoundError,
     UnknownColumnError,
 )
-from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal
+from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal, TableMetadata
 from pixaris_sync.ports import Clock
 from pixaris_sync.rules.names import table_id_fault
 from tests.fakes.row_table import StoredRow, Table, check_columns, fits
 
 Method = Literal[
     "check",
-    "columns",
+    "describe",
     "create_table",
     "add_columns",
     "widen_columns",
     "stream",
     "load",
     "count_rows",
-    "created_at",
     "running_loads",
     "read_rows",
     "read_table",
@@ -205,12 +204,12 @@ class FakeRowSink:
         self._dataset()
         self._answer("check", None)
 
-    async def columns(self, table: str) -> tuple[Column, ...] | None:
-        await self._begin(Call("columns", table, 0))
+    async def describe(self, table: str) -> TableMetadata | None:
+        await self._begin(Call("describe", table, 0))
         self._dataset()
         found = self._tables.get(table)
-        self._answer("columns", table)
-        return None if found is None else tuple(found.columns.values())
+        self._answer("describe", table)
+        return None if found is None else TableMetadata(tuple(found.columns.values()), found.created_at)
 
     async def create_table(self, table: str, columns: Sequence[Column]) -> None:
         await self._begin(Call("create_table", table, len(columns)))
@@ -281,13 +280,6 @@ class FakeRowSink:
         names = [row.get("experiment_run_name") for row in self._visible(table)]
         self._answer("count_rows", table)
         return Counter(name for name in names if name in wanted)
-
-    async def created_at(self, table: str) -> float | None:
-        await self._begin(Call("created_at", table, 0))
-        self._dataset()
-        found = self._tables.get(table)
-        self._answer("created_at", table)
-        return None if found is None else found.created_at
 
     async def running_loads(self, table: str) -> frozenset[str]:
         await self._begin(Call("running_loads", table, 0))

@@ -48,7 +48,9 @@ class TestDelays:
         sink = FakeRowSink(clock, new_column_unknown_seconds=30)
         await sink.create_table("t", [RUN])
         await sink.add_columns("t", [NOTE])
-        assert await sink.columns("t") == (RUN, NOTE)
+        described = await sink.describe("t")
+        assert described is not None
+        assert described.columns == (RUN, NOTE)
         (refusal,) = await sink.stream("t", [row("a", note="x")])
         assert refusal.unknown_column
         await sink.load("t", [row("b", note="x")], job_id="job")

@@ -247,7 +247,7 @@ ROWS = [OutgoingRow("id", {"experiment_run_name": "run"})]
 COLUMNS = [Column("a", ColumnType.STRING)]
 SINK_CALLS: dict[str, Callable[[BigQueryRowSink], Awaitable[object]]] = {
     "check": lambda sink: sink.check(),
-    "columns": lambda sink: sink.columns(TABLE),
+    "describe": lambda sink: sink.describe(TABLE),
     "create_table": lambda sink: sink.create_table(TABLE, COLUMNS),
     "add_columns": lambda sink: sink.add_columns(TABLE, COLUMNS),
     "widen_columns": lambda sink: sink.widen_columns(TABLE, ["a"]),
@@ -255,7 +255,6 @@ SINK_CALLS: dict[str, Callable[[BigQueryRowSink], Awaitable[object]]] = {
     "load": lambda sink: sink.load(TABLE, ROWS, job_id="job"),
     "upload": lambda sink: sink.load(TABLE, ROWS, job_id="job"),
     "count_rows": lambda sink: sink.count_rows(TABLE, ["run"]),
-    "created_at": lambda sink: sink.created_at(TABLE),
     "running_loads": lambda sink: sink.running_loads(TABLE),
     "read_rows": lambda sink: sink.read_rows(TABLE, ["run"]),
     "read_table": lambda sink: sink.read_table(TABLE),

@@ -36,9 +36,8 @@ pytestmark = pytest.mark.anyio
 Ask = Callable[[BigQueryRowSink], Awaitable[object]]
 
 READS: dict[str, Ask] = {
-    "columns": lambda sink: sink.columns(TABLE),
+    "describe": lambda sink: sink.describe(TABLE),
     "count_rows": lambda sink: sink.count_rows(TABLE, ["run"]),
-    "created_at": lambda sink: sink.created_at(TABLE),
     "running_loads": lambda sink: sink.running_loads(TABLE),
     "read_rows": lambda sink: sink.read_rows(TABLE, ["run"]),
     "read_table": lambda sink: sink.read_table(TABLE),
@@ -134,7 +133,7 @@ class TestAnswers:
         assert caught.cause.startswith("no connection")
 
     @pytest.mark.parametrize(
-        ("name", "failure"), [("columns", Failure.TRANSIENT), ("stream", Failure.IN_DOUBT)]
+        ("name", "failure"), [("describe", Failure.TRANSIENT), ("stream", Failure.IN_DOUBT)]
     )
     async def test_silence_ends_with_the_timeout(
         self, server: ScriptedBigQuery, hasty_sink: BigQueryRowSink, name: str, failure: Failure
@@ -153,7 +152,7 @@ class TestAnswers:
         waits = []
         for headers in ({"Retry_After": "7"}, {"Retry_After": later}, {"Retry_After": "soon"}, {}):
             server.script(error(429, "rateLimitExceeded", **headers))
-            waits.append((await failure_of(sink.columns(TABLE))).retry_after_seconds)
+            waits.append((await failure_of(sink.describe(TABLE))).retry_after_seconds)
         assert waits[0] == 7
         assert waits[1] is not None
         assert 80 < waits[1] <= 100
@@ -220,10 +219,10 @@ class TestNotFound:
     ) -> None:
         """Goal: one status, two facts. Method: 404 with the dataset there, then without."""
         server.script(error(404, "notFound"))
-        assert await sink.columns(TABLE) is None
+        assert await sink.describe(TABLE) is None
         server.script(error(404, "notFound"))
         server.dataset = error(404, "notFound")
-        assert isinstance(await failure_of(sink.columns(TABLE)), ConfigurationError)
+        assert isinstance(await failure_of(sink.describe(TABLE)), ConfigurationError)
 
     async def test_a_table_that_queries_do_not_find_yet_is_not_empty(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink

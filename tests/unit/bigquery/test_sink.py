@@ -244,7 +244,7 @@ class TestCancellation:
         """Goal: draining does not wait for reads. Method: cancel one that gets no answer yet."""
         server.script(HANG)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(sink.columns, TABLE)
+            tasks.start_soon(sink.describe, TABLE)
             await anyio.to_thread.run_sync(server.hanging.wait)
             tasks.cancel_scope.cancel()
         assert not server.released.is_set()

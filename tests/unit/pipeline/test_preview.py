@@ -31,12 +31,17 @@ def cloud(tmp_path: Path) -> Iterator[FakeCloud]:
     cloud.ledger.close()
 
 
+async def columns_of(cloud: FakeCloud, table: str) -> tuple[Column, ...] | None:
+    found = await cloud.sink.describe(table)
+    return found and found.columns
+
+
 async def foresee_and_do(cloud: FakeCloud, mode: Mode = BULK) -> dict[str, Any]:
     """The plan, once it proved to be what a backfill does; it changes nothing itself."""
     ledger = list(cloud.ledger._connection.iterdump())
     plan = await cloud.preview(mode)
     assert list(cloud.ledger._connection.iterdump()) == ledger
-    before = {table: await cloud.sink.columns(table) for table in cloud.sink.tables}
+    before = {table: await columns_of(cloud, table) for table in cloud.sink.tables}
     sent_before = cloud.store.upload_counts.total()
     synced_before = cloud.overview().runs["synced"]
 
@@ -51,9 +56,9 @@ async def foresee_and_do(cloud: FakeCloud, mode: Mode = BULK) -> dict[str, Any]:
         table for table in cloud.sink.tables if table not in before
     ]
     for one in plan["tables_to_create"]:
-        assert one["columns"] == _columns(await cloud.sink.columns(one["table"]))
+        assert one["columns"] == _columns(await columns_of(cloud, one["table"]))
     for table, columns in before.items():
-        after = {column["name"]: column["type"] for column in _columns(await cloud.sink.columns(table))}
+        after = {column["name"]: column["type"] for column in _columns(await columns_of(cloud, table))}
         was = {column["name"]: column["type"] for column in _columns(columns)}
         added = {one["name"]: one["type"] for one in plan["columns_to_add"] if one["table"] == table}
         widened = {one["name"]: one["type"] for one in plan["columns_to_widen"] if one["table"] == table}
@@ -248,7 +253,7 @@ async def test_a_cloud_that_does_not_answer_ends_it(cloud: FakeCloud) -> None:
     cloud.store.fail_next("list", down)
     with pytest.raises(ExceptionGroup):
         await cloud.preview()
-    cloud.sink.fail_next("columns", down)
+    cloud.sink.fail_next("describe", down)
     with pytest.raises(ExceptionGroup):
         await cloud.preview()
     await cloud.sync()
@@ -262,7 +267,7 @@ async def test_a_cloud_that_does_not_answer_ends_it(cloud: FakeCloud) -> None:
 async def test_a_table_without_permission_is_not_carried_and_others_are(cloud: FakeCloud) -> None:
     """Goal: as the engine, one table's refusal is its own. Method: its columns may not be read."""
     run = cloud.store_run(1)
-    cloud.sink.fail_next("columns", SyncError("read", TABLE, "403", failure=Failure.PERMISSION))
+    cloud.sink.fail_next("describe", SyncError("read", TABLE, "403", failure=Failure.PERMISSION))
 
     plan = await cloud.preview()
 
