@@ -39,34 +39,30 @@ def running_sandbox_bigquery(folder: Path) -> Iterator[EmulatedBigQuery]:
 @contextmanager
 def running_bigquery_emulator(program: str, folder: Path) -> Iterator[EmulatedBigQuery]:
     """The program bigquery-emulator; its log goes to `folder`."""
-
-    def arguments(port: int, grpc_port: int) -> list[str]:
-        return [
-            f"--project={PROJECT}",
-            f"--dataset={DATASET}",
-            "--host=127.0.0.1",
-            f"--port={port}",
-            f"--grpc-port={grpc_port}",
-            "--log-level=info",
-        ]
-
-    with running_program(program, arguments, ready_path=_DATASET_PATH, folder=folder) as running:
-        yield EmulatedBigQuery(running, PROJECT, DATASET)
+    with _running(program, "--log-level=info", folder=folder) as emulator:
+        yield emulator
 
 
 @contextmanager
 def running_local_bigquery(program: str, folder: Path) -> Iterator[EmulatedBigQuery]:
     """The program local-bigquery; its log and its data go to `folder`."""
+    with _running(program, f"--data-dir={folder / 'data'}", folder=folder) as emulator:
+        yield emulator
 
-    def arguments(port: int, grpc_port: int) -> list[str]:
+
+@contextmanager
+def _running(program: str, *arguments: str, folder: Path) -> Iterator[EmulatedBigQuery]:
+    """A program that takes the arguments of bigquery-emulator, and these of its own."""
+
+    def with_ports(port: int, grpc_port: int) -> list[str]:
         return [
             f"--project={PROJECT}",
             f"--dataset={DATASET}",
             "--host=127.0.0.1",
             f"--port={port}",
             f"--grpc-port={grpc_port}",
-            f"--data-dir={folder / 'data'}",
+            *arguments,
         ]
 
-    with running_program(program, arguments, ready_path=_DATASET_PATH, folder=folder) as running:
+    with running_program(program, with_ports, ready_path=_DATASET_PATH, folder=folder) as running:
         yield EmulatedBigQuery(running, PROJECT, DATASET)

@@ -47,6 +47,17 @@ def remove_rows(machine: Machine) -> None:
     machine.sink.remove_rows(TABLE, stored)
 
 
+def copied_before_rows_went(machine: Machine) -> bytes:
+    """Let a pass do all there is to do; the copy of the ledger has the files uploaded and no row sent."""
+    machine.sink.deny(TABLE, "stream")
+    machine.run_pass()
+    machine.release()
+    copy = machine.copy_ledger()
+    machine.sink.deny(TABLE, None)
+    machine.run_pass()
+    return copy
+
+
 def kill_while_a_job_is_queued(machine: Machine, seconds: float) -> None:
     """A process begins a load job, which waits for so long, and is killed meanwhile."""
     machine.sink.load_queued_seconds = seconds
@@ -301,12 +312,7 @@ def test_an_older_ledger_comes_back(machine: Machine) -> None:
     settled(machine)
     for number in range(3):
         machine.local.store(name=f"run{number}")
-    machine.sink.deny(TABLE, "stream")
-    machine.run_pass()
-    machine.release()
-    copy = machine.copy_ledger()
-    machine.sink.deny(TABLE, None)
-    machine.run_pass()
+    copy = copied_before_rows_went(machine)
     assert rows(machine) == 4
     machine.put_ledger_back(copy)
     machine.store.uploads.clear()
@@ -325,12 +331,7 @@ def test_an_older_ledger_and_a_newer_version_of_a_file(machine: Machine) -> None
     """
     settled(machine)
     run = machine.local.store(name="second")
-    machine.sink.deny(TABLE, "stream")
-    machine.run_pass()
-    machine.release()
-    copy = machine.copy_ledger()
-    machine.sink.deny(TABLE, None)
-    machine.run_pass()
+    copy = copied_before_rows_went(machine)
     machine.put_ledger_back(copy)
     machine.clock.let_pass(10.0)
     machine.local.put_image(run, IMAGE)
