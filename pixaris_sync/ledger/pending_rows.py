@@ -198,25 +198,23 @@ class RowsOfRun:
     taken: dict[DatasetKey, int] = field(default_factory=dict)
 
 
-def rows_of_runs(db: Connection, table_id: str, names: Iterable[str]) -> dict[str, RowsOfRun]:
+def rows_of_runs(db: Connection, table_id: str, names: Sequence[str]) -> dict[str, RowsOfRun]:
     """What the ledger knows of the rows of these runs.
 
     It stays the same until those rows are confirmed, as long as a table has one step at a time.
     """
-    of_table = f"{_SELECT} records c WHERE d.table_id = ? AND c.dataset_id = d.id AND c.run_id = ?"
-    in_table = (
-        "SELECT r.id FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE d.table_id = ? AND r.name = ?"
+    found = {name: RowsOfRun() for name in names}
+    of_runs = (
+        f"{_SELECT} runs r CROSS JOIN records c WHERE d.table_id = ? AND r.dataset_id = d.id"
+        f" AND r.name IN ({_marks(names)}) AND c.run_id = r.id"
     )
-    found: dict[str, RowsOfRun] = {}
-    for name in names:
-        known = found[name] = RowsOfRun()
-        for (run_id,) in db.execute(in_table, (table_id, name)).fetchall():
-            for row in db.execute(of_table, (table_id, run_id)).fetchall():
-                key = DatasetKey(row["project"], row["dataset"])
-                if row["state"] == RowState.SYNCED:
-                    known.taken[key] = known.taken.get(key, 0) + 1
-                elif row["state"] in _MAY_STAND:
-                    known.wanted.append(_pending(row))
+    for row in db.execute(of_runs, (table_id, *names)):
+        known, key = found[row["run_name"]], DatasetKey(row["project"], row["dataset"])
+        if row["state"] == RowState.SYNCED:
+            known.taken[key] = known.taken.get(key, 0) + 1
+        elif row["state"] in _MAY_STAND:
+            known.wanted.append(_pending(row))
+    for known in found.values():
         # A row that was taken is there, even where it cannot be read back and is quarantined for that.
         known.wanted.sort(key=lambda row: (row.accepted_at is None, _MAY_STAND.index(row.state)))
     return found
@@ -245,11 +243,17 @@ def waiting_records(db: Connection, table_id: str) -> "array[int]":
 
 def records_of(db: Connection, ids: Sequence[int]) -> list[PendingRow]:
     """Records by their ids, in that order; those that have come to their end meanwhile are left out."""
-    found = [
-        db.execute(f"{_SELECT} records c WHERE c.id = ? AND d.id = c.dataset_id", (one,)).fetchone()
-        for one in ids
-    ]
-    return [_pending(row) for row in found if row is not None and row["payload"] is not None]
+    rows = db.execute(
+        "SELECT c.*, d.project, d.dataset FROM records c CROSS JOIN datasets d"
+        f" WHERE c.id IN ({_marks(ids)}) AND d.id = c.dataset_id AND c.payload IS NOT NULL",
+        ids,
+    )
+    found = {row["id"]: _pending(row) for row in rows}
+    return [found[one] for one in ids if one in found]
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def read_wholly(db: Connection, keys: Iterable[DatasetKey]) -> bool:
