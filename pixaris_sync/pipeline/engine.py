@@ -357,7 +357,9 @@ class Engine:
     def _look_again(self) -> float | None:
         """Have scanned what was arriving, where that is due; when it is due next."""
         for key in self.arrivals.due():
-            self.scan_soon(key, ScanDepth.NEW_LINES)
+            # No news: these may be many, and live runs must not wait behind them.
+            self._dirty.setdefault(key, ScanDepth.NEW_LINES)
+            self._work_found.notify()
         return self.arrivals.next_look_at
 
     # -- doing -------------------------------------------------------------------------------------------
