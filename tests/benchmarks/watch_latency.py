@@ -78,8 +78,9 @@ def watch_latency(
     shape = SetShape("live", runs=runs, images_per_run=_IMAGES, image_bytes=_IMAGE_BYTES, datasets=1)
     settle = {
         "PIXARIS_SYNC_TABLE_SETTLE_SECONDS": str(table_settle_seconds),
-        # What is written here must not wait, whatever is set.
-        "PIXARIS_SYNC_STILL_FOLDER_SECONDS": "5",
+        # What is written here must not wait, whatever is set. A backlog stands for one of years, but was
+        # linked just now, and would be waited for.
+        "PIXARIS_SYNC_STILL_FOLDER_SECONDS": "0" if backfill_copies else "5",
     }
     with scratch_folder(cache) as scratch, running_cloud(cores.server) as cloud:
         folder = scratch / "local_results"
