@@ -32,7 +32,7 @@ from pixaris_sync.ledger.rows import (
     read_back_later,
     reschedule_rows,
 )
-from pixaris_sync.model import JsonValue, Problem, RowState
+from pixaris_sync.model import JsonValue, Problem, RowState, TableMetadata
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.pipeline.outgoing_rows import map_row
 from pixaris_sync.rules.contract import RUN_NAME_KEY
@@ -301,7 +301,7 @@ class Lookups:
         if not overdue:
             return
         found = await context.sink.describe(table)
-        lost = [row for row in overdue if found is None or row.table_made_at not in (None, found.made_at)]
+        lost = [row for row in overdue if _made_anew(row, found)]
         hidden = _without(overdue, lost)
         if lost:
             problem = Problem(
@@ -328,6 +328,11 @@ class Lookups:
                 next_attempt_at=now + min(age / 2, LOOK_SECONDS_MAX),
                 attempts=attempts,
             )
+
+
+def _made_anew(row: PendingRow, table: TableMetadata | None) -> bool:
+    """Whether a table (None: there is none) is another than the one that took the row."""
+    return table is None or row.table_made_at not in (None, table.made_at)
 
 
 def _without(rows: Sequence[PendingRow], others: Sequence[PendingRow]) -> list[PendingRow]:

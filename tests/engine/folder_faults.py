@@ -14,6 +14,8 @@ from tests.engine.others import Others
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pixaris_sync.model import DatasetKey
+
 #: Datasets that share a table are among them.
 DATASETS = (("p", "d"), ("p", "e"), ("a_b", "c"), ("a", "b_c"))
 TABLES = sorted({f"{project}_{dataset}_experiment_results" for project, dataset in DATASETS})
@@ -235,14 +237,19 @@ class FolderFaults:
         if self._local.copy(record, project, dataset):
             self.fired["copied_run"] += 1
 
-    async def copy_in(self) -> None:
-        """Copy a run in while a process follows: the line first, then an image every few seconds."""
+    async def copy_in(self, scan_soon: "Callable[[DatasetKey], None]") -> None:
+        """Copy a run in while a process follows: the line first, then an image every few seconds.
+
+        `scan_soon` is told of each, as watching would.
+        """
         chance = self._chance
         run = self._local.announce(*self._place(), self._name(), images=chance.randint(1, 3))
         try:
             for path in run.versions:
+                scan_soon(run.key.dataset_key)
                 await self._machine.clock.sleep(chance.uniform(0.1, 3.0))
                 self._local.put_image(run, path)
+            scan_soon(run.key.dataset_key)
         finally:
             # The copy goes on when the process is killed.
             for path, versions in run.versions.items():

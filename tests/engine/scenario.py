@@ -195,7 +195,7 @@ class Scenario:
                 for place in DATASETS:
                     engine.scan_soon(self._folder_faults.store(place).key.dataset_key)
             elif event < 0.95:
-                await self._folder_faults.copy_in()
+                await self._folder_faults.copy_in(engine.scan_soon)
             else:
                 await engine.scan_all_soon(chance.choice(list(ScanDepth)))
 

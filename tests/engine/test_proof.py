@@ -18,7 +18,7 @@ from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.uploads import Receipt
 from pixaris_sync.limits.bandwidth import UpdateRate
 from pixaris_sync.model import RowState, Tail
-from pixaris_sync.pipeline import deliveries, discovery, engine, lane, lookups
+from pixaris_sync.pipeline import arrival, deliveries, discovery, engine, lane, lookups
 from pixaris_sync.rules import readback
 from pixaris_sync.rules.contract import table_id
 from pixaris_sync.rules.planner import AskFirst
@@ -164,6 +164,11 @@ def a_row_that_stood_tells_nothing_of_its_run(patch: pytest.MonkeyPatch) -> None
     patch.setattr(lookups, "confirm_rows", forgetful)
 
 
+def copies_are_not_awaited(patch: pytest.MonkeyPatch) -> None:
+    """All of a run is there when its line is."""
+    patch.setattr(arrival.Arrivals, "judge", lambda *_, **__: arrival.Arrival())
+
+
 def an_older_ledger_is_believed(patch: pytest.MonkeyPatch) -> None:
     """What waits to be sent by the ledger was not sent."""
     recover = rows.recover_deliveries
@@ -195,6 +200,7 @@ def an_older_ledger_is_believed(patch: pytest.MonkeyPatch) -> None:
         patience_counts_from_the_error,
         another_cell_is_another_row,
         a_row_that_stood_tells_nothing_of_its_run,
+        copies_are_not_awaited,
         an_older_ledger_is_believed,
     ],
     ids=lambda break_it: break_it.__name__,
