@@ -222,7 +222,7 @@ class KeySurvey:
         names = {column.name for column in columns}
         spelled = {name.casefold(): name for name in names}
         new: dict[str, _Values] = {}
-        for key, values in self.values.items():
+        for key in self.values:
             name = _own_column(key, names, spelled)
             if name is None or (name not in _made_for(key) and key in self.beside):
                 taken = column_name(key).casefold() in spelled
@@ -230,6 +230,9 @@ class KeySurvey:
                 new[name] = _Values()
                 names.add(name)
                 spelled[name.casefold()] = name
+        # Only now: a column that is made for one key may be called what another, seen before, would choose.
+        for key, values in self.values.items():
+            name = _own_column(key, names, spelled)
             if name in new:
                 new[name] |= values
         return tuple(Column(name, values.column_type) for name, values in new.items())
@@ -268,6 +271,8 @@ def plan_batch(
         if draft.floats == floats:
             break
         floats = frozenset(draft.floats)
+    # Another key's value may have widened one that is new.
+    new = tuple(Column(column.name, draft.type_of(column.name)) for column in new)
     add = needed = (*new, *draft.added)
     spellings = {one for key in keys for one in _spellings_of(key)}
     own = tuple(column for column in new if column.name in draft.used or column.name.casefold() in spellings)
@@ -333,6 +338,10 @@ class _Draft:
         self._spellings: dict[str, str] = {}
         for column in columns:
             self._learn(column.name, column.type)
+
+    def type_of(self, name: str) -> ColumnType:
+        """The type that a column has, or will have."""
+        return self._types[name]
 
     def row(self, cells: Sequence[Cell]) -> dict[str, JsonValue]:
         """Give each cell its column and write the row."""

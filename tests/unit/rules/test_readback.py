@@ -20,7 +20,14 @@ from pixaris_sync.rules.readback import (
     standing,
 )
 from pixaris_sync.rules.schema import companion_names, hashed_column_name, plan_batch
-from tests.unit.rules.schema_strategies import PlainTable, batches, cells_of, records, schemas, values
+from tests.unit.rules.schema_strategies import (
+    PlainTable,
+    cells_of,
+    records,
+    schemas,
+    unforged_batches,
+    values,
+)
 
 Batch = Sequence[tuple[str, tuple[Cell, ...]]]
 Row = Mapping[str, JsonValue]
@@ -55,7 +62,7 @@ def wanted(
 # -- one record and one row --------------------------------------------------------------------------------
 
 
-@given(st.none() | schemas, st.lists(batches, min_size=1, max_size=3), others)
+@given(st.none() | schemas, st.lists(unforged_batches, min_size=1, max_size=3), others)
 def test_rows_sent_are_recognised_after_any_history(
     columns: tuple[Column, ...] | None, history: Sequence[Batch], added: Row
 ) -> None:

@@ -1,7 +1,6 @@
 """Columns: their names, and the plan for a batch of rows against a table that may have drifted."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from random import Random
 
@@ -10,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pixaris_sync.model import Cell, Column, ColumnType, JsonValue
+from pixaris_sync.rules.readback import matched
 from pixaris_sync.rules.schema import (
     MISFIT,
     RESERVED_COLUMN_PREFIXES,
@@ -30,6 +30,7 @@ from tests.unit.rules.schema_strategies import (
     batches,
     cells_of,
     schemas,
+    unforged_batches,
 )
 
 BOOLEAN, INTEGER, FLOAT = ColumnType.BOOLEAN, ColumnType.INTEGER, ColumnType.FLOAT
@@ -329,6 +330,11 @@ def _other_number(value: JsonValue) -> JsonValue:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
+# A key that is called like another's hashed column takes a value that its new column was not made for.
+@example(
+    columns=None,
+    batch=[("0", cells_of({"A": None})), ("1", cells_of({"a": 2.0**63, hashed_column_name("a"): 0}))],
+)
 @given(st.none() | schemas, batches)
 def test_every_planned_value_is_acceptable_and_none_is_lost(
     columns: tuple[Column, ...] | None, batch: Sequence[tuple[str, tuple[Cell, ...]]]
@@ -342,21 +348,21 @@ def test_every_planned_value_is_acceptable_and_none_is_lost(
     table.apply(plan)
     assert [row.row_id for row in plan.rows] == [row_id for row_id, _ in batch]
     for (_, cells), row in zip(batch, table.rows, strict=True):
-        there = Counter(map(_token, row.values()))
-        missing = [cell.value for cell in cells if cell.value is not None]
-        for guise in (lambda value: value, _other_number, str):
-            left = []
-            for value in missing:
-                if there[_token(guise(value))]:
-                    there[_token(guise(value))] -= 1
-                else:
-                    left.append(value)
-            missing = left
-        assert not missing, row
-        assert set(there.elements()) <= {_token("None")}
+        given_values = {cell.key: cell.value for cell in cells if cell.value is not None}
+        guises = {
+            key: {_token(value), _token(_other_number(value)), _token(str(value))}
+            for key, value in given_values.items()
+        }
+        choices = {
+            key: [name for name, value in row.items() if _token(value) in tokens]
+            for key, tokens in guises.items()
+        }
+        served = matched(choices)
+        assert served.keys() == given_values.keys(), row
+        assert {row[name] for name in row.keys() - served.values()} <= {"None"}
 
 
-@given(st.none() | schemas, batches)
+@given(st.none() | schemas, unforged_batches)
 def test_a_plan_carried_out_needs_nothing_more(
     columns: tuple[Column, ...] | None, batch: Sequence[tuple[str, tuple[Cell, ...]]]
 ) -> None:
@@ -369,7 +375,7 @@ def test_a_plan_carried_out_needs_nothing_more(
     assert again.rows == plan.rows
 
 
-@given(batches, st.integers(0, 5))
+@given(unforged_batches, st.integers(0, 5))
 def test_a_batch_cut_in_two_ends_in_the_same_columns(
     batch: Sequence[tuple[str, tuple[Cell, ...]]], cut: int
 ) -> None:
@@ -382,7 +388,7 @@ def test_a_batch_cut_in_two_ends_in_the_same_columns(
     assert own & whole.types.keys() == own & halves.types.keys()
 
 
-@given(batches, st.randoms(use_true_random=False))
+@given(unforged_batches, st.randoms(use_true_random=False))
 def test_the_order_of_sending_decides_no_column(
     batch: Sequence[tuple[str, tuple[Cell, ...]]], chance: Random
 ) -> None:
