@@ -122,10 +122,10 @@ def nobody_is_asked_first(patch: pytest.MonkeyPatch) -> None:
 def running_loads_are_not_waited_for(patch: pytest.MonkeyPatch) -> None:
     """What a table does not hold now, it will not hold later."""
 
-    async def go_on(_self: lookups.Lookups, _table: str) -> bool:
-        return True
+    async def none(_self: lookups.Lookups, _table: str) -> frozenset[str]:
+        return frozenset()
 
-    patch.setattr(lookups.Lookups, "_wait_for_loads", go_on)
+    patch.setattr(lookups.Lookups, "_running_loads", none)
 
 
 def what_ended_well_is_repeated(patch: pytest.MonkeyPatch) -> None:
