@@ -97,7 +97,7 @@ async def _is_history(context: Context, task: UploadTask, error: LocalFileError)
     """
     if not task.generation or not isinstance(error, MissingFileError):
         return False
-    return bool(await context.apply(had_all_files, task.run_id))
+    return await context.apply(had_all_files, task.run_id)
 
 
 async def _left_as_it_is(context: Context, name: str, body: _Body) -> RemoteObject | None:
