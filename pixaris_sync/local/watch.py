@@ -167,7 +167,9 @@ async def _listen(
                     break
                 quiet = not events
                 seen = affected(root, (path for _, path in events))
-                renew = await to_thread.run_sync(_needs_renewal, events, seen, folders)
+                renew = _has_gone(events, folders)
+                if new := seen.folders - folders:
+                    renew |= await to_thread.run_sync(_has_folder, new)
                 datasets = frozenset(key for key in seen.datasets if _folder(root, key) in folders)
                 runs = frozenset(
                     run for run in seen.runs if run.run != tracking_file and run.dataset_key in datasets
@@ -294,11 +296,14 @@ def _subfolders(folder: Path) -> list[Path]:
         ]
 
 
-def _needs_renewal(events: _Events, seen: Affected, watched: frozenset[Path]) -> bool:
-    """Whether a watched folder went away, or one that is not watched is there."""
-    gone = {Path(path) for change, path in events if change == Change.deleted}
-    new = (path for path in seen.folders - watched if path.is_dir() and not path.is_symlink())
-    return not watched.isdisjoint(gone) or any(new)
+def _has_gone(events: _Events, watched: frozenset[Path]) -> bool:
+    """Whether a watched folder went away."""
+    return not watched.isdisjoint(Path(path) for change, path in events if change == Change.deleted)
+
+
+def _has_folder(paths: Iterable[Path]) -> bool:
+    """Whether a folder is among these, which are not watched."""
+    return any(path.is_dir() and not path.is_symlink() for path in paths)
 
 
 def _cannot_watch(root: Path, error: Exception) -> SyncError:

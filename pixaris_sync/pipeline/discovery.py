@@ -77,13 +77,18 @@ class ScanDepth(IntEnum):
 class Discovery:
     """Scans datasets in threads of its own. No dataset may be scanned twice at the same time.
 
+    Args:
+        context: what the engine's parts share.
+        on_runs_found: called when new runs are in the ledger, while the scan goes on.
+
     Attributes:
         arrivals: how runs came, and when to look at them again.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, on_runs_found: Callable[[], None] = lambda: None) -> None:
         self.arrivals = Arrivals(context)
         self._context = context
+        self._on_runs_found = on_runs_found
         #: Runs that the next scan of their dataset inspects, whatever the ledger says.
         self._wanted: dict[DatasetKey, set[str]] = defaultdict(set)
         self._limiter = CapacityLimiter(SCANS_LIMIT)
@@ -130,14 +135,15 @@ class Discovery:
         inspected: set[str] = set()
         wanted = self._wanted.pop(key, set())
         try:
-            known = await self._read_on(known, inspected)
-            await self._inspect_folders(known, inspected, wanted, depth)
+            await self._read_on(known, inspected)
+            known, runs = await context.apply(_reopen, context.now(), key, depth)
+            await self._inspect_folders(known, runs, inspected, wanted, depth)
         except LocalFileError as error:
             notices.append(Notice(error.subject, problem_of(error), quarantined=True))
         await context.apply(take_in_notices, context.now(), str(key), notices)
         return known
 
-    async def _read_on(self, known: KnownDataset, inspected: set[str]) -> KnownDataset:
+    async def _read_on(self, known: KnownDataset, inspected: set[str]) -> None:
         context, position = self._context, known.position
         bytes_limit = FOLLOW_TAIL_BYTES_LIMIT if context.mode.follow else TAIL_BYTES_LIMIT
         followed = self.arrivals.follows(known)
@@ -154,11 +160,12 @@ class Discovery:
                 new = await context.apply(take_in, context.now(), known.id, tail, runs)
                 context.tally.records += new
                 inspected.update(run.name for run in runs)
+                if runs:
+                    self._on_runs_found()
             position = tail.position
             if not tail.more:
                 break
         self.arrivals.read_to_end(known.key)
-        return await context.apply(open_dataset, context.now(), known.key, table_id(known.key))
 
     async def _find_runs(
         self, known: KnownDataset, records: Iterable[TrackingRecord], piece: Piece
@@ -227,13 +234,17 @@ class Discovery:
         return FoundRun(run.run, inspection.signature, inspection.files, records, problem, *arrival)
 
     async def _inspect_folders(
-        self, known: KnownDataset, inspected: set[str], wanted: set[str], depth: ScanDepth
+        self,
+        known: KnownDataset,
+        runs: Sequence[InspectedRun],
+        inspected: set[str],
+        wanted: set[str],
+        depth: ScanDepth,
     ) -> None:
         """Look again at runs whose folders changed or were in trouble, and at those that no record names."""
-        context = self._context
-        runs = await context.apply(inspected_runs, known.id, synced_too=depth >= ScanDepth.EVERYTHING)
+        context, key = self._context, known.key
         waiting = {run.name for run in runs if run.quiet_at is not None}
-        changed = await self._blocking(lambda: list(self._changed(known.key, runs, inspected | wanted)))
+        changed = await self._blocking(lambda: list(self._changed(key, runs, inspected | wanted)))
         changed += sorted(wanted - inspected)
         arriving = bool(waiting)
         for start in range(0, len(changed), INSPECT_RUNS_LIMIT):
@@ -241,13 +252,13 @@ class Discovery:
             saved = await self._saved_files(known, changed[start : start + INSPECT_RUNS_LIMIT])
             for name, saved_before in saved.items():
                 await context.throttle()
-                run = RunKey(known.key.project, known.key.dataset, name)
+                run = RunKey(key.project, key.dataset, name)
                 look = partial(self._inspect, run, saved_before, waits=name in waiting)
                 found.append(await self._blocking(look))
             arriving |= any(run.quiet_at is not None for run in found)
             await context.apply(take_in_runs, context.now(), known.id, found)
         look_at = await context.apply(next_look_at, known.id, context.mode.selection) if arriving else None
-        self.arrivals.look_again(known.key, look_at)
+        self.arrivals.look_again(key, look_at)
         if depth >= ScanDepth.FOLDERS:
             await self._look_for_orphans(known)
 
@@ -337,6 +348,14 @@ def _open(db: Connection, now: float, key: DatasetKey, refused: Problem | None) 
     known = open_dataset(db, now, key, table_id(key))
     refuse_dataset(db, now, known.id, refused)
     return known
+
+
+def _reopen(
+    db: Connection, now: float, key: DatasetKey, depth: ScanDepth
+) -> tuple[KnownDataset, list[InspectedRun]]:
+    """A dataset as it is known now, and its runs that a scan of this depth looks at again."""
+    known = open_dataset(db, now, key, table_id(key))
+    return known, inspected_runs(db, known.id, synced_too=depth >= ScanDepth.EVERYTHING)
 
 
 def _inline_file(path: str, content: bytes) -> FoundFile:

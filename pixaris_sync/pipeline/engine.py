@@ -92,10 +92,10 @@ class Engine:
             scan_soon=partial(self.scan_soon, depth=ScanDepth.NEW_LINES),
             throttle_seconds=throttle_seconds,
         )
-        self._discovery = Discovery(self.context)
+        self._progress = Wakeup()
+        self._discovery = Discovery(self.context, on_runs_found=self._progress.notify)
         self._deliveries = Deliveries(self.context)
         self._limits = row_limits(settings, mode)
-        self._progress = Wakeup()
         self._work_found = Wakeup()
         self._dirty: dict[DatasetKey, ScanDepth] = {}
         #: Those of the dirty datasets in which something has happened just now, in that order.
@@ -352,7 +352,8 @@ class Engine:
             if not busy and not progress.is_set():
                 return
             await wait_until(progress, context.clock, min(wakes, default=None))
-            await context.clock.sleep(COORDINATE_PAUSE_SECONDS)
+            if self.in_flight:
+                await context.clock.sleep(COORDINATE_PAUSE_SECONDS)
 
     def _look_again(self) -> float | None:
         """Have scanned what was arriving, where that is due; when it is due next."""
