@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -60,6 +61,40 @@ def test_an_event_brings_a_run_at_once(machine: Machine) -> None:
             await machine.clock.sleep(0.5)
             assert len(machine.sink.visible_rows(run.table)) == number + 1
 
+    watch(machine, changes, script)
+    send.close()
+    receive.close()
+    machine.check_everything_arrived()
+
+
+def test_a_run_goes_while_its_dataset_is_still_looked_through(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a run waits for no folder of its neighbours.
+
+    Method: once the dataset is known, its folders take a minute to look at; a new run is a row long before.
+    """
+    send, receive = anyio.create_memory_object_stream[Changed](10)
+    inspect = Discovery._inspect_folders
+
+    async def slow(*args: Any, **kwargs: Any) -> None:
+        await machine.clock.sleep(60)
+        await inspect(*args, **kwargs)
+
+    async def changes() -> AsyncIterator[Changed]:
+        async for changed in receive:
+            yield changed
+
+    async def script() -> None:
+        await machine.clock.sleep(10)
+        monkeypatch.setattr(Discovery, "_inspect_folders", slow)
+        run = machine.local.store(name="run1")
+        await send.send(Changed(frozenset({run.key.dataset_key})))
+        await machine.clock.sleep(1)
+        assert len(machine.sink.visible_rows(run.table)) == 2
+        await machine.clock.sleep(100)
+
+    machine.local.store(name="run0")
     watch(machine, changes, script)
     send.close()
     receive.close()
