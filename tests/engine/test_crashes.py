@@ -57,7 +57,7 @@ def crash_at_each(folder: Path, kind: str, then: Callable[[Machine], None], *, e
     assert crashes >= len(range(1, count, every)) - 20
 
 
-@pytest.mark.parametrize("kind", ["begin", "commit"])
+@pytest.mark.parametrize("kind", [pytest.param("begin", marks=pytest.mark.large), "commit"])
 def test_a_crash_at_every_transition_of_the_ledger(folder: Path, kind: str) -> None:
     """Goal: exactly once, wherever the process ends.
 
@@ -75,6 +75,7 @@ def test_a_crash_at_every_call(folder: Path, kind: str) -> None:
     crash_at_each(folder, kind, lambda _: None)
 
 
+@pytest.mark.large
 def test_a_crash_at_turns_of_the_event_loop(folder: Path) -> None:
     """Goal: the same at any await. Method: every fourth turn of the loop, in turn."""
     crash_at_each(folder, "step", lambda _: None, every=4)

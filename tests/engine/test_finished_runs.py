@@ -134,6 +134,7 @@ def uploaded(db: Connection) -> dict[str, int]:
     }
 
 
+@pytest.mark.large
 def test_scenarios_hold_while_finished_runs_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: the promise, whatever happens to runs that were packed.
 

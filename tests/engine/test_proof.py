@@ -199,9 +199,9 @@ def an_older_ledger_is_believed(patch: pytest.MonkeyPatch) -> None:
         what_ended_well_is_repeated,
         pytest.param(patience_counts_from_the_error, marks=pytest.mark.large),
         another_cell_is_another_row,
-        a_row_that_stood_tells_nothing_of_its_run,
+        pytest.param(a_row_that_stood_tells_nothing_of_its_run, marks=pytest.mark.large),
         pytest.param(copies_are_not_awaited, marks=pytest.mark.large),
-        an_older_ledger_is_believed,
+        pytest.param(an_older_ledger_is_believed, marks=pytest.mark.large),
     ],
     ids=lambda break_it: break_it.__name__,
 )

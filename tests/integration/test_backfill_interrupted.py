@@ -35,9 +35,9 @@ class Killer:
 @pytest.mark.parametrize(
     ("pattern", "after"),
     [
-        pytest.param(UPLOADS, 5, id="after 5 uploads"),
-        pytest.param(UPLOADS, 45, id="after 45 uploads"),
-        pytest.param(DELIVERIES, 1, id="when the first load job begins"),
+        pytest.param(UPLOADS, 5, id="after 5 uploads", marks=pytest.mark.large),
+        pytest.param(UPLOADS, 45, id="after 45 uploads", marks=pytest.mark.large),
+        pytest.param(DELIVERIES, 1, id="when the first load job begins", marks=pytest.mark.large),
         pytest.param(DELIVERIES, 2, id="when the second has its rows"),
     ],
 )

@@ -1,5 +1,7 @@
 """Columns that others have made, under names that we do not make: what they hold after a sync."""
 
+import pytest
+
 from tests.integration.warehouse import Warehouse
 from tests.support.command_line import CommandLine
 from tests.support.stored_runs import DATASET, PROJECT, Reader, store_run
@@ -20,6 +22,7 @@ _DEFAULTS = {
 }
 
 
+@pytest.mark.large
 def test_a_column_under_the_keys_own_name_is_used(
     command_line: CommandLine, warehouse: Warehouse, pixaris: Reader
 ) -> None:

@@ -54,13 +54,8 @@ def whole(pixaris: Reader, runs: Sequence[StoredRun]) -> int:
     return len(visible)
 
 
-@pytest.mark.parametrize(
-    "copier",
-    [
-        pytest.param(COPIERS["rsync"], id="rsync"),
-        pytest.param(COPIERS["in place"], id="in place", marks=pytest.mark.large),
-    ],
-)
+@pytest.mark.large
+@pytest.mark.parametrize("copier", COPIERS.values(), ids=COPIERS)
 def test_no_row_comes_before_the_files_that_are_copied_in(
     command_line: CommandLine, pixaris: Reader, elsewhere: Path, tmp_path: Path, copier: Copier
 ) -> None:
@@ -91,6 +86,7 @@ def test_no_row_comes_before_the_files_that_are_copied_in(
     assert pixaris.runs() == [run.name for run in runs]
 
 
+@pytest.mark.large
 def test_files_that_come_after_their_row_are_carried_at_once(
     command_line: CommandLine, pixaris: Reader, elsewhere: Path, tmp_path: Path
 ) -> None:

@@ -31,7 +31,10 @@ def kill_while_held(proxied: CommandLine, proxies: Proxies) -> None:
         process.kill()
 
 
-@pytest.mark.parametrize("killed", [True, False], ids=["killed", "out of time"])
+@pytest.mark.parametrize(
+    "killed",
+    [pytest.param(True, id="killed"), pytest.param(False, id="out of time", marks=pytest.mark.large)],
+)
 def test_packets_that_were_held_back_bring_no_row_twice(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader, *, killed: bool
 ) -> None:

@@ -20,6 +20,7 @@ def at(command_line: CommandLine, folder: Path) -> CommandLine:
     return CommandLine(folder, command_line.state_dir, command_line.environment)
 
 
+@pytest.mark.large
 def test_a_moved_folder_goes_on_and_another_in_its_place_begins(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader, tmp_path: Path
 ) -> None:

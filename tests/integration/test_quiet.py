@@ -62,6 +62,7 @@ def _move_in(results: Path, scratch: Path) -> float:
     return before
 
 
+@pytest.mark.large
 def test_uploads_are_never_faster_than_the_limit(
     proxied: CommandLine, proxies: Proxies, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_uploads_are_never_faster_than_the_limit(
     assert sent <= 1.05 * rate * took
 
 
+@pytest.mark.large
 def test_limits_are_changed_while_it_runs(proxied: CommandLine, proxies: Proxies, tmp_path: Path) -> None:
     """Goal: no restart to be faster. Method: lift the limit of a transfer that would take a minute."""
     size = _prepare(proxied.folder, tmp_path, 5_000_000)
@@ -144,6 +146,7 @@ def test_it_steps_back_unless_it_must_not(
         }
 
 
+@pytest.mark.large
 def test_the_processor_limit_holds(proxied: CommandLine, proxies: Proxies, tmp_path: Path) -> None:
     """Goal: --max-cpu-percent. Method: many small files at a 25th of a core; what that uses, and how long.
 

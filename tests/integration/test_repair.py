@@ -64,6 +64,7 @@ def test_following_the_hint_of_verify_literally_restores_an_object(
     assert "nothing to repair: no object and no row is missing or different" in again.stdout
 
 
+@pytest.mark.large
 def test_finding_12_what_was_deleted_in_the_cloud_comes_back(
     command_line: CommandLine,
     runs: list[StoredRun],

@@ -192,6 +192,7 @@ def _run(client: bigquery.Client, sql: str) -> list[tuple[Any, ...]]:
     return [row.values() for row in job.result(retry=NO_RETRY, job_retry=NO_RETRY, timeout=TIMEOUT_SECONDS)]
 
 
+@pytest.mark.large
 def test_without_a_data_folder_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: a fresh sandbox is empty. Method: write to one, look in the next."""
     table = "pixaris-sandbox.pixaris.runs"

@@ -130,6 +130,7 @@ def _tells_everything(status: int, *, only: str) -> Callable[[Request], Answer |
     return rule
 
 
+@pytest.mark.large
 def test_a_process_that_is_refused_tells_no_secret(machine: Secretive) -> None:
     """Goal: clean output, logs and ledger. Method: uploads, then rows, are refused; secrets quoted."""
     storage, bigquery = machine.proxies.storage, machine.proxies.bigquery

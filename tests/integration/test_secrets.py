@@ -302,7 +302,13 @@ def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scrip
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("call", SINK_CALLS)
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(call, marks=() if call in ("stream", "load", "running_loads") else pytest.mark.large)
+        for call in SINK_CALLS
+    ],
+)
 async def test_no_answer_of_bigquery_makes_an_error_that_tells(
     call: str, warehouse: ScriptedBigQuery, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,7 +63,13 @@ def test_what_is_asked_for_a_new_run_does_not_grow_with_what_is_synced(
     assert len(asked[0]) == len(asked[1])
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["rows by load job", "rows by stream"])
+@pytest.mark.parametrize(
+    "streamed",
+    [
+        pytest.param(False, id="rows by load job"),
+        pytest.param(True, id="rows by stream", marks=pytest.mark.large),
+    ],
+)
 def test_a_lost_ledger_repeats_nothing(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader, *, streamed: bool
 ) -> None:

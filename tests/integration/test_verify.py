@@ -94,7 +94,15 @@ def test_a_deleted_object_is_missing(synced: _Synced) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", ["generated_images/image_0.png", "mask.png", "flow.json", "details.json"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "generated_images/image_0.png",
+        pytest.param("mask.png", marks=pytest.mark.large),
+        pytest.param("flow.json", marks=pytest.mark.large),
+        pytest.param("details.json", marks=pytest.mark.large),
+    ],
+)
 def test_a_changed_object_differs(synced: _Synced, path: str) -> None:
     """Goal: ``*`` for every kind of file. Method: overwrite it."""
     name = synced.object_of(synced.first, path)
@@ -126,7 +134,7 @@ def _change(synced: _Synced) -> list[tuple[str, str, str]]:
     return [("*", "row", synced.row_of(synced.first)), ("*", "ledger", str(synced.first.key))]
 
 
-@pytest.mark.parametrize("spoil", [_delete, _double, _change])
+@pytest.mark.parametrize("spoil", [pytest.param(_delete, marks=pytest.mark.large), _double, _change])
 def test_a_row_that_is_not_as_it_should_be_is_found(
     synced: _Synced, spoil: Callable[[_Synced], list[tuple[str, str, str]]]
 ) -> None:

@@ -275,7 +275,13 @@ class _Killer:
             self.fired.set()
 
 
-@pytest.mark.parametrize("answered", [False, True], ids=["before it arrives", "before its answer"])
+@pytest.mark.parametrize(
+    "answered",
+    [
+        pytest.param(False, id="before it arrives", marks=pytest.mark.large),
+        pytest.param(True, id="before its answer"),
+    ],
+)
 @pytest.mark.parametrize("kind", ["upload", "delivery"])
 def test_nothing_is_lost_or_doubled_by_a_kill(
     proxied: CommandLine,

@@ -127,7 +127,9 @@ def upload_all(
     return transport
 
 
-@pytest.mark.parametrize("sizes", [[4_096] * 2_000, [100_000] * 100, [5_000_000] * 3])
+@pytest.mark.parametrize(
+    "sizes", [pytest.param([4_096] * 2_000, marks=pytest.mark.large), [100_000] * 100, [5_000_000] * 3]
+)
 @pytest.mark.parametrize("rate", [BYTES_PER_SECOND_MIN, RATE, 20_000_000])
 def test_uploads_take_as_long_as_the_limit_says(sizes: list[int], rate: int) -> None:
     """Goal: within 5 %, small files with their headers too. Method: all bytes against the time they took."""
