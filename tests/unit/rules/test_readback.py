@@ -23,9 +23,9 @@ from pixaris_sync.rules.schema import companion_names, hashed_column_name, plan_
 from tests.unit.rules.schema_strategies import (
     PlainTable,
     cells_of,
-    records,
     schemas,
     unforged_batches,
+    unforged_records,
     values,
 )
 
@@ -82,7 +82,7 @@ def test_rows_sent_are_recognised_after_any_history(
         assert likeness(meant, row) == len(meant)
 
 
-@given(records.filter(bool), values, st.data())
+@given(unforged_records.filter(bool), values, st.data())
 def test_one_changed_value_makes_a_row_less_like_its_record(
     cells: tuple[Cell, ...], value: JsonValue, data: st.DataObject
 ) -> None:
