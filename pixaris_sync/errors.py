@@ -112,6 +112,10 @@ class ObjectConflictError(SyncError):
     """A generation precondition failed (412): the object is not in the state the caller expected."""
 
 
+class UnexpectedError(SyncError):
+    """Something happened that nobody thought of; the hint names a report for the developers."""
+
+
 class TableNotFoundError(SyncError):
     """The table does not exist, or not yet everywhere in the service."""
 

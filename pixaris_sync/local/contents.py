@@ -19,7 +19,14 @@ from anyio import to_thread
 
 from pixaris_sync.errors import Failure, LocalFileError
 from pixaris_sync.local.images import image_fault
-from pixaris_sync.local.safe_open import inode_of, local_error, open_file, opened_file, opened_folder
+from pixaris_sync.local.safe_open import (
+    inode_of,
+    local_error,
+    mtime_ns_of,
+    open_file,
+    opened_file,
+    opened_folder,
+)
 from pixaris_sync.model import FileVersion, RunKey
 from pixaris_sync.text import printable
 
@@ -119,7 +126,7 @@ class RunFiles:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    async def read_batch(self, batch: Sequence[PlannedFile]) -> "list[Content | LocalFileError]":
+    async def read_batch(self, batch: Sequence[PlannedFile]) -> list[Content | Exception]:
         """Read files at once, and verify the images among them without decoding them.
 
         It takes one thread and as much memory as the files have bytes. A folder is opened once for files that
@@ -128,7 +135,7 @@ class RunFiles:
         Returns:
             In the same order, contents, or what is wrong: the file is gone, unreadable, a link or no regular
             file, or a damaged image; or (transient) it is no longer the planned version, or changed while it
-            was read.
+            was read. Or an exception of any other kind, which is about that file alone.
         """
         return await to_thread.run_sync(self._read_batch, batch)
 
@@ -152,13 +159,13 @@ class RunFiles:
         """
         await to_thread.run_sync(partial(self._verify_large_image, run, path, version))
 
-    def _read_batch(self, batch: Sequence[PlannedFile]) -> "list[Content | LocalFileError]":
-        read: list[Content | LocalFileError] = []
+    def _read_batch(self, batch: Sequence[PlannedFile]) -> list[Content | Exception]:
+        read: list[Content | Exception] = []
         with _last_folder(self._root) as folder_of:
             for planned in batch:
                 try:
                     read.append(_read_whole(folder_of, planned))
-                except LocalFileError as error:
+                except Exception as error:  # noqa: BLE001 - the others of the batch go on
                     read.append(error)
         return read
 
@@ -247,7 +254,7 @@ def _planned_handle(root: Path, run: RunKey, path: str, version: FileVersion) ->
 
 def _check_version(status: os.stat_result, version: FileVersion, subject: str, cause: str) -> None:
     # Compared without making a version of it, which would cost time for every file.
-    found = (status.st_size, status.st_mtime_ns, inode_of(status))
+    found = (status.st_size, mtime_ns_of(status), inode_of(status))
     if found != (version.size, version.mtime_ns, version.inode):
         raise LocalFileError("read", printable(subject), cause, hint=_CHANGED_HINT, failure=Failure.TRANSIENT)
 

@@ -60,12 +60,17 @@ def local_error(operation: str, subject: str, error: OSError) -> LocalFileError:
 
 def version_of(status: os.stat_result) -> FileVersion:
     """The version of a file whose status this is."""
-    return FileVersion(status.st_size, status.st_mtime_ns, inode_of(status))
+    return FileVersion(status.st_size, mtime_ns_of(status), inode_of(status))
 
 
 def inode_of(status: os.stat_result) -> int:
     """The inode number without its 64th bit, which overlay file systems set and SQLite cannot store."""
     return status.st_ino & _INODE_MASK
+
+
+def mtime_ns_of(status: os.stat_result) -> int:
+    """The mtime in ns since the epoch, as SQLite can store it: times beyond the year 2262 wrap around."""
+    return (status.st_mtime_ns + 2**63) % 2**64 - 2**63
 
 
 def changed_ns_of(status: os.stat_result) -> int:

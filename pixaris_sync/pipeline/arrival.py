@@ -235,6 +235,10 @@ def _named_near(name: str, at: float) -> bool:
         named = datetime.strptime(stamp[0], "%Y%m%d-%H%M%S")  # noqa: DTZ007 - no zone stands in a name
     except ValueError:
         return True
-    utc = datetime.fromtimestamp(at, UTC)
-    clocks = (utc.replace(tzinfo=None), utc.astimezone().replace(tzinfo=None))
+    try:
+        utc = datetime.fromtimestamp(at, UTC)
+        clocks = (utc.replace(tzinfo=None), utc.astimezone().replace(tzinfo=None))
+    except (ValueError, OverflowError, OSError):
+        # A time that no calendar has.
+        return False
     return any(abs(clock - named) <= timedelta(seconds=FRESH_SECONDS) for clock in clocks)

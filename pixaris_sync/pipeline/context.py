@@ -18,6 +18,7 @@ from pixaris_sync.limits.gates import ByteBudget, Gate
 from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey, Problem
+from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.rules.planner import RowLimits
 from pixaris_sync.settings import Settings
@@ -79,6 +80,7 @@ class Context:
         shared_tables: tables that more than one dataset of the folder goes to, and those datasets.
         scan_soon: asks the engine to scan a dataset again.
         throttle_seconds: how long to wait before more work, then to ask again; 0: begin.
+        reports: what becomes of exceptions that nobody thought of.
     """
 
     def __init__(  # noqa: PLR0913 - all that the engine works with, by name
@@ -93,6 +95,7 @@ class Context:
         jitter: random.Random,
         scan_soon: Callable[[DatasetKey], None] = _nobody_scans,
         throttle_seconds: Callable[[], float] = no_throttle,
+        reports: Reports | None = None,
     ) -> None:
         self.settings = settings
         self.mode = mode
@@ -111,6 +114,7 @@ class Context:
         self.draining = False
         self.scan_soon = scan_soon
         self.throttle_seconds = throttle_seconds
+        self.reports = reports or Reports(None)
         self._throttling = anyio.Lock()
         self._jitter = jitter
         self._backoff = Backoff(settings.retry_delay_seconds_min, settings.retry_delay_seconds_max)

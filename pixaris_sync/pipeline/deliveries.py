@@ -71,15 +71,23 @@ class Deliveries:
         Raises:
             LedgerError: the ledger cannot be written.
         """
-        match step:
-            case SendRows():
-                return await self._send(step)
-            case FinishLoad():
-                return await self._finish(step)
-            case ReadBack():
-                return await self._lookups.read_back(step)
-            case AskFirst():
-                return await self._lookups.ask_first(step)
+        try:
+            match step:
+                case SendRows():
+                    return await self._send(step)
+                case FinishLoad():
+                    return await self._finish(step)
+                case ReadBack():
+                    return await self._lookups.read_back(step)
+                case AskFirst():
+                    return await self._lookups.ask_first(step)
+        except SyncError:
+            raise
+        except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this table
+            context, table = self._context, step.table_id
+            error = context.reports.as_error("work with table", table, caught, failure=Failure.TRANSIENT)
+            context.failed(table, error)
+            return None
 
     async def _send(self, step: SendRows) -> SyncError | None:
         context, table = self._context, step.table_id
@@ -92,7 +100,8 @@ class Deliveries:
             return None
         try:
             prepared = await self._prepare(table, batch, step.method)
-        except SyncError as error:
+        except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this table
+            error = context.reports.as_error("prepare table", table, caught, failure=Failure.TRANSIENT)
             # Whatever came of a question or a change of the table, no row was sent.
             return await self._not_sent(table, [mapped.row for mapped in batch], error, sent=False)
         if prepared is None:
@@ -145,7 +154,8 @@ class Deliveries:
         for row in rows:
             try:
                 batch.append(map_row(row, context.destination))
-            except SyncError as error:
+            except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this record
+                error = context.reports.as_error("map record of", str(row.run), caught)
                 log.warning("%s", error)
                 await context.apply(quarantine_rows, context.now(), [row], problem_of(error))
         return batch
@@ -222,7 +232,8 @@ class Deliveries:
             else:
                 with self._changes.updating(table):
                     await context.sink.load(table, outgoing, job_id=identity)
-        except SyncError as error:
+        except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this table
+            error = context.reports.as_error("deliver to table", table, caught, failure=Failure.IN_DOUBT)
             unknown = error.failure is Failure.IN_DOUBT or (begun_before and not _ends_a_job(error))
             if unknown and identity is not None:
                 # The rows stay with their delivery: the job is found again by its id.

@@ -9,6 +9,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from functools import partial
 from sqlite3 import Connection
@@ -16,13 +17,14 @@ from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
+from pixaris_sync.errors import LedgerError, LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.ledger.intake import (
     FoundRecord,
     FoundRun,
     KnownDataset,
     open_dataset,
     refuse_dataset,
+    rehearse,
     take_in,
     take_in_runs,
 )
@@ -35,7 +37,16 @@ from pixaris_sync.ledger.known import (
 )
 from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
 from pixaris_sync.local.contents import extend_crc32c
-from pixaris_sync.model import DatasetKey, FileVersion, FoundFile, Problem, RunKey, TrackingRecord
+from pixaris_sync.model import (
+    DamagedLine,
+    DatasetKey,
+    FileVersion,
+    FoundFile,
+    Problem,
+    RunKey,
+    Tail,
+    TrackingRecord,
+)
 from pixaris_sync.pipeline.arrival import Arrivals, Piece
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.rules.contract import (
@@ -138,7 +149,10 @@ class Discovery:
             await self._read_on(known, inspected)
             known, runs = await context.apply(_reopen, context.now(), key, depth)
             await self._inspect_folders(known, runs, inspected, wanted, depth)
-        except LocalFileError as error:
+        except LedgerError:
+            raise
+        except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this dataset
+            error = context.reports.as_error("scan dataset", str(key), caught)
             notices.append(Notice(error.subject, problem_of(error), quarantined=True))
         await context.apply(take_in_notices, context.now(), str(key), notices)
         return known
@@ -157,7 +171,7 @@ class Discovery:
             piece = self.arrivals.piece(position, tail, followed=followed)
             runs = await self._find_runs(known, tail.records, piece)
             if tail.position != position or tail.records or tail.damaged or not known.read_whole:
-                new = await context.apply(take_in, context.now(), known.id, tail, runs)
+                new = await self._take_in(known, tail, runs)
                 context.tally.records += new
                 inspected.update(run.name for run in runs)
                 if runs:
@@ -178,10 +192,72 @@ class Discovery:
         saved = await self._saved_files(known, by_run)
         return await self._blocking(
             lambda: [
-                self._find_run(known.key, name, saved.get(name, ()), records, piece)
+                self._contained(
+                    RunKey(known.key.project, known.key.dataset, name),
+                    partial(self._find_run, known.key, name, saved.get(name, ()), records, piece),
+                    records,
+                )
                 for name, records in by_run.items()
             ]
         )
+
+    def _contained(
+        self, run: RunKey, look: Callable[[], FoundRun], records: Iterable[TrackingRecord] = ()
+    ) -> FoundRun:
+        """Look at a run; whatever goes wrong with it becomes its problem. Blocks."""
+        try:
+            return look()
+        except Exception as caught:  # noqa: BLE001 - it must not hold up others
+            error = self._context.reports.as_error("look at run", str(run), caught)
+            found = tuple(FoundRecord(record) for record in records)
+            return FoundRun(run.run, "", records=found, problem=problem_of(error))
+
+    async def _take_in(self, known: KnownDataset, tail: Tail, runs: Sequence[FoundRun]) -> int:
+        """Take a reading in; of what the ledger cannot take, runs are quarantined and records are damaged."""
+        context = self._context
+        try:
+            return await context.apply(take_in, context.now(), known.id, tail, runs)
+        except LedgerError:
+            raise
+        except Exception:  # noqa: BLE001 - which run it is about is found out now
+            kept, odd = await self._rehearsed(known, runs)
+        lines = [
+            DamagedLine(found.record.digest, found.record.line, problem.cause)
+            for run, problem in odd
+            for found in run.records
+        ]
+        tail = replace(tail, damaged=(*tail.damaged, *lines))
+        return await context.apply(take_in, context.now(), known.id, tail, kept)
+
+    async def _take_in_runs(self, known: KnownDataset, runs: Sequence[FoundRun]) -> None:
+        context = self._context
+        try:
+            await context.apply(take_in_runs, context.now(), known.id, runs)
+        except LedgerError:
+            raise
+        except Exception:  # noqa: BLE001 - which run it is about is found out now
+            kept, _ = await self._rehearsed(known, runs)
+            await context.apply(take_in_runs, context.now(), known.id, kept)
+
+    async def _rehearsed(
+        self, known: KnownDataset, runs: Sequence[FoundRun]
+    ) -> tuple[list[FoundRun], list[tuple[FoundRun, Problem]]]:
+        """The runs that the ledger can take, some of them as quarantined, and those that it cannot at all."""
+        context = self._context
+        kept: list[FoundRun] = []
+        odd: list[tuple[FoundRun, Problem]] = []
+        for run in runs:
+            fault = await context.apply(rehearse, context.now(), known.id, run)
+            if fault is None:
+                kept.append(run)
+                continue
+            error = context.reports.as_error("take in run", f"{known.key}/{run.name}", fault)
+            bare = FoundRun(run.name, "", records=run.records, problem=problem_of(error))
+            if await context.apply(rehearse, context.now(), known.id, bare) is None:
+                kept.append(bare)
+            else:
+                odd.append((run, problem_of(error)))
+        return kept, odd
 
     def _find_run(
         self,
@@ -254,9 +330,9 @@ class Discovery:
                 await context.throttle()
                 run = RunKey(key.project, key.dataset, name)
                 look = partial(self._inspect, run, saved_before, waits=name in waiting)
-                found.append(await self._blocking(look))
+                found.append(await self._blocking(partial(self._contained, run, look)))
             arriving |= any(run.quiet_at is not None for run in found)
-            await context.apply(take_in_runs, context.now(), known.id, found)
+            await self._take_in_runs(known, found)
         look_at = await context.apply(next_look_at, known.id, context.mode.selection) if arriving else None
         self.arrivals.look_again(key, look_at)
         if depth >= ScanDepth.FOLDERS:

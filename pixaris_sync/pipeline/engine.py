@@ -46,6 +46,7 @@ from pixaris_sync.pipeline.context import BUCKET, Context, Mode, no_throttle, pr
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.lane import UploadLane
+from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.rules.planner import AskFirst, ReadBack, SendRows, Step, TableBacklog, plan_rows
 from pixaris_sync.settings import Settings
@@ -91,6 +92,7 @@ class Engine:
             jitter=jitter,
             scan_soon=partial(self.scan_soon, depth=ScanDepth.NEW_LINES),
             throttle_seconds=throttle_seconds,
+            reports=Reports(ledger.path.parent / "reports"),
         )
         self._progress = Wakeup()
         self._discovery = Discovery(self.context, on_runs_found=self._progress.notify)
@@ -259,7 +261,8 @@ class Engine:
                         if not gate.is_open(context.now()):
                             continue
                         await adopt(context, known, self._first_check)
-                except SyncError as error:
+                except Exception as caught:  # noqa: BLE001 - whatever it is, others go on
+                    error = context.reports.as_error("compare with the bucket", str(known.key), caught)
                     attempts += 1
                     context.failed(BUCKET, error)
                     await context.apply(adoption_failed, context.now(), known.id, problem_of(error))

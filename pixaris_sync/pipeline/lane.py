@@ -36,7 +36,7 @@ class _Ready(NamedTuple):
     """A file to send; `read`: what reading it ahead has brought; `held_bytes` of the budget are its."""
 
     task: UploadTask
-    read: Content | LocalFileError | None
+    read: Content | Exception | None
     held_bytes: int
 
 
@@ -192,7 +192,8 @@ class UploadLane:
         concurrency.started()
         try:
             remote, was_there = await carry(context, task, ready.read)
-        except SyncError as error:
+        except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this file
+            error = context.reports.as_error("upload", f"{task.run}/{task.path}", caught)
             if error.failure.retryable and not isinstance(error, LocalFileError):
                 outcome = Outcome.PUSHED_BACK
             if fatal := await fail(context, task, error):

@@ -47,7 +47,7 @@ def is_image(task: UploadTask) -> bool:
 
 
 async def carry(
-    context: Context, task: UploadTask, read: Content | LocalFileError | None
+    context: Context, task: UploadTask, read: Content | Exception | None
 ) -> tuple[RemoteObject | None, bool]:
     """Bring a claimed file's object into being.
 
@@ -170,7 +170,7 @@ def _conflict(name: str, crc32c: int | None) -> ObjectConflictError:
     )
 
 
-async def _body(context: Context, task: UploadTask, read: Content | LocalFileError | None) -> _Body:
+async def _body(context: Context, task: UploadTask, read: Content | Exception | None) -> _Body:
     if isinstance(read, Content):
         return _Body(read.crc32c, read.data)
     if read is not None:
