@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from sqlite3 import Connection, OperationalError, Row
+from sqlite3 import Connection, Row
 
 from pixaris_sync.ledger.packs import packed_files, restore
 from pixaris_sync.ledger.runs import (
@@ -156,22 +156,17 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
     return new
 
 
-def rehearse(db: Connection, now: float, dataset_id: int, run: FoundRun) -> Exception | None:
-    """Take a run in and undo that; what is in the way, if anything is. The ledger's own faults are raised."""
+def rehearse(db: Connection, now: float, dataset_id: int, run: FoundRun) -> None:
+    """Take a run in and undo that: what is in the way is raised."""
     db.execute("SAVEPOINT rehearsal")
     try:
         run_id = _take_in_run(db, now, dataset_id, run)
         for found in run.records:
             _take_in_record(db, now, dataset_id, run_id, found, -1, just_written=run.just_written)
         update_run_states(db, now, [run_id])
-    except OperationalError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is about this run
-        return error
     finally:
         db.execute("ROLLBACK TO rehearsal")
         db.execute("RELEASE rehearsal")
-    return None
 
 
 def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> int:

@@ -216,13 +216,17 @@ class Discovery:
         """Take a reading in; of what the ledger cannot take, runs are quarantined and records are damaged."""
         context = self._context
         try:
-            return await context.apply(take_in, context.now(), known.id, tail, runs)
+            new: int | None = await context.apply(take_in, context.now(), known.id, tail, runs)
         except LedgerError:
             raise
-        except Exception:  # noqa: BLE001 - which run it is about is found out now
-            kept, odd = await self._rehearsed(known, runs)
+        except Exception:  # noqa: BLE001 - which run it is about is found out below
+            new = None
+        if new is not None:
+            return new
+        kept, odd = await self._rehearsed(known, runs)
+        # Its own digest is the record's, should it be taken in one day.
         lines = [
-            DamagedLine(found.record.digest, found.record.line, problem.cause)
+            DamagedLine(f"odd {found.record.digest}", found.record.line, problem.cause)
             for run, problem in odd
             for found in run.records
         ]
@@ -235,7 +239,11 @@ class Discovery:
             await context.apply(take_in_runs, context.now(), known.id, runs)
         except LedgerError:
             raise
-        except Exception:  # noqa: BLE001 - which run it is about is found out now
+        except Exception:  # noqa: BLE001 - which run it is about is found out below
+            taken = False
+        else:
+            taken = True
+        if not taken:
             kept, _ = await self._rehearsed(known, runs)
             await context.apply(take_in_runs, context.now(), known.id, kept)
 
@@ -243,21 +251,30 @@ class Discovery:
         self, known: KnownDataset, runs: Sequence[FoundRun]
     ) -> tuple[list[FoundRun], list[tuple[FoundRun, Problem]]]:
         """The runs that the ledger can take, some of them as quarantined, and those that it cannot at all."""
-        context = self._context
         kept: list[FoundRun] = []
         odd: list[tuple[FoundRun, Problem]] = []
         for run in runs:
-            fault = await context.apply(rehearse, context.now(), known.id, run)
-            if fault is None:
+            problem = await self._fault_of(known, run)
+            if problem is None:
                 kept.append(run)
                 continue
-            error = context.reports.as_error("take in run", f"{known.key}/{run.name}", fault)
-            bare = FoundRun(run.name, "", records=run.records, problem=problem_of(error))
-            if await context.apply(rehearse, context.now(), known.id, bare) is None:
+            bare = FoundRun(run.name, "", records=run.records, problem=problem)
+            if await self._fault_of(known, bare) is None:
                 kept.append(bare)
             else:
-                odd.append((run, problem_of(error)))
+                odd.append((run, problem))
         return kept, odd
+
+    async def _fault_of(self, known: KnownDataset, run: FoundRun) -> Problem | None:
+        """Why the ledger cannot take a run in; None: it can."""
+        context = self._context
+        try:
+            await context.apply(rehearse, context.now(), known.id, run)
+        except LedgerError:
+            raise
+        except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this run
+            return problem_of(context.reports.as_error("take in run", f"{known.key}/{run.name}", caught))
+        return None
 
     def _find_run(
         self,

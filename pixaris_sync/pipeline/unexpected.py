@@ -53,7 +53,7 @@ class Reports:
     def _report(self, operation: str, subject: str, error: Exception) -> str:
         """Keep a report, unless one of the same place in the code is kept already; how to name it."""
         places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-        kind = hashlib.sha256(repr((type(error).__name__, places)).encode()).hexdigest()[:12]
+        kind = hashlib.sha256(repr((type(error).__name__, places[-1:])).encode()).hexdigest()[:12]
         if kind not in self._known:
             story = scrub(printable("".join(traceback.format_exception(error))))
             log.error("cannot %s %s, which nobody thought of:\n%s", operation, printable_line(subject), story)
