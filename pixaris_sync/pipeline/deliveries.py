@@ -33,7 +33,6 @@ from pixaris_sync.pipeline.lookups import STREAMED_VISIBLE_SECONDS, Lookups
 from pixaris_sync.pipeline.outgoing_rows import MappedRow, fitting, job_id, map_row
 from pixaris_sync.pipeline.table_changes import TableChanges
 from pixaris_sync.rules.planner import AskFirst, FinishLoad, ReadBack, SendRows, Step
-from pixaris_sync.rules.schema import plan_batch
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +101,14 @@ class Deliveries:
             prepared = await self._prepare(table, batch, step.method)
         except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this table
             error = context.reports.as_error("prepare table", table, caught, failure=Failure.TRANSIENT)
-            # Whatever came of a question or a change of the table, no row was sent.
-            return await self._not_sent(table, [mapped.row for mapped in batch], error, sent=False)
+            # Whatever came of a question or a change of the table, no row was sent. Those that need no change
+            # do not wait for it.
+            fitting_now = await self._fitting_now(table, batch)
+            others = [mapped.row for mapped in batch if mapped not in fitting_now]
+            if not fitting_now or error.stops_everything:
+                return await self._not_sent(table, [mapped.row for mapped in batch], error, sent=False)
+            await self._not_sent(table, others, error, sent=False, beside=True)
+            prepared = await self._prepare(table, fitting_now, step.method)
         if prepared is None:
             return None
         method, batch, outgoing = prepared
@@ -141,7 +146,7 @@ class Deliveries:
         try:
             columns = await self._known_columns(table) or ()
             # The job is found again by its id; these rows count only where it never began.
-            plan = plan_batch([(mapped.row_id, mapped.cells) for mapped in batch], columns)
+            plan = self._changes.plan(table, [(mapped.row_id, mapped.cells) for mapped in batch], columns)
         except SyncError as error:
             return await self._leave(table, sent, error)
         if not await self._changes.turn(table):
@@ -172,6 +177,26 @@ class Deliveries:
             self._columns[table] = found.columns
         return self._columns[table]
 
+    async def _fitting_now(self, table: str, batch: Sequence[MappedRow]) -> list[MappedRow]:
+        """The rows that the table can take as it is; none where it cannot be asked, or is not there."""
+        try:
+            columns = await self._known_columns(table)
+        except SyncError:
+            return []
+        if columns is None:
+            return []
+        plans = [(row, self._changes.plan(table, [(row.row_id, row.cells)], columns)) for row in batch]
+        return [row for row, plan in plans if not plan.add and not plan.widen]
+
+    async def _has_changed(self, table: str) -> bool:
+        """Whether a table has other columns than rows were fitted to; they are looked up again."""
+        before = self._columns.pop(table, None)
+        try:
+            return await self._known_columns(table) != before
+        except SyncError:
+            # Nobody knows: what is tried again finds out.
+            return True
+
     async def _prepare(
         self, table: str, batch: list[MappedRow], method: DeliveryMethod
     ) -> tuple[DeliveryMethod, list[MappedRow], tuple[OutgoingRow, ...]] | None:
@@ -186,7 +211,7 @@ class Deliveries:
             # The planner did not know yet; it does from now on.
             self._unsettled.discard(table)
             method = DeliveryMethod.LOAD
-        plan = plan_batch(rows, columns)
+        plan = self._changes.plan(table, rows, columns)
         if columns is None or plan.add or plan.widen:
             self._columns.pop(table, None)
             method = DeliveryMethod.LOAD
@@ -199,7 +224,7 @@ class Deliveries:
             if not await self._changes.make_fit(table, rows, columns):
                 return None
             # What another writer changed meanwhile counts too.
-            plan = plan_batch(rows, await self._known_columns(table))
+            plan = self._changes.plan(table, rows, await self._known_columns(table))
         count = fitting(
             plan.rows, STREAM_BYTES_LIMIT if method is DeliveryMethod.STREAM else LOAD_BYTES_LIMIT
         )
@@ -265,19 +290,36 @@ class Deliveries:
             self._columns.pop(table, None)
             await context.apply(table_changed, now, table)
             await context.apply(reschedule_rows, now, unknown, by_load=True)
-        for index, refusal in refused.items():
-            if not refusal.stopped and not refusal.unknown_column:
-                problem = Problem(
-                    f"BigQuery refuses the row in table {table}: {refusal.cause}",
-                    "correct the table's column or the record, then run `pixaris-sync retry`",
-                )
-                log.warning("%s: %s", rows[index].run, problem.cause)
-                await context.apply(quarantine_rows, now, [rows[index]], problem)
+        bad = {
+            index: refusal
+            for index, refusal in refused.items()
+            if not refusal.stopped and not refusal.unknown_column
+        }
+        if bad and await self._has_changed(table):
+            # Others made it anew, or changed a type: the rows are fitted again.
+            await context.apply(reschedule_rows, now, [rows[index] for index in bad], by_load=True)
+            bad = {}
+        for index, refusal in bad.items():
+            problem = Problem(
+                f"BigQuery refuses the row in table {table}: {refusal.cause}",
+                "correct the table's column or the record, then run `pixaris-sync retry`",
+            )
+            log.warning("%s: %s", rows[index].run, problem.cause)
+            await context.apply(quarantine_rows, now, [rows[index]], problem)
 
     async def _not_sent(
-        self, table: str, rows: Sequence[PendingRow], error: SyncError, *, sent: bool = True
+        self,
+        table: str,
+        rows: Sequence[PendingRow],
+        error: SyncError,
+        *,
+        sent: bool = True,
+        beside: bool = False,
     ) -> SyncError | None:
-        """Nothing was taken, or (if rows were `sent`) it is not known: decide by the kind of failure."""
+        """Nothing was taken, or (if rows were `sent`) it is not known: decide by the kind of failure.
+
+        `beside`: other rows of the table go on, so it is not the table that fails.
+        """
         context, now = self._context, self._context.now()
         attempts = max(row.attempts for row in rows)
         problem = problem_of(error)
@@ -295,9 +337,11 @@ class Deliveries:
             next_at = now + DOUBT_LOOK_SECONDS
             await context.apply(mark_in_doubt, now, rows, problem, next_attempt_at=next_at)
         elif error.failure.retryable:
-            opens_at = context.failed(table, error)
+            opens_at = 0.0 if beside else context.failed(table, error)
             next_at = max(opens_at, context.next_attempt_at(attempts, error))
             await context.apply(reschedule_rows, now, rows, problem, next_attempt_at=next_at)
+        elif sent and error.failure is Failure.PERMANENT and await self._has_changed(table):
+            await context.apply(reschedule_rows, now, rows, problem, by_load=True)
         elif len(rows) > 1 and error.failure is Failure.PERMANENT and not self._refuses_all(table, error):
             # All or none: halve until the bad row stands alone.
             await context.apply(reschedule_rows, now, rows, problem, batch_limit=len(rows) // 2)

@@ -12,7 +12,7 @@ from pixaris_sync.limits.bandwidth import UpdateRate
 from pixaris_sync.model import Cell, Column
 from pixaris_sync.pipeline.context import Context
 from pixaris_sync.pipeline.outgoing_rows import map_row
-from pixaris_sync.rules.schema import KeySurvey, plan_batch
+from pixaris_sync.rules.schema import BatchPlan, KeySurvey, plan_batch
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,14 @@ class TableChanges:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._rates: defaultdict[str, UpdateRate] = defaultdict(UpdateRate)
+        #: By table, columns of which BigQuery has refused for good to make them wider.
+        self._narrow: defaultdict[str, set[str]] = defaultdict(set)
+
+    def plan(
+        self, table: str, batch: Batch, columns: Sequence[Column] | None, waiting: KeySurvey | None = None
+    ) -> BatchPlan:
+        """`plan_batch`, by what is known of the table."""
+        return plan_batch(batch, columns, waiting, narrow=self._narrow[table])
 
     async def turn(self, table: str) -> bool:
         """Wait until a table may be updated once more; False: the process is to end, so leave it."""
@@ -83,16 +91,22 @@ class TableChanges:
             SyncError: the service refuses it.
         """
         context = self._context
-        plan = plan_batch(batch, columns)
+        plan = self.plan(table, batch, columns)
         if columns is None or plan.add:
-            plan = plan_batch(batch, columns, await survey_waiting(context, table))
+            plan = self.plan(table, batch, columns, await survey_waiting(context, table))
         # Noted first: if we die between the change and the note, rows would be streamed too early.
         await context.apply(table_changed, context.now(), table)
         is_new = columns is None
         try:
             return await self._change(table, plan.add, plan.widen, is_new=is_new)
         except SyncError as error:
-            if error.failure is not Failure.PERMANENT or plan.needed == plan.add:
+            if error.failure is not Failure.PERMANENT:
+                raise
+            if self._narrow[table].intersection(plan.widen):
+                log.warning("%s; what does not fit goes into columns beside it", error)
+                found = await context.sink.describe(table)
+                return await self.make_fit(table, batch, found and found.columns)
+            if plan.needed == plan.add:
                 raise
             # What others of the waiting records need may be refused: that must not hold up these.
             log.warning("%s; only the columns of the next %d rows are tried", error, len(batch))
@@ -114,6 +128,12 @@ class TableChanges:
             if not await self.turn(table):
                 return False
             log.info("table %s gets wider columns: %s", table, ", ".join(widen))
-            with self.updating(table):
-                await sink.widen_columns(table, widen)
+            try:
+                with self.updating(table):
+                    await sink.widen_columns(table, widen)
+            except SyncError as error:
+                if error.failure is Failure.PERMANENT:
+                    # From now on such values go beside it.
+                    self._narrow[table].update(widen)
+                raise
         return True

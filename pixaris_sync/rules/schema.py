@@ -13,7 +13,7 @@ The rules, in the order in which they are tried for each value of a row:
 4. The value must fit the column's type, or be converted without loss: an integer into FLOAT where a double
    holds it exactly, an integral float into INTEGER, anything into STRING as Python's ``str`` prints it, None
    into any other type as NULL.
-5. A float that does not fit an INTEGER column widens the column to FLOAT.
+5. A float that does not fit an INTEGER column widens the column to FLOAT, unless that was refused.
 6. Anything else goes into a *companion* column named after key and type, ``<key>__<type>``, with a hashed
    name where that is taken. Columns of types that Pixaris never makes (`ColumnType.OTHER`) always have
    companions.
@@ -242,6 +242,8 @@ def plan_batch(
     batch: Sequence[tuple[str, Sequence[Cell]]],
     columns: Sequence[Column] | None,
     waiting: KeySurvey | None = None,
+    *,
+    narrow: Container[str] = frozenset(),
 ) -> BatchPlan:
     """Plan the rows of a batch for a table, and what the table must gain for them.
 
@@ -252,6 +254,7 @@ def plan_batch(
         batch: each row's id and cells; the keys of a row are distinct. Cells' own types are not looked at.
         columns: the table's columns, None or empty where there is no table yet.
         waiting: what is known of all records that wait for the table; None: of the batch alone.
+        narrow: names of columns that cannot be widened.
     """
     there = tuple(columns or ())
     keys = {cell.key for _, cells in batch for cell in cells}
@@ -264,7 +267,7 @@ def plan_batch(
         new = survey.new_columns(there)
     floats: frozenset[str] = frozenset()
     while True:
-        draft = _Draft((*there, *new), floats)
+        draft = _Draft((*there, *new), floats, narrow)
         rows = tuple(OutgoingRow(row_id, draft.row(cells)) for row_id, cells in batch)
         # Widening can spoil what was written into the column before: start over, with it wide from the
         # start. Each turn widens one more column at least, so there is an end.
@@ -278,7 +281,7 @@ def plan_batch(
     own = tuple(column for column in new if column.name in draft.used or column.name.casefold() in spellings)
     if own != new:
         # Without the other columns, companions may have other names.
-        needed = (*own, *plan_batch(batch, (*there, *own)).add)
+        needed = (*own, *plan_batch(batch, (*there, *own), narrow=narrow).add)
     return BatchPlan(
         rows=rows,
         add=add,
@@ -328,9 +331,13 @@ def _is_reserved(name: str) -> bool:
 class _Draft:
     """One pass over a batch: the columns as they will be, with companions as rows need them."""
 
-    def __init__(self, columns: Iterable[Column], floats: frozenset[str]) -> None:
-        """Begin with a column for every key; those named in `floats` count as FLOAT from the start."""
+    def __init__(self, columns: Iterable[Column], floats: frozenset[str], narrow: Container[str]) -> None:
+        """Begin with a column for every key.
+
+        Those named in `floats` count as FLOAT from the start, those in `narrow` never become it.
+        """
         self.floats = set(floats)
+        self._narrow = narrow
         self.added: list[Column] = []
         self.used: set[str] = set()
         self.renamed: dict[str, str] = {}
@@ -373,7 +380,8 @@ class _Draft:
 
     def _write(self, name: str, value: object) -> JsonValue:
         written = written_as(value, self._types[name])
-        if written is MISFIT and isinstance(value, float) and self._types[name] is ColumnType.INTEGER:
+        wider = isinstance(value, float) and self._types[name] is ColumnType.INTEGER
+        if written is MISFIT and wider and name not in self._narrow:
             self.floats.add(name)
             self._types[name] = ColumnType.FLOAT
             written = written_as(value, ColumnType.FLOAT)
