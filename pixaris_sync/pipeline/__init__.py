@@ -1,6 +1,7 @@
 """The engine: scan, upload, deliver, read back; the same for ``watch``, ``sync`` and ``backfill``.
 
-* `engine` runs the parts: who may start what, and when the pass is over. `context` holds what they share.
+* `engine` runs the parts: who may start what, and when the pass is over; `snapshot` is what it decides by.
+  `context` holds what the parts share, `unexpected` makes reports of what nobody thought of.
 * `follower` keeps a following engine awake. `discovery` takes what is on disk into the ledger; `arrival`
   tells runs that were written here from those that are being copied in.
 * `adoption` is the first contact: are bucket and dataset there, what is in the bucket already.

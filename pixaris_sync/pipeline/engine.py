@@ -9,10 +9,9 @@ one step per table; everything else waits in the ledger, not in memory.
 
 import logging
 import random
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
-from sqlite3 import Connection
 
 import anyio
 from anyio.abc import TaskGroup
@@ -29,14 +28,9 @@ from pixaris_sync.ledger.packs import (
     pack_finished,
     pages_to_give_back,
 )
-from pixaris_sync.ledger.pending_rows import table_backlogs
 from pixaris_sync.ledger.rows import recover_deliveries
 from pixaris_sync.ledger.uploads import (
-    Receipt,
-    UploadTask,
     adoption_failed,
-    claim,
-    next_upload_at,
     recover_uploads,
 )
 from pixaris_sync.model import DatasetKey, RunKey
@@ -46,9 +40,10 @@ from pixaris_sync.pipeline.context import BUCKET, Context, Mode, no_throttle, pr
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.lane import UploadLane
+from pixaris_sync.pipeline.snapshot import take_snapshot
 from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
-from pixaris_sync.rules.planner import AskFirst, ReadBack, SendRows, Step, TableBacklog, plan_rows
+from pixaris_sync.rules.planner import AskFirst, ReadBack, SendRows, Step, plan_rows
 from pixaris_sync.settings import Settings
 from pixaris_sync.waiting import Wakeup, wait_until
 
@@ -327,7 +322,7 @@ class Engine:
                     await progress.wait()
                 continue
             await self._tell_of_pause()
-            snapshot = await context.apply(_take_snapshot, context, self._lane, receipts)
+            snapshot = await context.apply(take_snapshot, context, self._lane, receipts)
             # Nothing is asked before it is known that the dataset is there: its absence is another matter.
             asking = self._first_check.confirmed
             self._lane.written_down(receipts)
@@ -382,54 +377,6 @@ class Engine:
         if isinstance(step, ReadBack | AskFirst):
             # Nearly always a row that was read back finishes a run; `_tidy_ledger` sees to the others.
             await _pack_finished_runs(self.context)
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """The ledger at one moment.
-
-    Attributes:
-        claimed: files to carry, which nobody else may take.
-        next_upload_at: when the next file may be claimed, in seconds since the epoch; None while some are in
-            flight, or if there is none.
-        tables: what the tables need.
-    """
-
-    claimed: list[UploadTask]
-    next_upload_at: float | None
-    tables: list[TableBacklog]
-
-
-def _take_snapshot(
-    db: Connection, context: Context, lane: UploadLane, receipts: Sequence[Receipt]
-) -> _Snapshot:
-    """Write receipts down, claim files for the lane, and see what the tables need; in one transaction."""
-    now, selection, gate = context.now(), context.mode.selection, context.gate(BUCKET)
-    lane.write_down(db, receipts)
-    in_flight = lane.in_flight - len(receipts)
-    claimed: list[UploadTask] = []
-    next_at: float | None = None
-    if gate.failures < selection.attempts_limit:
-        # While the bucket is in trouble, one file at a time finds out whether it is healthy again.
-        count = 1 - in_flight if gate.failures else lane.room(in_flight)
-        if gate.is_open(now) and count > 0:
-            claimed = claim(db, now, selection, count)
-        if not in_flight and not claimed:
-            next_at = next_upload_at(db, selection)
-            if next_at is not None:
-                next_at = max(next_at, gate.opens_at)
-    tables = [_behind_gate(context, backlog, now) for backlog in table_backlogs(db, now, selection)]
-    return _Snapshot(claimed, next_at, [backlog for backlog in tables if backlog is not None])
-
-
-def _behind_gate(context: Context, backlog: TableBacklog, now: float) -> TableBacklog | None:
-    """A table as the planner may see it: nothing is due while its gate is closed."""
-    gate = context.gate(backlog.table_id)
-    if gate.failures >= context.mode.selection.attempts_limit:
-        return None
-    if gate.is_open(now):
-        return backlog
-    return TableBacklog(backlog.table_id, next_at=gate.opens_at)
 
 
 async def _pack_finished_runs(context: Context) -> None:

@@ -23,9 +23,6 @@ log = logging.getLogger(__name__)
 REPORTS_LIMIT: Final = 20
 #: So much of an exception's text stands in a cause; the report has all of it.
 TEXT_LENGTH_MAX: Final = 200
-_HINT: Final = (
-    "it is a fault of pixaris-sync: send the developers {report}; `pixaris-sync retry` tries it again"
-)
 
 
 class Reports:
@@ -47,7 +44,11 @@ class Reports:
             return error
         text = printable_line(scrub(" ".join(str(error).split())))[:TEXT_LENGTH_MAX]
         cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        hint = _HINT.format(report=self._report(operation, subject, error))
+        report = self._report(operation, subject, error)
+        hint = (
+            f"it is a fault of pixaris-sync: send the developers {report}; "
+            "`pixaris-sync retry` tries it again"
+        )
         return UnexpectedError(operation, printable(subject), cause, hint=hint, failure=failure)
 
     def _report(self, operation: str, subject: str, error: Exception) -> str:

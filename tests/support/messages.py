@@ -34,6 +34,8 @@ NO_MESSAGES = {
     rf"[{VARIABLE},:; ()]*(and |line )?[{VARIABLE},:; ()]*( more| like it\))*": "empty",
     r"%\(asctime\)s.*": "the format of the log",
     "no flag": "a mark of settings",
+    rf"odd {VARIABLE}": "a digest",
+    rf"pixaris-sync {VARIABLE}.*SQLite.*": "the head of a report",
     r"\w+(, \w+)+|iif\(.*": "columns of a statement",
     r"command line|catching up|finishing what is in flight|only in the table|not the same": (
         "a part of another text"
@@ -55,8 +57,8 @@ _STATEMENT = re.compile(
 )
 #: What was tried, as a verb phrase: the first text of an error.
 _OPERATION = re.compile(
-    r"(add|ask|begin|carry|change|compare|create|find|follow|get|insert|list|load|look|name|open|read|set|take|"
-    r"upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
+    r"(add|ask|begin|carry|change|compare|create|deliver|find|follow|get|insert|list|load|look|map|name|open|"
+    r"prepare|read|scan|set|take|upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
 )
 #: Calls whose texts are no messages: logs, and what settings and flags say of themselves.
 _OTHER_CALLS = re.compile(r"(.*\.)?(debug|info|Field|Option|Argument|execute|executemany|compile|sub)")

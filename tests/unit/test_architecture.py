@@ -48,6 +48,7 @@ SMALL = {
     "cli.help": "how help is laid out, whatever flags there are",
     "cli.progress": "how far a pass is, on a terminal and elsewhere; a pass goes on without it",
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
+    "pipeline.snapshot": "what the engine decides by, beside how it does",
     "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",
 }
 #: Concrete adapters that only ``cli`` puts behind the ports.
