@@ -241,7 +241,15 @@ class Settings(BaseModel):
             return Path(given)
         from platformdirs import user_state_path  # noqa: PLC0415 - often the folder is named
 
-        return user_state_path("pixaris-sync", appauthor=False)
+        try:
+            return user_state_path("pixaris-sync", appauthor=False)
+        except RuntimeError:
+            raise ConfigurationError(
+                "find",
+                "the state folder",
+                "this user has no home folder",
+                hint="choose a folder with --state-dir",
+            ) from None
 
 
 def load_settings(

@@ -4,7 +4,8 @@
 * `passes` is behind ``watch``, ``sync`` and ``backfill``, with `progress` while it works. `inspect` is behind
   ``status``, ``verify`` and ``retry``, `limit` and `sandbox` are behind their own names.
 * `wiring` puts the real bucket, tables, folder and ledger together, and takes them apart again.
-* `report` is what is printed, `exits` is how a command ends.
+* `report` is what is printed, `exits` is how a command ends. `streams` sees to it that printing breaks
+  nothing.
 
 What `app` imports is imported by ``--help`` and by shell completion, so everything heavy is imported by the
 command that needs it.

@@ -13,6 +13,7 @@ from pixaris_sync import __version__
 from pixaris_sync.cli.exits import Exit, exit_of
 from pixaris_sync.cli.help import PlainCommand
 from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
+from pixaris_sync.cli.streams import prepare_streams
 from pixaris_sync.errors import SyncError
 from pixaris_sync.footprint import importing
 from pixaris_sync.text import printable_line
@@ -47,6 +48,7 @@ FullOption = Annotated[
 
 def main() -> NoReturn:
     """Run the command line; every error ends here, as one line, a hint and an exit code."""
+    prepare_streams()
     try:
         with _ungrouped():
             app()

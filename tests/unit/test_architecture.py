@@ -47,6 +47,7 @@ SMALL = {
     "bigquery.connection": "how sockets end, whatever is asked over them",
     "cli.help": "how help is laid out, whatever flags there are",
     "cli.progress": "how far a pass is, on a terminal and elsewhere; a pass goes on without it",
+    "cli.streams": "what must be right before anything is printed",
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
     "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",

@@ -247,6 +247,16 @@ def test_state_lies_where_it_is_told_then_systemds_then_the_users(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_a_home_the_state_folder_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: no folder called "~". Method: a home that Python cannot find, as that of an unknown user."""
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", str)
+    with pytest.raises(ConfigurationError) as caught:
+        _ = load().state_folder
+    assert caught.value.cause == "this user has no home folder"
+    assert "--state-dir" in caught.value.hint
+
+
 @pytest.mark.parametrize("inside", ["", "state", "project/dataset"])
 def test_state_inside_the_results_folder_is_refused(tmp_path: Path, inside: str) -> None:
     """Goal: Pixaris never shows our state as a project. Method: the folder itself, within, through a link."""
