@@ -17,10 +17,10 @@ from pixaris_sync import __version__
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit, exit_of_pass
 from pixaris_sync.cli.progress import show_progress
-from pixaris_sync.cli.wiring import found_ledger, owned_ledger, ports, settings_for
+from pixaris_sync.cli.wiring import found_ledger, ports, settings_for, work_as_owner
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.overview import WorkLeft, overview
+from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import JsonValue
 from pixaris_sync.pipeline.context import Mode, Tally
@@ -59,8 +59,12 @@ def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
         settings.gcp_pixaris_bucket_name,
         settings.gcp_bq_experiment_dataset,
     )
-    with owned_ledger(settings, "watch") as ledger:
+
+    def work(ledger: Ledger) -> Interruption:
         _, interruption, _ = anyio.run(partial(_run, settings, Mode(follow=True), ledger))
+        return interruption
+
+    interruption = work_as_owner(settings, "watch", work)
     log.info("stopped")
     return Exit.INTERRUPTED if interruption.forced and interruption.number == signal.SIGINT else Exit.OK
 
@@ -95,11 +99,11 @@ def run_pass(
         tallies.append(engine.context.tally)
         await show_progress(engine, command)
 
-    with owned_ledger(settings, command) as ledger:
-        left, interruption, repaired = anyio.run(
-            partial(_run, settings, mode, ledger, beside=watch_progress, repair=repair)
-        )
-        reached = ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
+    def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption, "Repair | None", Overview]:
+        ended = anyio.run(partial(_run, settings, mode, ledger, beside=watch_progress, repair=repair))
+        return *ended, ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
+
+    left, interruption, repaired, reached = work_as_owner(settings, command, work)
     if interruption.number is not None or left is None:
         ending = Exit.INTERRUPTED
     else:

@@ -2,11 +2,11 @@
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -17,7 +17,7 @@ from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.finder import FoundLedger, find_ledger, may_exist, remember_home
 from pixaris_sync.ledger.overview import Overview, overview
-from pixaris_sync.ledger.rescue import working_ledger
+from pixaris_sync.ledger.rescue import work_with
 from pixaris_sync.limits.bandwidth import Pace
 from pixaris_sync.local.mounts import network_filesystem
 from pixaris_sync.model import RunKey
@@ -27,6 +27,7 @@ from pixaris_sync.settings import Settings, load_settings
 from pixaris_sync.text import printable_line
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def settings_for(flags: Mapping[str, Any], config: Path | None) -> Settings:
@@ -113,9 +114,10 @@ def found_ledger(settings: Settings) -> FoundLedger:
     return find_ledger(settings, holds)
 
 
-@contextmanager
-def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
-    """The ledger, with the results folder locked for this process.
+def work_as_owner(settings: Settings, command: str, work: Callable[[Ledger], T]) -> T:
+    """Do `work` with the ledger, with the results folder locked for this process.
+
+    It is done once more where the ledger turns out to be damaged: see `rescue.work_with`.
 
     Raises:
         ConfigurationError: there is no results folder that can be read.
@@ -135,15 +137,16 @@ def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
             path.parent,
             kind,
         )
-    now = SystemClock().now()
+    clock = SystemClock()
+
+    def work_at_home(ledger: Ledger) -> T:
+        ledger.write(partial(remember_home, home=found.home, now=clock.now()))
+        return work(ledger)
+
     # The lock first: a newer program must not migrate the ledger under an older one that works with it.
-    with (
-        Ownership(
-            settings.local_results_folder, path.with_suffix(".owner"), command, path_lock=found.path_lock
-        ),
-        working_ledger(path, now=now) as ledger,
+    with Ownership(
+        settings.local_results_folder, path.with_suffix(".owner"), command, path_lock=found.path_lock
     ):
-        ledger.write(partial(remember_home, home=found.home, now=now))
         if found.moved_from is not None:
             log.info("the results folder was %s before: its ledger %s goes on", found.moved_from, path)
         if found.left is not None:
@@ -152,7 +155,7 @@ def owned_ledger(settings: Settings, command: str) -> Iterator[Ledger]:
                 found.home.folder,
                 found.left,
             )
-        yield ledger
+        return work_with(path, work_at_home, now=clock.now)
 
 
 def open_known_ledger(path: Path, *, read_only: bool = False) -> Ledger:

@@ -5,8 +5,8 @@ never a second row. In every function here `db` is an open transaction, `now` an
 since the epoch.
 
 * `finder` tells which one is that of a results folder and a destination.
-* `database` opens it, migrates it (``sql/``), and runs transactions. `rescue` opens it for work, and sets a
-  damaged one aside.
+* `database` opens it, migrates it (``sql/``), and runs transactions. `trouble` tells what is wrong where that
+  fails. `rescue` opens it for work, and sets a damaged one aside.
 * `journal` lets many tasks write at once: what arrives together is committed together, and a caller goes on
   only when its change is durable. That is how an intent is on disk before it is tried.
 * `states` has the two tables of transitions, for files and for rows.

@@ -9,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
-from pixaris_sync.errors import LedgerDamagedError, LedgerEmptyError, LedgerError
+from pixaris_sync.errors import LedgerEmptyError, LedgerError, SyncError
+from pixaris_sync.ledger.trouble import damage_in, damage_of, damaged, translated
 
 T = TypeVar("T")
 #: What is applied together need not return the same.
@@ -20,8 +21,6 @@ APPLICATION_ID = 0x50585359
 BUSY_TIMEOUT_MS = 10_000
 #: SQLite's ``-wal`` file is cut to this length when it is begun anew, whatever length it once needed.
 WAL_BYTES_LIMIT = 4 * 1024 * 1024
-#: SQLite's primary result codes for a file whose content is damaged.
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 #: Errors of SQLite's that an operation brings upon itself, as opposed to a disk or a file in trouble.
 _OWN_FAULTS = (
     sqlite3.DataError,
@@ -70,6 +69,7 @@ class Ledger:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._suspected = False
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Self:
@@ -78,10 +78,10 @@ class Ledger:
         Raises:
             LedgerDamagedError: its content is damaged, as far as opening it shows.
             LedgerEmptyError: for `read_only`, nothing was ever written to it.
-            LedgerError: it is no ledger, of a newer version, or the folder cannot be written; for
-                `read_only`, also when there is none.
+            LedgerError: it is no ledger, or of a newer version; PERMISSION where the folder cannot be
+                written to, TRANSIENT where the disk is full or in trouble; for `read_only`, also when there
+                is none.
         """
-        hint = "check the folder's owner, its permissions and the free space"
         try:
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -96,7 +96,7 @@ class Ledger:
                 timeout=BUSY_TIMEOUT_MS / 1000,
             )
         except (OSError, sqlite3.Error) as error:
-            raise LedgerError("open ledger", str(path), str(error), hint=hint) from None
+            raise translated("open ledger", path, error) from None
         ledger = cls(path, connection)
         try:
             connection.row_factory = sqlite3.Row
@@ -113,9 +113,10 @@ class Ledger:
                 ledger._migrate()
         except sqlite3.Error as error:
             connection.close()
-            if error.sqlite_errorcode & 0xFF in _DAMAGED:
-                raise ledger._damaged(str(error)) from None
-            raise LedgerError("open ledger", str(path), str(error), hint=hint) from None
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+                # A statement of ours does not fit: the schema is not what the version says.
+                raise damaged(path, str(error)) from None
+            raise translated("open ledger", path, error) from None
         except LedgerError:
             connection.close()
             raise
@@ -143,7 +144,7 @@ class Ledger:
             ledger._migrate()
         except (OSError, sqlite3.Error) as error:
             connection.close()
-            raise LedgerError("read ledger", str(ledger.path), str(error)) from None
+            raise translated("read ledger", ledger.path, error) from None
         except LedgerError:
             connection.close()
             raise
@@ -157,6 +158,8 @@ class Ledger:
         application = self._connection.execute("PRAGMA application_id").fetchone()[0]
         tables = _tables_of(self._connection)
         self._connection.execute("ROLLBACK")
+        if application != APPLICATION_ID and tables >= _tables(1):
+            raise damaged(self.path, "it has all tables and not the mark of a ledger")
         if (version or application or tables) and application != APPLICATION_ID:
             raise LedgerError(
                 "open ledger",
@@ -172,7 +175,7 @@ class Ledger:
                 hint="upgrade pixaris-sync, or choose another --state-dir",
             )
         if version == 0 and tables:
-            raise self._damaged("it has tables and no version: it is only half made")
+            raise damaged(self.path, "it has tables and no version: it is only half made")
         if read_only and version == 0:
             raise LedgerEmptyError(
                 "read ledger",
@@ -189,16 +192,7 @@ class Ledger:
             )
         missing = _tables(version) - tables
         if missing:
-            raise self._damaged(f"it lacks tables: {', '.join(sorted(missing))}")
-
-    def _damaged(self, cause: str) -> LedgerDamagedError:
-        return LedgerDamagedError(
-            "open ledger",
-            str(self.path),
-            cause,
-            hint="run `pixaris-sync sync`: it sets the damaged ledger aside, deletes nothing, rebuilds it "
-            "from the local folder and the cloud",
-        )
+            raise damaged(self.path, f"it lacks tables: {', '.join(sorted(missing))}")
 
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
@@ -225,6 +219,7 @@ class Ledger:
         others' results stand in theirs. For that they may be run twice.
 
         Raises:
+            LedgerDamagedError: its content turned out to be damaged.
             LedgerError: the transaction as a whole failed (disk full, I/O error); nothing was changed.
         """
         db = self._connection
@@ -233,8 +228,7 @@ class Ledger:
             try:
                 results = [operation(db) for operation in operations]
             except Exception as error:
-                if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_FAULTS):
-                    # Disk full, I/O error, damaged file: nothing that a savepoint could mend.
+                if _is_about_the_file(error):
                     raise
                 db.execute("ROLLBACK")
                 db.execute("BEGIN IMMEDIATE")
@@ -245,13 +239,23 @@ class Ledger:
                 db.execute("ROLLBACK")
             if not isinstance(error, sqlite3.Error):
                 raise
-            raise LedgerError(
-                "write ledger",
-                str(self.path),
-                str(error),
-                hint="check the free space and the disk; nothing was lost, the change is tried again",
-            ) from None
+            raise translated("write ledger", self.path, error) from None
+        self._suspect(results)
         return results
+
+    def _suspect(self, results: Sequence[Any]) -> None:
+        """What nobody thought of may come of a damaged ledger, once; then it is not the ledger that is odd.
+
+        Raises:
+            LedgerDamagedError: it does.
+        """
+        if self._suspected or not any(
+            isinstance(result, Exception) and not isinstance(result, SyncError) for result in results
+        ):
+            return
+        self._suspected = True
+        if (found := self.damage()) is not None:
+            raise damaged(self.path, found)
 
     def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run one operation in a transaction of its own; its exception is raised here."""
@@ -270,7 +274,7 @@ class Ledger:
             finally:
                 db.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise LedgerError("read ledger", str(self.path), str(error)) from None
+            raise translated("read ledger", self.path, error) from None
 
     def changes_of_others(self) -> int:
         """A number that changes when another process has written (SQLite's ``data_version``)."""
@@ -278,19 +282,20 @@ class Ledger:
             with closing(self._connection.execute("PRAGMA data_version")) as cursor:
                 return int(cursor.fetchone()[0])
         except sqlite3.Error as error:
-            raise LedgerError("read ledger", str(self.path), str(error)) from None
+            raise translated("read ledger", self.path, error) from None
 
     def damage(self) -> str | None:
         """What SQLite's check of the whole file finds wrong, or None; it takes time like the file's size."""
-        try:
-            found = str(self._connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-        except sqlite3.DatabaseError as error:
-            return str(error)
-        return None if found == "ok" else " ".join(found.split())
+        return damage_of(self._connection)
 
     def close(self) -> None:
         """Close the database. Safe to call twice."""
         self._connection.close()
+
+
+def _is_about_the_file(error: Exception) -> bool:
+    """Whether it is a full disk, an I/O error or a damaged file: nothing that a savepoint could mend."""
+    return isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_FAULTS)
 
 
 def _apart(db: sqlite3.Connection, operations: Sequence[Operation]) -> list[Any]:
@@ -301,7 +306,7 @@ def _apart(db: sqlite3.Connection, operations: Sequence[Operation]) -> list[Any]
         try:
             results.append(operation(db))
         except Exception as error:
-            if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_FAULTS):
+            if _is_about_the_file(error):
                 raise
             db.execute("ROLLBACK TO operation")
             results.append(error)
@@ -352,6 +357,19 @@ def _ask(path: Path, question: Callable[[sqlite3.Connection], T], parameters: st
     uri = f"{path.resolve().as_uri()}?{parameters}"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_MS / 1000)) as source:
         return question(source)
+
+
+def check_on_disk(path: Path) -> str | None:
+    """What is wrong with a ledger as it stands on the disk, whatever a process that works with it remembers.
+
+    None where nothing is, or where it cannot be looked at just now.
+    """
+    try:
+        return peek(path, damage_of)
+    except OSError:
+        return None
+    except sqlite3.Error as error:
+        return damage_in(error)
 
 
 def get_fact(db: sqlite3.Connection, name: str) -> str | None:

@@ -13,8 +13,9 @@ from typing import Any, TypeVar, cast
 import anyio
 from anyio import to_thread
 
-from pixaris_sync.errors import LedgerError
-from pixaris_sync.ledger.database import Ledger, Operation
+from pixaris_sync.errors import LedgerDamagedError, LedgerError
+from pixaris_sync.ledger.database import Ledger, Operation, check_on_disk
+from pixaris_sync.ledger.trouble import damaged
 from pixaris_sync.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Journal:
         self._arrived = anyio.Event()
         self._closed = False
         self._ended = False
+        self._damage: LedgerDamagedError | None = None
         # One thread at a time touches the connection.
         self._limiter = anyio.CapacityLimiter(1)
 
@@ -66,8 +68,11 @@ class Journal:
         A cancelled caller does not take its operation back: it may still be applied.
 
         Raises:
+            LedgerDamagedError: the ledger is damaged; `run` has ended for that.
             LedgerError: the ledger cannot be written; the operation was not applied.
         """
+        if self._damage is not None:
+            raise self._damage
         if self._ended:
             raise RuntimeError("the journal has ended: nobody would commit this")
         entry = _Entry(operation)
@@ -79,7 +84,11 @@ class Journal:
         return cast("T", entry.outcome)
 
     async def run(self) -> None:
-        """Commit what arrives until `close`; what arrived before that is committed."""
+        """Commit what arrives until `close`; what arrived before that is committed.
+
+        Raises:
+            LedgerDamagedError: the ledger is damaged.
+        """
         while True:
             if not self._queue:
                 if self._closed:
@@ -97,6 +106,13 @@ class Journal:
         while outcomes is None:
             try:
                 outcomes = await self._apply(operations)
+            except LedgerDamagedError as error:
+                # Nothing can be written any more, by anybody: whoever opened the ledger makes a new one.
+                self._damage = error
+                for entry in (*batch, *self._queue):
+                    entry.outcome = error
+                    entry.done.set()
+                raise
             except LedgerError as error:
                 if self._clock is None or self._closed:
                     outcomes = [error] * len(batch)
@@ -127,6 +143,17 @@ class Journal:
         if self._threaded:
             return await to_thread.run_sync(self._ledger.changes_of_others, limiter=self._limiter)
         return self._ledger.changes_of_others()
+
+    async def check(self) -> None:
+        """Look whether the ledger is whole as it stands on the disk: pages in memory hide damage there.
+
+        Raises:
+            LedgerDamagedError: it is not.
+        """
+        path = self._ledger.path
+        found = await to_thread.run_sync(check_on_disk, path) if self._threaded else check_on_disk(path)
+        if found is not None:
+            raise damaged(path, found)
 
     def close(self) -> None:
         """Let `run` end once everything that arrived is committed."""

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 LEDGER_POLL_SECONDS = 2.0
 #: Without events everything is looked at this often.
 POLL_SECONDS = 2.0
-#: How often the folders of synced runs are looked at too.
+#: How often the folders of synced runs are looked at too, and all of the ledger.
 EVERYTHING_SECONDS = 3600.0
 
 
@@ -133,6 +133,7 @@ async def _rescan(engine: Engine, rounds: Rounds, clock: Clock, interval_seconds
             await _look(rounds.make)
         else:
             looked_at = clock.elapsed()
+            await engine.context.journal.check()
             await _look(partial(engine.scan_all_soon, ScanDepth.EVERYTHING))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.errors import LedgerDamagedError, LedgerEmptyError, LedgerError
+from pixaris_sync.errors import Failure, LedgerDamagedError, LedgerEmptyError, LedgerError
 from pixaris_sync.ledger.database import APPLICATION_ID, Ledger, migrations
 
 
@@ -189,7 +189,8 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_a_hint(tmp_path: Path) ->
     (tmp_path / "state").write_text("")
     with pytest.raises(LedgerError) as refusal:
         Ledger.open(tmp_path / "state" / "ledger.sqlite3")
-    assert "permissions" in refusal.value.hint
+    assert "--state-dir" in refusal.value.hint
+    assert refusal.value.failure is Failure.PERMISSION
 
 
 def test_reading_only_makes_nothing(path: Path) -> None:

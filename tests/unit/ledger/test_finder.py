@@ -14,7 +14,7 @@ from pixaris_sync.cli.wiring import found_ledger
 from pixaris_sync.ledger import intake
 from pixaris_sync.ledger.database import Ledger, get_fact, set_fact
 from pixaris_sync.ledger.finder import HOME, FoundLedger, remember_home
-from pixaris_sync.ledger.rescue import working_ledger
+from pixaris_sync.ledger.rescue import work_with
 from pixaris_sync.settings import Settings, load_settings
 from tests.support.ledgers import NOW, RUN, SHOES, found_run, record, tail
 
@@ -56,10 +56,13 @@ class Place:
         """Own the folder for a moment, and take in runs of it; what was found."""
         found = self.found(folder, **changed)
         self._now += 1
-        with working_ledger(found.path, now=self._now) as ledger:
+
+        def work(ledger: Ledger) -> None:
             ledger.write(partial(remember_home, home=found.home, now=self._now))
             for run in runs:
                 ledger.write(partial(_take, run=run))
+
+        work_with(found.path, work)
         return found
 
 

@@ -1,0 +1,151 @@
+"""A ledger with a damaged page, through the real command: it is rebuilt, nothing is doubled or lost."""
+
+import random
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pixaris_sync.cli.app import main
+from pixaris_sync.ledger.database import migrations
+from tests.support.command_line import CommandLine, Watching
+from tests.support.stored_runs import Reader, store_run
+
+PAGE = 4096
+#: Every fifth page, each in one way; `large` takes all of them, each in every way.
+PAGES_STEP = 5
+
+Damage = Callable[[bytes, random.Random], bytes]
+
+DAMAGES: dict[str, Damage] = {
+    "zeros": lambda page, _: bytes(len(page)),
+    "noise": lambda page, dice: dice.randbytes(len(page)),
+    "half of it": lambda page, dice: page[: len(page) // 2] + dice.randbytes(len(page) - len(page) // 2),
+    "its beginning": lambda page, dice: dice.randbytes(64) + page[64:],
+}
+
+
+def damage_page(path: Path, number: int, damage: Damage) -> None:
+    """Damage a page on the disk, counted from 0."""
+    with path.open("r+b") as file:
+        file.seek(number * PAGE)
+        page = file.read(PAGE)
+        file.seek(number * PAGE)
+        file.write(damage(page, random.Random(number)))  # noqa: S311 - no secret
+
+
+def damaged(command_line: CommandLine) -> list[Path]:
+    """The ledgers that were set aside."""
+    return sorted(
+        path
+        for path in command_line.state_dir.glob("*.damaged-*")
+        if not path.name.endswith(("-wal", "-shm"))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class InProcess:
+    """The command in this process: hundreds of them in the time of a few processes."""
+
+    capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Run it; its exit code and what it printed on stderr."""
+        self.monkeypatch.setattr(sys, "argv", ["pixaris-sync", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return int(code), self.capsys.readouterr().err
+
+
+@pytest.fixture
+def in_process(
+    command_line: CommandLine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[InProcess]:
+    """The command line's environment around this process."""
+    import logging  # noqa: PLC0415 - for this alone
+
+    for name, value in command_line.environment.items():
+        monkeypatch.setenv(name, value)
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield InProcess(capsys, monkeypatch)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+def damage_one_page_after_another(
+    command_line: CommandLine, pixaris: Reader, in_process: InProcess, step: int
+) -> None:
+    """Sync with each page damaged in each way; the ledger knows nothing of the last run, as an older one."""
+    folder = command_line.folder
+    runs = [store_run(folder, f"run-{at}", images=2, metrics={"score": at}).name for at in range(3)]
+    assert in_process.run("sync")[0] == 0
+    [ledger] = command_line.ledgers()
+    whole = ledger.read_bytes()
+    runs.append(store_run(folder, "later").name)
+    assert in_process.run("sync")[0] == 0
+    objects, pages, rebuilt = pixaris.objects(), len(whole) // PAGE, 0
+    for at, (kind, damage) in enumerate(DAMAGES.items()):
+        numbers = range(pages) if step == 1 else range(at * step, pages, step * len(DAMAGES))
+        for number in numbers:
+            ledger.write_bytes(whole)
+            damage_page(ledger, number, damage)
+            code, told = in_process.run("sync")
+            what = f"{kind} in page {number} of {pages}: {told}"
+            assert code == 0, what
+            assert "Traceback" not in told, what
+            assert "the free space there" not in told, what
+            assert in_process.run("status")[0] == 0, what
+            rebuilt += "is kept as" in told
+        assert pixaris.runs() == runs
+        assert pixaris.objects() == objects
+    assert rebuilt == len(damaged(command_line))
+    assert rebuilt >= pages // step // 2
+
+
+def test_a_damaged_page_costs_no_run_and_no_row(
+    command_line: CommandLine, pixaris: Reader, in_process: InProcess
+) -> None:
+    """Goal: whatever page it is, `sync` heals. Method: some pages, with zeros, noise and less of it."""
+    damage_one_page_after_another(command_line, pixaris, in_process, PAGES_STEP)
+
+
+@pytest.mark.large
+def test_every_damaged_page_costs_no_run_and_no_row(
+    command_line: CommandLine, pixaris: Reader, in_process: InProcess
+) -> None:
+    """Goal: the same. Method: all pages."""
+    damage_one_page_after_another(command_line, pixaris, in_process, 1)
+
+
+def test_damage_that_comes_while_watch_is_at_work_is_noticed_and_mended(
+    command_line: CommandLine, pixaris: Reader, tmp_path: Path
+) -> None:
+    """Goal: no endless wait in which nothing is carried. Method: damage under a watch, then a run.
+
+    A write of another process lets it read the file anew, as memory that is needed elsewhere does.
+    """
+    runs = [store_run(command_line.folder, "before").name]
+    with Watching(command_line, tmp_path) as watch:
+        watch.until(lambda: pixaris.runs() == runs, "the first run arrives")
+        watch.until(lambda: command_line.status()["runs"]["synced"] == 1, "it is read back")
+        [ledger] = command_line.ledgers()
+        with closing(sqlite3.connect(ledger)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            for number in range(2, ledger.stat().st_size // PAGE):
+                damage_page(ledger, number, DAMAGES["noise"])
+            other.execute(f"PRAGMA user_version = {migrations()[-1][0]}")
+        runs.append(store_run(command_line.folder, "later").name)
+        watch.until(lambda: pixaris.runs() == runs, "the second run arrives")
+        watch.until(lambda: command_line.status()["runs"]["synced"] == 2, "both are known again")
+        assert len(damaged(command_line)) == 1
+        assert "is kept as" in watch.log()
+        assert "the free space there" not in watch.log()
+        assert "Traceback" not in watch.log()
+        assert watch.end() == 0
