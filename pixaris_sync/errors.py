@@ -13,6 +13,14 @@ CREDENTIALS_HINT: Final = (
     "service account's key file"
 )
 
+#: The hint where no more files may be open.
+OPEN_FILES_HINT: Final = (
+    "let it open more files: `ulimit -n 1024` before it is started, LimitNOFILE=1024 in a service's unit"
+)
+#: What the system calls that, be it for a process or for the machine (EMFILE, ENFILE). Libraries pass it on
+#: as text alone.
+_TOO_MANY_FILES: Final = "Too many open files"
+
 
 class Failure(StrEnum):
     """What a failure means for the next attempt."""
@@ -126,3 +134,13 @@ class JobFailedError(SyncError):
 
 class UnknownColumnError(SyncError):
     """The service does not know a column of a row, or not yet everywhere."""
+
+
+def open_files_hint(error: BaseException) -> str:
+    """What to do where an error, or what it was raised from, is about too many open files; else ""."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if _TOO_MANY_FILES in str(cause):
+            return OPEN_FILES_HINT
+        cause = cause.__cause__ or cause.__context__
+    return ""

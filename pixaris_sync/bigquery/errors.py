@@ -18,7 +18,14 @@ from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, Tra
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from pixaris_sync.bigquery.wire import error_text, one_line
-from pixaris_sync.errors import CREDENTIALS_HINT, ConfigurationError, Failure, SyncError, TableNotFoundError
+from pixaris_sync.errors import (
+    CREDENTIALS_HINT,
+    ConfigurationError,
+    Failure,
+    SyncError,
+    TableNotFoundError,
+    open_files_hint,
+)
 from pixaris_sync.limits.backoff import retry_after_seconds
 
 # Reasons of https://cloud.google.com/bigquery/docs/error-messages. They stand above the status code, because
@@ -103,11 +110,12 @@ def translate(error: Exception, operation: str, subject: str, *, repeatable: boo
     ):
         cause = f"the answer is not one that BigQuery gives ({kind})"
         return SyncError(operation, subject, cause, failure=unknown, hint="is there a proxy in between?")
+    hint = open_files_hint(error)
     if _never_connected(error):
-        return SyncError(operation, subject, f"no connection ({kind})", failure=Failure.TRANSIENT)
+        return SyncError(operation, subject, f"no connection ({kind})", hint=hint, failure=Failure.TRANSIENT)
     late = isinstance(error, (requests.Timeout, TimeoutError))
     cause = f"no answer in time ({kind})" if late else f"the connection broke ({kind})"
-    return SyncError(operation, subject, cause, failure=unknown)
+    return SyncError(operation, subject, cause, hint=hint, failure=unknown)
 
 
 def failure_of_reason(reason: str) -> Failure | None:

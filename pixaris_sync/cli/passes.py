@@ -25,6 +25,7 @@ from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import JsonValue
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.process.open_files import within_open_files
 from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, run_engine
 from pixaris_sync.process.signals import Interruption
@@ -50,7 +51,7 @@ def selection_of(
 
 def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
     """Follow the results folder until a signal ends it."""
-    settings = settings_for(flags, config)
+    settings = within_open_files(settings_for(flags, config))
     lower_footprint(settings)
     log.info(
         "pixaris-sync %s watches %s for bucket %s and dataset %s",
@@ -82,7 +83,7 @@ def run_pass(
 
     `repair`: then compare everything, and carry what was removed from the cloud.
     """
-    settings = settings_for(flags, config)
+    settings = within_open_files(settings_for(flags, config))
     lower_footprint(settings)
     limited = Selection(
         project=mode.selection.project,

@@ -35,7 +35,14 @@ from typing import Self
 
 import aiohttp
 
-from pixaris_sync.errors import CREDENTIALS_HINT, ConfigurationError, Failure, ObjectConflictError, SyncError
+from pixaris_sync.errors import (
+    CREDENTIALS_HINT,
+    ConfigurationError,
+    Failure,
+    ObjectConflictError,
+    SyncError,
+    open_files_hint,
+)
 from pixaris_sync.limits.backoff import retry_after_seconds
 from pixaris_sync.model import JsonValue, RemoteObject
 from pixaris_sync.text import MASK, scrub
@@ -231,7 +238,7 @@ def unanswered(operation: str, subject: str, error: Exception, *, sent: bool, wr
         case _:
             cause = "the answer cannot be read"
     failure = Failure.IN_DOUBT if sent and writes else Failure.TRANSIENT
-    return SyncError(operation, subject, cause, failure=failure)
+    return SyncError(operation, subject, cause, hint=open_files_hint(error), failure=failure)
 
 
 def _read_error_body(body: str) -> tuple[str, list[str]]:

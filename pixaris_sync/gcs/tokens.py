@@ -15,7 +15,7 @@ import anyio
 from gcloud.aio.auth import Token
 from gcloud.aio.auth.token import Type
 
-from pixaris_sync.errors import CREDENTIALS_HINT, ConfigurationError, Failure, SyncError
+from pixaris_sync.errors import CREDENTIALS_HINT, ConfigurationError, Failure, SyncError, open_files_hint
 from pixaris_sync.gcs.answers import Refusal, unanswered
 
 #: Enough to create, replace, read and list objects.
@@ -134,8 +134,11 @@ class BoundedToken(Token):
         )
 
 
-def _unusable(error: Exception) -> ConfigurationError:
+def _unusable(error: Exception) -> SyncError:
     """The error for a credentials file that is missing or is none; the text of `error` may quote it."""
+    if hint := open_files_hint(error):
+        cause = "the credentials file cannot be opened now"
+        return SyncError("use", "Google Cloud credentials", cause, hint=hint, failure=Failure.TRANSIENT)
     if isinstance(error, FileNotFoundError):
         cause = "the credentials file does not exist"
     elif isinstance(error, OSError):

@@ -10,7 +10,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from pixaris_sync.errors import Failure, LedgerDamagedError, LedgerError
+from pixaris_sync.errors import Failure, LedgerDamagedError, LedgerError, open_files_hint
 
 #: SQLite's primary result codes for a file whose content is damaged.
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -73,7 +73,7 @@ def translated(operation: str, path: Path, error: OSError | sqlite3.Error) -> Le
             refusal = _refusal(path)
     failure, hint = Failure.TRANSIENT, "look after its disk and the free space there; nothing was lost"
     if refusal is not None:
-        cause = refusal.strerror or cause
+        cause, hint = refusal.strerror or cause, open_files_hint(refusal) or hint
         if refusal.errno in _PLACE_FAULTS:
             failure = Failure.PERMISSION
             hint = "let the user who runs pixaris-sync write to its folder, or choose another --state-dir"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pixaris_sync.errors import ConfigurationError, LocalFileError
+from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError
 from pixaris_sync.local import run_folder
 from pixaris_sync.local.run_folder import RunInspection, listed
 from pixaris_sync.local.safe_open import MissingFileError, local_error, opened_folder
@@ -84,6 +84,7 @@ class LocalResults:
 
         Raises:
             ConfigurationError: it is missing, no folder, or may not be read or entered.
+            LocalFileError: (transient) its disk is in trouble, or no more files may be open.
         """
         try:
             with os.scandir(self.root):
@@ -92,7 +93,10 @@ class LocalResults:
         except OSError as error:
             hint = _ACCESS_HINT if isinstance(error, PermissionError) else _ROOT_HINT
             subject = printable(str(self.root))
-            cause = local_error("read", subject, error).cause
+            found = local_error("read", subject, error)
+            if found.failure is Failure.TRANSIENT:
+                raise found from error
+            cause = found.cause
             raise ConfigurationError("read results folder", subject, cause, hint=hint) from error
 
     def datasets(self) -> Datasets:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from pixaris_sync.errors import Failure, LocalFileError
+from pixaris_sync.errors import Failure, LocalFileError, open_files_hint
 from pixaris_sync.model import FileVersion
 from pixaris_sync.rules.names import component_fault
 from pixaris_sync.text import is_utf8, printable
@@ -55,7 +55,8 @@ def local_error(operation: str, subject: str, error: OSError) -> LocalFileError:
         kind = MissingFileError if code == errno.ENOENT else LocalFileError
         return kind(operation, printable(subject), cause, hint=hint)
     cause = os.strerror(code) if code else type(error).__name__
-    return LocalFileError(operation, printable(subject), cause, failure=Failure.TRANSIENT)
+    hint = open_files_hint(error)
+    return LocalFileError(operation, printable(subject), cause, hint=hint, failure=Failure.TRANSIENT)
 
 
 def version_of(status: os.stat_result) -> FileVersion:
@@ -91,9 +92,9 @@ def opened_folder(root: Path, parts: Sequence[str]) -> Iterator[int]:
         handle = os.open(root, _FOLDER_FLAGS)
     except OSError as error:
         # Transient whatever it is: a disk that is not mounted for a while must not quarantine all runs on it.
-        cause = local_error("open", str(root), error).cause
+        cause, hint = local_error("open", str(root), error).cause, open_files_hint(error) or _ROOT_HINT
         raise LocalFileError(
-            "open results folder", printable(str(root)), cause, hint=_ROOT_HINT, failure=Failure.TRANSIENT
+            "open results folder", printable(str(root)), cause, hint=hint, failure=Failure.TRANSIENT
         ) from error
     try:
         for index, part in enumerate(parts):

@@ -32,7 +32,7 @@ from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE, FEEDBACK_FOLDER
 from pixaris_sync.text import is_utf8, printable
 
 _HINT: Final = (
-    "raise the limits (sysctl fs.inotify.max_user_watches and fs.inotify.max_user_instances), "
+    "raise the limits (ulimit -n, sysctl fs.inotify.max_user_watches and fs.inotify.max_user_instances), "
     "or watch by polling"
 )
 #: How often in a row folders may vanish between being listed and being watched.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pixaris_sync import __version__
-from pixaris_sync.errors import Failure, SyncError, UnexpectedError
+from pixaris_sync.errors import Failure, SyncError, UnexpectedError, open_files_hint
 from pixaris_sync.text import printable, printable_line, scrub
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,9 @@ class Reports:
         """An exception as an error like any other: itself where it is one. Else it blocks for a moment."""
         if isinstance(error, SyncError):
             return error
+        if hint := open_files_hint(error):
+            cause = "no more files may be open"
+            return SyncError(operation, printable(subject), cause, hint=hint, failure=Failure.TRANSIENT)
         text = printable_line(scrub(" ".join(str(error).split())))[:TEXT_LENGTH_MAX]
         cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
         report = self._report(operation, subject, error)

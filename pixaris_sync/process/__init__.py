@@ -4,5 +4,5 @@
 * `repair` compares folder and cloud, and has taken up again what was removed from the cloud.
 * `ownership` lets one process at a time work on a folder.
 * `quiet` keeps the process out of the way of training: `live_limits` changes its limits while it works, and
-  `priority` steps back for processor and disk.
+  `priority` steps back for processor and disk. `open_files` keeps to how many files may be open.
 """

@@ -68,6 +68,7 @@ class CommandLine:
     def __init__(self, folder: Path, state_dir: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
         self.state_dir = state_dir
+        self._around: tuple[str, ...] = ()
         inherited = {name: text for name, text in os.environ.items() if not name.startswith("PIXARIS_SYNC_")}
         self.environment = {
             **inherited,
@@ -83,9 +84,16 @@ class CommandLine:
     def but(self, **variables: str | None) -> "CommandLine":
         """The same with other environment variables; None takes one away."""
         changed = CommandLine(self.folder, self.state_dir, {})
+        changed._around = self._around
         changed.environment = {
             name: text for name, text in {**self.environment, **variables}.items() if text is not None
         }
+        return changed
+
+    def within(self, *program: str) -> "CommandLine":
+        """The same, started by a program that replaces itself by the command it is given."""
+        changed = self.but()
+        changed._around = program
         return changed
 
     def having(self, **settings: object) -> "CommandLine":
@@ -101,7 +109,7 @@ class CommandLine:
             options: for Popen.
         """
         return subprocess.Popen(
-            [*(_POWERLESS if powerless else ()), *COMMAND, *arguments],
+            [*(_POWERLESS if powerless else ()), *self._around, *COMMAND, *arguments],
             stdin=subprocess.DEVNULL,
             text=True,
             env=self.environment,

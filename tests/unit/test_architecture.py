@@ -50,6 +50,7 @@ SMALL = {
     "cli.streams": "what must be right before anything is printed",
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
+    "process.open_files": "how much at once the system allows, whatever is done",
     "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",
 }
 #: Concrete adapters that only ``cli`` puts behind the ports.

@@ -1,0 +1,43 @@
+"""How many files may be open, and how much at once that allows.
+
+Each upload has a connection and, where its file is large, that file.
+"""
+
+import logging
+import resource
+from contextlib import suppress
+from typing import Final
+
+from pixaris_sync.errors import OPEN_FILES_HINT
+from pixaris_sync.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: What is open at most beside connections: streams, locks, the ledger, the event loop, the watch, folders
+#: that are scanned, files that are read ahead, modules that are imported.
+OTHER_FILES: Final = 36
+FILES_PER_UPLOAD: Final = 2
+
+
+def within_open_files(settings: Settings) -> Settings:
+    """The settings, with no more uploads at once than files may be open; the limit is raised if possible."""
+    other = OTHER_FILES + settings.warehouse_threads_limit
+    wanted = other + FILES_PER_UPLOAD * settings.upload_concurrency_limit
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= wanted:
+        return settings
+    raised = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, most))
+        allowed = raised
+    if allowed >= wanted:
+        return settings
+    uploads = max(1, (allowed - other) // FILES_PER_UPLOAD)
+    log.warning(
+        "only %d files may be open: %d uploads at the same time instead of %d (%s)",
+        allowed,
+        uploads,
+        settings.upload_concurrency_limit,
+        OPEN_FILES_HINT,
+    )
+    return settings.model_copy(update={"upload_concurrency_limit": uploads})
