@@ -28,7 +28,7 @@ from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.process.open_files import within_open_files
 from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, run_engine
-from pixaris_sync.process.signals import Interruption
+from pixaris_sync.process.signals import ExitCode, Interruption
 from pixaris_sync.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,12 +62,22 @@ def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
     )
 
     def work(ledger: Ledger) -> Interruption:
-        _, interruption, _ = anyio.run(partial(_run, settings, Mode(follow=True), ledger))
+        _, interruption, _ = anyio.run(
+            partial(_run, settings, Mode(follow=True), ledger, forced_code=_exit_of_watch)
+        )
         return interruption
 
     interruption = work_as_owner(settings, "watch", work)
     log.info("stopped")
+    return _exit_of_watch(interruption)
+
+
+def _exit_of_watch(interruption: Interruption) -> Exit:
     return Exit.INTERRUPTED if interruption.forced and interruption.number == signal.SIGINT else Exit.OK
+
+
+def _exit_of_interrupted(_: Interruption) -> Exit:
+    return Exit.INTERRUPTED
 
 
 def run_pass(
@@ -125,7 +135,13 @@ def run_pass(
 
 
 async def _run(
-    settings: Settings, mode: Mode, ledger: Ledger, *, beside: Beside | None = None, repair: bool = False
+    settings: Settings,
+    mode: Mode,
+    ledger: Ledger,
+    *,
+    beside: Beside | None = None,
+    repair: bool = False,
+    forced_code: ExitCode = _exit_of_interrupted,
 ) -> tuple[WorkLeft | None, Interruption, "Repair | None"]:
     """Run the engine; `repair`: then compare, and run it once more where something was removed."""
     clock = SystemClock()
@@ -140,6 +156,7 @@ async def _run(
             clock=clock,
             throttle=throttle,
             beside=beside,
+            forced_code=forced_code,
         )
         left, interruption = await carry(mode)
         if not repair or left is None or interruption.number is not None:

@@ -15,7 +15,7 @@ from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.process.quiet import Throttle
-from pixaris_sync.process.signals import Interruption, interruptible
+from pixaris_sync.process.signals import ExitCode, Interruption, interruptible
 from pixaris_sync.process.systemd import Notifier, tell_status
 from pixaris_sync.settings import Settings
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Beside = Callable[[Engine], Coroutine[Any, Any, None]]
 
 
-async def run_engine(
+async def run_engine(  # noqa: PLR0913 - all that it works with, by name
     settings: Settings,
     mode: Mode,
     ledger: Ledger,
@@ -37,6 +37,7 @@ async def run_engine(
     clock: Clock,
     throttle: Throttle,
     beside: Beside | None = None,
+    forced_code: ExitCode,
 ) -> tuple[WorkLeft | None, Interruption]:
     """Run the engine until it is done, or until a signal ends it.
 
@@ -49,6 +50,7 @@ async def run_engine(
         clock: time.
         throttle: what the engine holds to; its limits can be changed meanwhile.
         beside: runs beside the engine and is cancelled at its end (progress).
+        forced_code: what the process exits with after a second signal, where it has not ended by itself.
 
     Returns:
         What is left (None where it was abandoned), and whether it was interrupted.
@@ -66,7 +68,11 @@ async def run_engine(
         throttle_seconds=throttle.throttle_seconds,
     )
     async with interruptible(
-        engine.drain, drain_timeout_seconds=settings.drain_timeout_seconds, clock=clock, notifier=notifier
+        engine.drain,
+        drain_timeout_seconds=settings.drain_timeout_seconds,
+        clock=clock,
+        notifier=notifier,
+        forced_code=forced_code,
     ) as (tasks, interruption):
         await tasks.start(throttle.listen)
         if mode.follow:

@@ -2,13 +2,15 @@
 
 SIGTERM, SIGINT, or the SIGHUP of a terminal that is gone, drains: no new work, what is in flight may end
 within the limit, the rest is abandoned safely (the ledger knows it is in doubt). A second signal abandons at
-once. `CHANGE_SIGNAL` says that other limits are wanted; SIGHUP could not be told from a hang-up.
+once: what has not ended a moment later, such as a request in a thread, ends with the process, as by a kill.
+`CHANGE_SIGNAL` says that other limits are wanted; SIGHUP could not be told from a hang-up.
 """
 
 import logging
 import os
 import signal
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from pixaris_sync.process.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
+#: After a second signal, so long for what ends by itself: a terminal gets its cursor back.
+FORCED_END_SECONDS = 1.0
 #: What `pixaris-sync limit` sends.
 CHANGE_SIGNAL = signal.SIGUSR1
 
@@ -35,13 +39,27 @@ class Interruption:
     forced: bool = False
 
 
+#: What a process exits with that was told to end like this.
+ExitCode = Callable[[Interruption], int]
+
+
+def _interrupted(_: Interruption) -> int:
+    return 128 + signal.SIGINT
+
+
 @asynccontextmanager
 async def interruptible(
-    drain: Callable[[], None] | None = None, *, drain_timeout_seconds: float, clock: Clock, notifier: Notifier
+    drain: Callable[[], None] | None = None,
+    *,
+    drain_timeout_seconds: float,
+    clock: Clock,
+    notifier: Notifier,
+    forced_code: ExitCode = _interrupted,
 ) -> AsyncIterator[tuple[TaskGroup, Interruption]]:
     """Let a signal drain what is done meanwhile, and end it where it does not in time.
 
     Without a way to `drain`, it ends at once. What the task group has besides is cancelled at the end.
+    `forced_code` is what the process exits with after a second signal, where it has not ended by itself.
     """
     interruption = Interruption()
     async with anyio.create_task_group() as tasks:
@@ -55,6 +73,7 @@ async def interruptible(
                     drain_timeout_seconds=drain_timeout_seconds,
                     clock=clock,
                     notifier=notifier,
+                    forced_code=forced_code,
                 )
             )
             yield tasks, interruption
@@ -69,6 +88,7 @@ async def drain_on_signal(
     drain_timeout_seconds: float,
     clock: Clock,
     notifier: Notifier,
+    forced_code: ExitCode = _interrupted,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Wait for an end signal and drain; cancel `scope` when that takes too long or at a second signal."""
@@ -76,26 +96,49 @@ async def drain_on_signal(
     # Under nohup it is ignored, and stays so.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals.append(signal.SIGHUP)
-    with anyio.open_signal_receiver(*signals) as received:
-        task_status.started()
-        async for number in received:
-            interruption.number = number
-            if number == signal.SIGHUP:
-                _leave_terminal()
-            log.info("stopping: finishing what is in flight (up to %g s)", drain_timeout_seconds)
-            notifier.tell(STOPPING="1", STATUS="finishing what is in flight")
-            drain()
-            break
-        async with anyio.create_task_group() as race:
-            race.start_soon(_cancel_after, scope, drain_timeout_seconds, clock)
+    try:
+        with anyio.open_signal_receiver(*signals) as received:
+            task_status.started()
             async for number in received:
-                # A closed terminal may send it twice: nobody asks for haste.
+                interruption.number = number
                 if number == signal.SIGHUP:
-                    continue
-                log.warning("stopping at once; what was in flight is looked up at the next start")
-                interruption.forced = True
-                scope.cancel()
-                race.cancel_scope.cancel()
+                    _leave_terminal()
+                log.info("stopping: finishing what is in flight (up to %g s)", drain_timeout_seconds)
+                notifier.tell(STOPPING="1", STATUS="finishing what is in flight")
+                drain()
+                break
+            async with anyio.create_task_group() as race:
+                race.start_soon(_cancel_after, scope, drain_timeout_seconds, clock)
+                async for number in received:
+                    # A closed terminal may send it twice: nobody asks for haste.
+                    if number == signal.SIGHUP:
+                        continue
+                    log.warning("stopping at once; what was in flight is looked up at the next start")
+                    interruption.forced = True
+                    _end_soon(forced_code(interruption))
+                    scope.cancel()
+                    race.cancel_scope.cancel()
+    finally:
+        if interruption.number is not None:
+            _exit_at_next(interruption, forced_code)
+
+
+def _exit_at_next(interruption: Interruption, forced_code: ExitCode) -> None:
+    """Let a signal exit at once from now on: connections that are closed may wait for requests, too."""
+
+    def leave(*_: object) -> None:
+        interruption.forced = True
+        os._exit(forced_code(interruption))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+
+
+def _end_soon(code: int) -> None:
+    """Exit in a moment if there still is a process, whatever it waits for."""
+    timer = threading.Timer(FORCED_END_SECONDS, os._exit, [code])
+    timer.daemon = True
+    timer.start()
 
 
 def _leave_terminal() -> None:

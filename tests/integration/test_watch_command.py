@@ -173,6 +173,33 @@ def test_a_second_signal_forces_the_end(
     assert pixaris.runs() == [run.name]
 
 
+@pytest.mark.parametrize("command", ["watch", "sync"])
+def test_a_second_signal_ends_it_at_once_also_while_a_table_does_not_answer(
+    proxied: CommandLine, proxies: Proxies, pixaris: Reader, tmp_path: Path, command: str
+) -> None:
+    """Goal: no request is waited for. Method: hold all that goes to BigQuery for ever, two signals."""
+    release = threading.Event()
+    proxies.bigquery.rule = held_until(release, pattern=".")
+    run = store_run(proxied.folder)
+    with (
+        (tmp_path / "log").open("w") as log,
+        proxied.start(command, "--drain-timeout-seconds", "3600", stdout=log, stderr=log) as process,
+    ):
+        try:
+            eventually(lambda: proxies.bigquery.seen, "BigQuery is asked")
+            process.send_signal(signal.SIGINT)
+            eventually(lambda: "stopping:" in (tmp_path / "log").read_text(), "it stops")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+        finally:
+            release.set()
+            process.kill()
+
+    proxies.bigquery.rule = lambda _: None
+    assert proxied.having(**_QUICK_DOUBT).sync()["runs"]["synced"] == 1
+    assert pixaris.runs() == [run.name]
+
+
 def test_a_drain_has_an_end(proxied: CommandLine, proxies: Proxies, pixaris: Reader, tmp_path: Path) -> None:
     """Goal: drain_timeout_seconds. Method: hold an upload for ever, one signal; it is abandoned safely."""
     release = threading.Event()

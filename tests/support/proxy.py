@@ -119,11 +119,11 @@ class Held:
 Rule = Callable[[Request], Answer | Loss | Outage | Held | None]
 
 
-def held_until(released: threading.Event) -> Rule:
-    """Let uploads wait for an event."""
+def held_until(released: threading.Event, pattern: str = UPLOADS) -> Rule:
+    """Let uploads, or what else matches a pattern, wait for an event."""
 
     def rule(request: Request) -> None:
-        if request.matches(UPLOADS):
+        if request.matches(pattern):
             released.wait(_TIMEOUT_SECONDS)
 
     return rule

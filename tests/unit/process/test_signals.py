@@ -20,15 +20,25 @@ DRAIN_SECONDS = 30.0
 
 @pytest.fixture(autouse=True)
 def _hear_of_hang_ups() -> Iterator[None]:
-    """Tests may run where hang-ups are ignored, as under ``nohup``."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Tests may run where hang-ups are ignored, as under ``nohup``; handlers are put back."""
+    numbers = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
 def _stay_at_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "_leave_terminal", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    codes: list[int] = []
+    monkeypatch.setattr(signals, "_end_soon", codes.append)
+    return codes
 
 
 class Process:
@@ -96,14 +106,15 @@ async def test_draining_that_takes_too_long_is_abandoned() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_second_signal_abandons_at_once() -> None:
-    """Goal: Ctrl+C twice forces. Method: two signals, no time passes."""
+async def test_a_second_signal_abandons_at_once(ends: list[int]) -> None:
+    """Goal: Ctrl+C twice forces, a stuck thread too. Method: two signals, no time passes."""
     async with running() as process:
         os.kill(os.getpid(), signal.SIGINT)
         await process.drained.wait()
         os.kill(os.getpid(), signal.SIGINT)
         await process.abandoned.wait()
     assert process.interruption == Interruption(signal.SIGINT, forced=True)
+    assert ends == [130]
 
 
 @pytest.mark.anyio
