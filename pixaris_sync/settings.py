@@ -211,7 +211,10 @@ class Settings(BaseModel):
     @classmethod
     def _at_home(cls, value: Path | None) -> Path | None:
         """``~`` is the home folder also where no shell replaced it: in a file, in a service's variables."""
-        return None if value is None else value.expanduser()
+        try:
+            return None if value is None else value.expanduser()
+        except RuntimeError:
+            raise ValueError("it begins with ~, and there is no such home folder") from None
 
     @field_validator("resumable_threshold_bytes", "chunk_bytes")
     @classmethod
@@ -280,8 +283,8 @@ def load_settings(
         settings = Settings(**values)
     except ValidationError as error:
         raise explain(error, origin) from None
-    results = settings.local_results_folder.resolve()
-    if settings.state_folder.resolve().is_relative_to(results):
+    results, state = _real(settings.local_results_folder), _real(settings.state_folder)
+    if state.is_relative_to(results):
         raise ConfigurationError(
             "use state folder",
             str(settings.state_folder),
@@ -289,6 +292,23 @@ def load_settings(
             hint="choose another folder with --state-dir or PIXARIS_SYNC_STATE_DIR",
         )
     return settings
+
+
+def _real(folder: Path) -> Path:
+    """The absolute path of a folder, without links.
+
+    Raises:
+        ConfigurationError: there is no such path.
+    """
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError, ValueError):
+        raise ConfigurationError(
+            "find",
+            str(folder),
+            "its links lead in a circle, or no path can be written so",
+            hint="correct local_results_folder, or choose another --state-dir",
+        ) from None
 
 
 def environment_variable(key: str) -> str:

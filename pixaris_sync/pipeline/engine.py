@@ -119,13 +119,16 @@ class Engine:
         """How it is, in one line; goes through the ledger, so it answers only while that works."""
         if self._journal.trouble is not None:
             return f"paused: {self._journal.trouble}"
+        # As it was before: what a scan finds meanwhile does not stand in the answer.
+        scanning = self._scanning
         left = await self.context.apply(work_left, self.context.mode.selection)
         if self.context.paused is not None:
             return f"paused: {self.context.paused}"
-        if not left.waiting:
-            attention = f"nothing waits, {left.quarantined} need attention"
-            return attention if left.quarantined else "everything is synced"
         attention = f", {left.quarantined} need attention" if left.quarantined else ""
+        if not left.waiting and scanning:
+            return f"looking through the results folder{attention}"
+        if not left.waiting:
+            return f"nothing waits{attention}" if attention else "everything is synced"
         return f"{left.waiting} runs waiting, {self.in_flight} transfers under way{attention}"
 
     async def run(self) -> WorkLeft:

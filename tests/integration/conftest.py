@@ -1,5 +1,6 @@
 """One sandbox for all integration tests; each test gets a bucket and a dataset of its own in it."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from google.cloud.storage import Bucket, Client
 
 from pixaris_sync.sandbox.emulators import Sandbox
 from tests.integration.cloud import Cloud, new_cloud
+from tests.integration.in_process import InProcess
 from tests.integration.warehouse import Warehouse
 from tests.support.command_line import CommandLine
 from tests.support.proxy import Proxies, Proxy
@@ -105,3 +107,16 @@ def proxies(cloud: Cloud) -> Iterator[Proxies]:
 def proxied(command_line: CommandLine, proxies: Proxies) -> CommandLine:
     """The real command line, with the proxies between it and the emulators."""
     return command_line.but(**proxies.environment)
+
+
+@pytest.fixture
+def in_process(
+    command_line: CommandLine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[InProcess]:
+    """The command line's environment around this process."""
+    for name, value in command_line.environment.items():
+        monkeypatch.setenv(name, value)
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield InProcess(capsys, monkeypatch)
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)

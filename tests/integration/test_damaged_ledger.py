@@ -2,16 +2,14 @@
 
 import random
 import sqlite3
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from pixaris_sync.cli.app import main
 from pixaris_sync.ledger.database import migrations
+from tests.integration.in_process import InProcess
 from tests.support.command_line import CommandLine, Watching
 from tests.support.stored_runs import Reader, store_run
 
@@ -45,38 +43,6 @@ def damaged(command_line: CommandLine) -> list[Path]:
         for path in command_line.state_dir.glob("*.damaged-*")
         if not path.name.endswith(("-wal", "-shm"))
     )
-
-
-@dataclass(frozen=True, slots=True)
-class InProcess:
-    """The command in this process: hundreds of them in the time of a few processes."""
-
-    capsys: pytest.CaptureFixture[str]
-    monkeypatch: pytest.MonkeyPatch
-
-    def run(self, *arguments: str) -> tuple[int, str]:
-        """Run it; its exit code and what it printed on stderr."""
-        self.monkeypatch.setattr(sys, "argv", ["pixaris-sync", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return int(code), self.capsys.readouterr().err
-
-
-@pytest.fixture
-def in_process(
-    command_line: CommandLine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[InProcess]:
-    """The command line's environment around this process."""
-    import logging  # noqa: PLC0415 - for this alone
-
-    for name, value in command_line.environment.items():
-        monkeypatch.setenv(name, value)
-    handlers, level = logging.root.handlers[:], logging.root.level
-    yield InProcess(capsys, monkeypatch)
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
 
 
 def damage_one_page_after_another(

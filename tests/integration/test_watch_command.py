@@ -200,6 +200,26 @@ def test_a_second_signal_ends_it_at_once_also_while_a_table_does_not_answer(
     assert pixaris.runs() == [run.name]
 
 
+def test_everything_is_synced_is_said_when_it_is(
+    proxied: CommandLine, proxies: Proxies, tmp_path: Path
+) -> None:
+    """Goal: no word of what was not looked at. Method: many runs wait at the start, and uploads are held."""
+    release = threading.Event()
+    proxies.storage.rule = held_until(release)
+    for number in range(40):
+        store_run(proxied.folder, f"run-{number}", images=0, args={"flow": {"a": number}})
+    with Watching(proxied.having(accept_runs_without_images=True), tmp_path) as watch:
+        try:
+            watch.until(lambda: any("runs waiting" in told for told in watch.told("STATUS")), "it looked")
+            before = watch.told("STATUS")
+        finally:
+            release.set()
+        watch.until(lambda: watch.told("STATUS")[-1] == "everything is synced", "all is done")
+        assert watch.end() == 0
+    assert before[0] == "catching up"
+    assert "everything is synced" not in before
+
+
 def test_a_drain_has_an_end(proxied: CommandLine, proxies: Proxies, pixaris: Reader, tmp_path: Path) -> None:
     """Goal: drain_timeout_seconds. Method: hold an upload for ever, one signal; it is abandoned safely."""
     release = threading.Event()
