@@ -12,6 +12,22 @@ CREDENTIALS_HINT: Final = (
     "run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a "
     "service account's key file"
 )
+#: The hint for every answer that the service itself did not give.
+IN_BETWEEN_HINT: Final = (
+    "let the proxy or firewall pass requests to *.googleapis.com, or log in to it; then it goes on by itself"
+)
+#: The hint for every answer that says that nobody pays.
+BILLING_HINT: Final = "switch billing of the Google Cloud project on; then it goes on by itself"
+#: What refuses whoever asks: no role helps.
+BILLING_REASONS: Final = frozenset(
+    {"accountDisabled", "billingDisabled", "billingNotEnabled", "BILLING_DISABLED"}
+)
+
+
+def in_between_cause(status: int) -> str:
+    """The cause where something answered in the service's place."""
+    return f"a proxy or firewall in between answered {status}, not the service"
+
 
 #: The hint where no more files may be open.
 OPEN_FILES_HINT: Final = (
@@ -31,7 +47,8 @@ class Failure(StrEnum):
     QUOTA = "quota"
     #: It may have been done: the answer was lost. Look before trying again.
     IN_DOUBT = "in_doubt"
-    #: The service knows who we are and says no: 403. One table or object, not everything.
+    #: Nothing was done: the service knows who we are and says no: 403. Mostly to everything alike, and not
+    #: for ever: roles take minutes to be in force, accounts and billing are switched off and on again.
     PERMISSION = "permission"
     #: The credentials are missing, expired or revoked. Everything is affected.
     CREDENTIALS = "credentials"
@@ -40,8 +57,8 @@ class Failure(StrEnum):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same attempt may succeed later without anybody's help."""
-        return self in (Failure.TRANSIENT, Failure.QUOTA, Failure.IN_DOUBT)
+        """Whether the same attempt may succeed later without anything being changed here."""
+        return self in (Failure.TRANSIENT, Failure.QUOTA, Failure.IN_DOUBT, Failure.PERMISSION)
 
 
 class SyncError(Exception):

@@ -120,7 +120,7 @@ class BigQueryCalls:
         except ConfigurationError:
             raise
         except SyncError as error:
-            if error.failure.retryable:
+            if error.failure.retryable and error.failure is not Failure.PERMISSION:
                 raise
             raise ConfigurationError(
                 error.operation, error.subject, error.cause, hint=error.hint, failure=error.failure

@@ -6,6 +6,7 @@ only: the client's own messages carry URLs, and those of uploads are keys to an 
 Importing this module imports Google's client libraries: only `calls` does.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,11 +20,15 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from pixaris_sync.bigquery.wire import error_text, one_line
 from pixaris_sync.errors import (
+    BILLING_HINT,
+    BILLING_REASONS,
     CREDENTIALS_HINT,
+    IN_BETWEEN_HINT,
     ConfigurationError,
     Failure,
     SyncError,
     TableNotFoundError,
+    in_between_cause,
     open_files_hint,
 )
 from pixaris_sync.limits.backoff import retry_after_seconds
@@ -49,6 +54,13 @@ _STATUS_FAILURES: Mapping[int, Failure] = {
     HTTPStatus.REQUEST_TIMEOUT: Failure.TRANSIENT,
     HTTPStatus.TOO_MANY_REQUESTS: Failure.QUOTA,
 }
+
+#: Whoever answers these means the same by them.
+_PLAIN_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
+#: Google's services never answer these.
+_FOREIGN_STATUSES = frozenset(
+    {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS}
+)
 
 _PERMISSION_HINT = "grant the roles BigQuery Data Editor on the dataset and BigQuery Job User on the project"
 
@@ -139,18 +151,40 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
     code = int(error.code or 0)
     details = [detail for detail in error.errors or () if isinstance(detail, Mapping)]
     cause = one_line("; ".join(map(error_text, details))) or _status_text(code)
-    failure = _failure_of_answer(code, [detail.get("reason", "") for detail in details])
+    reasons = [detail.get("reason", "") for detail in details]
+    in_between = _is_in_between(error, code)
+    if in_between:
+        failure, cause = Failure.TRANSIENT, in_between_cause(code)
+    else:
+        failure = _failure_of_answer(code, reasons)
     if failure is Failure.TRANSIENT and not repeatable:
         # Google cannot tell after its own errors whether the rows were taken or the job was begun:
         # https://cloud.google.com/bigquery/docs/error-messages, backendError.
         failure = Failure.IN_DOUBT
     hint = {Failure.CREDENTIALS: CREDENTIALS_HINT, Failure.PERMISSION: _PERMISSION_HINT}.get(failure, "")
+    if in_between:
+        hint = IN_BETWEEN_HINT
+    elif BILLING_REASONS.intersection(reasons):
+        hint = BILLING_HINT
     kind = SyncError
-    if code == HTTPStatus.NOT_FOUND:
+    if code == HTTPStatus.NOT_FOUND and not in_between:
         kind, failure = TableNotFoundError, Failure.TRANSIENT
     header = "" if error.response is None else error.response.headers.get("Retry-After", "")
     retry_after = retry_after_seconds(header, time.time())
     return kind(operation, subject, cause, hint=hint, failure=failure, retry_after_seconds=retry_after)
+
+
+def _is_in_between(error: GoogleAPICallError, code: int) -> bool:
+    """Whether something else has answered in the service's place: a proxy, a firewall, a login page."""
+    if code in _FOREIGN_STATUSES:
+        return True
+    if error.response is None or code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _PLAIN_STATUSES:
+        return False
+    try:
+        body = json.loads(error.response.content)
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        return True
+    return not (isinstance(body, Mapping) and isinstance(body.get("error"), Mapping))
 
 
 def _failure_of_answer(code: int, reasons: Sequence[str]) -> Failure:

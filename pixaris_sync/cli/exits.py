@@ -36,8 +36,13 @@ def exit_of(error: SyncError) -> Exit:
     return Exit.WORK_LEFT if error.failure.retryable else Exit.FAILED
 
 
-def exit_of_pass(*, waiting: int, quarantined: int) -> Exit:
-    """The exit code of a pass that ran to its end, by how many runs wait and how many are quarantined."""
+def exit_of_pass(*, waiting: int, quarantined: int, denied: bool = False) -> Exit:
+    """The exit code of a pass that ran to its end, by how many runs wait and how many are quarantined.
+
+    `denied`: they wait because the account may not do what they need.
+    """
+    if waiting and denied:
+        return Exit.CONFIGURATION
     if waiting:
         return Exit.WORK_LEFT
     return Exit.PROBLEMS if quarantined else Exit.OK

@@ -119,7 +119,9 @@ def run_pass(
         ending = Exit.INTERRUPTED
     else:
         unrestored = repaired.unrestored if repaired else 0
-        ending = exit_of_pass(waiting=left.waiting, quarantined=left.quarantined + unrestored)
+        ending = exit_of_pass(
+            waiting=left.waiting, quarantined=left.quarantined + unrestored, denied=left.denied
+        )
     document = {
         "exit_code": int(ending),
         "seconds": round(time.monotonic() - begun, 3),

@@ -5,9 +5,11 @@ client's exceptions.
 
 | answer | becomes |
 | --- | --- |
+| 407, 451, or below 500 (but 408, 412, 429) without the service's own JSON | TRANSIENT: it is a proxy's |
 | 401 | `ConfigurationError`, CREDENTIALS |
 | 403 with a rate or quota reason, 429 | QUOTA |
-| other 403 | PERMISSION, with the permission that is missing |
+| 403 for a hold or a retention policy | PERMANENT: it is about this object |
+| other 403; 400 because the requester is to pay | PERMISSION, with the permission that is missing |
 | 404 | `ConfigurationError`: a bucket that is not there (callers keep a missing object or session apart) |
 | 408, 5xx | TRANSIENT |
 | 412 | `ObjectConflictError` |
@@ -36,11 +38,15 @@ from typing import Self
 import aiohttp
 
 from pixaris_sync.errors import (
+    BILLING_HINT,
+    BILLING_REASONS,
     CREDENTIALS_HINT,
+    IN_BETWEEN_HINT,
     ConfigurationError,
     Failure,
     ObjectConflictError,
     SyncError,
+    in_between_cause,
     open_files_hint,
 )
 from pixaris_sync.limits.backoff import retry_after_seconds
@@ -49,6 +55,18 @@ from pixaris_sync.text import MASK, scrub
 
 _QUOTA_REASONS = frozenset(
     {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"}
+)
+#: Of one object, whatever the account may do.
+_HELD_REASONS = frozenset({"objectUnderActiveHold", "retentionPolicyNotMet"})
+#: Of a request that is whole: the bucket wants to know which project pays (Requester Pays).
+_PAYER_REASON = "required"
+#: Whoever answers these means the same by them.
+_PLAIN_STATUSES = frozenset(
+    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.TOO_MANY_REQUESTS}
+)
+#: Google's services never answer these.
+_FOREIGN_STATUSES = frozenset(
+    {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS}
 )
 _REASON = re.compile(r"[A-Za-z_]{1,40}")
 _PERMISSION = re.compile(r"\bstorage(?:\.[A-Za-z]+){2,}")
@@ -117,6 +135,7 @@ class Refusal:
 
     Attributes:
         status: the HTTP status.
+        own: its body is a JSON error, as the service and OAuth give them.
         reasons: the machine-readable reasons of the body, none where it is no JSON error.
         message: the body's message in one line, scrubbed and cut; may be empty.
         permission: the IAM permission that the message names, or empty.
@@ -125,6 +144,7 @@ class Refusal:
     """
 
     status: int
+    own: bool
     reasons: tuple[str, ...]
     message: str
     permission: str
@@ -147,10 +167,12 @@ class Refusal:
         if error.status < HTTPStatus.BAD_REQUEST or error.__cause__ is not None:
             return None
         _, _, body = error.message.partition(": ")
-        message, reasons = _read_error_body(body)
+        read = _read_error_body(body)
+        message, reasons = read or ("", [])
         permission = _PERMISSION.search(message)
         return cls(
             status=error.status,
+            own=read is not None,
             reasons=tuple(reason for reason in reasons if _REASON.fullmatch(reason)),
             message=_scrub(message),
             permission=permission.group() if permission else "",
@@ -161,30 +183,52 @@ class Refusal:
         )
 
     @property
+    def in_between(self) -> bool:
+        """Whether something else has answered in the service's place: a proxy, a firewall, a login page."""
+        if self.status in _FOREIGN_STATUSES:
+            return True
+        mute = not self.own and self.status not in _PLAIN_STATUSES
+        return mute and self.status < HTTPStatus.INTERNAL_SERVER_ERROR
+
+    @property
     def failure(self) -> Failure:
         """What it means for the next attempt."""
         match self.status:
+            case status if self.in_between or (status == HTTPStatus.BAD_REQUEST and self.quotes_checksum):
+                return Failure.TRANSIENT
             case HTTPStatus.UNAUTHORIZED:
                 return Failure.CREDENTIALS
             case HTTPStatus.FORBIDDEN:
-                limited = _QUOTA_REASONS.intersection(self.reasons)
-                return Failure.QUOTA if limited else Failure.PERMISSION
+                return self._failure_of_forbidden()
             case HTTPStatus.TOO_MANY_REQUESTS:
                 return Failure.QUOTA
             case HTTPStatus.BAD_REQUEST:
-                return Failure.TRANSIENT if self.quotes_checksum else Failure.PERMANENT
+                return Failure.PERMISSION if _PAYER_REASON in self.reasons else Failure.PERMANENT
             case status:
                 passing = status == HTTPStatus.REQUEST_TIMEOUT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
                 return Failure.TRANSIENT if passing else Failure.PERMANENT
+
+    def _failure_of_forbidden(self) -> Failure:
+        if _HELD_REASONS.intersection(self.reasons):
+            return Failure.PERMANENT
+        return Failure.QUOTA if _QUOTA_REASONS.intersection(self.reasons) else Failure.PERMISSION
 
     def error(self, operation: str, subject: str, *, bucket: str) -> SyncError:
         """The error to raise for an `operation` on a `subject` in `bucket`."""
         kind, hint = SyncError, ""
         cause = f"the service answered {self._summary()}"
         match self.status:
+            case _ if self.in_between:
+                cause, hint = in_between_cause(self.status), IN_BETWEEN_HINT
             case HTTPStatus.UNAUTHORIZED:
                 kind, hint = ConfigurationError, CREDENTIALS_HINT
                 cause = "the service does not accept the credentials"
+            case HTTPStatus.FORBIDDEN if BILLING_REASONS.intersection(self.reasons):
+                cause, hint = f"nobody pays for the bucket ({self._summary()})", BILLING_HINT
+            case HTTPStatus.FORBIDDEN if self.failure is Failure.PERMANENT:
+                hint = "wait for the end of the hold or retention, then run `pixaris-sync retry`"
+            case HTTPStatus.BAD_REQUEST if self.failure is Failure.PERMISSION:
+                hint = f"switch Requester Pays of bucket {bucket} off; then it goes on by itself"
             case HTTPStatus.FORBIDDEN if self.failure is Failure.PERMISSION:
                 missing = self.permission or "a permission that the answer does not name"
                 cause = f"the account lacks {missing} ({self._summary()})"
@@ -241,17 +285,17 @@ def unanswered(operation: str, subject: str, error: Exception, *, sent: bool, wr
     return SyncError(operation, subject, cause, hint=open_files_hint(error), failure=failure)
 
 
-def _read_error_body(body: str) -> tuple[str, list[str]]:
-    """Message and reasons of a JSON error body, Google's kind or OAuth's (RFC 6749, 5.2); else nothing."""
+def _read_error_body(body: str) -> tuple[str, list[str]] | None:
+    """Message and reasons of a JSON error body, Google's kind or OAuth's (RFC 6749, 5.2); None: no such."""
     try:
         answer = json.loads(body)
-    except ValueError:
-        return "", []
+    except (ValueError, RecursionError):
+        return None
     details = answer.get("error") if isinstance(answer, Mapping) else None
     if isinstance(details, str):
         return "", [details]
     if not isinstance(details, Mapping):
-        return "", []
+        return None
     message, entries = details.get("message"), details.get("errors")
     reasons = [
         entry["reason"]

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from gcloud.aio.storage import Storage
 from yarl import URL
 
-from pixaris_sync.errors import Failure
+from pixaris_sync.errors import ConfigurationError, Failure
 from pixaris_sync.gcs.answers import Refusal, compared, encode_crc32c, read_object, read_page
 from pixaris_sync.gcs.bodies import MULTIPART_HEAD_BYTES, multipart_body
 from pixaris_sync.gcs.connection import NO_TIME_LIMIT, Connection
@@ -52,8 +52,21 @@ class GcsCalls:
             )
 
         answer = await self.connection.request(operation, subject, send)
-        if isinstance(answer, Refusal) and answer.failure is not Failure.PERMISSION:
-            raise answer.error(operation, subject, bucket=self.connection.bucket)
+        if not isinstance(answer, Refusal):
+            return
+        error = answer.error(operation, subject, bucket=self.connection.bucket)
+        if answer.failure is Failure.PERMISSION and answer.status == HTTPStatus.FORBIDDEN:
+            return
+        if answer.failure in (Failure.TRANSIENT, Failure.QUOTA) or isinstance(error, ConfigurationError):
+            raise error
+        # A name that is none, a bucket whose readers are to pay: nothing will ever be carried there.
+        raise ConfigurationError(
+            operation,
+            subject,
+            error.cause,
+            hint=error.hint or "correct the setting gcp_pixaris_bucket_name",
+            failure=error.failure,
+        )
 
     async def upload(
         self, name: str, content: bytes, content_type: str, crc32c: int, if_generation: int
@@ -130,7 +143,7 @@ class GcsCalls:
         answer = await self.connection.request(operation, subject, send)
         if not isinstance(answer, Refusal):
             return answer
-        if answer.status == HTTPStatus.NOT_FOUND:
+        if answer.status == HTTPStatus.NOT_FOUND and not answer.in_between:
             return None
         raise answer.error(operation, subject, bucket=self.connection.bucket)
 

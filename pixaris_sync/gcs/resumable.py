@@ -158,6 +158,7 @@ class ResumableUpload:
         )
         if not isinstance(answer, Refusal):
             return answer
+        # Here the service itself answers in plain text: a session is asked for anew, whoever said no.
         if answer.status in _GONE and not answer.quotes_checksum:
             return None
         raise answer.error(operation, subject, bucket=self.connection.bucket)

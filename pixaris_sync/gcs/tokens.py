@@ -15,7 +15,15 @@ import anyio
 from gcloud.aio.auth import Token
 from gcloud.aio.auth.token import Type
 
-from pixaris_sync.errors import CREDENTIALS_HINT, ConfigurationError, Failure, SyncError, open_files_hint
+from pixaris_sync.errors import (
+    CREDENTIALS_HINT,
+    IN_BETWEEN_HINT,
+    ConfigurationError,
+    Failure,
+    SyncError,
+    in_between_cause,
+    open_files_hint,
+)
 from pixaris_sync.gcs.answers import Refusal, unanswered
 
 #: Enough to create, replace, read and list objects.
@@ -106,6 +114,9 @@ class BoundedToken(Token):
             return _unusable(error)
         refusal = Refusal.from_client(error)
         passing = refusal is not None and refusal.failure in (Failure.TRANSIENT, Failure.QUOTA)
+        if self._from_metadata_server and refusal is not None and refusal.in_between:
+            # Nothing is in between there: it says so in plain words where the machine has no account.
+            passing = False
         if self._from_metadata_server and not self._acquired_once and not passing:
             return ConfigurationError(
                 "find",
@@ -116,6 +127,9 @@ class BoundedToken(Token):
             )
         if refusal is None:
             return unanswered(_OPERATION, subject, error, sent=True, writes=False)
+        if passing and refusal.in_between:
+            cause = in_between_cause(refusal.status)
+            return SyncError(_OPERATION, subject, cause, hint=IN_BETWEEN_HINT, failure=Failure.TRANSIENT)
         answer = " ".join((str(refusal.status), *refusal.reasons))
         if passing:
             return SyncError(

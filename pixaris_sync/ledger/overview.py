@@ -172,10 +172,14 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
 
 @dataclass(frozen=True, slots=True)
 class WorkLeft:
-    """What a pass leaves behind: committed runs that wait, and runs that somebody must look at."""
+    """What a pass leaves behind: committed runs that wait, and runs that somebody must look at.
+
+    `denied`: they wait because the account may not do what they need.
+    """
 
     waiting: int
     quarantined: int
+    denied: bool = False
 
 
 def work_left(db: Connection, selection: Selection) -> WorkLeft:

@@ -5,8 +5,11 @@ from collections import deque
 
 import anyio
 
-from pixaris_sync.errors import SyncError
+from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.limits.backoff import Backoff
+
+#: So many denials in a row at most are taken for those of single items.
+TOLERATED_DENIALS_MAX = 64
 
 
 class ByteBudget:
@@ -62,6 +65,10 @@ class ByteBudget:
 class Gate:
     """Pauses for a destination in trouble, so that an outage costs one attempt at a time, not all.
 
+    A denial (`Failure.PERMISSION`) is taken for one of everything, until others are taken: an item that is
+    denied again while the destination works is denied alone, and closes no gate. Where that happens often,
+    ever more denials in a row are tolerated before the gate closes.
+
     Attributes:
         failures: how many attempts have failed since the last success.
         opens_at: no attempt before this time, in seconds since the epoch.
@@ -74,13 +81,21 @@ class Gate:
         self.failures = 0
         self.opens_at = 0.0
         self.last_error: SyncError | None = None
+        self._denials = 0
+        self._tolerated = 0
 
-    def failed(self, now: float, error: SyncError) -> float:
+    def failed(self, now: float, error: SyncError, *, again: bool | None = None) -> float:
         """Note a failure; failures of attempts that were under way together count once.
 
+        `again`: of an item that has failed before, or not; None: it says nothing about single items.
+
         Returns:
-            When the failed attempt may be repeated.
+            When the failed attempt may be repeated; `now` where it is no failure of the destination.
         """
+        if again is not None and error.failure is Failure.PERMISSION and not self.failures:
+            self._denials += not again
+            if again or self._denials <= self._tolerated:
+                return now
         self.last_error = error
         if now >= self.opens_at:
             self.failures += 1
@@ -89,6 +104,10 @@ class Gate:
 
     def succeeded(self) -> None:
         """Note a success: the destination is healthy."""
+        if self.last_error is not None and self.last_error.failure is Failure.PERMISSION:
+            spared = self.failures == 1
+            self._tolerated = min(max(1, 2 * self._tolerated), TOLERATED_DENIALS_MAX) if spared else 0
+        self._denials = 0
         self.failures = 0
         self.opens_at = 0.0
         self.last_error = None

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 
 import anyio
 
@@ -50,11 +49,6 @@ class FirstCheck:
                 await self._ask_both()
                 await context.apply(set_fact, CHECKED, repr(context.now()))
             self.confirmed = True
-
-    async def confirm_early(self) -> None:
-        """Begin to ask before the answer is needed; a failure is raised where it is needed."""
-        with suppress(SyncError):
-            await self.confirm()
 
     async def _ask_both(self) -> None:
         failed: dict[str, SyncError] = {}

@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import anyio
 
 from pixaris_sync.clock import SteadyClock
-from pixaris_sync.errors import SyncError
+from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.limits.backoff import Backoff
@@ -26,8 +26,11 @@ from pixaris_sync.settings import Settings
 T = TypeVar("T")
 P = ParamSpec("P")
 BUCKET = "the bucket"
-#: After so many failures in a row a destination counts as away, which is told once.
+#: After so many failures in a row a destination counts as away, which is told once; and where it denies.
 FAILURES_TOLD = 3
+DENIALS_TOLD = 2
+#: How long rows go by load job after streaming inserts were denied and a load job was not.
+STREAMING_RESTS_SECONDS = 3600.0
 #: Rows that a table is asked for in one query: it reads all names in the table, however many it is asked for.
 ASK_ROWS_LIMIT = 500
 
@@ -77,6 +80,7 @@ class Context:
     Attributes:
         draining: no new work is to begin.
         paused: why everything is paused (credentials, settings), until an attempt succeeds again.
+        troubles: destinations that are away or deny, by name, and what was told of each.
         shared_tables: tables that more than one dataset of the folder goes to, and those datasets.
         scan_soon: asks the engine to scan a dataset again.
         throttle_seconds: how long to wait before more work, then to ask again; 0: begin.
@@ -111,6 +115,7 @@ class Context:
         self.tally = Tally()
         self.shared_tables: Mapping[str, Collection[DatasetKey]] = {}
         self.paused: SyncError | None = None
+        self.troubles: dict[str, SyncError] = {}
         self.draining = False
         self.scan_soon = scan_soon
         self.throttle_seconds = throttle_seconds
@@ -119,7 +124,12 @@ class Context:
         self._jitter = jitter
         self._backoff = Backoff(settings.retry_delay_seconds_min, settings.retry_delay_seconds_max)
         self._gates: dict[str, Gate] = {}
-        self._unreachable: set[str] = set()
+        self._paused_by = ""
+        #: What was told of a destination since it was well: its name, and the kind of failure or its cause.
+        self._told: set[tuple[str, str]] = set()
+        self._denied_alone: set[str] = set()
+        self._streaming_denied: SyncError | None = None
+        self._streams_again_at = 0.0
 
     def now(self) -> float:
         """Seconds since the epoch, as far as known when this process began: it never jumps."""
@@ -130,7 +140,7 @@ class Context:
         return self._wall_clock.now() - changed_ns / 1e9
 
     def gate(self, destination: str) -> Gate:
-        """The gate of the bucket (`BUCKET`) or of a table."""
+        """The gate of the bucket (`BUCKET`), of a table, or of the changes of one."""
         if destination not in self._gates:
             self._gates[destination] = Gate(self._backoff, self._jitter)
         return self._gates[destination]
@@ -139,26 +149,83 @@ class Context:
         """When an item that has failed `attempts` times before may be tried again."""
         return self.now() + self._backoff.delay_seconds(attempts + 1, self._jitter, error)
 
-    def failed(self, destination: str, error: SyncError) -> float:
-        """Note that an attempt at a destination failed.
+    def failed(self, destination: str, error: SyncError, *, again: bool | None = None) -> float:
+        """Note that an attempt at a destination failed; `again` as of `Gate.failed`.
 
         Returns:
             When the attempt may be repeated.
         """
         gate = self.gate(destination)
-        opens_at = gate.failed(self.now(), error)
-        if gate.failures == FAILURES_TOLD and destination not in self._unreachable:
-            self._unreachable.add(destination)
-            log.warning("%s; it is tried again until it works", error)
+        opens_at = gate.failed(self.now(), error, again=again)
+        if not gate.failures:
+            if destination not in self._denied_alone:
+                self._denied_alone.add(destination)
+                log.warning("%s; it waits alone, others are taken", error)
+        elif error.stops_everything:
+            pass  # `pause` tells it, or the pass ends with it.
+        elif gate.failures >= (DENIALS_TOLD if error.failure is Failure.PERMISSION else FAILURES_TOLD):
+            told = self.troubles.get(destination)
+            if told is None or told.failure is not error.failure:
+                self.troubles[destination] = error
+            self._tell(destination, error, "it is tried again until it works")
         return opens_at
 
+    @property
+    def denied(self) -> bool:
+        """Whether something rests because it was denied, and not for another reason."""
+        errors = [gate.last_error for gate in self._gates.values() if gate.last_error is not None]
+        return any(error.failure is Failure.PERMISSION for error in errors)
+
     def succeeded(self, destination: str) -> None:
-        """Note that a destination works, and that credentials and settings do."""
-        if destination in self._unreachable:
-            self._unreachable.discard(destination)
+        """Note that a destination works, and credentials and settings with it."""
+        if self.troubles.pop(destination, None):
             log.info("%s works again", destination)
+            self._told = {told for told in self._told if told[0] != destination}
         self.gate(destination).succeeded()
-        self.paused = None
+        if self.paused is not None:
+            # Credentials are good or bad for all; a bucket is not there again because a table is.
+            of_bucket = (destination == BUCKET) == (self._paused_by == BUCKET)
+            if of_bucket or self.paused.failure is Failure.CREDENTIALS:
+                self.paused = None
+                log.info("%s works again: everything goes on", destination)
+
+    def pause(self, destination: str, error: SyncError) -> None:
+        """Note that an error of a destination stops everything; it is told once."""
+        if self.paused is None:
+            log.error("%s; everything is paused until this is mended", error)
+        self.paused, self._paused_by = error, destination
+
+    def tell_once(self, destination: str, error: SyncError) -> None:
+        """Tell an error of many runs alike once, until its destination works."""
+        self._tell(destination, error, "the runs that it concerns are quarantined")
+
+    def _tell(self, destination: str, error: SyncError, consequence: str) -> None:
+        # What passes has words that differ from one request to the next.
+        what = error.failure if error.failure.retryable else error.cause
+        if (destination, what) not in self._told:
+            self._told.add((destination, what))
+            log.warning("%s; %s", error, consequence)
+
+    @property
+    def streams(self) -> bool:
+        """Whether rows may be streamed, as far as is known: projects without billing may not."""
+        return self.now() >= self._streams_again_at
+
+    def streaming_denied(self, error: SyncError) -> None:
+        """Note that a load job was taken right after a streaming insert of the same rows was denied.
+
+        A role that comes into force just then looks the same: so it is tried again, now and then.
+        """
+        if self._streaming_denied is None:
+            log.warning("%s; rows go by load jobs, which are taken", error)
+        self._streaming_denied = error
+        self._streams_again_at = self.now() + STREAMING_RESTS_SECONDS
+
+    def streamed(self) -> None:
+        """Note that a streaming insert was taken."""
+        if self._streaming_denied is not None:
+            log.info("streaming inserts work again")
+        self._streaming_denied = None
 
     async def throttle(self) -> None:
         """Wait until the process may take more of the processor, or is told to end; mostly not at all."""

@@ -31,7 +31,7 @@ from pixaris_sync.model import Column, DeliveryMethod, OutgoingRow, Problem, Row
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.pipeline.lookups import STREAMED_VISIBLE_SECONDS, Lookups
 from pixaris_sync.pipeline.outgoing_rows import MappedRow, fitting, job_id, map_row
-from pixaris_sync.pipeline.table_changes import TableChanges
+from pixaris_sync.pipeline.table_changes import TableChanges, changes_of
 from pixaris_sync.rules.planner import AskFirst, FinishLoad, ReadBack, SendRows, Step
 
 log = logging.getLogger(__name__)
@@ -56,10 +56,14 @@ class Deliveries:
         #: Deliveries that this process has begun, or has asked the table about.
         self._known: set[int] = set()
         self._columns: dict[str, tuple[Column, ...]] = {}
+        #: Tables that did not answer when they were last asked for their columns.
+        self._mute: set[str] = set()
         #: Tables that may have been made just now, by what was learnt of them last.
         self._unsettled: set[str] = set()
         #: By table, how many rows in succession were refused alone, and the cause of them all.
         self._refused_alone: dict[str, tuple[str, int]] = {}
+        #: Tables whose last streaming insert was denied, until its rows have gone by a load job.
+        self._not_streamed: dict[str, SyncError] = {}
 
     async def perform(self, step: Step) -> SyncError | None:
         """Perform one step; what became of its rows is in the ledger when this returns.
@@ -104,11 +108,11 @@ class Deliveries:
             # Whatever came of a question or a change of the table, no row was sent. Those that need no change
             # do not wait for it.
             fitting_now = await self._fitting_now(table, batch)
-            others = [mapped.row for mapped in batch if mapped not in fitting_now]
-            if not fitting_now or error.stops_everything:
+            if fitting_now is None or error.stops_everything:
                 return await self._not_sent(table, [mapped.row for mapped in batch], error, sent=False)
-            await self._not_sent(table, others, error, sent=False, beside=True)
-            prepared = await self._prepare(table, fitting_now, step.method)
+            if others := [mapped.row for mapped in batch if mapped not in fitting_now]:
+                await self._not_sent(table, others, error, sent=False, beside=True)
+            prepared = await self._prepare(table, fitting_now, step.method) if fitting_now else None
         if prepared is None:
             return None
         method, batch, outgoing = prepared
@@ -168,7 +172,9 @@ class Deliveries:
     async def _known_columns(self, table: str) -> tuple[Column, ...] | None:
         if table not in self._columns:
             context = self._context
+            self._mute.add(table)
             found = await context.sink.describe(table)
+            self._mute.discard(table)
             if found is None:
                 return None
             young = await context.apply(note_table, context.now(), table, found.made_at)
@@ -177,14 +183,16 @@ class Deliveries:
             self._columns[table] = found.columns
         return self._columns[table]
 
-    async def _fitting_now(self, table: str, batch: Sequence[MappedRow]) -> list[MappedRow]:
-        """The rows that the table can take as it is; none where it cannot be asked, or is not there."""
+    async def _fitting_now(self, table: str, batch: Sequence[MappedRow]) -> list[MappedRow] | None:
+        """The rows that the table can take as it is; None: it cannot be asked, or is not there."""
+        if table in self._mute:
+            return None
         try:
             columns = await self._known_columns(table)
         except SyncError:
-            return []
+            return None
         if columns is None:
-            return []
+            return None
         plans = [(row, self._changes.plan(table, [(row.row_id, row.cells)], columns)) for row in batch]
         return [row for row, plan in plans if not plan.add and not plan.widen]
 
@@ -221,8 +229,12 @@ class Deliveries:
                     "that it had",
                     table,
                 )
+            gate = self._context.gate(changes_of(table))
+            if gate.last_error is not None and not gate.is_open(self._context.now()):
+                raise gate.last_error
             if not await self._changes.make_fit(table, rows, columns):
                 return None
+            self._context.succeeded(changes_of(table))
             # What another writer changed meanwhile counts too.
             plan = self._changes.plan(table, rows, await self._known_columns(table))
         count = fitting(
@@ -263,9 +275,20 @@ class Deliveries:
             if unknown and identity is not None:
                 # The rows stay with their delivery: the job is found again by its id.
                 return await self._leave(table, rows, error)
-            stopping = await self._not_sent(table, rows, error)
+            self._not_streamed.pop(table, None)
+            if identity is None and error.failure is Failure.PERMISSION:
+                # Projects without billing may not stream and may load: the rows' load job tells.
+                self._not_streamed[table] = error
+                await context.apply(reschedule_rows, context.now(), rows, by_load=True)
+            else:
+                stopping = await self._not_sent(table, rows, error)
         else:
             context.succeeded(table)
+            denied = self._not_streamed.pop(table, None)
+            if identity is None:
+                context.streamed()
+            elif denied is not None:
+                context.streaming_denied(denied)
             self._refused_alone.pop(table, None)
             if not refusals:
                 method = DeliveryMethod.STREAM if identity is None else DeliveryMethod.LOAD
@@ -337,7 +360,7 @@ class Deliveries:
             next_at = now + DOUBT_LOOK_SECONDS
             await context.apply(mark_in_doubt, now, rows, problem, next_attempt_at=next_at)
         elif error.failure.retryable:
-            opens_at = 0.0 if beside else context.failed(table, error)
+            opens_at = context.failed(changes_of(table) if beside else table, error)
             next_at = max(opens_at, context.next_attempt_at(attempts, error))
             await context.apply(reschedule_rows, now, rows, problem, next_attempt_at=next_at)
         elif sent and error.failure is Failure.PERMANENT and await self._has_changed(table):
@@ -346,7 +369,7 @@ class Deliveries:
             # All or none: halve until the bad row stands alone.
             await context.apply(reschedule_rows, now, rows, problem, batch_limit=len(rows) // 2)
         else:
-            log.warning("%s", error)
+            context.tell_once(table, error)
             if len(rows) == 1:
                 cause, count = self._refused_alone.get(table, ("", 0))
                 self._refused_alone[table] = (error.cause, count + 1 if cause == error.cause else 1)

@@ -108,7 +108,8 @@ class Engine:
         self._sent_at: dict[str, float] = {}
         self._drain_asked = anyio.Event()
         self._fatal: SyncError | None = None
-        self._pause_told: SyncError | None = None
+        self._troubles_told: dict[str, SyncError] = {}
+        self._checking = not mode.follow
         self._started = anyio.Event()
 
     async def started(self) -> None:
@@ -129,7 +130,8 @@ class Engine:
             return f"looking through the results folder{attention}"
         if not left.waiting:
             return f"nothing waits{attention}" if attention else "everything is synced"
-        return f"{left.waiting} runs waiting, {self.in_flight} transfers under way{attention}"
+        rests = "".join(f", {name} rests: {error}" for name, error in self.context.troubles.items())
+        return f"{left.waiting} runs waiting, {self.in_flight} transfers under way{attention}{rests}"
 
     async def run(self) -> WorkLeft:
         """Carry what is there; with `Mode.follow`, go on until `drain`.
@@ -159,7 +161,7 @@ class Engine:
                 self._journal.close()
         if self._fatal is not None:
             raise self._fatal
-        return left
+        return replace(left, denied=self.context.denied)
 
     def scan_soon(self, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING) -> None:
         """Scan a dataset soon; for `ScanDepth.NEW_LINES` beside the others, which may take long."""
@@ -211,14 +213,19 @@ class Engine:
             return
         self._started.set()
         self._progress.notify()
-        if self._dirty:
-            # While the first dataset is scanned: it takes a while to get ready for the first question.
-            tasks.start_soon(self._confirm_early)
+        # While the first dataset is scanned: it takes a while to get ready for the first question.
+        tasks.start_soon(self._check_beside)
         tasks.start_soon(self._scan_each, tasks, self._news)
         await self._scan_each(tasks, self._dirty)
 
-    async def _confirm_early(self) -> None:
-        await self._first_check.confirm_early()
+    async def _check_beside(self) -> None:
+        """A pass with a wrong destination fails also where there is nothing to do."""
+        try:
+            await self._first_check.confirm()
+        except SyncError as error:
+            # What passes by itself is told by the work that meets it.
+            self._stops(error)
+        self._checking = False
         self._progress.notify()
 
     async def _scan_each(self, tasks: TaskGroup, wanted: Collection[DatasetKey]) -> None:
@@ -244,7 +251,7 @@ class Engine:
     @property
     def _scanning(self) -> bool:
         """Whether there is, or may be, a dataset to scan."""
-        return bool(not self._started.is_set() or self._dirty or self._scanned_now)
+        return bool(not self._started.is_set() or self._checking or self._dirty or self._scanned_now)
 
     async def _adopt(self, known: KnownDataset) -> None:
         context, gate, attempts = self.context, self.context.gate(BUCKET), 0
@@ -286,27 +293,26 @@ class Engine:
             log.warning("%s; trying again when there is work", error)
         return True
 
-    def _stops(self, error: SyncError) -> bool:
+    def _stops(self, error: SyncError, destination: str = BUCKET) -> bool:
         """Whether a pass ends because of this error; when following, everything is paused and tried again."""
         if not error.stops_everything:
             return False
         if self.context.mode.follow and self._first_check.confirmed:
-            if self.context.paused is None:
-                log.error("%s; everything is paused until this is mended", error)
-            self.context.paused = error
+            self.context.pause(destination, error)
             return False
         self._fatal = self._fatal or error
         self.drain()
         return True
 
-    async def _tell_of_pause(self) -> None:
-        """Let the ledger say, for ``status``, why everything is paused, and when that is over."""
-        paused = self.context.paused
-        if paused is self._pause_told:
+    async def _tell_of_troubles(self) -> None:
+        """Let the ledger say, for ``status``, what rests and why, and when that is over."""
+        context = self.context
+        troubles = {**context.troubles, **({PAUSED: context.paused} if context.paused else {})}
+        if troubles == self._troubles_told:
             return
-        self._pause_told = paused
-        notices = [Notice(PAUSED, problem_of(paused), quarantined=False)] if paused else []
-        await self.context.apply(take_in_notices, self.context.now(), PAUSED, notices)
+        self._troubles_told = troubles
+        notices = [Notice(name, problem_of(error), quarantined=False) for name, error in troubles.items()]
+        await context.apply(take_in_notices, context.now(), PAUSED, notices)
 
     # -- deciding ----------------------------------------------------------------------------------------
 
@@ -324,7 +330,7 @@ class Engine:
                 else:
                     await progress.wait()
                 continue
-            await self._tell_of_pause()
+            await self._tell_of_troubles()
             snapshot = await context.apply(take_snapshot, context, self._lane, receipts)
             # Nothing is asked before it is known that the dataset is there: its absence is another matter.
             asking = self._first_check.confirmed
@@ -374,7 +380,7 @@ class Engine:
         error = await self._deliveries.perform(step)
         if error is not None:
             self.context.failed(step.table_id, error)
-            self._stops(error)
+            self._stops(error, step.table_id)
         self._busy_tables.discard(step.table_id)
         self._progress.notify()
         if isinstance(step, ReadBack | AskFirst):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
-from pixaris_sync.errors import LocalFileError, SyncError
+from pixaris_sync.errors import Failure, LocalFileError, SyncError
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, confirm_uploads, unclaim
 from pixaris_sync.limits.concurrency import AdaptiveConcurrency, Outcome
 from pixaris_sync.local.contents import Content, PlannedFile
@@ -194,7 +194,8 @@ class UploadLane:
             remote, was_there = await carry(context, task, ready.read)
         except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this file
             error = context.reports.as_error("upload", f"{task.run}/{task.path}", caught)
-            if error.failure.retryable and not isinstance(error, LocalFileError):
+            pushed_back = error.failure.retryable and error.failure is not Failure.PERMISSION
+            if pushed_back and not isinstance(error, LocalFileError):
                 outcome = Outcome.PUSHED_BACK
             if fatal := await fail(context, task, error):
                 self._on_fatal(fatal)

@@ -61,6 +61,8 @@ class Lookups:
         self._settled: set[str] = set()
         #: Tables that hide nothing from this account.
         self._unfiltered: set[str] = set()
+        #: Tables whose load jobs this account could not list when it last asked.
+        self._unlisted: set[str] = set()
 
     async def ask_first(self, step: AskFirst) -> SyncError | None:
         """Ask for rows that an earlier process or another machine may have sent.
@@ -78,6 +80,7 @@ class Lookups:
                 found = await self._standing(table, rows)
                 await self._confirm(table, found)
                 if _without(rows, found):
+                    await self._still_unlisted(table)
                     await self._trust_absence(table)
         except SyncError as error:
             if error.failure.retryable or error.stops_everything:
@@ -104,6 +107,8 @@ class Lookups:
             rows = await self._without_those_to_come(table, rows)
             found = await self._standing(table, rows)
             await self._confirm(table, found)
+            if _without(rows, found):
+                await self._still_unlisted(table)
             await self._still_missing(table, _without(rows, found))
         except SyncError as error:
             return await self._failed(table, _without(rows, found), error)
@@ -125,6 +130,8 @@ class Lookups:
             return None
         found = await self._standing(table, rows, under_way=True)
         await self._confirm(table, found)
+        if _without(rows, found):
+            await self._still_unlisted(table)
         return _without(rows, found)
 
     async def _without_those_to_come(self, table: str, rows: Sequence[PendingRow]) -> Sequence[PendingRow]:
@@ -173,7 +180,8 @@ class Lookups:
             await context.clock.sleep(pause)
             pause = min(2 * pause, LOAD_POLL_SECONDS_MAX)
             waiting &= await self._running_loads(table)
-        self._settled.add(table)
+        if table not in self._unlisted:
+            self._settled.add(table)
         return True
 
     async def _trust_absence(self, table: str) -> None:
@@ -197,12 +205,29 @@ class Lookups:
 
     async def _running_loads(self, table: str) -> frozenset[str]:
         try:
-            return await self._context.sink.running_loads(table)
+            running = await self._context.sink.running_loads(table)
         except SyncError as error:
             if error.failure is not Failure.PERMISSION:
                 raise
-            log.info("load jobs of table %s cannot be listed (%s)", table, error.cause)
+            if table not in self._unlisted:
+                log.info("load jobs of table %s cannot be listed (%s)", table, error.cause)
+                self._unlisted.add(table)
             return frozenset()
+        self._unlisted.discard(table)
+        return running
+
+    async def _still_unlisted(self, table: str) -> None:
+        """Make sure that an account which could not list load jobs never can: a denial may have passed since.
+
+        Raises:
+            SyncError: it can now, so that one may be under way that was not told of.
+        """
+        if table not in self._unlisted:
+            return
+        await self._running_loads(table)
+        if table not in self._unlisted:
+            cause = "its load jobs could not be listed a moment ago"
+            raise SyncError("ask table", table, cause, failure=Failure.TRANSIENT)
 
     async def _standing(
         self, table: str, rows: Sequence[PendingRow], *, under_way: bool = False

@@ -18,12 +18,19 @@ import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
-from pixaris_sync.errors import LocalFileError, SyncError
+from pixaris_sync.errors import Failure, LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import count_synced
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.overview import problems
-from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows, table_backlogs
+from pixaris_sync.ledger.pending_rows import (
+    PendingRow,
+    delivered_by,
+    ready_rows,
+    rows_to_ask_for,
+    rows_to_read_back,
+    table_backlogs,
+)
 from pixaris_sync.ledger.rows import (
     accept_rows,
     confirm_rows,
@@ -273,8 +280,15 @@ class _Preview:
             if step is None:
                 return
             error = await self._deliveries.perform(step) or context.gate(step.table_id).last_error
-            if error is not None:
+            if error is None:
+                continue
+            if _ends_the_preview(error):
                 raise error
+            selection, count = context.mode.selection, ASK_ROWS_LIMIT
+            denied = await context.apply(rows_to_ask_for, selection, step.table_id, count)
+            denied += await context.apply(rows_to_read_back, context.now(), selection, step.table_id, count)
+            await context.apply(quarantine_rows, context.now(), denied, problem_of(error))
+            context.succeeded(step.table_id)
 
     async def _foresee_deliveries(self) -> None:
         context = self._context
@@ -343,7 +357,8 @@ def _question(backlog: TableBacklog) -> ReadBack | AskFirst:
 
 
 def _ends_the_preview(error: SyncError) -> bool:
-    return error.failure.retryable or error.stops_everything
+    passes = error.failure.retryable and error.failure is not Failure.PERMISSION
+    return passes or error.stops_everything
 
 
 @dataclass(slots=True)

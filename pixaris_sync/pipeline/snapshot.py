@@ -1,7 +1,7 @@
 """The ledger at one moment: what there is to do, taken in the transaction that writes down what was done."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.pending_rows import table_backlogs
@@ -55,5 +55,5 @@ def _behind_gate(context: Context, backlog: TableBacklog, now: float) -> TableBa
     if gate.failures >= context.mode.selection.attempts_limit:
         return None
     if gate.is_open(now):
-        return backlog
+        return backlog if context.streams else replace(backlog, by_load=True)
     return TableBacklog(backlog.table_id, next_at=gate.opens_at)

@@ -23,6 +23,11 @@ SURVEY_PIECE_RECORDS = 200
 Batch = Sequence[tuple[str, Sequence[Cell]]]
 
 
+def changes_of(table: str) -> str:
+    """The destination whose gate is about changes of a table: rows that need none do not wait for it."""
+    return f"changing table {table}"
+
+
 async def survey_waiting(context: Context, table: str) -> KeySurvey:
     """What is known of all records that wait for a table: by it the types of its new columns are chosen.
 

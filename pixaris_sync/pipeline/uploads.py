@@ -264,13 +264,17 @@ async def _remote_failure(context: Context, task: UploadTask, error: SyncError) 
         await context.apply(unclaim, now, task, in_doubt=False)
         return error
     if error.failure.retryable:
-        opens_at = context.failed(BUCKET, error)
+        opens_at = context.failed(BUCKET, error, again=task.attempts > 0)
+        own_at = context.next_attempt_at(task.attempts, error)
+        if error.failure is Failure.PERMISSION:
+            # When the gate opens it is another's turn: it may be this one alone that is denied.
+            own_at += max(0.0, opens_at - now)
         await context.apply(
             reschedule_upload,
             now,
             task,
             problem_of(error),
-            next_attempt_at=max(opens_at, context.next_attempt_at(task.attempts, error)),
+            next_attempt_at=max(opens_at, own_at),
             in_doubt=error.failure is Failure.IN_DOUBT,
         )
     else:

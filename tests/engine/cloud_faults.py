@@ -8,6 +8,15 @@ from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from tests.fakes.virtual_clock import VirtualClock
 
 BUCKET = "bucket"
+TABLES = "tables"
+#: What denies everything of one half of the cloud alike, for a while, and what it says.
+SHARED_TROUBLES = {
+    "permission_lost": "403 to everything",
+    "proxy_page": "403 with a proxy's page",
+    "billing_off": "403 until somebody pays",
+}
+#: Without billing, load jobs and queries go on.
+_PAID = frozenset({"stream", "add_columns", "widen_columns"})
 LOST = "lost"
 #: A request that was held back takes effect so long at most after its destination can be reached again. With
 #: the time until a streamed row shows it is what the engine's patience with a row in doubt must cover.
@@ -26,6 +35,7 @@ class CloudFaults:
             ``break_down`` (and then nothing reaches its destination for a while).
         lost_answers_of: calls whose answers may be lost; for others that would be no more than transient.
         outages: destinations (`BUCKET` or tables) that answer 503, and let nothing that is held back through.
+        shared: by half of the cloud (`BUCKET` or `TABLES`), one of `SHARED_TROUBLES`, and until when.
         away_until: when destinations can be reached again that broke down, in seconds that have passed.
         sure: tables whose requests have their answers.
         offline: nothing can be reached.
@@ -39,6 +49,7 @@ class CloudFaults:
     chances: dict[str, float] = field(default_factory=dict)
     lost_answers_of: frozenset[str] = frozenset({"upload", "upload_resumable", "stream", "load"})
     outages: set[str] = field(default_factory=set)
+    shared: dict[str, tuple[str, float]] = field(default_factory=dict)
     away_until: dict[str, float] = field(default_factory=dict)
     sure: set[str] = field(default_factory=set)
     offline: bool = False
@@ -73,6 +84,7 @@ class CloudFaults:
         if not self.reaches(destination):
             self.fired["offline" if self.offline else "outage"] += 1
             raise SyncError(method, subject, "503 in an outage", failure=Failure.TRANSIENT)
+        self._share_trouble(method, destination)
         if self._plans.get(method):
             outcome = self._plans[method].popleft()
             if isinstance(outcome, SyncError):
@@ -84,6 +96,24 @@ class CloudFaults:
         if self._fires("quota"):
             asked = self.random.choice([None, self.random.uniform(1.0, 90.0)])
             raise SyncError(method, subject, "429", failure=Failure.QUOTA, retry_after_seconds=asked)
+
+    def _share_trouble(self, method: str, destination: str | None) -> None:
+        half = BUCKET if destination == BUCKET else TABLES
+        kind, until = self.shared.get(half, ("", 0.0))
+        if self.clock.elapsed_seconds >= until:
+            return
+        if kind == "billing_off" and half == TABLES and method not in _PAID:
+            return
+        if kind != "proxy_page" and method == "check" and half == BUCKET:
+            # Of an account that may only write this says nothing.
+            return
+        self.fired[f"{kind}_of_{half}"] += 1
+        failure = Failure.PERMISSION
+        if kind == "proxy_page":
+            # Nobody knows what the page of a proxy stands for.
+            failure = Failure.IN_DOUBT if method in ("stream", "load") else Failure.TRANSIENT
+        error = ConfigurationError if method == "check" and kind != "proxy_page" else SyncError
+        raise error(method, destination or "dataset", SHARED_TROUBLES[kind], failure=failure)
 
     def after(self, method: str, destination: str | None) -> None:
         """Perhaps lose the answer of what was done.

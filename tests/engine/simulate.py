@@ -25,6 +25,8 @@ from tests.engine.scenario import Scenario
 FAULTS = frozenset(
     {
         "bad_job",
+        "billing_off_of_bucket",
+        "billing_off_of_tables",
         "cancelled_load",
         "changed_image",
         "clock_jump",
@@ -69,6 +71,10 @@ FAULTS = frozenset(
         "orphaned_upload",
         "outage",
         "pass_without_credentials",
+        "permission_lost_of_bucket",
+        "permission_lost_of_tables",
+        "proxy_page_of_bucket",
+        "proxy_page_of_tables",
         "pruned_run",
         "queued_load",
         "quota",

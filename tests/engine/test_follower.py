@@ -254,7 +254,7 @@ def test_retry_beside_the_daemon_is_noticed(machine: Machine) -> None:
     Method: a file is refused, then allowed, and another process releases it.
     """
     run = machine.local.store(images=1)
-    machine.store.fail_next("upload", SyncError("upload", "o", "403", failure=Failure.PERMISSION))
+    machine.store.fail_next("upload", SyncError("upload", "o", "400", failure=Failure.PERMANENT))
 
     async def script() -> None:
         await machine.clock.sleep(10)

@@ -177,13 +177,13 @@ def test_a_changed_image_does_not_replace_somebody_elses_object(machine: Machine
     assert machine.store.objects[run.object_name(IMAGE)].content == b"somebody else's"
 
 
-def test_a_file_that_may_not_be_uploaded_stops_only_its_run(machine: Machine) -> None:
-    """Goal: a 403 for one object has an address.
+def test_a_file_that_cannot_be_uploaded_stops_only_its_run(machine: Machine) -> None:
+    """Goal: a hold on one object has an address.
 
-    Method: the upload of one file is denied; `retry` after that.
+    Method: the upload of one file is refused; `retry` after that.
     """
     runs = [machine.local.store(name=f"run{number}", images=1) for number in range(3)]
-    machine.store.fail_next("upload", SyncError("upload", "o", "403", failure=Failure.PERMISSION))
+    machine.store.fail_next("upload", SyncError("upload", "o", "it is held", failure=Failure.PERMANENT))
 
     left = machine.run_pass()
 

@@ -126,7 +126,17 @@ class TestRefusals:
             (refuses(403, "forbidden"), SyncError, Failure.PERMISSION),
             (refuses(403, "rateLimitExceeded"), SyncError, Failure.QUOTA),
             (refuses(403, "userRateLimitExceeded"), SyncError, Failure.QUOTA),
-            (says(403, b"<html>no</html>"), SyncError, Failure.PERMISSION),
+            (refuses(403, "accountDisabled"), SyncError, Failure.PERMISSION),
+            (refuses(403, "objectUnderActiveHold"), SyncError, Failure.PERMANENT),
+            (refuses(403, "retentionPolicyNotMet"), SyncError, Failure.PERMANENT),
+            (refuses(400, "required", "Bucket is requester pays bucket"), SyncError, Failure.PERMISSION),
+            *(
+                (says(status, body), SyncError, Failure.TRANSIENT)
+                for status in (400, 403, 404, 405, 407, 413, 451)
+                for body in (b"<html>no</html>", b"", b'{"message": "blocked"}', b'["error"]')
+            ),
+            (refuses(407), SyncError, Failure.TRANSIENT),
+            (refuses(451), SyncError, Failure.TRANSIENT),
             (refuses(404, "notFound"), ConfigurationError, Failure.PERMANENT),
             (refuses(408), SyncError, Failure.TRANSIENT),
             (refuses(412, "conditionNotMet"), ObjectConflictError, Failure.PERMANENT),
@@ -204,6 +214,35 @@ class TestTheCheck:
         script.answers = [refuses(403, "forbidden", "does not have storage.buckets.get access")]
         await store.check()
         assert script.seen[0].path == "/storage/v1/b/bucket"
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            refuses(400, "invalid", "Invalid bucket name: 'no bucket'"),
+            refuses(400, "required", "Bucket is requester pays bucket but no user project provided."),
+            refuses(410, "gone"),
+        ],
+    )
+    async def test_what_no_later_look_can_change_is_a_wrong_setting(
+        self, store: GcsObjectStore, script: Script, answer: Handler
+    ) -> None:
+        """Goal: nobody waits for ever for a bucket that cannot be. Method: refusals that stay."""
+        script.answers = [answer]
+        error = await failure_of(store.check())
+        assert isinstance(error, ConfigurationError)
+        assert error.hint
+
+    @pytest.mark.parametrize("status", [403, 404, 407, 451])
+    async def test_the_page_of_a_proxy_says_nothing_of_the_bucket(
+        self, store: GcsObjectStore, script: Script, status: int
+    ) -> None:
+        """Goal: a proxy is blamed for its own pages. Method: HTML for the look, a look-up and an upload."""
+        script.answers = [says(status, b"<html>Please log in</html>")] * 3
+        for asked in (store.check(), store.stat(NAME), upload(store)):
+            error = await failure_of(asked)
+            assert (type(error), error.failure) == (SyncError, Failure.TRANSIENT)
+            assert "a proxy or firewall in between" in error.cause
+            assert "proxy" in error.hint
 
     async def test_a_missing_bucket_and_refused_credentials_do_not(
         self, store: GcsObjectStore, script: Script

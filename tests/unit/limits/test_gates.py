@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.limits.backoff import Backoff
-from pixaris_sync.limits.gates import ByteBudget, Gate
+from pixaris_sync.limits.gates import TOLERATED_DENIALS_MAX, ByteBudget, Gate
 
 NOW = 1_700_000_000.0
 
@@ -181,6 +181,46 @@ def test_a_gate_pauses_longer_with_each_failure_and_not_at_all_after_a_success()
     one.succeeded()
     assert (one.failures, str(one.last_error), one.is_open(NOW)) == (0, "None", True)
     assert one.failed(now, failure()) - now <= 1.0
+
+
+def denial() -> SyncError:
+    return SyncError("do", "x", "403", failure=Failure.PERMISSION)
+
+
+def test_what_is_denied_alone_closes_no_gate() -> None:
+    """Goal: one item with trouble of its own holds nobody up. Method: it, others, and it again and again."""
+    one, now = gate(), NOW
+    now = one.failed(now, denial(), again=False)
+    assert not one.is_open(NOW)
+    one.succeeded()
+    for _ in range(10):
+        assert one.failed(now, denial(), again=True) == now
+        assert (one.failures, one.is_open(now)) == (0, True)
+
+
+def test_many_that_are_denied_among_others_close_a_gate_ever_more_seldom() -> None:
+    """Goal: where a part of a bucket is denied, the rest goes on. Method: each second new item is denied."""
+    one, now, closed = gate(), NOW, 0
+    for _ in range(200):
+        opens_at = one.failed(now, denial(), again=False)
+        closed += opens_at > now
+        now = opens_at + 1
+        one.succeeded()
+    assert closed == 1
+
+
+def test_what_denies_everything_closes_the_gate_also_after_single_denials() -> None:
+    """Goal: tolerance has an end. Method: ever more denials between two successes, then no success."""
+    one, now = gate(), NOW
+    for _ in range(20):
+        while one.is_open(now):
+            one.failed(now, denial(), again=False)
+        one.succeeded()
+    for _ in range(TOLERATED_DENIALS_MAX + 1):
+        assert one.is_open(now)
+        one.failed(now, denial(), again=False)
+    assert not one.is_open(now)
+    assert one.failures == 1
 
 
 def test_a_gate_keeps_to_what_the_service_asks() -> None:
