@@ -66,8 +66,9 @@ class Gate:
     """Pauses for a destination in trouble, so that an outage costs one attempt at a time, not all.
 
     A denial (`Failure.PERMISSION`) is taken for one of everything, until others are taken: an item that is
-    denied again while the destination works is denied alone, and closes no gate. Where that happens often,
-    ever more denials in a row are tolerated before the gate closes.
+    denied again while the destination works is denied alone, and closes no gate; nor for long does one that
+    nobody else has been denied beside. Where such come often, ever more denials in a row are tolerated before
+    the gate closes.
 
     Attributes:
         failures: how many attempts have failed since the last success.
@@ -81,26 +82,39 @@ class Gate:
         self.failures = 0
         self.opens_at = 0.0
         self.last_error: SyncError | None = None
+        #: The one item that was denied since the last success, how many were in a row, how many may be.
+        self._denied: int | None = None
         self._denials = 0
         self._tolerated = 0
 
-    def failed(self, now: float, error: SyncError, *, again: bool | None = None) -> float:
+    def failed(self, now: float, error: SyncError, *, item: int | None = None, again: bool = False) -> float:
         """Note a failure; failures of attempts that were under way together count once.
 
-        `again`: of an item that has failed before, or not; None: it says nothing about single items.
+        Args:
+            now: seconds since the epoch.
+            error: what failed.
+            item: what it was tried with, where it can be that alone which is denied.
+            again: that item has failed before.
 
         Returns:
             When the failed attempt may be repeated; `now` where it is no failure of the destination.
         """
-        if again is not None and error.failure is Failure.PERMISSION and not self.failures:
-            self._denials += not again
-            if again or self._denials <= self._tolerated:
-                return now
+        if item is not None and error.failure is Failure.PERMISSION and self._denied_alone(item, again):
+            return now
         self.last_error = error
         if now >= self.opens_at:
             self.failures += 1
             self.opens_at = now + self._backoff.delay_seconds(self.failures, self._jitter, error)
         return self.opens_at
+
+    def _denied_alone(self, item: int, again: bool) -> bool:  # noqa: FBT001 - as in `failed`
+        if self.failures:
+            alone = item == self._denied
+            self._denied = item if alone else None
+            return alone
+        self._denials += not again
+        self._denied = item
+        return again or self._denials <= self._tolerated
 
     def succeeded(self) -> None:
         """Note a success: the destination is healthy."""

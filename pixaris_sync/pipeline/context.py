@@ -149,18 +149,21 @@ class Context:
         """When an item that has failed `attempts` times before may be tried again."""
         return self.now() + self._backoff.delay_seconds(attempts + 1, self._jitter, error)
 
-    def failed(self, destination: str, error: SyncError, *, again: bool | None = None) -> float:
-        """Note that an attempt at a destination failed; `again` as of `Gate.failed`.
+    def failed(
+        self, destination: str, error: SyncError, *, item: int | None = None, again: bool = False
+    ) -> float:
+        """Note that an attempt at a destination failed; `item` and `again` as of `Gate.failed`.
 
         Returns:
             When the attempt may be repeated.
         """
         gate = self.gate(destination)
-        opens_at = gate.failed(self.now(), error, again=again)
-        if not gate.failures:
+        now = self.now()
+        opens_at = gate.failed(now, error, item=item, again=again)
+        if opens_at == now:
             if destination not in self._denied_alone:
                 self._denied_alone.add(destination)
-                log.warning("%s; it waits alone, others are taken", error)
+                log.warning("%s; it waits, others go on", error)
         elif error.stops_everything:
             pass  # `pause` tells it, or the pass ends with it.
         elif gate.failures >= (DENIALS_TOLD if error.failure is Failure.PERMISSION else FAILURES_TOLD):

@@ -264,7 +264,7 @@ async def _remote_failure(context: Context, task: UploadTask, error: SyncError) 
         await context.apply(unclaim, now, task, in_doubt=False)
         return error
     if error.failure.retryable:
-        opens_at = context.failed(BUCKET, error, again=task.attempts > 0)
+        opens_at = context.failed(BUCKET, error, item=task.id, again=task.attempts > 0)
         own_at = context.next_attempt_at(task.attempts, error)
         if error.failure is Failure.PERMISSION:
             # When the gate opens it is another's turn: it may be this one alone that is denied.

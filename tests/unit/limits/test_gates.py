@@ -1,5 +1,6 @@
 """Bytes in memory, and pauses for a destination in trouble."""
 
+import itertools
 import random
 
 import anyio
@@ -190,19 +191,19 @@ def denial() -> SyncError:
 def test_what_is_denied_alone_closes_no_gate() -> None:
     """Goal: one item with trouble of its own holds nobody up. Method: it, others, and it again and again."""
     one, now = gate(), NOW
-    now = one.failed(now, denial(), again=False)
+    now = one.failed(now, denial(), item=1)
     assert not one.is_open(NOW)
     one.succeeded()
     for _ in range(10):
-        assert one.failed(now, denial(), again=True) == now
+        assert one.failed(now, denial(), item=1, again=True) == now
         assert (one.failures, one.is_open(now)) == (0, True)
 
 
 def test_many_that_are_denied_among_others_close_a_gate_ever_more_seldom() -> None:
     """Goal: where a part of a bucket is denied, the rest goes on. Method: each second new item is denied."""
     one, now, closed = gate(), NOW, 0
-    for _ in range(200):
-        opens_at = one.failed(now, denial(), again=False)
+    for item in range(200):
+        opens_at = one.failed(now, denial(), item=item)
         closed += opens_at > now
         now = opens_at + 1
         one.succeeded()
@@ -212,13 +213,14 @@ def test_many_that_are_denied_among_others_close_a_gate_ever_more_seldom() -> No
 def test_what_denies_everything_closes_the_gate_also_after_single_denials() -> None:
     """Goal: tolerance has an end. Method: ever more denials between two successes, then no success."""
     one, now = gate(), NOW
+    items = itertools.count()
     for _ in range(20):
         while one.is_open(now):
-            one.failed(now, denial(), again=False)
+            one.failed(now, denial(), item=next(items))
         one.succeeded()
     for _ in range(TOLERATED_DENIALS_MAX + 1):
         assert one.is_open(now)
-        one.failed(now, denial(), again=False)
+        one.failed(now, denial(), item=next(items))
     assert not one.is_open(now)
     assert one.failures == 1
 
