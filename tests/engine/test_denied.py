@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from pixaris_sync.errors import Failure, SyncError
-from pixaris_sync.model import RunState
+from pixaris_sync.model import RemoteObject, RunState
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.cloud_faults import BUCKET, SHARED_TROUBLES, TABLES
 from tests.engine.crash_points import CrashError
@@ -44,10 +45,9 @@ def an_hour_of(
         begin()
         for number in range(RUNS):
             run = machine.local.store(name=f"run{number}", values=dict(values))
-            if number % 50 == 0:
+            if number % 50 == 49:
                 engine.scan_soon(run.key.dataset_key)
                 await machine.clock.sleep(5)
-        engine.scan_soon(run.key.dataset_key)
         await machine.clock.sleep(60)
         before = machine.port_calls
         await machine.clock.sleep(HOUR_SECONDS)
@@ -166,12 +166,12 @@ def test_one_object_that_is_denied_waits_alone(
     denied = set(map(bad.object_name, bad.versions))
     calls = 0
 
-    async def upload_or_not(name: str, *args: object, **kwargs: object) -> object:
+    async def upload_or_not(name: str, content: bytes, **how: Any) -> RemoteObject:
         nonlocal calls
         if name in denied:
             calls += 1
             raise SyncError("upload", name, "denied", failure=Failure.PERMISSION)
-        return await upload(name, *args, **kwargs)
+        return await upload(name, content, **how)
 
     monkeypatch.setattr(machine.store, "upload", upload_or_not)
 
@@ -229,11 +229,12 @@ def test_where_streaming_is_denied_rows_go_by_load_jobs(
 
     async def script(engine: Engine) -> None:
         for number in range(4):
-            for dataset in ("d", "e"):
-                run = machine.local.store(name=f"run{machine.processes}{number}", dataset=dataset)
+            name = f"run{machine.processes}{number}"
+            runs = [machine.local.store(name=name, dataset=dataset) for dataset in ("d", "e")]
+            for run in runs:
                 engine.scan_soon(run.key.dataset_key)
             await machine.clock.sleep(120)
-            assert machine.state_of(run) == ("synced", "")
+            assert [machine.state_of(run) for run in runs] == [("synced", "")] * 2
 
     for _ in range(2):
         caplog.clear()
