@@ -3,7 +3,8 @@
 Pixaris writes PNG; JPEG is what it would also list as an image. No limit on pixels applies to these, since
 none is decoded, and a decompression bomb costs nothing. A PNG is walked here, chunk by chunk, because Pillow
 holds each chunk in memory, and a chunk can have two gigabytes; a JPEG's end marker is looked for here too,
-because Pillow does not.
+because Pillow does not. What has their names and is something else is taken where browsers show it too: a
+file cannot choose among all of Pillow's readers.
 
 Source of PNG's layout: "Portable Network Graphics (PNG) Specification", W3C, chapter 5.
 """
@@ -14,8 +15,11 @@ import zlib
 from typing import BinaryIO, Final
 
 _SCAN_BYTES: Final = 256 * 1024
+#: What is looked at by Pillow, by its names, beside PNG and JPEG.
+OTHER_FORMATS: Final = ("WEBP", "GIF", "BMP")
 #: Larger images of other formats are not opened: some of Pillow's readers hold the whole file in memory.
 OTHER_FORMATS_BYTES_MAX: Final = 64 * 1024 * 1024
+_FORMATS: Final = ", ".join(("PNG", "JPEG", *OTHER_FORMATS))
 _PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNK_BYTES_MAX: Final = 2**31 - 1
 _PNG_HEADER_BYTES: Final = 13
@@ -30,7 +34,7 @@ def image_fault(file: BinaryIO) -> str | None:
     """What is wrong with an image, or None where it is whole.
 
     PNG: the header, and the checksum of every chunk to the end. JPEG: the header, and every segment to the
-    end marker. Anything else: what Pillow's ``verify`` finds out, up to `OTHER_FORMATS_BYTES_MAX`.
+    end marker. `OTHER_FORMATS`: what Pillow's ``verify`` finds out, up to `OTHER_FORMATS_BYTES_MAX`.
 
     Args:
         file: the image, seekable, at its beginning. Of a PNG or JPEG, whatever its size, a part of fixed size
@@ -70,10 +74,10 @@ def _fault_by_pillow(file: BinaryIO, *, is_jpeg: bool) -> str | None:
         if is_jpeg:
             JpegImagePlugin.JpegImageFile(file)
             return None if _jpeg_ends(file) else "it is cut short: its end marker is missing"
-        with Image.open(file) as image:
+        with Image.open(file, formats=OTHER_FORMATS) as image:
             image.verify()
     except UnidentifiedImageError:
-        return "it is in no image format that Pillow knows"
+        return f"it is none of the image formats {_FORMATS}"
     return None
 
 

@@ -326,6 +326,20 @@ def test_a_whole_image_is_verified(kind: str, options: dict[str, Any]) -> None:
     assert image_fault(io.BytesIO(image_bytes(kind, **options))) is None
 
 
+@pytest.mark.parametrize("kind", ["TIFF", "PPM", "TGA", "ICO", "PCX", "EPS"])
+def test_a_file_does_not_choose_its_reader(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: whoever writes a file reaches few of Pillow's readers. Method: others, and none may be asked."""
+    content = image_bytes(kind)
+    Image.init()
+
+    def read(*_: object) -> None:
+        raise AssertionError
+
+    others = Image.OPEN.keys() - {"WEBP", "GIF", "BMP"}
+    monkeypatch.setattr(Image, "OPEN", Image.OPEN | dict.fromkeys(others, (read, read)))
+    assert image_fault(io.BytesIO(content)) == "it is none of the image formats PNG, JPEG, WEBP, GIF, BMP"
+
+
 def test_a_jpeg_with_restart_markers_and_bytes_after_its_end_is_whole() -> None:
     """Goal: the end marker is found where it truly is. Method: restart markers inside, a trailer behind."""
     content = image_bytes("JPEG", side=256, restart_marker_blocks=2)
