@@ -10,6 +10,8 @@ and ends on SIGTERM or SIGINT with exit code 0. Mended, with what was seen:
   complete. Here it says so, and repeats its last answer.
 - One connection at a time, a new one for each request. Here connections stay open and are served in threads;
   the storage itself is used by one request at a time.
+- Objects are listed with their checksums whatever key they are under. Here, where a bucket has a key of its
+  customer's, they are not, as the service does it.
 - The list of all objects is written anew for every upload, even in memory. Here only where it is kept.
 """
 
@@ -32,6 +34,7 @@ from gcp_storage_emulator.storage import Storage
 from pixaris_sync.sandbox import child
 
 _NOT_MET = "At least one of the pre-conditions you specified did not hold."
+_CHECKSUMS = {"crc32c", "md5Hash"}
 _REASONS = {
     HTTPStatus.BAD_REQUEST: "invalid",
     HTTPStatus.NOT_FOUND: "notFound",
@@ -70,10 +73,26 @@ def _parser() -> argparse.ArgumentParser:
 
 def _open_storage(data_dir: Path | None) -> Storage:
     if data_dir is not None:
-        return Storage(data_dir=str(data_dir.resolve()))
-    storage = Storage(use_memory_fs=True)
+        return MendedStorage(data_dir=str(data_dir.resolve()))
+    storage = MendedStorage(use_memory_fs=True)
     storage._write_config_to_file = lambda: None  # noqa: SLF001 - a repair of the pinned version
     return storage
+
+
+class MendedStorage(Storage):  # type: ignore[misc]  # the emulator has no types
+    """Buckets and objects, where keys of customers show."""
+
+    def get_file_list(
+        self,
+        bucket_name: str,
+        *arguments: Any,  # noqa: ANN401 - passed through
+        **options: Any,  # noqa: ANN401 - passed through
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """List objects; those under a customer's key without checksums."""
+        files, prefixes = super().get_file_list(bucket_name, *arguments, **options)
+        if "defaultKmsKeyName" in self.buckets[bucket_name].get("encryption", {}):
+            files = [{name: file[name] for name in file.keys() - _CHECKSUMS} for file in files]
+        return files, prefixes
 
 
 class Server(ThreadingHTTPServer):
