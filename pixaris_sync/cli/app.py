@@ -169,7 +169,16 @@ def status(*, json: JsonOption = False, config: ConfigOption = None, flags: dict
 
 @app.command(cls=PlainCommand)
 @with_settings(tuning=False)
-def verify(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
+def verify(
+    *,
+    both_ways: Annotated[
+        bool,
+        typer.Option("--both-ways", help="What is only in the cloud is a difference too, and is listed."),
+    ] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
     """Compare the local folder, the ledger and the cloud.
 
     One line a difference: - missing remotely, + only remote, * differs, ! could not be compared.
@@ -177,7 +186,7 @@ def verify(*, json: JsonOption = False, config: ConfigOption = None, flags: dict
     with importing():
         from pixaris_sync.cli.inspect import run_verify
 
-    sys.exit(run_verify(flags, config, as_json=json))
+    sys.exit(run_verify(flags, config, both_ways=both_ways, as_json=json))
 
 
 @app.command(cls=PlainCommand)

@@ -74,36 +74,41 @@ def _retry(db: Connection, *, names: Sequence[str], now: float) -> int:
     return retry_runs(db, now, run_ids)
 
 
-def run_verify(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
-    """Compare the local folder, the ledger and the cloud."""
+def run_verify(flags: Mapping[str, Any], config: Path | None, *, both_ways: bool, as_json: bool) -> Exit:
+    """Compare the local folder, the ledger and the cloud; `both_ways`: nothing may be in the cloud alone."""
     settings = settings_for(flags, config)
-    return anyio.run(partial(_verify, settings, as_json=as_json))
+    return anyio.run(partial(_verify, settings, both_ways=both_ways, as_json=as_json))
 
 
-async def _verify(settings: Settings, *, as_json: bool) -> Exit:
+async def _verify(settings: Settings, *, both_ways: bool, as_json: bool) -> Exit:
     from pixaris_sync.verify import Sign, verify
 
     ledger = open_known_ledger(found_ledger(settings).path, read_only=True)
     counts = dict.fromkeys(Sign, 0)
+    differing = only_in_cloud = 0
     hints: dict[str, None] = {}
     try:
         async with ports(settings, frames=True) as (store, sink):
             async for finding in verify(settings, ledger, store, sink):
                 counts[finding.sign] += 1
+                only_in_cloud += finding.only_in_cloud
+                differs = finding.sign is not Sign.SAME and (both_ways or not finding.only_in_cloud)
+                differing += differs
                 if finding.hint:
                     hints[finding.hint] = None
                 if as_json:
                     print(report.as_json(finding.document))
-                elif finding.sign is not Sign.SAME:
+                elif differs:
                     print(printable_line(f"{finding.sign} {finding.subject}: {finding.detail}"))
     finally:
         ledger.close()
-    differing = sum(count for sign, count in counts.items() if sign is not Sign.SAME)
     summary = {sign.name.lower(): count for sign, count in counts.items()}
     if as_json:
-        print(report.as_json({"summary": summary}))
+        print(report.as_json({"summary": summary, "only_in_cloud": only_in_cloud}))
     else:
         print(", ".join(f"{count} {name}" for name, count in summary.items()))
+        if only_in_cloud and not both_ways:
+            print(f"{only_in_cloud} objects and rows are only in the cloud: --both-ways lists them")
         for hint in hints:
             print(printable_line(f"hint: {hint}"))
     return Exit.FAILED if differing else Exit.OK

@@ -49,7 +49,8 @@ class Finding:
             where a whole listing, table or dataset could not be compared, that.
         detail: what there is to say about it, in one line.
         hint: what can be done about it, if anything is to be done.
-        run: whose object or row it is; None where it is none of a run of this folder.
+        run: whose object or row it is; None where no file and no record of this folder accounts for it. A row
+            too many is the run's, which has more than its records ask for.
         source: what it is made of here: the run-relative path of an object's file, the digest of a row's
             record; empty where nothing of that is left here.
     """
@@ -61,6 +62,11 @@ class Finding:
     hint: str = ""
     run: RunKey | None = None
     source: str = ""
+
+    @property
+    def only_in_cloud(self) -> bool:
+        """Whether nothing here knows of it: most likely it is another machine's."""
+        return self.sign is Sign.EXTRA and self.run is None
 
     @property
     def document(self) -> dict[str, JsonValue]:

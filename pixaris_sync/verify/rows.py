@@ -126,10 +126,11 @@ def _compare_run(table: str, name: str, run: _OfRun, *, shared: bool) -> Iterato
     for dataset in run.forgotten[left:]:
         detail = "not in the table; its tracking line is gone too"
         yield Finding(Sign.MISSING, Kind.ROW, subject, detail, BACKUP_HINT, _run_of(dataset, name))
-    known = run.wanted or run.forgotten
+    known = [dataset for dataset, _ in run.wanted] or run.forgotten
+    detail = "one row more than there are records" if known else "only in the table"
     for _ in range(left - len(run.forgotten)):
-        detail = "one row more than there are records" if known else "only in the table"
-        yield Finding(Sign.EXTRA, Kind.ROW, subject, detail)
+        whose = _run_of(known[0], name) if known else None
+        yield Finding(Sign.EXTRA, Kind.ROW, subject, detail, run=whose)
 
 
 def _missing(subject: str, dataset: Expected, wanted: ExpectedRow) -> Finding:

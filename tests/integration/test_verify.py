@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,7 +49,7 @@ class _Synced:
 
     def differences(self) -> list[tuple[str, str, str]]:
         """Sign, kind and subject of all findings but ``=``; the exit code must agree with them."""
-        outcome = self.command_line.run("verify", "--json")
+        outcome = self.command_line.run("verify", "--both-ways", "--json")
         *findings, last = [json.loads(line) for line in outcome.stdout.splitlines()]
         found = [finding for finding in findings if finding["sign"] != "="]
         assert outcome.code == (1 if found else 0), str(outcome)
@@ -144,10 +145,22 @@ def test_a_row_that_is_not_as_it_should_be_is_found(
     assert synced.differences() == expected
 
 
-def test_a_run_that_pixaris_stored_in_the_cloud_is_extra(
-    synced: _Synced, gcp_handler: "GCPExperimentHandler"
+def test_what_another_machine_stored_is_no_difference_unless_both_ways(
+    synced: _Synced, gcp_handler: "GCPExperimentHandler", tmp_path: Path
 ) -> None:
-    """Goal: runs of others show as only remote. Method: the real GCPExperimentHandler stores one."""
+    """Goal: machines that share a dataset can verify; a doubled row of one's own is still found.
+
+    Method: another machine syncs a run to the dataset, and the real GCPExperimentHandler stores one; verify
+    with and without the flag, then with a row of the own run twice.
+    """
+    folder = tmp_path / "another" / "local_results"
+    folder.mkdir(parents=True)
+    another = CommandLine(folder, tmp_path / "another" / "state", synced.command_line.environment)
+    another = another.but(
+        PIXARIS_SYNC_LOCAL_RESULTS_FOLDER=str(folder), PIXARIS_SYNC_STATE_DIR=str(another.state_dir)
+    )
+    store_run(folder, "another machine's")
+    another.sync()
     gcp_handler.store_results(
         PROJECT,
         DATASET,
@@ -157,10 +170,23 @@ def test_a_run_that_pixaris_stored_in_the_cloud_is_extra(
         {"experiment_run_name": "elsewhere"},
     )
 
+    outcome = synced.command_line.run("verify")
+    assert outcome.code == 0, str(outcome)
+    assert outcome.stdout.splitlines() == [
+        "10 same, 0 missing, 4 extra, 0 differs, 0 error",
+        "4 objects and rows are only in the cloud: --both-ways lists them",
+    ]
+    assert another.run("verify").code == 0
     found = synced.differences()
+    assert [(sign, kind) for sign, kind, _ in found] == [("+", "object")] * 2 + [("+", "row")] * 2
+    assert all("elsewhere" in subject or "another" in subject for _, _, subject in found)
 
-    assert [(sign, kind) for sign, kind, _ in found] == [("+", "object"), ("+", "row")]
-    assert all("elsewhere" in subject for _, _, subject in found)
+    _double(synced)
+    outcome = synced.command_line.run("verify")
+    assert outcome.code == 1
+    assert outcome.stdout.startswith(
+        f"+ {synced.row_of(synced.first)}: one row more than there are records\n"
+    )
 
 
 def test_a_run_stored_since_the_last_sync_is_missing(synced: _Synced) -> None:
