@@ -23,3 +23,6 @@ internal, and may change with any version.
 """
 
 __version__ = "0.1.0"
+
+#: What this program calls itself in its requests (RFC 9110, 10.1.5).
+USER_AGENT = f"pixaris-sync/{__version__}"

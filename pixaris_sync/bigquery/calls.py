@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import google.auth
+from google.api_core.client_info import ClientInfo
 from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import Conflict
 from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud import bigquery
 
+from pixaris_sync import USER_AGENT
 from pixaris_sync.bigquery import sql
 from pixaris_sync.bigquery.connection import ResettingSession
 from pixaris_sync.bigquery.errors import failure_of_reason, in_doubt, job_cause, translated
@@ -46,6 +49,7 @@ from pixaris_sync.rules.names import JOB_ID_PREFIX, table_id_fault
 if TYPE_CHECKING:
     import pandas as pd
     from google.api_core.retry import Retry
+    from google.auth.credentials import Credentials
 
 _DATASET_HINT = "create the dataset, or correct gcp_bq_experiment_dataset"
 _DONE = "DONE"
@@ -76,6 +80,23 @@ class Address:
         return f"{self.project}.{self.dataset}"
 
 
+def _default_credentials() -> "Credentials":
+    """The Application Default Credentials, read anew.
+
+    Raises:
+        GoogleAuthError: there are none, or they cannot be used.
+    """
+    try:
+        credentials, _ = google.auth.default(scopes=bigquery.Client.SCOPE)
+    except (OSError, ValueError) as error:
+        if isinstance(error, GoogleAuthError):
+            raise
+        # The text may quote the file.
+        cause = f"the credentials file cannot be used ({type(error).__name__})"
+        raise DefaultCredentialsError(cause) from None  # type: ignore[no-untyped-call] # it has no annotations
+    return credentials
+
+
 class LoadInProgress:
     """A load job that exists. `done` says whether it had ended when it was last looked at."""
 
@@ -98,18 +119,17 @@ class BigQueryCalls:
         self._timeout = timeout_seconds
         self._location: str | None = None
         with translated("open dataset", str(address), repeatable=True):
-            if address.endpoint is None:
-                credentials, _ = google.auth.default(scopes=bigquery.Client.SCOPE)
-                options = None
-            else:
-                credentials = AnonymousCredentials()  # type: ignore[no-untyped-call] # it has no annotations
+            load_credentials, options = _default_credentials, None
+            if address.endpoint is not None:
+                load_credentials = AnonymousCredentials
                 options = ClientOptions(api_endpoint=address.endpoint)
-            session = ResettingSession(credentials, timeout_seconds)
-            session.configure_mtls_channel()  # type: ignore[no-untyped-call] # the same
+            session = ResettingSession(load_credentials, timeout_seconds)
+            session.configure_mtls_channel()  # type: ignore[no-untyped-call] # it has no annotations
             self._client = bigquery.Client(
                 project=address.billing_project,
-                credentials=credentials,
+                credentials=session.credentials,
                 client_options=options,
+                client_info=ClientInfo(user_agent=USER_AGENT),  # type: ignore[no-untyped-call] # the same
                 _http=session,
             )
 

@@ -1,4 +1,8 @@
-"""The connections of the warehouse: a request that its sender has given up goes no further.
+"""The connections of the warehouse: in whose name, to nobody else, and no longer than their sender waits.
+
+Credentials are loaded anew once they were refused: whoever was told to log in again has done so by the next
+request, or will. No redirect is followed, neither with rows nor with the secrets that a token is asked for
+with: neither API documents one, so it is somebody else who sends us elsewhere.
 
 When a process dies or closes a connection, the kernel sends on what was written and is not acknowledged, and
 repeats it for minutes (tcp(7), ``tcp_orphan_retries``, ``tcp_retries2``). Rows would so arrive behind those
@@ -17,29 +21,66 @@ answer that was read takes no harm: by then the reset only ends an idle connecti
 import socket
 import struct
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
 
+from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 from urllib3.connection import HTTPConnection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from google.auth.credentials import Credentials
+    from requests import Response
     from requests.adapters import HTTPAdapter
 
 
 class ResettingSession(AuthorizedSession):
     """A session whose connections end with a reset, with TLS or without, through a proxy or not.
 
-    The connection of a request that failed is closed at once: urllib3 sees to that.
+    The connection of a request that failed is closed at once: urllib3 sees to that. An answer that redirects
+    is returned like any other.
 
     Args:
-        credentials: what requests are signed with.
+        load_credentials: gives what requests are signed with: now, and again once that was refused.
         timeout_seconds: the time limit of a request, which it has to be given as well.
+
+    Raises:
+        GoogleAuthError: there are no credentials, or they cannot be used.
     """
 
-    def __init__(self, credentials: "Credentials", timeout_seconds: float) -> None:
-        super().__init__(credentials)  # type: ignore[no-untyped-call] # it has no annotations
+    def __init__(self, load_credentials: "Callable[[], Credentials]", timeout_seconds: float) -> None:
+        super().__init__(load_credentials())  # type: ignore[no-untyped-call] # it has no annotations
+        self._load_credentials = load_credentials
+        self._refused: Credentials | None = None
         self._socket_options = _socket_options(timeout_seconds)
+        # The plain session that asks for tokens.
+        asking = self._auth_request_session
+        asking.get_redirect_target = self.get_redirect_target  # type: ignore[method-assign]
+
+    def request(self, *args: Any, **options: Any) -> "Response":  # noqa: ANN401 - handed on
+        """Send a request, with credentials that were not refused yet.
+
+        Raises:
+            GoogleAuthError: they are refused now, or cannot be loaded.
+        """
+        if self.credentials is self._refused:
+            self.credentials = self._load_credentials()
+        # A request that takes long must not condemn what was loaded meanwhile.
+        credentials = self.credentials
+        try:
+            answer: Response = super().request(*args, **options)  # type: ignore[no-untyped-call] # as above
+        except GoogleAuthError as error:
+            if not error.retryable:
+                self._refused = credentials
+            raise
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:
+            self._refused = credentials
+        return answer
+
+    def get_redirect_target(self, resp: "Response") -> None:
+        """Where an answer redirects to: nowhere."""
 
     def get_adapter(self, url: str) -> "HTTPAdapter":
         """What makes the connections to `url`, told how they are to end.

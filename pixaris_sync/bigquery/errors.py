@@ -121,7 +121,7 @@ def translate(error: Exception, operation: str, subject: str, *, repeatable: boo
         error, (requests.exceptions.JSONDecodeError, ValueError, KeyError, AttributeError, TypeError)
     ):
         cause = f"the answer is not one that BigQuery gives ({kind})"
-        return SyncError(operation, subject, cause, failure=unknown, hint="is there a proxy in between?")
+        return SyncError(operation, subject, cause, failure=unknown, hint=IN_BETWEEN_HINT)
     hint = open_files_hint(error)
     if _never_connected(error):
         return SyncError(operation, subject, f"no connection ({kind})", hint=hint, failure=Failure.TRANSIENT)
@@ -167,6 +167,8 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
     elif BILLING_REASONS.intersection(reasons):
         hint = BILLING_HINT
     kind = SyncError
+    if _redirects(code):
+        cause, hint = "the answer redirects to another address, which is not followed", IN_BETWEEN_HINT
     if code == HTTPStatus.NOT_FOUND and not in_between:
         kind, failure = TableNotFoundError, Failure.TRANSIENT
     header = "" if error.response is None else error.response.headers.get("Retry-After", "")
@@ -191,9 +193,13 @@ def _failure_of_answer(code: int, reasons: Sequence[str]) -> Failure:
     for reason in reasons:
         if failure := failure_of_reason(reason):
             return failure
-    if code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if code >= HTTPStatus.INTERNAL_SERVER_ERROR or _redirects(code):
         return Failure.TRANSIENT
     return _STATUS_FAILURES.get(code, Failure.PERMANENT)
+
+
+def _redirects(code: int) -> bool:
+    return HTTPStatus.MULTIPLE_CHOICES <= code < HTTPStatus.BAD_REQUEST
 
 
 def _from_credentials(error: GoogleAuthError, operation: str, subject: str) -> SyncError:

@@ -16,8 +16,8 @@ client's exceptions.
 | 400 that quotes the checksum which was sent | TRANSIENT: the content was damaged on its way |
 | any other | PERMANENT |
 | none, nothing was sent | TRANSIENT |
-| none, or an unreadable one, after a write was sent | IN_DOUBT |
-| none, or an unreadable one, after a read was sent | TRANSIENT |
+| none, an unreadable one, or a redirect, after a write was sent | IN_DOUBT |
+| the same, after a read was sent | TRANSIENT |
 
 A refused checksum has the same status and reason as other bad requests; the service's answer quotes the
 checksum that was sent, so that value is looked for, never the wording.
@@ -256,17 +256,25 @@ class Refusal:
         return f"{head}: {self.message}" if self.message else head
 
 
+class RedirectedError(aiohttp.ClientError):
+    """The answer sends us elsewhere."""
+
+
 def unanswered(operation: str, subject: str, error: Exception, *, sent: bool, writes: bool) -> SyncError:
     """The error for a request without a readable answer.
 
     Args:
         operation: what was tried.
         subject: what it was tried on.
-        error: the client's exception, or a ValueError for an answer that cannot be read.
+        error: the client's exception, a ValueError for an answer that cannot be read, or `RedirectedError`.
         sent: the request was on its way, wholly or in part, when it failed.
         writes: the request would have changed an object.
     """
+    hint = ""
     match error:
+        case RedirectedError():
+            cause = "the answer redirects to another address, which is not followed"
+            hint = IN_BETWEEN_HINT
         case TimeoutError():
             cause = "no answer within the time limit" if sent else "no connection within the time limit"
         case aiohttp.ClientConnectorDNSError():
@@ -282,7 +290,7 @@ def unanswered(operation: str, subject: str, error: Exception, *, sent: bool, wr
         case _:
             cause = "the answer cannot be read"
     failure = Failure.IN_DOUBT if sent and writes else Failure.TRANSIENT
-    return SyncError(operation, subject, cause, hint=open_files_hint(error), failure=failure)
+    return SyncError(operation, subject, cause, hint=hint or open_files_hint(error), failure=failure)
 
 
 def _read_error_body(body: str) -> tuple[str, list[str]] | None:

@@ -3,6 +3,11 @@
 A request is sent once, with two exceptions: a 401 is answered with one fresh token, because tokens expire
 while machines sleep; and aiohttp repeats a GET or PUT once where a connection breaks that was kept from
 before, which harms no look-up and no session (the service drops bytes that it has).
+
+No redirect is followed, neither with content nor with the secrets that a token is asked for with, and what
+redirects is not believed, be it to the same host: the API redirects downloads of browsers alone ("HTTP status
+and error codes for JSON", 302 to 307), and its 308, which ends a chunk of a session, has no address to go to.
+
 `Connection` also knows whether a request that failed had left this machine, which tells a write that may have
 been done from one that was not.
 """
@@ -17,8 +22,9 @@ from urllib.parse import quote
 import aiohttp
 from gcloud.aio.storage import Storage
 
+from pixaris_sync import USER_AGENT
 from pixaris_sync.errors import SyncError
-from pixaris_sync.gcs.answers import Refusal, unanswered
+from pixaris_sync.gcs.answers import RedirectedError, Refusal, unanswered
 from pixaris_sync.gcs.bodies import begin_transfer
 from pixaris_sync.gcs.tokens import BoundedToken
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN, Pace
@@ -148,6 +154,8 @@ class Connection:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections_limit),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": USER_AGENT},
+                middlewares=(_refuse_redirect,),
                 # Costs two thread hops a request, so only where a proxy is set. An emulator is near.
                 trust_env=not self._emulated and bool(urllib.request.getproxies()),
             )
@@ -161,3 +169,15 @@ class Connection:
             api_is_dev=self._emulated,
         )
         return self._storage
+
+
+async def _refuse_redirect(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Send a request, and take no answer that sends us elsewhere."""
+    answer = await send(request)
+    ends_chunk = answer.status == HTTPStatus.PERMANENT_REDIRECT and "Location" not in answer.headers
+    if HTTPStatus.MULTIPLE_CHOICES <= answer.status < HTTPStatus.BAD_REQUEST and not ends_chunk:
+        answer.close()
+        raise RedirectedError
+    return answer

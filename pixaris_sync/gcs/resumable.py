@@ -8,10 +8,13 @@ The service keeps what it got of a session for about a week; its URI is a secret
 without a token, so it is handed to the caller, who keeps it in the ledger, and stands in no message. The
 precondition and the checksum are told when the session begins; the service checks both at the end.
 
-A session that is gone (404, 410), or refuses to go on (400), is replaced by a new one, once an upload: the
-service's documentation says to start over then. 400 for the checksum is no such case: it is the content.
+A session that is gone (404, 410), cancelled (499) or refuses to go on (400) is replaced by a new one, once an
+upload: the service's documentation says to start over then. So is one from before that answers any other 4xx
+which would be final elsewhere: it may be the session's fault. What is final for a new one as well is the
+upload's. No such case are the checksum (400), which is the content's, and the precondition (412).
 
-At most one chunk is in memory. Source: "Perform resumable uploads" of the product's documentation.
+At most one chunk is in memory. Sources: "Perform resumable uploads" of the product's documentation, also for
+499, and "Resumable uploads" for what each status asks for.
 """
 
 import json
@@ -29,7 +32,9 @@ from pixaris_sync.gcs.connection import NO_TIME_LIMIT, Connection
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
 
-_GONE = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+#: "Client Closed Request", which `HTTPStatus` has no name for.
+_CANCELLED = 499
+_GONE = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.GONE, _CANCELLED})
 _RANGE = re.compile(r"bytes=0-(\d{1,18})")
 
 
@@ -69,14 +74,16 @@ class ResumableUpload:
             state = await self._put(session_uri, f"bytes */{self.source.size}", b"")
             if isinstance(state, int):
                 state = await self._feed(session_uri, state)
-            if state is not None:
+            if not isinstance(state, Refusal):
                 return state
         session_uri = await self._begin()
         await on_session(session_uri)
         state = await self._feed(session_uri, 0)
-        if state is None:
+        if not isinstance(state, Refusal):
+            return state
+        if state.status in _GONE:
             raise self._failed("the upload session is gone")
-        return state
+        raise self._refused(state)
 
     async def _begin(self) -> str:
         operation, subject = "begin the upload of", self.connection.subject(self.name)
@@ -104,8 +111,8 @@ class ResumableUpload:
             raise answer.error(operation, subject, bucket=self.connection.bucket)
         return answer
 
-    async def _feed(self, uri: str, offset: int) -> RemoteObject | None:
-        """Send the content from `offset` on; None when the session is gone."""
+    async def _feed(self, uri: str, offset: int) -> RemoteObject | Refusal:
+        """Send the content from `offset` on; the refusal when the session cannot go on."""
         size = self.source.size
         while True:
             length = min(self.chunk_bytes, size - offset)
@@ -128,11 +135,11 @@ class ResumableUpload:
 
     async def _put(
         self, uri: str, span: str, chunk: bytes, *, last: bool = False
-    ) -> RemoteObject | int | None:
+    ) -> RemoteObject | int | Refusal:
         """Send a chunk, or none to ask how things stand.
 
         Returns:
-            The finished object; or how many bytes the session has; or None when it is gone or cannot go on.
+            The finished object; or how many bytes the session has; or how it refuses to go on.
         """
         operation, subject = "upload", self.connection.subject(self.name)
 
@@ -156,15 +163,22 @@ class ResumableUpload:
         answer = await self.connection.request(
             operation, subject, send, writes=last, checksum=checksum, paced_bytes=paced_bytes
         )
-        if not isinstance(answer, Refusal):
-            return answer
-        # Here the service itself answers in plain text: a session is asked for anew, whoever said no.
-        if answer.status in _GONE and not answer.quotes_checksum:
-            return None
-        raise answer.error(operation, subject, bucket=self.connection.bucket)
+        if isinstance(answer, Refusal) and not _ends_session(answer):
+            raise self._refused(answer)
+        return answer
+
+    def _refused(self, answer: Refusal) -> SyncError:
+        return answer.error("upload", self.connection.subject(self.name), bucket=self.connection.bucket)
 
     def _failed(self, cause: str) -> SyncError:
         return SyncError("upload", self.connection.subject(self.name), cause, failure=Failure.TRANSIENT)
+
+
+def _ends_session(answer: Refusal) -> bool:
+    """Whether a session that answers so is of no more use, though another one may be."""
+    if answer.quotes_checksum or answer.status == HTTPStatus.PRECONDITION_FAILED:
+        return False
+    return answer.status in _GONE or answer.failure is Failure.PERMANENT
 
 
 def _received_bytes(header: str | None) -> int:

@@ -5,6 +5,9 @@ that the cancellation of one caller would reach the others. `BoundedToken` makes
 limit, under a lock; retries are decided elsewhere. Missing credentials are told quickly: without a
 credentials file the only other source is the metadata server of a Google Cloud machine, which answers at once
 where it exists.
+
+Credentials are read once, and again when they were refused: whoever was told to log in again, to put a key
+file in the place of another, or to make one, has done so by the next attempt, or will.
 """
 
 import math
@@ -50,23 +53,35 @@ class BoundedToken(Token):
     """
 
     def __init__(self, *, session: aiohttp.ClientSession, timeout_seconds: float) -> None:
+        self._http = session
+        self._timeout_seconds = timeout_seconds
+        self._renew_at = 0.0
+        self._lock = anyio.Lock()
+        self._load()
+
+    def _load(self) -> None:
+        """Read the credentials; what was acquired with others is dropped.
+
+        Raises:
+            ConfigurationError: their file is missing or is none.
+        """
+        self._refused = True
         failure: SyncError | None = None
         try:
             super().__init__(
-                session=session,  # type: ignore[arg-type]  # its twin without asyncio
+                session=self._http,  # type: ignore[arg-type]  # its twin without asyncio
                 scopes=[*SCOPES],
             )
         except Exception as error:  # noqa: BLE001 - the client raises bare Exception for files it cannot use
             failure = _unusable(error)
         if failure is not None:
             raise failure
+        self._refused = False
+        self._acquired_once = False
         self._from_metadata_server = self.token_type is Type.GCE_METADATA
         self._limit_seconds = (
-            METADATA_TIMEOUT_SECONDS if self._from_metadata_server else math.ceil(timeout_seconds)
+            METADATA_TIMEOUT_SECONDS if self._from_metadata_server else math.ceil(self._timeout_seconds)
         )
-        self._acquired_once = False
-        self._renew_at = 0.0
-        self._lock = anyio.Lock()
 
     async def ensure_token(self) -> None:
         """Make sure that there is a token which is not about to expire.
@@ -86,14 +101,17 @@ class BoundedToken(Token):
         return self.access_token is not None and time.monotonic() < self._renew_at
 
     def forget(self, refused: str | None) -> None:
-        """Drop the token that was refused, so that the next caller gets a fresh one.
+        """Drop the token that was refused, so that the next caller gets a fresh one by fresh credentials.
 
         A token that was renewed in the meantime stays.
         """
         if self.access_token == refused:
             self.access_token = None
+            self._refused = True
 
     async def _acquire(self) -> None:
+        if self._refused:
+            self._load()
         asked_at = time.monotonic()
         try:
             with anyio.fail_after(self._limit_seconds):
@@ -105,6 +123,7 @@ class BoundedToken(Token):
             self._renew_at = asked_at + answer.expires_in * LIFETIME_SHARE
             self._acquired_once = True
             return
+        self._refused = failure.failure is Failure.CREDENTIALS
         # Raised here, apart from the client's exception: that one can hold the request.
         raise failure
 

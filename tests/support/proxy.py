@@ -7,9 +7,9 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
@@ -35,11 +35,12 @@ _OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "cont
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it arrived: `target` is its path and query as they were sent."""
+    """A request as it arrived: `target` is its path and query as they were sent, `agent` is who sent it."""
 
     method: str
     target: str
     body: bytes
+    agent: str = ""
 
     @property
     def path(self) -> str:
@@ -64,6 +65,7 @@ class Answer:
 
     status: int
     content: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def refusal(status: int, reason: str, message: str) -> Answer:
@@ -266,11 +268,12 @@ class Proxy:
         except RuntimeError as error:
             # So aiohttp says that the client has gone while it sent.
             raise ConnectionError(str(error)) from error
-        request = Request(message.method, message.raw_path, body)
+        request = Request(message.method, message.raw_path, body, message.headers.get("User-Agent", ""))
         self.seen.append(request)
         outcome = await self._in_thread(self.rule, request)
         if isinstance(outcome, Answer):
-            return web.Response(status=outcome.status, body=outcome.content, content_type="application/json")
+            headers = {"Content-Type": "application/json", **outcome.headers}
+            return web.Response(status=outcome.status, body=outcome.content, headers=headers)
         if isinstance(outcome, Outage):
             self._spawn(self._go_offline(outcome.seconds))
             return None

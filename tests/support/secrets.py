@@ -5,7 +5,7 @@ The whole test run is searched for them: each test's captured output, and the le
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from google.oauth2 import service_account
+from google.oauth2 import credentials, service_account
 
 #: What every secret of a kind begins with or holds.
 MARKS: Final = (
@@ -68,12 +68,19 @@ def authorized_user(token_uri: str) -> dict[str, str]:
 
 
 def ask_no_other_host(patch: Callable[[object, str, object], None]) -> None:
-    """Let Google's client leave its host for regional boundaries alone, which no credentials file can move.
+    """Let Google's client ask for tokens where a user's credentials file says, and nobody for boundaries.
 
     Args:
         patch: as `setattr`.
     """
     patch(service_account.Credentials, "_maybe_start_regional_access_boundary_refresh", _do_nothing)
+    patch(credentials.Credentials, "from_authorized_user_info", staticmethod(user_credentials))
+
+
+def user_credentials(info: Mapping[str, str], scopes: Sequence[str] | None = None) -> credentials.Credentials:
+    """The credentials of a user's file."""
+    named = {name: info[name] for name in ("refresh_token", "token_uri", "client_id", "client_secret")}
+    return credentials.Credentials(None, scopes=scopes, **named)  # type: ignore[no-untyped-call]
 
 
 def _do_nothing(*_: object) -> None:

@@ -44,7 +44,6 @@ SANDBOX = "sandbox"
 #: The modules below `LINES_MIN` that one module imports at most, and why each stands for itself.
 SMALL = {
     "__main__": "`python -m pixaris_sync` looks for it",
-    "bigquery.connection": "how sockets end, whatever is asked over them",
     "cli.help": "how help is laid out, whatever flags there are",
     "cli.progress": "how far a pass is, on a terminal and elsewhere; a pass goes on without it",
     "cli.streams": "what must be right before anything is printed",

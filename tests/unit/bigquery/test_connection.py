@@ -10,10 +10,13 @@ from contextlib import suppress
 import pytest
 import requests
 from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import DefaultCredentialsError, RefreshError
+from google.oauth2.credentials import Credentials
 from requests.adapters import HTTPAdapter
 
 from pixaris_sync.bigquery.connection import ResettingSession
-from tests.support.scripted_bigquery import ScriptedBigQuery
+from tests.support.scripted_bigquery import Answer, ScriptedBigQuery, error, scripted_bigquery
+from tests.support.secrets import ACCESS_TOKEN, authorized_user, user_credentials
 
 TIMEOUT_SECONDS = 0.3
 #: Less than a socket takes from its sender at once, and far more than `Receiver` lets in.
@@ -30,7 +33,7 @@ def told(connection, wait=http.client.HTTPConnection.getresponse):
     return wait(connection)
 
 http.client.HTTPConnection.getresponse = told
-session = ResettingSession(AnonymousCredentials(), 30) if sys.argv[1] == "ours" else requests.Session()
+session = ResettingSession(AnonymousCredentials, 30) if sys.argv[1] == "ours" else requests.Session()
 session.post(sys.argv[2], data=sys.stdin.buffer.read(), timeout=30)
 """
 
@@ -80,7 +83,11 @@ def receiver() -> Iterator[Receiver]:
 
 
 def resetting() -> ResettingSession:
-    return ResettingSession(AnonymousCredentials(), TIMEOUT_SECONDS)  # type: ignore[no-untyped-call]
+    return ResettingSession(AnonymousCredentials, TIMEOUT_SECONDS)
+
+
+def login(server: ScriptedBigQuery) -> Credentials:
+    return user_credentials(authorized_user(f"{server.url}/token"))
 
 
 def mounted_by_others() -> ResettingSession:
@@ -171,6 +178,51 @@ def test_a_request_that_ran_out_of_time_resets_its_connection(
             session.get(f"{scheme}://{host}/", timeout=TIMEOUT_SECONDS, proxies=proxies)
         server.join()
     assert ended == [True]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_neither_rows_nor_logins_are_redirected(server: ScriptedBigQuery, status: int) -> None:
+    """Goal: nothing is shown to whom an answer names.
+
+    Method: the service sends us to another host, then the one that gives tokens does.
+    """
+    with scripted_bigquery() as elsewhere:
+        away = Answer(status, {}, {"Location": f"{elsewhere.url}/anything"})
+        with resetting() as session:
+            server.script(away)
+            assert session.post(f"{server.url}/rows", data=b"rows", timeout=5).status_code == status
+        server.token = away
+        with ResettingSession(lambda: login(server), 5) as session, pytest.raises(RefreshError):
+            session.get(server.url, timeout=5)
+        assert elsewhere.asked == []
+
+
+def test_credentials_that_were_refused_are_loaded_anew(server: ScriptedBigQuery) -> None:
+    """Goal: who logs in again is done, and not before.
+
+    Method: credentials that the token service refuses, none, some whose tokens are refused, and good ones.
+    """
+    loads = iter(["refused", "missing", "unwelcome", "good"])
+    loaded: list[str] = []
+
+    def load() -> Credentials:
+        loaded.append(next(loads))
+        if loaded[-1] == "missing":
+            raise DefaultCredentialsError
+        return login(server)
+
+    with ResettingSession(load, 5) as session:
+        server.token = error(400, "invalid_grant")
+        with pytest.raises(RefreshError):
+            session.get(server.url, timeout=5)
+        server.token = Answer(body={"access_token": ACCESS_TOKEN, "expires_in": 3600})
+        with pytest.raises(DefaultCredentialsError):
+            session.get(server.url, timeout=5)
+        # It asks with a fresh token twice by itself.
+        server.script(*[error(401, "authError")] * 3, *[Answer()] * 3)
+        assert session.get(server.url, timeout=5).status_code == 401
+        assert [session.get(server.url, timeout=5).status_code for _ in range(3)] == [200] * 3
+    assert loaded == ["refused", "missing", "unwelcome", "good"]
 
 
 def test_the_kernel_gives_up_with_the_request(server: ScriptedBigQuery) -> None:

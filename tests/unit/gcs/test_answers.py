@@ -26,6 +26,7 @@ from tests.support.scripted_gcs import (
     open_store,
     refuses,
     says,
+    serve_script,
     session_uri,
     stops_halfway,
     unused_port,
@@ -290,6 +291,27 @@ class TestLostAnswers:
         script.answers = [answer] * 4
         assert (await failure_of(store.stat(NAME))).failure is Failure.TRANSIENT
         assert (await failure_of(list_all(store))).failure is Failure.TRANSIENT
+
+    @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+    async def test_no_redirect_is_followed_and_none_is_believed(
+        self, store: GcsObjectStore, script: Script, status: int
+    ) -> None:
+        """Goal: neither content nor token goes elsewhere. Method: elsewhere all would be well, and there."""
+        answer = {"name": NAME, "size": "7", "crc32c": encode_crc32c(CRC32C), "generation": "7"}
+        async with serve_script() as elsewhere:
+            elsewhere.answers = [gives_object()] * 9
+            for place in (elsewhere.url, script.url, ""):
+                redirects = says(status, answer, headers={"Location": f"{place}/anything"})
+                script.answers = [redirects] * 5
+                assert (await failure_of(upload(store))).failure is Failure.IN_DOUBT
+                for call in (store.stat(NAME), store.check(), list_all(store), Resumable(store).run()):
+                    error = await failure_of(call)
+                    assert error.failure is Failure.TRANSIENT
+                    assert "redirects" in error.cause
+                assert script.answers == []
+            assert elsewhere.seen == []
+        script.answers = [gives_object()]
+        assert (await upload(store)).generation == 7
 
     async def test_an_upload_that_nobody_took_is_not_in_doubt(self, script: Script, tmp_path: Path) -> None:
         """Goal: no network means no look-ups. Method: a token is got, but the API's port is closed."""

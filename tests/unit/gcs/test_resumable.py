@@ -87,7 +87,7 @@ class TestResumableUploads:
         await upload.run(session_uri(script))
         assert upload.source.reads[0][0] == 0
 
-    @pytest.mark.parametrize("status", [400, 404, 410])
+    @pytest.mark.parametrize("status", [400, 404, 405, 410, 422, 499])
     async def test_an_expired_session_is_replaced_before_anything_is_sent(
         self, store: GcsObjectStore, script: Script, status: int
     ) -> None:
@@ -103,14 +103,17 @@ class TestResumableUploads:
         assert (await upload.run(session_uri(script))).size == len(LARGE)
         assert len(upload.uris) == 1
 
-    @pytest.mark.parametrize("status", [404, 410])
+    @pytest.mark.parametrize(
+        ("status", "failure"),
+        [*((status, Failure.TRANSIENT) for status in (400, 404, 410, 499)), (422, Failure.PERMANENT)],
+    )
     async def test_a_session_that_is_lost_twice_is_tried_again_later(
-        self, store: GcsObjectStore, script: Script, status: int
+        self, store: GcsObjectStore, script: Script, status: int, failure: Failure
     ) -> None:
-        """Goal: no endless loop of sessions. Method: the old and the new one are gone."""
+        """Goal: no endless loop of sessions. Method: the old and the new one are gone, or refuse alike."""
         script.answers = [refuses(status), begins_session(script), refuses(status)]
         upload = Resumable(store)
-        assert (await failure_of(upload.run(session_uri(script)))).failure is Failure.TRANSIENT
+        assert (await failure_of(upload.run(session_uri(script)))).failure is failure
         assert script.answers == []
 
     async def test_a_finished_session_is_accepted_by_its_checksum(

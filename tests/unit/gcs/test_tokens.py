@@ -1,5 +1,6 @@
 """How GcsObjectStore gets, renews and misses access tokens."""
 
+import json
 import time
 from pathlib import Path
 
@@ -20,9 +21,11 @@ from tests.support.scripted_gcs import (
     open_store,
     refuses,
     says,
+    serve_script,
     unused_port,
     upload,
 )
+from tests.support.secrets import authorized_user
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +93,56 @@ class TestTokens:
         assert script.tokens == len(script.seen) == 0
         script.answers = [gives_object()]
         assert (await upload(store)).generation == 7
+
+    async def test_refused_credentials_are_read_anew(
+        self, store: GcsObjectStore, script: Script, tmp_path: Path
+    ) -> None:
+        """Goal: who logs in again is done. Method: a refused login, no file, another login; then a 401."""
+        file = tmp_path / "credentials.json"
+        asked: list[str] = []
+
+        def gives_token_to(name: str) -> Handler:
+            async def handler(request: web.Request) -> web.StreamResponse:
+                asked.append((await request.post())["refresh_token"])  # type: ignore[arg-type]
+                if asked[-1] != name:
+                    return await says(400, {"error": "invalid_grant"})(request)
+                return web.json_response({"access_token": f"secret-token-{name}", "expires_in": 3600})
+
+            return handler
+
+        def log_in(name: str) -> None:
+            file.write_text(json.dumps(authorized_user(f"{script.url}/token") | {"refresh_token": name}))
+
+        script.token_answers = [gives_token_to("second")] * 2
+        log_in("first")
+        assert (await failure_of(upload(store))).failure is Failure.CREDENTIALS
+        file.unlink()
+        assert "does not exist" in (await failure_of(upload(store))).cause
+        log_in("second")
+        script.answers = [gives_object()]
+        await upload(store)
+
+        script.token_answers = [gives_token_to("third")]
+        log_in("third")
+        script.answers = [refuses(401), gives_object()]
+        await upload(store)
+        assert asked == ["first", "second", "third"]
+        assert [seen.authorization.removeprefix("Bearer secret-token-") for seen in script.seen] == [
+            *("second", "second", "third"),
+        ]
+
+    @pytest.mark.parametrize("status", [302, 303, 307, 308])
+    async def test_secrets_are_not_redirected(
+        self, store: GcsObjectStore, script: Script, status: int
+    ) -> None:
+        """Goal: a login is shown to its token service alone. Method: that one sends us to another host."""
+        async with serve_script() as elsewhere:
+            headers = {"Location": f"{elsewhere.url}/token"}
+            script.token_answers = [says(status, headers=headers)]
+            error = await failure_of(upload(store))
+            assert (elsewhere.tokens, elsewhere.seen) == (0, [])
+        assert error.failure is Failure.TRANSIENT
+        assert "redirects" in error.cause
 
     async def test_a_token_service_that_hangs_is_given_up(self, script: Script, tmp_path: Path) -> None:
         """Goal: no acquisition outlasts its limit. Method: a token request that is never answered."""

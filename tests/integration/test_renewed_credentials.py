@@ -1,0 +1,105 @@
+"""Credentials that are refused and then renewed, while ``watch`` runs."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pixaris_sync import USER_AGENT
+from tests.support import command_line as command_lines
+from tests.support.command_line import CommandLine, Watching
+from tests.support.scripted_bigquery import Answer, Asked, ScriptedBigQuery, scripted_bigquery
+from tests.support.scripted_gcs import ENVIRONMENT
+from tests.support.secrets import authorized_user, service_account_key
+from tests.support.stored_runs import Reader, store_run
+
+_ROOT = Path(__file__).parents[2]
+_REFUSED = Answer(400, {"error": "invalid_grant", "error_description": "Token has been expired or revoked."})
+_QUICK = {"retry_delay_seconds_min": 0.1, "retry_delay_seconds_max": 0.1, "table_settle_seconds": 0}
+
+_PAUSED = "everything is paused until this is mended"
+
+
+@dataclass
+class Login:
+    """Credentials in a file, and the service that gives tokens for some of them, by what stands in a request.
+
+    Its tokens expire at once: it is asked for each request.
+    """
+
+    file: Path
+    service: ScriptedBigQuery
+    good: bytes = b""
+
+    def write(self, content: dict[str, str]) -> None:
+        """Put credentials in the place of what was there, as somebody who logs in does."""
+        self.file.write_text(json.dumps(content))
+
+    def as_user(self, name: str) -> dict[str, str]:
+        """A login of its own."""
+        credentials = authorized_user(f"{self.service.url}/token")
+        return credentials | {"refresh_token": f"{credentials['refresh_token']}{name}"}
+
+    def as_robot(self) -> dict[str, str]:
+        """A service account's key."""
+        return service_account_key(f"{self.service.url}/token")
+
+    def answer(self, asked: Asked) -> Answer:
+        """Give a token, or none."""
+        self.service.asked.append(asked)
+        if not self.good or self.good not in asked.body:
+            return _REFUSED
+        assert isinstance(self.service.token.body, dict)
+        return Answer(body=self.service.token.body | {"expires_in": 1})
+
+
+@pytest.fixture
+def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Login]:
+    """A file of credentials that the commands of this test work with."""
+    monkeypatch.setattr(command_lines, "COMMAND", (*command_lines.COMMAND[:2], "tests.support.credentialed"))
+    with scripted_bigquery() as service:
+        login = Login(tmp_path / "credentials.json", service)
+        monkeypatch.setattr(service, "next_answer", login.answer)
+        yield login
+
+
+def test_a_login_that_expired_and_was_renewed_needs_no_restart(
+    command_line: CommandLine, login: Login, pixaris: Reader, tmp_path: Path
+) -> None:
+    """Goal: whoever logs in again is done, whatever credentials they were and are.
+
+    Method: one `watch` works with a login, which is revoked; with the next one, whose file is missing for a
+    while; and with a service account's key. Each time a run is stored meanwhile, and arrives afterwards.
+    """
+    machine = command_line.but(**dict.fromkeys(ENVIRONMENT)).but(
+        GOOGLE_APPLICATION_CREDENTIALS=str(login.file), PYTHONPATH=str(_ROOT)
+    )
+    login.write(login.as_user("first"))
+    login.good = b"first"
+    stored = [store_run(machine.folder, "first").name]
+    with Watching(machine.having(**_QUICK), tmp_path) as watch:
+        watch.until(lambda: pixaris.runs() == stored, "the login works")
+        for name, content, missing in (
+            ("second", login.as_user("second"), False),
+            ("third", login.as_user("third"), True),
+            ("assertion", login.as_robot(), False),
+        ):
+            login.good = b""
+            if missing:
+                login.file.unlink()
+            told = watch.log().count(_PAUSED)
+            stored.append(store_run(machine.folder, name).name)
+            watch.until(partial(_is_paused_again, watch, told), "it is paused")
+            login.write(content)
+            login.good = name.encode()
+            watch.until(lambda: sorted(pixaris.runs()) == sorted(stored), f"the {name} login works")
+        watch.until(lambda: machine.status()["runs"]["synced"] == len(stored), "all of it is synced")
+        assert watch.end() == 0, watch.log()
+    assert {asked.headers["User-Agent"] for asked in login.service.asked} >= {USER_AGENT}
+
+
+def _is_paused_again(watch: Watching, told: int) -> bool:
+    return watch.log().count(_PAUSED) > told
