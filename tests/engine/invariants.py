@@ -13,7 +13,7 @@ import google_crc32c
 
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, overview
-from pixaris_sync.model import JsonValue, RemoteObject, RowState, RunKey, RunState
+from pixaris_sync.model import FileState, JsonValue, RemoteObject, RowState, RunKey, RunState
 from pixaris_sync.rules.contract import record_digest
 from tests.engine.faulty_cloud import FaultySink, FaultyStore
 from tests.engine.local_folder import MARKER, TRACKING_FILE, LocalFolder, StoredRecord, StoredRun
@@ -248,12 +248,15 @@ class Invariants:
             seen = visible[standing] >= count or standing in self.shown
             assert seen, f"the ledger says synced of a row that nobody can see: {standing}"
         for row in db.execute(
-            "SELECT f.path, f.crc32c, d.project, d.dataset, r.name FROM files f"
+            "SELECT f.path, f.state, f.crc32c, f.cause, d.project, d.dataset, r.name FROM files f"
             " JOIN runs r ON r.id = f.run_id JOIN datasets d ON d.id = r.dataset_id"
-            " WHERE f.state = 'uploaded' AND f.crc32c IS NOT NULL"
+            " WHERE f.state = 'uploaded' AND f.crc32c IS NOT NULL OR f.state = 'quarantined'"
         ):
             name = f"results/{row['project']}/{row['dataset']}/{row['name']}/{row['path']}"
-            self._check_uploaded(name, row["crc32c"])
+            if row["state"] == FileState.UPLOADED:
+                self._check_uploaded(name, row["crc32c"])
+            elif "another content" in row["cause"]:
+                self._check_conflict(name)
         for row in db.execute("SELECT * FROM runs WHERE state NOT IN ('synced', 'pending')"):
             assert row["cause"], f"nothing says why {row['name']} is {row['state']}"
         self._check_synced_stay(db)
@@ -264,6 +267,13 @@ class Invariants:
             assert crc32c in map(google_crc32c.value, self._contents(name)), name
         else:
             assert self._store.objects[name].remote.crc32c == crc32c, name
+
+    def _check_conflict(self, name: str) -> None:
+        """The bucket does not hold what it is said not to hold; not of files that have changed meanwhile."""
+        run, path = self._file(name)
+        stored = self._store.objects.get(name)
+        same = stored is not None and run.versions[path] == [stored.content]
+        assert not same, f"{name} is as it should be, and is called another content"
 
     def _check_synced_stay(self, db: Connection) -> None:
         """What was synced once needs nobody's help, whatever became of the ledger and of the folder."""

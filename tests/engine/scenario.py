@@ -203,8 +203,10 @@ class Scenario:
             event = chance.random()
             if event < 0.45:
                 engine.scan_soon(self._folder_faults.store().key.dataset_key)
-            elif event < 0.6:
+            elif event < 0.57:
                 self._change_cloud()
+            elif event < 0.6:
+                await self._renew_credentials()
             elif event < 0.65:
                 self._jump()
             elif event < 0.9:
@@ -216,6 +218,16 @@ class Scenario:
                 await self._folder_faults.copy_in(engine.scan_soon)
             else:
                 await engine.scan_all_soon(chance.choice(list(ScanDepth)))
+
+    async def _renew_credentials(self) -> None:
+        """Credentials expire, and somebody renews them while the engine follows."""
+        machine, cloud_faults = self.machine, self.machine.cloud_faults
+        refused = cloud_faults.fired["credentials"]
+        cloud_faults.credentials = False
+        await machine.clock.sleep(self.random.choice([30.0, 4000.0]))
+        cloud_faults.credentials = True
+        self.fired["renewed_credentials"] += cloud_faults.fired["credentials"] > refused
+        await machine.clock.sleep(400.0)
 
     def _jump(self) -> None:
         """Set the clock; it is never further from the service's than `CLOCK_ERROR_SECONDS_MAX`."""

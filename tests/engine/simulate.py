@@ -79,6 +79,7 @@ FAULTS = frozenset(
         "queued_load",
         "quota",
         "recreated_table",
+        "renewed_credentials",
         "removed_objects",
         "renamed_dataset",
         "retyped_column",

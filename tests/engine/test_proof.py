@@ -17,8 +17,8 @@ from pixaris_sync.ledger import intake, pending_rows, rows, uploads
 from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.uploads import Receipt
 from pixaris_sync.limits.bandwidth import UpdateRate
-from pixaris_sync.model import RowState, Tail
-from pixaris_sync.pipeline import arrival, deliveries, discovery, engine, lane, lookups
+from pixaris_sync.model import RemoteObject, RowState, Tail
+from pixaris_sync.pipeline import adoption, arrival, deliveries, discovery, engine, lane, lookups
 from pixaris_sync.rules import readback
 from pixaris_sync.rules.contract import table_id
 from pixaris_sync.rules.planner import AskFirst
@@ -171,6 +171,16 @@ def copies_are_not_awaited(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(arrival.Arrivals, "judge", lambda *_, **__: arrival.Arrival())
 
 
+def an_untold_checksum_is_another(patch: pytest.MonkeyPatch) -> None:
+    """What a listing tells no checksum of holds another content."""
+
+    def believing(db: Connection, now: float, dataset: int, objects: dict[Any, RemoteObject]) -> int:
+        told = {key: replace(remote, crc32c=remote.crc32c or 0) for key, remote in objects.items()}
+        return uploads.adopt_objects(db, now, dataset, told)
+
+    patch.setattr(adoption, "adopt_objects", believing)
+
+
 def an_older_ledger_is_believed(patch: pytest.MonkeyPatch) -> None:
     """What waits to be sent by the ledger was not sent."""
     recover = rows.recover_deliveries
@@ -204,6 +214,7 @@ def an_older_ledger_is_believed(patch: pytest.MonkeyPatch) -> None:
         another_cell_is_another_row,
         pytest.param(a_row_that_stood_tells_nothing_of_its_run, marks=pytest.mark.large),
         pytest.param(copies_are_not_awaited, marks=pytest.mark.large),
+        pytest.param(an_untold_checksum_is_another, marks=pytest.mark.large),
         pytest.param(an_older_ledger_is_believed, marks=pytest.mark.large),
     ],
     ids=lambda break_it: break_it.__name__,
