@@ -26,7 +26,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
+from requests import TooManyRedirects
 from urllib3.connection import HTTPConnection
+
+from pixaris_sync.rules.addresses import leads_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +43,8 @@ class ResettingSession(AuthorizedSession):
     """A session whose connections end with a reset, with TLS or without, through a proxy or not.
 
     The connection of a request that failed is closed at once: urllib3 sees to that. An answer that redirects
-    is returned like any other.
+    is returned like any other; an address that an answer gives to an upload is asked only where the first
+    request went, and at Google's.
 
     Args:
         load_credentials: gives what requests are signed with: now, and again once that was refused.
@@ -54,23 +58,28 @@ class ResettingSession(AuthorizedSession):
         super().__init__(load_credentials())  # type: ignore[no-untyped-call] # it has no annotations
         self._load_credentials = load_credentials
         self._refused: Credentials | None = None
+        self._first_asked = ""
         self._socket_options = _socket_options(timeout_seconds)
         # The plain session that asks for tokens.
         asking = self._auth_request_session
         asking.get_redirect_target = self.get_redirect_target  # type: ignore[method-assign]
 
-    def request(self, *args: Any, **options: Any) -> "Response":  # noqa: ANN401 - handed on
+    def request(self, method: str, url: str, **options: Any) -> "Response":  # type: ignore[override]  # noqa: ANN401 - handed on
         """Send a request, with credentials that were not refused yet.
 
         Raises:
             GoogleAuthError: they are refused now, or cannot be loaded.
+            TooManyRedirects: `url` leads to a stranger.
         """
+        self._first_asked = self._first_asked or url
+        if leads_elsewhere(url, self._first_asked):
+            raise TooManyRedirects
         if self.credentials is self._refused:
             self.credentials = self._load_credentials()
         # A request that takes long must not condemn what was loaded meanwhile.
         credentials = self.credentials
         try:
-            answer: Response = super().request(*args, **options)  # type: ignore[no-untyped-call] # as above
+            answer: Response = super().request(method, url, **options)  # type: ignore[no-untyped-call] # as above
         except GoogleAuthError as error:
             if not error.retryable:
                 self._refused = credentials

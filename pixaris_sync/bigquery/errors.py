@@ -62,6 +62,7 @@ _FOREIGN_STATUSES = frozenset(
     {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS}
 )
 
+_REDIRECTED = "the answer redirects to another address, which is not followed"
 _PERMISSION_HINT = "grant the roles BigQuery Data Editor on the dataset and BigQuery Job User on the project"
 
 # ValueError, KeyError and AttributeError are what the client raises on an answer that is no JSON, or JSON of
@@ -122,6 +123,8 @@ def translate(error: Exception, operation: str, subject: str, *, repeatable: boo
     ):
         cause = f"the answer is not one that BigQuery gives ({kind})"
         return SyncError(operation, subject, cause, failure=unknown, hint=IN_BETWEEN_HINT)
+    if isinstance(error, requests.TooManyRedirects):
+        return SyncError(operation, subject, _REDIRECTED, failure=unknown, hint=IN_BETWEEN_HINT)
     hint = open_files_hint(error)
     if _never_connected(error):
         return SyncError(operation, subject, f"no connection ({kind})", hint=hint, failure=Failure.TRANSIENT)
@@ -168,7 +171,7 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
         hint = BILLING_HINT
     kind = SyncError
     if _redirects(code):
-        cause, hint = "the answer redirects to another address, which is not followed", IN_BETWEEN_HINT
+        cause, hint = _REDIRECTED, IN_BETWEEN_HINT
     if code == HTTPStatus.NOT_FOUND and not in_between:
         kind, failure = TableNotFoundError, Failure.TRANSIENT
     header = "" if error.response is None else error.response.headers.get("Retry-After", "")

@@ -26,11 +26,12 @@ from http import HTTPStatus
 from gcloud.aio.storage import Storage
 
 from pixaris_sync.errors import Failure, LocalFileError, SyncError
-from pixaris_sync.gcs.answers import Refusal, encode_crc32c, read_object
+from pixaris_sync.gcs.answers import RedirectedError, Refusal, encode_crc32c, read_object
 from pixaris_sync.gcs.bodies import HEAD_BYTES, ContentBody
 from pixaris_sync.gcs.connection import NO_TIME_LIMIT, Connection
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
+from pixaris_sync.rules.addresses import leads_elsewhere
 
 #: "Client Closed Request", which `HTTPStatus` has no name for.
 _CANCELLED = 499
@@ -103,6 +104,8 @@ class ResumableUpload:
             )
             async with response:
                 if uri := response.headers.get("Location"):
+                    if leads_elsewhere(uri, self.connection.upload_url):
+                        raise RedirectedError
                     return uri
             raise ValueError("no session URI in the answer")
 

@@ -57,6 +57,7 @@ class BoundedToken(Token):
         self._timeout_seconds = timeout_seconds
         self._renew_at = 0.0
         self._lock = anyio.Lock()
+        self._metadata_server_seen = False
         self._load()
 
     def _load(self) -> None:
@@ -77,7 +78,6 @@ class BoundedToken(Token):
         if failure is not None:
             raise failure
         self._refused = False
-        self._acquired_once = False
         self._from_metadata_server = self.token_type is Type.GCE_METADATA
         self._limit_seconds = (
             METADATA_TIMEOUT_SECONDS if self._from_metadata_server else math.ceil(self._timeout_seconds)
@@ -121,7 +121,7 @@ class BoundedToken(Token):
         else:
             self.access_token = answer.value
             self._renew_at = asked_at + answer.expires_in * LIFETIME_SHARE
-            self._acquired_once = True
+            self._metadata_server_seen |= self._from_metadata_server
             return
         self._refused = failure.failure is Failure.CREDENTIALS
         # Raised here, apart from the client's exception: that one can hold the request.
@@ -136,7 +136,7 @@ class BoundedToken(Token):
         if self._from_metadata_server and refusal is not None and refusal.in_between:
             # Nothing is in between there: it says so in plain words where the machine has no account.
             passing = False
-        if self._from_metadata_server and not self._acquired_once and not passing:
+        if self._from_metadata_server and not self._metadata_server_seen and not passing:
             return ConfigurationError(
                 "find",
                 "Google Cloud credentials",

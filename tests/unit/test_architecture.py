@@ -83,6 +83,8 @@ PURE_EXCEPTIONS = {
     # `anyio.Event`, to let tasks wait for free memory.
     "limits.gates": frozenset({"anyio", "random"}),
     "limits.backoff": frozenset({"email", "random"}),
+    # Takes addresses to pieces, and asks nobody.
+    "rules.addresses": frozenset({"urllib"}),
 }
 #: Which rooms alone may know a client of an outside world.
 CLIENTS = {

@@ -191,6 +191,9 @@ def test_neither_rows_nor_logins_are_redirected(server: ScriptedBigQuery, status
         with resetting() as session:
             server.script(away)
             assert session.post(f"{server.url}/rows", data=b"rows", timeout=5).status_code == status
+            # As the address of an upload's session may be.
+            with pytest.raises(requests.TooManyRedirects):
+                session.put(f"{elsewhere.url}/session", data=b"rows", timeout=5)
         server.token = away
         with ResettingSession(lambda: login(server), 5) as session, pytest.raises(RefreshError):
             session.get(server.url, timeout=5)

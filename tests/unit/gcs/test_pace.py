@@ -71,7 +71,7 @@ class Answer:
     """An answer that names an object, and a session."""
 
     status = 200
-    headers = {"Location": "http://127.0.0.1/session"}  # noqa: RUF012 - as in an answer
+    headers = {"Location": "https://storage.googleapis.com/session"}  # noqa: RUF012 - as in an answer
 
     async def __aenter__(self) -> Self:
         return self

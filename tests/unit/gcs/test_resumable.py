@@ -21,6 +21,7 @@ from tests.support.scripted_gcs import (
     has_bytes,
     refuses,
     says,
+    serve_script,
     session_uri,
 )
 
@@ -164,6 +165,16 @@ class TestResumableUploads:
         assert error.failure is failure
         assert isinstance(error, ObjectConflictError) == (failure is Failure.PERMANENT)
         assert upload.uris == []
+
+    async def test_no_session_of_a_strangers_is_used(self, store: GcsObjectStore, script: Script) -> None:
+        """Goal: an answer sends content to nobody else. Method: the session's address is at another host."""
+        async with serve_script() as elsewhere:
+            elsewhere.answers = [gives_object(LARGE)] * 3
+            script.answers = [begins_session(elsewhere)]
+            upload = Resumable(store)
+            error = await failure_of(upload.run())
+            assert (error.failure, elsewhere.seen, upload.uris) == (Failure.TRANSIENT, [], [])
+            assert "redirects" in error.cause
 
     async def test_a_session_without_an_address_is_not_in_doubt(
         self, store: GcsObjectStore, script: Script
