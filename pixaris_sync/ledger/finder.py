@@ -9,9 +9,11 @@ that SQLite may have open. In this order it is looked for, among the ledgers of 
    a backup is restored into new inodes. It is the same folder where it holds a run that the ledger knows; a
    ledger that knows none has nothing to mix up. Else what stood here was moved away, its ledger stays with
    it, and this is another folder.
-3. It says nothing of a home, and has a name that this folder's would have: an older version made it, or it is
+3. Its home was at this path, and there is an empty folder now: the one that its disk is mounted on. Its home
+   stays as it is, so that a folder that was moved away finds it too.
+4. It says nothing of a home, and has a name that this folder's would have: an older version made it, or it is
    damaged, or only begun.
-4. Its home was at another path, and is this folder by device and inode. Both numbers are used again once a
+5. Its home was at another path, and is this folder by device and inode. Both numbers are used again once a
    folder is gone or a disk is mounted, so that the folder must hold a run that the ledger knows, and of two
    such ledgers neither is taken.
 
@@ -112,6 +114,8 @@ def find_ledger(settings: Settings, holds: Holds) -> FoundLedger:
     for path in sorted(said, key=lambda path: said[path] is None):
         if said[path] is not False:
             return FoundLedger(path, here, lock)
+    if at_path and _is_empty(settings.local_results_folder):
+        return FoundLedger(at_path[0], alike[at_path[0]], lock)
     numbered = (path for path in homes if path.name.startswith(f"{first.stem}-"))
     for path in (first, state / names[1], *numbered):
         if homes.get(path) is None and may_exist(path):
@@ -169,6 +173,13 @@ def _is_known(path: Path, holds: Holds) -> bool | None:
         return peek(path, look)
     except (OSError, sqlite3.Error):
         return None  # At its own path it is to be found, told of and rebuilt.
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return all(path.name.startswith(".") for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _home_of(settings: Settings) -> Home:

@@ -47,6 +47,15 @@ def next_look_at(db: Connection, dataset_id: int, selection: Selection) -> float
     return value
 
 
+def datasets_with_runs(db: Connection) -> set[DatasetKey]:
+    """Datasets that held runs which a record names."""
+    rows = db.execute(
+        "SELECT d.project, d.dataset FROM datasets d"
+        " WHERE EXISTS (SELECT 1 FROM runs r WHERE r.dataset_id = d.id AND r.committed)"
+    )
+    return {DatasetKey(row["project"], row["dataset"]) for row in rows}
+
+
 def unfinished_datasets(db: Connection) -> set[DatasetKey]:
     """Datasets of which something is not synced or something is to be said: they can change by themselves."""
     rows = db.execute(

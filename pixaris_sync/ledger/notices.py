@@ -9,11 +9,22 @@ from pixaris_sync.model import Problem, RunState
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something about a folder or file that is no run. `quarantined`: nothing of it is synced."""
+    """Something about a folder or file that is no run.
+
+    `quarantined`: nothing of it is synced. `waiting`: the same, and that passes by itself.
+    """
 
     subject: str
     problem: Problem
     quarantined: bool
+    waiting: bool = False
+
+    @property
+    def state(self) -> str:
+        """How ``status`` lists it: as a `RunState`, or as a notice."""
+        if self.waiting:
+            return RunState.FAILING
+        return RunState.QUARANTINED if self.quarantined else "notice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +69,7 @@ def take_in_notices(db: Connection, now: float, scope: str, notices: Sequence[No
             (
                 scope,
                 notice.subject,
-                RunState.QUARANTINED if notice.quarantined else "notice",
+                notice.state,
                 now,
                 notice.problem.cause,
                 notice.problem.hint,

@@ -198,8 +198,11 @@ def work_left(db: Connection, selection: Selection) -> WorkLeft:
         f" AND {SELECTED_DATASETS}",
         selection.parameters,
     ).fetchone()[0]
-    left_out = db.execute("SELECT count(*) FROM notices WHERE state = 'quarantined'").fetchone()[0]
-    return WorkLeft(waiting=waiting, quarantined=quarantined + damaged + left_out)
+    notices = "SELECT count(*) FROM notices WHERE state = ?"
+    left_out, away = (
+        db.execute(notices, (state,)).fetchone()[0] for state in (RunState.QUARANTINED, RunState.FAILING)
+    )
+    return WorkLeft(waiting=waiting + away, quarantined=quarantined + damaged + left_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,12 +278,18 @@ def reschedule_upload(
     update_run_states(db, now, [task.run_id])
 
 
-def quarantine_upload(db: Connection, now: float, task: UploadTask, problem: Problem) -> None:
-    """Quarantine a file: somebody must act. One that changed on the way is tried as it is now instead."""
+def quarantine_upload(
+    db: Connection, now: float, task: UploadTask, problem: Problem, *, gone: bool = False
+) -> None:
+    """Quarantine a file: somebody must act. One that changed on the way is tried as it is now instead.
+
+    `gone`: it does not exist. No file has its inode from then on, so that it is another version, which is
+    tried, whatever comes back.
+    """
     same = db.execute(
         "UPDATE files SET state = ?, since = ?, attempts = attempts + 1, session_uri = NULL, cause = ?,"
-        f" hint = ? WHERE id = ? AND {_SAME_VERSION}",
-        (FileState.QUARANTINED, now, problem.cause, problem.hint, *_unchanged(task)),
+        f" hint = ?, inode = iif(?, 0, inode) WHERE id = ? AND {_SAME_VERSION}",
+        (FileState.QUARANTINED, now, problem.cause, problem.hint, gone, *_unchanged(task)),
     ).rowcount
     if not same:
         db.execute(

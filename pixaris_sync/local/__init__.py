@@ -4,6 +4,7 @@
 * `safe_open` opens whatever is opened below it, and never leaves it.
 * `tracking_file` reads a tracking file on from where it stopped; `tracking_lines` makes records of its bytes,
   and `damaged_lines` says what can be read of a damaged one.
+* `presence` tells a folder that is away for a while, as a mount may be, from what was deleted.
 * `contents` reads files of runs, `images` tells whether an image is whole.
 * `watch` says "look again at this dataset"; `mounts` knows the folders whose changes by other machines no
   event tells of.

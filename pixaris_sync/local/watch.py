@@ -5,6 +5,10 @@ their datasets, not the run folders below. A run becomes visible by the line app
 tracking file, so this misses nothing that matters, costs one inotify watch for each dataset instead of two
 for each run of years, and stays asleep while images are being written.
 
+A mount lies over what is watched without an event, and so does a folder that is put in the place of another.
+So the identities of watched folders are compared once a second, the results folder's each time and the
+others' by turns; the words then end, and whoever asked for them begins anew.
+
 A folder can appear, with content, before it is watched. So whenever a project or dataset appears, all
 folders are listed and watched anew, and once that is in place the word is "look at everything". The same
 word comes first of all: what happened before was not seen.
@@ -15,6 +19,7 @@ The kernel drops events when too many wait (``IN_Q_OVERFLOW``), and watchfiles d
 
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -45,11 +50,16 @@ _NOT_RECURSIVE: Final = (False, False, 0, False, False)
 _QUIET_AFTER_MS: Final = 1_000
 #: What watchfiles takes for no limit of a wait.
 _NO_LIMIT: Final = 0
+#: How often identities are compared, and of how many folders each time.
+_COMPARE_SECONDS: Final = 1.0
+_COMPARE_LIMIT: Final = 50
 #: A dataset is a folder this deep below the results folder.
 _DATASET_DEPTH: Final = 2
 
 #: What watchfiles reports: kinds of change, as `watchfiles.Change`, and paths.
 _Events = frozenset[tuple[int, str]]
+#: Device and inode.
+_Identity = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,7 @@ async def changes(
     poll_delay_ms: int = 1_000,
     tracking_file: str = DEFAULT_TRACKING_FILE,
 ) -> AsyncIterator[Changed]:
-    """Yield where to look again, until `stop` is set.
+    """Yield where to look again, until `stop` is set, or another folder is in the place of a watched one.
 
     The first word is always "everything", once watching is in place.
 
@@ -151,6 +161,7 @@ async def _listen(
     try:
         while not flag.is_set():
             folders, watcher = await to_thread.run_sync(_start, root)
+            flag.identities = await to_thread.run_sync(_identities, root, folders)
             yield Changed(everything=True)
             renew = quiet = False
             while not renew:
@@ -183,21 +194,56 @@ async def _listen(
 
 
 class _Stop:
-    """What the watching thread asks at each step: the caller's event, or the end of the generator."""
+    """What the watching thread asks at each step: the caller's event, the generator's end, a replacement.
+
+    Attributes:
+        ended: the generator's end.
+        identities: of the watched folders, the results folder first.
+    """
 
     def __init__(self, stop: anyio.Event) -> None:
         self._stop = stop
         self.ended = threading.Event()
+        self.identities: list[tuple[Path, _Identity]] = []
+        self._replaced = False
+        self._compare_at = 0.0
+        self._turn = 0
 
     def is_set(self) -> bool:
         """Whether to stop; by this name watchfiles asks."""
-        return self.ended.is_set() or self._stop.is_set()
+        return self.ended.is_set() or self._stop.is_set() or self._is_replaced()
+
+    def _is_replaced(self) -> bool:
+        """Whether another folder is in the place of a watched one; once a second, and the same ever after."""
+        now = time.monotonic()
+        if self._replaced or now < self._compare_at or not self.identities:
+            return self._replaced
+        self._compare_at = now + _COMPARE_SECONDS
+        others = self.identities[1:]
+        compared = [self.identities[0], *others[self._turn : self._turn + _COMPARE_LIMIT]]
+        self._turn = self._turn + _COMPARE_LIMIT if self._turn + _COMPARE_LIMIT < len(others) else 0
+        self._replaced = any(_identity(path) != identity for path, identity in compared)
+        return self._replaced
 
 
 def _wait(watcher: RustNotify, debounce_ms: int, step_ms: int, wait_ms: int, stop: _Stop) -> _Events:
     """Wait for events, in a thread; none after `wait_ms` without any."""
     answer = watcher.watch(debounce_ms, step_ms, wait_ms, stop)
     return frozenset(answer) if isinstance(answer, set) else frozenset()
+
+
+def _identities(root: Path, folders: frozenset[Path]) -> list[tuple[Path, _Identity]]:
+    ordered = (root, *sorted(folders - {root}))
+    return [(path, identity) for path in ordered if (identity := _identity(path)) is not None]
+
+
+def _identity(path: Path) -> _Identity | None:
+    """Device and inode of a folder; None where it cannot be asked."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 async def _poll(

@@ -16,6 +16,7 @@ from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.limits.backoff import Backoff
 from pixaris_sync.limits.gates import ByteBudget, Gate
 from pixaris_sync.local.contents import RunFiles
+from pixaris_sync.local.presence import Presence
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey, Problem
 from pixaris_sync.pipeline.unexpected import Reports
@@ -26,6 +27,7 @@ from pixaris_sync.settings import Settings
 T = TypeVar("T")
 P = ParamSpec("P")
 BUCKET = "the bucket"
+FOLDER = "the results folder"
 #: After so many failures in a row a destination counts as away, which is told once; and where it denies.
 FAILURES_TOLD = 3
 DENIALS_TOLD = 2
@@ -110,6 +112,7 @@ class Context:
         self._wall_clock = clock
         self.destination = settings.destination
         self.results = LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name)
+        self.presence = Presence(self.results.root)
         self.files = RunFiles(settings.local_results_folder)
         self.budget = ByteBudget(settings.inflight_bytes_limit)
         self.tally = Tally()
@@ -140,7 +143,7 @@ class Context:
         return self._wall_clock.now() - changed_ns / 1e9
 
     def gate(self, destination: str) -> Gate:
-        """The gate of the bucket (`BUCKET`), of a table, or of the changes of one."""
+        """The gate of the bucket (`BUCKET`), the results folder (`FOLDER`), a table or its changes."""
         if destination not in self._gates:
             self._gates[destination] = Gate(self._backoff, self._jitter)
         return self._gates[destination]

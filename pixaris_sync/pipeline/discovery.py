@@ -9,7 +9,6 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
 from enum import IntEnum
 from functools import partial
 from sqlite3 import Connection
@@ -24,9 +23,6 @@ from pixaris_sync.ledger.intake import (
     KnownDataset,
     open_dataset,
     refuse_dataset,
-    rehearse,
-    take_in,
-    take_in_runs,
 )
 from pixaris_sync.ledger.known import (
     InspectedRun,
@@ -37,18 +33,20 @@ from pixaris_sync.ledger.known import (
 )
 from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
 from pixaris_sync.local.contents import extend_crc32c
+from pixaris_sync.local.presence import AbsentError, ReplacedError
+from pixaris_sync.local.results_folder import Datasets
 from pixaris_sync.model import (
-    DamagedLine,
     DatasetKey,
     FileVersion,
     FoundFile,
     Problem,
     RunKey,
-    Tail,
     TrackingRecord,
 )
+from pixaris_sync.pipeline.absence import Absence
 from pixaris_sync.pipeline.arrival import Arrivals, Piece
 from pixaris_sync.pipeline.context import Context, problem_of
+from pixaris_sync.pipeline.intake import Intake
 from pixaris_sync.rules.contract import (
     check_dataset_names,
     files_of,
@@ -94,11 +92,14 @@ class Discovery:
 
     Attributes:
         arrivals: how runs came, and when to look at them again.
+        absence: what happens while a folder is away.
     """
 
     def __init__(self, context: Context, *, on_runs_found: Callable[[], None] = lambda: None) -> None:
         self.arrivals = Arrivals(context)
         self._context = context
+        self.absence = Absence(context)
+        self._intake = Intake(context)
         self._on_runs_found = on_runs_found
         #: Runs that the next scan of their dataset inspects, whatever the ledger says.
         self._wanted: dict[DatasetKey, set[str]] = defaultdict(set)
@@ -107,9 +108,15 @@ class Discovery:
         self._listed: dict[DatasetKey, int] = {}
 
     async def list_datasets(self) -> tuple[DatasetKey, ...]:
-        """List the datasets of the results folder, and note what is wrong with it."""
+        """List the datasets of the results folder, and note what is wrong with it; none while it is away."""
         context = self._context
-        found = await self._blocking(context.results.datasets)
+        if not await self.absence.look():
+            return ()
+        try:
+            found = await self._blocking(self._look_around)
+        except LocalFileError as error:
+            await self.absence.rest(None, AbsentError(error.subject, error.cause, whole=True))
+            return ()
         self.arrivals.listed(found.keys)
         notices = [
             Notice(problem.subject, problem_of(problem), quarantined=True) for problem in found.problems
@@ -130,6 +137,11 @@ class Discovery:
         await context.apply(take_in_notices, context.now(), "", notices)
         return found.keys
 
+    def _look_around(self) -> Datasets:
+        found = self._context.results.datasets()
+        self._context.presence.listed(found.keys)
+        return found
+
     def inspect_next(self, run: RunKey) -> None:
         """Let the next scan of its dataset inspect a run, also where it is synced."""
         self._wanted[run.dataset_key].add(run.run)
@@ -146,12 +158,22 @@ class Discovery:
         inspected: set[str] = set()
         wanted = self._wanted.pop(key, set())
         try:
+            await self._blocking(partial(self._check_presence, key))
+            self.absence.is_back(key)
             await self._read_on(known, inspected)
             known, runs = await context.apply(_reopen, context.now(), key, depth)
-            await self._inspect_folders(known, runs, inspected, wanted, depth)
+            replaced = await self._inspect_folders(known, runs, inspected, wanted, depth)
+            if replaced is not None:
+                notices.append(self.absence.notice_of(key, replaced))
         except LedgerError:
             raise
         except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this dataset
+            absent = await self._blocking(partial(context.presence.absence, key))
+            absent = absent or (caught if isinstance(caught, AbsentError) else None)
+            if absent is not None:
+                await self.absence.rest(key, absent)
+                self._wanted[key] |= wanted
+                return known
             error = context.reports.as_error("scan dataset", str(key), caught)
             notices.append(Notice(error.subject, problem_of(error), quarantined=True))
         await context.apply(take_in_notices, context.now(), str(key), notices)
@@ -171,7 +193,7 @@ class Discovery:
             piece = self.arrivals.piece(position, tail, followed=followed)
             runs = await self._find_runs(known, tail.records, piece)
             if tail.position != position or tail.records or tail.damaged or not known.read_whole:
-                new = await self._take_in(known, tail, runs)
+                new = await self._intake.take_in(known, tail, runs)
                 context.tally.records += new
                 inspected.update(run.name for run in runs)
                 if runs:
@@ -207,74 +229,12 @@ class Discovery:
         """Look at a run; whatever goes wrong with it becomes its problem. Blocks."""
         try:
             return look()
+        except AbsentError:
+            raise
         except Exception as caught:  # noqa: BLE001 - it must not hold up others
             error = self._context.reports.as_error("look at run", str(run), caught)
             found = tuple(FoundRecord(record) for record in records)
             return FoundRun(run.run, "", records=found, problem=problem_of(error))
-
-    async def _take_in(self, known: KnownDataset, tail: Tail, runs: Sequence[FoundRun]) -> int:
-        """Take a reading in; of what the ledger cannot take, runs are quarantined and records are damaged."""
-        context = self._context
-        try:
-            new: int | None = await context.apply(take_in, context.now(), known.id, tail, runs)
-        except LedgerError:
-            raise
-        except Exception:  # noqa: BLE001 - which run it is about is found out below
-            new = None
-        if new is not None:
-            return new
-        kept, odd = await self._rehearsed(known, runs)
-        # Its own digest is the record's, should it be taken in one day.
-        lines = [
-            DamagedLine(f"odd {found.record.digest}", found.record.line, problem.cause)
-            for run, problem in odd
-            for found in run.records
-        ]
-        tail = replace(tail, damaged=(*tail.damaged, *lines))
-        return await context.apply(take_in, context.now(), known.id, tail, kept)
-
-    async def _take_in_runs(self, known: KnownDataset, runs: Sequence[FoundRun]) -> None:
-        context = self._context
-        try:
-            await context.apply(take_in_runs, context.now(), known.id, runs)
-        except LedgerError:
-            raise
-        except Exception:  # noqa: BLE001 - which run it is about is found out below
-            taken = False
-        else:
-            taken = True
-        if not taken:
-            kept, _ = await self._rehearsed(known, runs)
-            await context.apply(take_in_runs, context.now(), known.id, kept)
-
-    async def _rehearsed(
-        self, known: KnownDataset, runs: Sequence[FoundRun]
-    ) -> tuple[list[FoundRun], list[tuple[FoundRun, Problem]]]:
-        """The runs that the ledger can take, some of them as quarantined, and those that it cannot at all."""
-        kept: list[FoundRun] = []
-        odd: list[tuple[FoundRun, Problem]] = []
-        for run in runs:
-            problem = await self._fault_of(known, run)
-            if problem is None:
-                kept.append(run)
-                continue
-            bare = FoundRun(run.name, "", records=run.records, problem=problem)
-            if await self._fault_of(known, bare) is None:
-                kept.append(bare)
-            else:
-                odd.append((run, problem))
-        return kept, odd
-
-    async def _fault_of(self, known: KnownDataset, run: FoundRun) -> Problem | None:
-        """Why the ledger cannot take a run in; None: it can."""
-        context = self._context
-        try:
-            await context.apply(rehearse, context.now(), known.id, run)
-        except LedgerError:
-            raise
-        except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this run
-            return problem_of(context.reports.as_error("take in run", f"{known.key}/{run.name}", caught))
-        return None
 
     def _find_run(
         self,
@@ -316,6 +276,8 @@ class Discovery:
             tuple(dict.fromkeys(saved)),
             accept_without_images=self._context.settings.accept_runs_without_images,
         )
+        for fault in inspection.problems[:1]:
+            self._check_presence(run.dataset_key, None if records else fault)
         if problem is not None:
             # It is one of the record, not of the folder, and stays.
             return FoundRun(run.run, inspection.signature, inspection.files, records, problem)
@@ -326,6 +288,18 @@ class Discovery:
             problem = Problem(f"{first}{more}", first.hint)
         return FoundRun(run.run, inspection.signature, inspection.files, records, problem, *arrival)
 
+    def _check_presence(self, key: DatasetKey, fault: SyncError | None = None) -> None:
+        """Make sure that a dataset's folder is there, and that what is wrong in it may be judged. Blocks.
+
+        Raises:
+            AbsentError: it is not, for a while.
+            ReplacedError: something is missing that the results folder held before it was replaced.
+        """
+        presence = self._context.presence
+        absent = presence.absence(key) if fault is None else presence.excuse(key, fault)
+        if absent is not None:
+            raise absent
+
     async def _inspect_folders(
         self,
         known: KnownDataset,
@@ -333,9 +307,14 @@ class Discovery:
         inspected: set[str],
         wanted: set[str],
         depth: ScanDepth,
-    ) -> None:
-        """Look again at runs whose folders changed or were in trouble, and at those that no record names."""
+    ) -> ReplacedError | None:
+        """Look again at runs whose folders changed or were in trouble, and at those that no record names.
+
+        Returns:
+            Why some of them are left as they were.
+        """
         context, key = self._context, known.key
+        replaced: ReplacedError | None = None
         waiting = {run.name for run in runs if run.quiet_at is not None}
         changed = await self._blocking(lambda: list(self._changed(key, runs, inspected | wanted)))
         changed += sorted(wanted - inspected)
@@ -347,13 +326,17 @@ class Discovery:
                 await context.throttle()
                 run = RunKey(key.project, key.dataset, name)
                 look = partial(self._inspect, run, saved_before, waits=name in waiting)
-                found.append(await self._blocking(partial(self._contained, run, look)))
+                try:
+                    found.append(await self._blocking(partial(self._contained, run, look)))
+                except ReplacedError as error:
+                    replaced = error
             arriving |= any(run.quiet_at is not None for run in found)
-            await self._take_in_runs(known, found)
+            await self._intake.take_in_runs(known, found)
         look_at = await context.apply(next_look_at, known.id, context.mode.selection) if arriving else None
         self.arrivals.look_again(key, look_at)
         if depth >= ScanDepth.FOLDERS:
             await self._look_for_orphans(known)
+        return replaced
 
     async def _look_for_orphans(self, known: KnownDataset) -> None:
         context, key = self._context, known.key

@@ -36,7 +36,7 @@ from pixaris_sync.ledger.uploads import (
 from pixaris_sync.model import DatasetKey, RunKey
 from pixaris_sync.pipeline.adoption import FirstCheck, adopt
 from pixaris_sync.pipeline.arrival import Arrivals
-from pixaris_sync.pipeline.context import BUCKET, Context, Mode, no_throttle, problem_of, row_limits
+from pixaris_sync.pipeline.context import BUCKET, FOLDER, Context, Mode, no_throttle, problem_of, row_limits
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.lane import UploadLane
@@ -123,8 +123,9 @@ class Engine:
         # As it was before: what a scan finds meanwhile does not stand in the answer.
         scanning = self._scanning
         left = await self.context.apply(work_left, self.context.mode.selection)
-        if self.context.paused is not None:
-            return f"paused: {self.context.paused}"
+        for trouble in (self.context.paused, self.context.gate(FOLDER).last_error):
+            if trouble is not None:
+                return f"paused: {trouble}"
         attention = f", {left.quarantined} need attention" if left.quarantined else ""
         if not left.waiting and scanning:
             return f"looking through the results folder{attention}"
@@ -151,6 +152,7 @@ class Engine:
                 await self.context.apply(recover_uploads, self.context.now())
                 await self.context.apply(recover_deliveries, self.context.now())
                 await self.context.apply(take_in_notices, self.context.now(), PAUSED, [])
+                await self._discovery.absence.begin()
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._scan, tasks)
                     await self._coordinate(tasks)
@@ -188,6 +190,14 @@ class Engine:
                 self.scan_soon(key, depth)
         if depth is ScanDepth.EVERYTHING and self._started.is_set():
             await _tidy_ledger(self.context)
+
+    async def folder_is_there(self) -> bool:
+        """Whether the results folder is there; where it has come back, everything is scanned soon."""
+        was_away = self._discovery.absence.next_look_at is not None
+        there = await self._discovery.absence.look()
+        if there and was_away:
+            await self.scan_all_soon(ScanDepth.FOLDERS)
+        return there
 
     def stirs(self) -> anyio.Event:
         """An event that is set when something has ended or was found."""
@@ -331,6 +341,7 @@ class Engine:
                     await progress.wait()
                 continue
             await self._tell_of_troubles()
+            await self._look_for_folder()
             snapshot = await context.apply(take_snapshot, context, self._lane, receipts)
             # Nothing is asked before it is known that the dataset is there: its absence is another matter.
             asking = self._first_check.confirmed
@@ -351,9 +362,9 @@ class Engine:
                 if isinstance(step, SendRows):
                     self._sent_at[step.table_id] = now
                 tasks.start_soon(self._step, step)
-            wakes = [
-                at for at in (snapshot.next_upload_at, plan.wake_at, self._look_again()) if at is not None
-            ]
+            folder_at = self._discovery.absence.next_look_at
+            due = (snapshot.next_upload_at, plan.wake_at, self._look_again(), folder_at)
+            wakes = [at for at in due if at is not None]
             busy = self.in_flight or self._scanning or wakes or context.mode.follow
             # What ended since the snapshot was taken may have made something ready that it does not show.
             if not busy and not progress.is_set():
@@ -361,6 +372,12 @@ class Engine:
             await wait_until(progress, context.clock, min(wakes, default=None))
             if self.in_flight:
                 await context.clock.sleep(COORDINATE_PAUSE_SECONDS)
+
+    async def _look_for_folder(self) -> None:
+        """Look whether the results folder is back, where it is away and that is due."""
+        look_at = self._discovery.absence.next_look_at
+        if look_at is not None and look_at <= self.context.now():
+            await self.folder_is_there()
 
     def _look_again(self) -> float | None:
         """Have scanned what was arriving, where that is due; when it is due next."""

@@ -63,6 +63,8 @@ class Rounds:
             LocalFileError: the results folder itself cannot be read.
         """
         engine, before = self._engine, self._seen
+        if not await engine.folder_is_there():
+            return
         seen = await to_thread.run_sync(partial(_look_around, engine.context.results))
         if seen.datasets.keys() != before.datasets.keys() or seen.problems != before.problems:
             # It also notes what is wrong with the results folder itself.
@@ -112,17 +114,26 @@ async def follow(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_rescan, engine, rounds, clock, rescan_interval_seconds)
         tasks.start_soon(_poll, engine, clock)
-        try:
-            async for changed in changes():
-                if changed.everything:
-                    await _look(rounds.make)
-                for key in changed.datasets:
-                    engine.scan_soon(key, ScanDepth.NEW_LINES)
-                for run in changed.runs:
-                    engine.inspect_soon(run)
-        except SyncError as error:
-            log.warning("%s; looking every %g s instead (%s)", error, POLL_SECONDS, error.hint)
-            await _rescan(engine, rounds, clock, min(POLL_SECONDS, rescan_interval_seconds))
+        while True:
+            try:
+                await _pass_on(engine, rounds, changes())
+            except SyncError as error:
+                if await engine.folder_is_there():
+                    log.warning("%s; looking every %g s instead (%s)", error, POLL_SECONDS, error.hint)
+                    await _rescan(engine, rounds, clock, min(POLL_SECONDS, rescan_interval_seconds))
+                # Watching begins anew when the folder is back.
+                await clock.sleep(POLL_SECONDS)
+
+
+async def _pass_on(engine: Engine, rounds: Rounds, changes: AsyncIterator[Changed]) -> None:
+    """Have looked at what changes tell of, until another folder is in the place of one that was watched."""
+    async for changed in changes:
+        if changed.everything:
+            await _look(rounds.make)
+        for key in changed.datasets:
+            engine.scan_soon(key, ScanDepth.NEW_LINES)
+        for run in changed.runs:
+            engine.inspect_soon(run)
 
 
 async def _rescan(engine: Engine, rounds: Rounds, clock: Clock, interval_seconds: float) -> None:
@@ -151,6 +162,7 @@ async def _poll(engine: Engine, clock: Clock) -> None:
     seen = await journal.changes_of_others()
     while True:
         await clock.sleep(LEDGER_POLL_SECONDS)
+        await engine.folder_is_there()
         if engine.arrivals.any_lately:
             for run in await to_thread.run_sync(lambda: list(engine.arrivals.stirred())):
                 engine.inspect_soon(run)

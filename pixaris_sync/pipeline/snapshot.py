@@ -6,7 +6,7 @@ from sqlite3 import Connection
 
 from pixaris_sync.ledger.pending_rows import table_backlogs
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, claim, next_upload_at
-from pixaris_sync.pipeline.context import BUCKET, Context
+from pixaris_sync.pipeline.context import BUCKET, FOLDER, Context
 from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.rules.planner import TableBacklog
 
@@ -36,7 +36,7 @@ def take_snapshot(
     in_flight = lane.in_flight - len(receipts)
     claimed: list[UploadTask] = []
     next_at: float | None = None
-    if gate.failures < selection.attempts_limit:
+    if gate.failures < selection.attempts_limit and not context.gate(FOLDER).failures:
         # While the bucket is in trouble, one file at a time finds out whether it is healthy again.
         count = 1 - in_flight if gate.failures else lane.room(in_flight)
         if gate.is_open(now) and count > 0:

@@ -10,6 +10,8 @@ its objects lack was removed by somebody.
 import logging
 from typing import NamedTuple
 
+from anyio import to_thread
+
 from pixaris_sync.errors import Failure, LocalFileError, ObjectConflictError, SyncError
 from pixaris_sync.ledger.runs import had_all_files
 from pixaris_sync.ledger.uploads import (
@@ -23,7 +25,7 @@ from pixaris_sync.ledger.uploads import (
 from pixaris_sync.local.contents import Content, extend_crc32c
 from pixaris_sync.local.safe_open import MissingFileError
 from pixaris_sync.model import Problem, RemoteObject
-from pixaris_sync.pipeline.context import BUCKET, Context, problem_of
+from pixaris_sync.pipeline.context import BUCKET, FOLDER, Context, problem_of
 from pixaris_sync.rules.contract import IMAGE_SUFFIXES, content_type, object_name
 
 log = logging.getLogger(__name__)
@@ -230,7 +232,13 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
     now = context.now()
     age_seconds = context.age_seconds(task.version.mtime_ns)
     young_seconds = context.settings.young_file_seconds
-    if error.failure.retryable:
+    absent = await to_thread.run_sync(context.presence.excuse, task.run.dataset_key, error)
+    if absent is not None and absent.whole:
+        # Nothing more is claimed until the folder is back.
+        context.gate(FOLDER).failed(now, absent)
+        await context.apply(unclaim, now, task, in_doubt=False)
+    elif error.failure.retryable or absent is not None:
+        error = absent or error
         # The file changed under us: what it is now must be taken in before it is sent.
         await context.apply(
             reschedule_upload,
@@ -255,7 +263,8 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
         )
     else:
         log.warning("%s", error)
-        await context.apply(quarantine_upload, now, task, problem_of(error))
+        gone = isinstance(error, MissingFileError)
+        await context.apply(quarantine_upload, now, task, problem_of(error), gone=gone)
 
 
 async def _remote_failure(context: Context, task: UploadTask, error: SyncError) -> SyncError | None:

@@ -60,11 +60,11 @@ def test_a_moved_folder_goes_on_and_another_in_its_place_begins(
 def test_another_folder_in_the_place_of_a_moved_one_is_told(
     command_line: CommandLine, tmp_path: Path
 ) -> None:
-    """Goal: who moved it by mistake learns where its ledger is. Method: mv, mkdir, two syncs: told once."""
+    """Goal: who moved it by mistake learns where its ledger is. Method: mv, a new run, two syncs."""
     store_run(command_line.folder)
     command_line.sync()
     command_line.folder.rename(tmp_path / "moved")
-    command_line.folder.mkdir()
+    store_run(command_line.folder, "new")
     [ledger] = command_line.ledgers()
 
     told = [command_line.run("sync").stderr.count(f"keeps its ledger {ledger}") for _ in range(2)]
