@@ -1,11 +1,16 @@
 """What happens to a results folder: runs are stored, and now and then one of them has a fault."""
 
+import os
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.model import RowState
+from pixaris_sync.model import DatasetKey, RowState
+from pixaris_sync.pipeline.discovery import ScanDepth
+from pixaris_sync.pipeline.engine import Engine
 from tests.engine.invariants import Standing
 from tests.engine.local_folder import StoredRecord, StoredRun
 from tests.engine.machine import Machine
@@ -14,11 +19,11 @@ from tests.engine.others import Others
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pixaris_sync.model import DatasetKey
-
 #: Datasets that share a table are among them.
 DATASETS = (("p", "d"), ("p", "e"), ("a_b", "c"), ("a", "b_c"))
 TABLES = sorted({f"{project}_{dataset}_experiment_results" for project, dataset in DATASETS})
+#: Before 1970, 1970 itself, seconds alone, the last ns that 64 bits hold, and what lies beyond them.
+ODD_TIMES_NS = (-1, -(10**18), 0, 10**18, 2**63 - 1, 2**63, 10**19)
 IMAGE = "generated_images/image0.png"
 
 
@@ -64,6 +69,7 @@ class FolderFaults:
                 self._repeat_line,
                 self._tear_line,
                 self._store_without_line,
+                self._set_odd_times,
                 self._damage_image,
                 self._withhold_images,
                 self._withhold_saved_file,
@@ -162,6 +168,15 @@ class FolderFaults:
         self._mends.append(mend)
         self.fired["no_line"] += 1
 
+    def _set_odd_times(self) -> None:
+        """A run whose files have times that no clock has shown, as copies and broken clocks leave them."""
+        project, dataset = self._place()
+        run = self._local.store(project, dataset, self._name(), commit=False)
+        for path in run.versions:
+            os.utime(self._local.path(run, path), ns=(0, self._chance.choice(ODD_TIMES_NS)))
+        self._local.commit(run)
+        self.fired["odd_mtime"] += 1
+
     def _damage_image(self) -> None:
         project, dataset = self._place()
         run = self._local.store(project, dataset, self._name(), commit=False)
@@ -256,6 +271,35 @@ class FolderFaults:
                 if not versions:
                     self._local.put_image(run, path)
         self.fired["copied_in"] += 1
+
+    async def vanish(self, engine: Engine) -> None:
+        """The disk of the results folder, or of a dataset, is away for a while under a following process."""
+        with self.away(self._chance.choice([None, *DATASETS])):
+            await engine.scan_all_soon(ScanDepth.NEW_LINES)
+            for place in DATASETS:
+                engine.scan_soon(DatasetKey(*place), ScanDepth.NEW_LINES)
+            await self._machine.clock.sleep(self._chance.choice([0.1, 3.0, 30.0]))
+        await engine.scan_all_soon(ScanDepth.FOLDERS)
+
+    @contextmanager
+    def away(self, place: tuple[str, str] | None, *, nothing_left: bool | None = None) -> Iterator[None]:
+        """Take the results folder away, or a dataset; an empty folder is left, or nothing, as drawn."""
+        folder = self._local.root.joinpath(*(place or ()))
+        aside = self._local.root.with_name("aside")
+        if not any(path.is_dir() for path in folder.glob("*")):
+            yield
+            return
+        folder.rename(aside)
+        if not (self._chance.random() < 0.5 if nothing_left is None else nothing_left):
+            folder.mkdir()
+        try:
+            yield
+        finally:
+            # The mount comes back when the process was killed, too.
+            if folder.exists():
+                folder.rmdir()
+            aside.rename(folder)
+        self.fired["mount_away" if place is None else "dataset_away"] += 1
 
     def _rename_dataset(self) -> None:
         """Runs are stored, and their dataset is renamed before anybody has seen them."""

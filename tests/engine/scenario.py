@@ -13,6 +13,7 @@ while the rows are hidden that would tell.
 """
 
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 
@@ -173,11 +174,13 @@ class Scenario:
             if chance.random() < 0.5:
                 machine.follow(self._follow)
             else:
-                machine.run_pass(
-                    bulk=chance.random() < 0.3,
-                    full=chance.random() < 0.2,
-                    attempts_limit=chance.choice([1, 3, 5]),
-                )
+                away = self._folder_faults.away(None, nothing_left=False)
+                with away if chance.random() < 0.05 else nullcontext():
+                    machine.run_pass(
+                        bulk=chance.random() < 0.3,
+                        full=chance.random() < 0.2,
+                        attempts_limit=chance.choice([1, 3, 5]),
+                    )
         except CrashError as crash:
             self.fired[f"crash_at_{crash}"] += 1
         except ConfigurationError as error:
@@ -214,8 +217,10 @@ class Scenario:
                 (self._others.recreate_table if event < 0.78 else self._others.happen)()
                 for place in DATASETS:
                     engine.scan_soon(self._folder_faults.store(place).key.dataset_key)
-            elif event < 0.95:
+            elif event < 0.94:
                 await self._folder_faults.copy_in(engine.scan_soon)
+            elif event < 0.98:
+                await self._folder_faults.vanish(engine)
             else:
                 await engine.scan_all_soon(chance.choice(list(ScanDepth)))
 
