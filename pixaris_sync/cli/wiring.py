@@ -103,12 +103,17 @@ async def ports(
 
 
 def found_ledger(settings: Settings) -> FoundLedger:
-    """The ledger of the settings' results folder and destination, whether it was made yet or not."""
+    """The ledger of the settings' results folder and destination, whether it was made yet or not.
+
+    Raises:
+        ConfigurationError: it is no results folder, but one or two levels off.
+    """
+    from pixaris_sync.local.results_folder import LocalResults
+
+    folder = LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name)
+    folder.check_place()
 
     def holds(run: RunKey) -> bool:
-        from pixaris_sync.local.results_folder import LocalResults
-
-        folder = LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name)
         return folder.signature(run) is not None
 
     return find_ledger(settings, holds)

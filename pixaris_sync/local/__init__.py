@@ -1,6 +1,7 @@
 """The results folder on this machine: listed, read on, watched; never changed.
 
-* `results_folder` is the whole of it as the engine sees it, `run_folder` one run in it.
+* `results_folder` is the whole of it as the engine sees it, `run_folder` one run in it. `placement` knows a
+  folder that is one or two levels off.
 * `safe_open` opens whatever is opened below it, and never leaves it.
 * `tracking_file` reads a tracking file on from where it stopped; `tracking_lines` makes records of its bytes,
   and `damaged_lines` says what can be read of a damaged one.

@@ -11,7 +11,6 @@ All methods block: call them in a thread. One `LocalResults` may serve several t
 
 import errno
 import os
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Final
 
 from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError
 from pixaris_sync.local import run_folder
+from pixaris_sync.local.placement import RUN_FOLDER, misplaced
 from pixaris_sync.local.run_folder import RunInspection, listed
 from pixaris_sync.local.safe_open import MissingFileError, local_error, opened_folder
 from pixaris_sync.local.tracking_file import Tailer
@@ -28,8 +28,6 @@ from pixaris_sync.model import DatasetKey, RunKey, Tail, TailPosition
 from pixaris_sync.rules.contract import FEEDBACK_FOLDER
 from pixaris_sync.text import is_utf8, printable
 
-#: How LocalExperimentHandler names a run's folder: the second it was stored, then the name it was given.
-_RUN_FOLDER: Final = re.compile(r"\d{8}-\d{6}_", re.ASCII)
 _ROOT_HINT: Final = "set local_results_folder to the folder that LocalExperimentHandler writes to"
 _ACCESS_HINT: Final = "let the user who runs pixaris-sync read and enter it"
 _LINK_HINT: Final = (
@@ -99,6 +97,17 @@ class LocalResults:
             cause = found.cause
             raise ConfigurationError("read results folder", subject, cause, hint=hint) from error
 
+    def check_place(self) -> None:
+        """Make sure that it is not another folder, one or two levels off; a missing one is none.
+
+        Raises:
+            ConfigurationError: it is; the hint names the right one.
+        """
+        found = misplaced(self.root, self._tracking_file)
+        if found is not None:
+            hint = f"set local_results_folder to {printable(str(found.right))}"
+            raise ConfigurationError("use results folder", printable(str(self.root)), found.cause, hint=hint)
+
     def datasets(self) -> Datasets:
         """List the folders two levels deep, those without a tracking file included.
 
@@ -141,7 +150,7 @@ class LocalResults:
         parts = [key.project, key.dataset]
         with opened_folder(self.root, parts) as folder, listed(folder, str(key)) as entries:
             for entry in entries:
-                if not _RUN_FOLDER.match(entry.name) or not is_utf8(entry.name):
+                if not RUN_FOLDER.match(entry.name) or not is_utf8(entry.name):
                     continue
                 with suppress(FileNotFoundError):
                     if entry.is_dir(follow_symlinks=False):

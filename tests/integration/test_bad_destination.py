@@ -289,3 +289,19 @@ def test_pixaris_own_config_is_taken_as_it_is(command_line: CommandLine, pixaris
 
     assert bare.sync("--config", str(config))["rows_synced"] == 1
     assert pixaris.runs(PROJECT, DATASET) == [run.name]
+
+
+def test_a_results_folder_one_or_two_levels_off_is_refused_and_the_right_one_named(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    """Goal: no "runs none" with exit code 0. Method: each command on each level around the right folder."""
+    right = tmp_path / "home" / "local_results"
+    run = store_run(right)
+    for folder in (right.parent, run.folder.parent.parent, run.folder.parent):
+        wrong = CommandLine(folder, command_line.state_dir, command_line.environment)
+        commands = ("sync", "backfill", "watch", "status", "verify") if folder == right.parent else ("sync",)
+        for outcome in map(wrong.run, commands):
+            assert outcome.code == 4, str(outcome)
+            assert outcome.stderr.endswith(f"hint: set local_results_folder to {right}\n"), str(outcome)
+    assert command_line.sync()["runs"]["synced"] == 0
+    assert CommandLine(right, command_line.state_dir, command_line.environment).sync()["rows_synced"] == 1
