@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Connection, Row
 
+from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.packs import packed_files, restore
 from pixaris_sync.ledger.runs import (
     LEFT_AS_IT_IS,
@@ -69,6 +70,7 @@ class FoundRun:
     `problem` stands for everything wrong with the folder; then no files of the run are taken in.
     `just_written`: its records were seen arriving just now, so no table can hold their rows yet.
     `quiet_at`: files of it may still be arriving; look again then. What is missing until then is no problem.
+    `notice`: what is left out of it.
     """
 
     name: str
@@ -78,6 +80,7 @@ class FoundRun:
     problem: Problem | None = None
     just_written: bool = False
     quiet_at: float | None = None
+    notice: Notice | None = None
 
 
 def open_dataset(db: Connection, now: float, key: DatasetKey, table_id: str) -> KnownDataset:
@@ -170,6 +173,12 @@ def rehearse(db: Connection, now: float, dataset_id: int, run: FoundRun) -> None
 
 
 def _take_in_run(db: Connection, now: float, dataset_id: int, run: FoundRun) -> int:
+    run_id = _take_in_folder(db, now, dataset_id, run)
+    take_in_notices(db, now, f"run {run_id}", [run.notice] if run.notice else [])
+    return run_id
+
+
+def _take_in_folder(db: Connection, now: float, dataset_id: int, run: FoundRun) -> int:
     known = db.execute(_KNOWN_RUN, (dataset_id, run.name)).fetchone()
     problem, quiet_at = run.problem, run.quiet_at
     if known is None:

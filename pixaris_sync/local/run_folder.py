@@ -6,7 +6,7 @@ Blocking. The run's folder is reached as `safe_open` says: never through a symbo
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from pixaris_sync.rules.contract import (
     ARGS_FILE,
     GENERATED_IMAGES,
     IMAGE_SUFFIXES,
+    UNLISTED_SUFFIXES,
     check_object_name,
     object_name,
 )
@@ -74,6 +75,7 @@ class RunInspection:
         problems: what is missing or cannot be carried; the run cannot go while there is one. A transient
             one means that the disk could not be asked.
         signature: see `signature`; empty where the run's folder cannot be opened.
+        unlisted: the suffixes of other pictures and films beside its images, which are left out.
         times: when it changed; None where the run's folder cannot be opened.
     """
 
@@ -81,6 +83,7 @@ class RunInspection:
     problems: tuple[SyncError, ...]
     signature: str
     times: FolderTimes | None = None
+    unlisted: tuple[str, ...] = ()
 
 
 def inspect(
@@ -97,10 +100,12 @@ def inspect(
         return RunInspection((), (error,), "")
     files: dict[str, FoundFile] = {}
     problems: list[SyncError] = []
+    unlisted: set[str] = set()
     try:
-        images = _list_images(root, run, problems, times)
+        images = _list_images(root, run, problems, times, unlisted)
         if not images and not problems and not accept_without_images:
-            problems.append(_without_images(run, "there is no image in it"))
+            others = f", only {_joined(unlisted)}" if unlisted else ""
+            problems.append(_without_images(run, f"there is no image in it{others}"))
     except MissingFileError as error:
         images = {}
         if not accept_without_images:
@@ -114,7 +119,8 @@ def inspect(
             files[path] = FoundFile(path, images.get(path) or _saved_version(root, run, path))
         except SyncError as error:
             problems.append(error)
-    return RunInspection(tuple(files[path] for path in sorted(files)), tuple(problems), signed, times)
+    found = tuple(files[path] for path in sorted(files))
+    return RunInspection(found, tuple(problems), signed, times, tuple(sorted(unlisted)))
 
 
 def signature(root: Path, run: RunKey) -> str | None:
@@ -187,15 +193,23 @@ def _take_entry(times: FolderTimes, entry: os.DirEntry[str]) -> None:
 
 
 def _list_images(
-    root: Path, run: RunKey, problems: list[SyncError], times: FolderTimes
+    root: Path, run: RunKey, problems: list[SyncError], times: FolderTimes, unlisted: set[str]
 ) -> dict[str, FileVersion]:
-    """The images of a run; what stands in an image's place and cannot be one becomes a problem."""
+    """The images of a run; what stands in an image's place and cannot be one becomes a problem.
+
+    Hidden files are left out, but for one that is named by its suffix alone: so Pixaris saves an image whose
+    name begins with a dot.
+    """
     versions: dict[str, FileVersion] = {}
     with _opened_run(root, run, GENERATED_IMAGES) as folder, listed(folder, str(run)) as entries:
         times.take(os.fstat(folder))
         for entry in entries:
             _take_entry(times, entry)
-            if entry.name.startswith(".") or not entry.name.lower().endswith(IMAGE_SUFFIXES):
+            name = entry.name.lower()
+            if name.startswith(".") and name not in IMAGE_SUFFIXES:
+                continue
+            if not name.endswith(IMAGE_SUFFIXES):
+                unlisted.update(suffix for suffix in UNLISTED_SUFFIXES if name.endswith(suffix))
                 continue
             if not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
                 continue
@@ -219,6 +233,10 @@ def _saved_version(root: Path, run: RunKey, path: str) -> FileVersion:
         opened_file(folder, name, subject=f"{run}/{path}") as (_, status),
     ):
         return version_of(status)
+
+
+def _joined(suffixes: Iterable[str]) -> str:
+    return f"files that Pixaris does not list: {', '.join(sorted(suffixes))}"
 
 
 def _without_images(run: RunKey, cause: str) -> LocalFileError:

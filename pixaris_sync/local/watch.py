@@ -7,7 +7,7 @@ for each run of years, and stays asleep while images are being written.
 
 A mount lies over what is watched without an event, and so does a folder that is put in the place of another.
 So the identities of watched folders are compared once a second, the results folder's each time and the
-others' by turns; the words then end, and whoever asked for them begins anew.
+others' by turns. After a mount the words end, and whoever asked for them begins anew.
 
 A folder can appear, with content, before it is watched. So whenever a project or dataset appears, all
 folders are listed and watched anew, and once that is in place the word is "look at everything". The same
@@ -121,7 +121,7 @@ async def changes(
     poll_delay_ms: int = 1_000,
     tracking_file: str = DEFAULT_TRACKING_FILE,
 ) -> AsyncIterator[Changed]:
-    """Yield where to look again, until `stop` is set, or another folder is in the place of a watched one.
+    """Yield where to look again, until `stop` is set, or something is mounted or put over the folder.
 
     The first word is always "everything", once watching is in place.
 
@@ -159,9 +159,9 @@ async def _listen(
 ) -> AsyncGenerator[Changed, None]:
     flag = _Stop(stop)
     try:
-        while not flag.is_set():
+        while not flag.is_over():
             folders, watcher = await to_thread.run_sync(_start, root)
-            flag.identities = await to_thread.run_sync(_identities, root, folders)
+            flag.compare(await to_thread.run_sync(_identities, root, folders))
             yield Changed(everything=True)
             renew = quiet = False
             while not renew:
@@ -174,7 +174,7 @@ async def _listen(
                     # watchfiles breaks, for one, at a file name that is no UTF-8.
                     await _pause(stop, _BROKEN_PAUSE_SECONDS)
                     break
-                if flag.is_set():
+                if flag.is_over() or flag.renew:
                     break
                 quiet = not events
                 seen = affected(root, (path for _, path in events))
@@ -198,32 +198,43 @@ class _Stop:
 
     Attributes:
         ended: the generator's end.
-        identities: of the watched folders, the results folder first.
+        renew: another folder is in the place of a watched one.
     """
 
     def __init__(self, stop: anyio.Event) -> None:
         self._stop = stop
         self.ended = threading.Event()
-        self.identities: list[tuple[Path, _Identity]] = []
-        self._replaced = False
+        self.renew = False
+        self._is_remounted = False
+        self._identities: list[tuple[Path, _Identity]] = []
         self._compare_at = 0.0
         self._turn = 0
 
-    def is_set(self) -> bool:
-        """Whether to stop; by this name watchfiles asks."""
-        return self.ended.is_set() or self._stop.is_set() or self._is_replaced()
+    def is_over(self) -> bool:
+        """Whether watching ends, because of a mount as well: it may be of a kind that must be polled."""
+        return self.ended.is_set() or self._stop.is_set() or self._is_remounted
 
-    def _is_replaced(self) -> bool:
-        """Whether another folder is in the place of a watched one; once a second, and the same ever after."""
-        now = time.monotonic()
-        if self._replaced or now < self._compare_at or not self.identities:
-            return self._replaced
-        self._compare_at = now + _COMPARE_SECONDS
-        others = self.identities[1:]
-        compared = [self.identities[0], *others[self._turn : self._turn + _COMPARE_LIMIT]]
+    def compare(self, identities: list[tuple[Path, _Identity]]) -> None:
+        """Compare these identities of watched folders from now on; the first is the results folder's."""
+        self.renew = False
+        self._identities = identities
+
+    def is_set(self) -> bool:
+        """Whether to stop; by this name watchfiles asks. It blocks."""
+        if time.monotonic() >= self._compare_at:
+            self._compare_at = time.monotonic() + _COMPARE_SECONDS
+            self._compare_some()
+        return self.is_over() or self.renew
+
+    def _compare_some(self) -> None:
+        others = self._identities[1:]
+        some = others[self._turn : self._turn + _COMPARE_LIMIT]
         self._turn = self._turn + _COMPARE_LIMIT if self._turn + _COMPARE_LIMIT < len(others) else 0
-        self._replaced = any(_identity(path) != identity for path, identity in compared)
-        return self._replaced
+        for path, known in some:
+            found = _identity(path)
+            self.renew |= found != known
+            self._is_remounted |= found is not None and found[0] != known[0]
+        self._is_remounted |= any(_identity(path) != known for path, known in self._identities[:1])
 
 
 def _wait(watcher: RustNotify, debounce_ms: int, step_ms: int, wait_ms: int, stop: _Stop) -> _Events:

@@ -9,6 +9,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from functools import partial
 from sqlite3 import Connection
@@ -35,6 +36,7 @@ from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.presence import AbsentError, ReplacedError
 from pixaris_sync.local.results_folder import Datasets
+from pixaris_sync.local.run_folder import RunInspection
 from pixaris_sync.model import (
     DatasetKey,
     FileVersion,
@@ -286,7 +288,8 @@ class Discovery:
             first, *others = inspection.problems
             more = f" (and {len(others)} more like it)" if others else ""
             problem = Problem(f"{first}{more}", first.hint)
-        return FoundRun(run.run, inspection.signature, inspection.files, records, problem, *arrival)
+        found = FoundRun(run.run, inspection.signature, inspection.files, records, problem, *arrival)
+        return replace(found, notice=_unlisted(run, inspection)) if inspection.unlisted else found
 
     def _check_presence(self, key: DatasetKey, fault: SyncError | None = None) -> None:
         """Make sure that a dataset's folder is there, and that what is wrong in it may be judged. Blocks.
@@ -405,6 +408,13 @@ class Discovery:
 
     async def _blocking(self, function: Callable[[], T]) -> T:
         return await to_thread.run_sync(function, limiter=self._limiter)
+
+
+def _unlisted(run: RunKey, inspection: RunInspection) -> Notice:
+    kinds = ", ".join(inspection.unlisted)
+    cause = f"beside its images there are files of other kinds, which Pixaris does not list: {kinds}"
+    hint = "nothing to do, if they are not wanted in the cloud; else save them as png or jpg"
+    return Notice(str(run), Problem(cause, hint), quarantined=False)
 
 
 def _check_names(key: DatasetKey) -> tuple[Problem | None, list[Notice]]:

@@ -104,9 +104,9 @@ def _changes(settings: Settings) -> "AsyncIterator[Changed]":
     from pixaris_sync.local.watch import changes  # noqa: PLC0415 - a pass does without
 
     folder = settings.local_results_folder
-    kind = network_filesystem(folder)
+    kind = network_filesystem(folder, below=True)
     if kind is not None:
-        log.info("%s is on %s, which tells of no changes by other machines: it is polled", folder, kind)
+        log.info("%s, or a part of it, is on %s: it is polled, as no events tell of others", folder, kind)
     return changes(
         folder,
         anyio.Event(),

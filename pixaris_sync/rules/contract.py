@@ -33,6 +33,11 @@ GENERATED_IMAGES: Final = "generated_images"
 ARGS_FILE: Final = "args.json"
 #: What LocalExperimentHandler lists as an image of a run.
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg")
+#: Other kinds of pictures and films, which Pixaris does not list: somebody may miss them.
+UNLISTED_SUFFIXES: Final = (
+    *(".avif", ".bmp", ".exr", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".mkv", ".mov", ".mp4"),
+    *(".psd", ".svg", ".tga", ".tif", ".tiff", ".webm", ".webp"),
+)
 #: Folder of a project that stands where a dataset would and holds feedback, not runs.
 FEEDBACK_FOLDER: Final = "feedback_iterations"
 #: The name LocalExperimentHandler gives tracking files unless told another.

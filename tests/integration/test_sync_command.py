@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.command_line import CommandLine
 from tests.support.proxy import Answer, Proxies, Request, unavailable
-from tests.support.stored_runs import DATASET, PROJECT, Reader, picture, store_run
+from tests.support.stored_runs import DATASET, PROJECT, Reader, picture, run_objects, store_run
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -310,3 +310,29 @@ def test_runs_of_one_name_in_one_second_share_their_files_and_have_a_row_for_eac
     assert sorted(pixaris.objects()) == [
         f"results/{PROJECT}/{DATASET}/{at}_same/generated_images/image_0.png"
     ]
+
+
+def test_an_image_named_by_its_suffix_alone_goes_and_other_kinds_are_told(
+    command_line: CommandLine, pixaris: Reader
+) -> None:
+    """Goal: nothing is left out without a word. Method: Pixaris saves `.a.png`; webp, gif beside."""
+    run = store_run(command_line.folder, images=[(picture(), ".a.png"), (picture(1), "b.png")])
+    images = run.folder / "generated_images"
+    picture().save(images / "c.jpg")
+    picture().save(images / "d.webp")
+    picture().save(images / "e.GIF", "GIF")
+    (images / "._b.png").touch()
+    (images / "notes.txt").touch()
+
+    document = command_line.sync()
+
+    paths = (f"generated_images/{name}" for name in (".png", "b.png", "c.jpg"))
+    assert set(pixaris.objects()) == run_objects(run, *paths)
+    [notice] = document["problems"]
+    assert (notice["run"], notice["state"]) == (str(run.key), "notice")
+    assert notice["cause"].endswith("which Pixaris does not list: .gif, .webp")
+    assert command_line.status()["problems"] == document["problems"]
+    (images / "d.webp").unlink()
+    (images / "e.GIF").unlink()
+    assert command_line.sync()["problems"] == []
+    assert command_line.run("verify").code == 0
