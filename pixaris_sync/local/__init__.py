@@ -6,6 +6,7 @@
 * `tracking_file` reads a tracking file on from where it stopped; `tracking_lines` makes records of its bytes,
   and `damaged_lines` says what can be read of a damaged one.
 * `presence` tells a folder that is away for a while, as a mount may be, from what was deleted.
+* `run_names` tells which folder a record's run has.
 * `contents` reads files of runs, `images` tells whether an image is whole.
 * `watch` says "look again at this dataset"; `mounts` knows the folders whose changes by other machines no
   event tells of.

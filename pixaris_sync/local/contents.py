@@ -25,7 +25,7 @@ from pixaris_sync.local.safe_open import (
     mtime_ns_of,
     open_file,
     opened_file,
-    opened_folder,
+    opened_run,
 )
 from pixaris_sync.model import FileVersion, RunKey
 from pixaris_sync.text import printable
@@ -170,10 +170,10 @@ class RunFiles:
         return read
 
     def _verify_large_image(self, run: RunKey, path: str, version: FileVersion) -> None:
-        parts, name = _place(run, path)
+        *folders, name = path.split("/")
         subject = f"{run}/{path}"
         with (
-            opened_folder(self._root, parts) as folder,
+            opened_run(self._root, run, folders) as folder,
             _planned_file(folder, name, version, subject) as handle,
             os.fdopen(os.dup(handle), "rb") as file,
         ):
@@ -186,35 +186,30 @@ def extend_crc32c(crc32c: int, data: bytes) -> int:
     return extended
 
 
-def _place(run: RunKey, path: str) -> tuple[tuple[str, ...], str]:
-    """The folders below the results folder that lead to a file, and its name."""
-    *folders, name = path.split("/")
-    return (run.project, run.dataset, run.run, *folders), name
-
-
 @contextmanager
-def _last_folder(root: Path) -> Iterator[Callable[[tuple[str, ...]], int]]:
+def _last_folder(root: Path) -> Iterator[Callable[[RunKey, list[str]], int]]:
     """Give a function that opens folders and keeps the last one open: files follow each other by folder."""
     with ExitStack() as stack:
-        last: tuple[str, ...] | None = None
+        last: tuple[RunKey, list[str]] | None = None
         handle = -1
 
-        def open_folder(parts: tuple[str, ...]) -> int:
+        def open_folder(run: RunKey, folders: list[str]) -> int:
             nonlocal last, handle
-            if parts != last:
+            if (run, folders) != last:
                 last = None
                 stack.close()
-                handle = stack.enter_context(opened_folder(root, parts))
-                last = parts
+                handle = stack.enter_context(opened_run(root, run, folders))
+                last = run, folders
             return handle
 
         yield open_folder
 
 
-def _read_whole(folder_of: Callable[[tuple[str, ...]], int], planned: PlannedFile) -> Content:
-    parts, name = _place(planned.run, planned.path)
+def _read_whole(folder_of: Callable[[RunKey, list[str]], int], planned: PlannedFile) -> Content:
+    *folders, name = planned.path.split("/")
     subject = f"{planned.run}/{planned.path}"
-    with _planned_file(folder_of(parts), name, planned.version, subject) as handle:
+    folder = folder_of(planned.run, folders)
+    with _planned_file(folder, name, planned.version, subject) as handle:
         data = _read_exactly(handle, 0, planned.version.size)
         if planned.is_image:
             _verify_image(subject, io.BytesIO(data))
@@ -242,10 +237,10 @@ def _planned_file(folder: int, name: str, version: FileVersion, subject: str) ->
 
 def _planned_handle(root: Path, run: RunKey, path: str, version: FileVersion) -> int:
     """A handle on a run's file, which must be the planned version; the caller closes it."""
-    parts, name = _place(run, path)
+    *folders, name = path.split("/")
     subject = f"{run}/{path}"
     with (
-        opened_folder(root, parts) as folder,
+        opened_run(root, run, folders) as folder,
         opened_file(folder, name, subject=subject) as (handle, status),
     ):
         _check_version(status, version, subject, _NOT_PLANNED)

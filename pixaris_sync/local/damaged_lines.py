@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from pixaris_sync.errors import SyncError
 from pixaris_sync.local.tracking_lines import RawLine, Suspect, load_json, read_line
 from pixaris_sync.model import DamagedLine, DatasetKey, JsonValue, TrackingRecord
-from pixaris_sync.rules.contract import RUN_NAME_KEY, parse_record
+from pixaris_sync.rules.contract import RUN_NAME_KEY, in_folder, parse_record, stamped_name
 
 _UNRECOVERED: Final = "and no args.json of a run without a tracking line matches it"
 _RUN_NAME_TEXT: Final = f'"{RUN_NAME_KEY}": '.encode()
@@ -224,18 +224,17 @@ def candidate(dataset: DatasetKey, run: str, args: bytes) -> TrackingRecord | No
         record = parse_record(dataset, load_json(args, f"{dataset}/{run}"), 0)
     except SyncError:
         return None
-    return record if record.run.run == run else None
+    return in_folder(record, run)
 
 
 def named_runs(dataset: DatasetKey, line: RawLine) -> frozenset[str]:
     """The runs that whole records on a line name, those that stand inside a damaged line included."""
     found = read_line(dataset, line)
-    if isinstance(found, TrackingRecord):
-        return frozenset({found.run.run})
+    records = [found] if isinstance(found, TrackingRecord) else []
     if isinstance(found, Suspect) and line.content is not None:
         records, _ = _whole_records(dataset, line.content, line.number)
-        return frozenset(record.run.run for record in records)
-    return frozenset()
+    names = ((record.run.run, stamped_name(record.values, record.run.run)) for record in records)
+    return frozenset(name for both in names for name in both if name is not None)
 
 
 def _decode_record(text: str, at: int) -> tuple[dict[str, JsonValue] | None, int, int]:

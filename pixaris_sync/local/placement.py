@@ -9,16 +9,13 @@ Blocking; it looks at no more than `LOOKS_LIMIT` folders, and at some in a right
 """
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pixaris_sync.rules.contract import ARGS_FILE, FEEDBACK_FOLDER, GENERATED_IMAGES
+from pixaris_sync.rules.contract import ARGS_FILE, FEEDBACK_FOLDER, GENERATED_IMAGES, STAMPED
 
-#: How LocalExperimentHandler names a run's folder: the second it was stored, then the name it was given.
-RUN_FOLDER: Final = re.compile(r"\d{8}-\d{6}_", re.ASCII)
 LOOKS_LIMIT: Final = 2_000
 #: A dataset stands so many levels below the results folder.
 _DATASET_DEPTH: Final = 2
@@ -84,7 +81,7 @@ def _dataset_folders(folder: Path, tracking_file: str, depth: int, looks: _Looks
 def _is_dataset(folder: Path, tracking_file: str, looks: _Looks) -> bool:
     if os.path.lexists(folder / tracking_file):
         return True
-    return any(RUN_FOLDER.match(name) for name in _folders(folder, looks))
+    return any(STAMPED.match(name) for name in _folders(folder, looks))
 
 
 def _folders(folder: Path, looks: _Looks) -> list[str]:

@@ -11,7 +11,9 @@ All methods block: call them in a thread. One `LocalResults` may serve several t
 
 import errno
 import os
-from collections.abc import Sequence
+import stat
+import time
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +21,20 @@ from typing import Final
 
 from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError
 from pixaris_sync.local import run_folder
-from pixaris_sync.local.placement import RUN_FOLDER, misplaced
-from pixaris_sync.local.run_folder import RunInspection, listed
-from pixaris_sync.local.safe_open import MissingFileError, local_error, opened_folder
+from pixaris_sync.local.placement import misplaced
+from pixaris_sync.local.run_folder import RunInspection
+from pixaris_sync.local.run_names import RunFolder, unnamed
+from pixaris_sync.local.safe_open import (
+    MissingFileError,
+    changed_ns_of,
+    listed,
+    local_error,
+    opened_folder,
+)
 from pixaris_sync.local.tracking_file import Tailer
 from pixaris_sync.local.tracking_lines import LINE_BYTES_MAX
 from pixaris_sync.model import DatasetKey, RunKey, Tail, TailPosition
-from pixaris_sync.rules.contract import FEEDBACK_FOLDER
+from pixaris_sync.rules.contract import FEEDBACK_FOLDER, FIRST_IMAGES, GENERATED_IMAGES, STAMPED
 from pixaris_sync.text import is_utf8, printable
 
 _ROOT_HINT: Final = "set local_results_folder to the folder that LocalExperimentHandler writes to"
@@ -33,6 +42,20 @@ _ACCESS_HINT: Final = "let the user who runs pixaris-sync read and enter it"
 _LINK_HINT: Final = (
     "put the folder itself there, or sync the folder that holds what the link leads to by itself"
 )
+_SLASH: Final = (
+    "its project's or its dataset's name has a slash, and a table's name, which has both in it, cannot"
+)
+_SLASH_HINT: Final = (
+    "copy it to <project>/<dataset> in another results folder, with names without a slash, then sync that"
+)
+_DATASET_DEPTH: Final = 2
+#: Folders that Pixaris makes beside runs and in them.
+_NO_DATASETS: Final = (FEEDBACK_FOLDER, GENERATED_IMAGES, FIRST_IMAGES)
+#: Names of projects and datasets with slashes are looked for so deep, and in so many folders of a dataset.
+_DEPTH_MAX: Final = 8
+_STRAYS_MAX: Final = 1000
+#: A folder that is listed this soon after it changed may change once more without another time.
+_TICK_NS: Final = 2_000_000_000
 _NAME_HINT: Final = "give it a name in UTF-8 in a copy of the results folder, then sync that copy"
 
 
@@ -55,14 +78,6 @@ class DatasetStatus:
     compared: tuple[tuple[int, int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RunFolder:
-    """A folder with the name of a run. `mtime_ns` is when an entry was last added to it or removed."""
-
-    name: str
-    mtime_ns: int
-
-
 class LocalResults:
     """A ``local_results`` folder.
 
@@ -74,8 +89,10 @@ class LocalResults:
 
     def __init__(self, root: Path, tracking_file: str, *, line_bytes_max: int = LINE_BYTES_MAX) -> None:
         self.root = root.absolute()
+        #: Folders that are no run's, by the folder that holds them, with the time of its last change.
+        self._strays: dict[tuple[str, ...], tuple[int, list[str]]] = {}
         self._tracking_file = tracking_file
-        self._tailer = Tailer(self.root, tracking_file, self._run_names, line_bytes_max=line_bytes_max)
+        self._tailer = Tailer(self.root, tracking_file, self._unnamed, line_bytes_max=line_bytes_max)
 
     def check(self) -> None:
         """Make sure that the folder can be listed and entered.
@@ -111,6 +128,9 @@ class LocalResults:
     def datasets(self) -> Datasets:
         """List the folders two levels deep, those without a tracking file included.
 
+        A tracking file that lies deeper is a problem: of names with slashes LocalExperimentHandler makes
+        folders in folders.
+
         Raises:
             LocalFileError: the results folder itself cannot be read (transient).
         """
@@ -119,6 +139,8 @@ class LocalResults:
         for project in self._folders((), problems):
             datasets = self._folders((project,), problems)
             keys += [DatasetKey(project, dataset) for dataset in datasets if dataset != FEEDBACK_FOLDER]
+        for key in keys:
+            problems += [_problem(path, _SLASH, _SLASH_HINT) for path in self._too_deep(key)]
         return Datasets(tuple(keys), tuple(problems))
 
     def tail(self, key: DatasetKey, position: TailPosition | None, *, bytes_limit: int) -> Tail | None:
@@ -143,6 +165,8 @@ class LocalResults:
     def run_folders(self, key: DatasetKey) -> list[RunFolder]:
         """List a dataset's run folders, sorted by name; other folders are stray and left out.
 
+        When they changed is when an entry was last added to them or removed.
+
         Raises:
             LocalFileError: the dataset's folder is missing or cannot be read.
         """
@@ -150,12 +174,29 @@ class LocalResults:
         parts = [key.project, key.dataset]
         with opened_folder(self.root, parts) as folder, listed(folder, str(key)) as entries:
             for entry in entries:
-                if not RUN_FOLDER.match(entry.name) or not is_utf8(entry.name):
+                if not STAMPED.match(entry.name) or not is_utf8(entry.name):
                     continue
                 with suppress(FileNotFoundError):
                     if entry.is_dir(follow_symlinks=False):
                         found.append(RunFolder(entry.name, entry.stat(follow_symlinks=False).st_mtime_ns))
         return sorted(found, key=lambda run: run.name)
+
+    def unnamed_folders(self, key: DatasetKey, named: Collection[str]) -> list[RunFolder]:
+        """List a dataset's run folders that are not those of the runs `named`.
+
+        A folder that only leads to folders, as of a name with slashes, stands for the runs in it. When they
+        changed is as `changed_ns` tells, where it can.
+
+        Raises:
+            LocalFileError: the dataset's folder is missing or cannot be read.
+        """
+        found: list[RunFolder] = []
+        for folder in unnamed(self.root, key, self.run_folders(key), named):
+            changed_ns = folder.changed_ns
+            with suppress(LocalFileError):
+                changed_ns = self.changed_ns(RunKey(key.project, key.dataset, folder.name))
+            found.append(RunFolder(folder.name, changed_ns))
+        return found
 
     def listing_changed_ns(self, key: DatasetKey) -> int:
         """When an entry was last added to a dataset's folder or removed, in ns since the epoch.
@@ -219,8 +260,47 @@ class LocalResults:
         """What can be said about a run folder that no tracking line names, in one sentence."""
         return run_folder.incomplete_reason(self.root, run)
 
-    def _run_names(self, key: DatasetKey) -> list[str]:
-        return [run.name for run in self.run_folders(key)]
+    def _too_deep(self, key: DatasetKey) -> list[str]:
+        """The folders with a tracking file below a dataset's folder."""
+        found: list[str] = []
+        waiting: list[tuple[str, ...]] = [(key.project, key.dataset)]
+        looked = 0
+        while waiting and looked < _STRAYS_MAX:
+            parts = waiting.pop()
+            looked += 1
+            try:
+                with opened_folder(self.root, parts) as folder:
+                    strays = self._stray_folders(parts, folder)
+                    if len(parts) > _DATASET_DEPTH and _holds_file(folder, self._tracking_file):
+                        found.append("/".join(parts))
+            except LocalFileError:
+                continue
+            if len(parts) < _DEPTH_MAX:
+                waiting += [(*parts, name) for name in reversed(strays)]
+        return found
+
+    def _stray_folders(self, parts: tuple[str, ...], folder: int) -> list[str]:
+        """Names of the folders in an open folder that are neither hidden nor begin like a run's."""
+        changed_ns = changed_ns_of(os.fstat(folder))
+        known_ns, names = self._strays.get(parts, (None, []))
+        if known_ns == changed_ns:
+            return names
+        with listed(folder, "/".join(parts)) as entries:
+            names = sorted(
+                entry.name
+                for entry in entries
+                if not STAMPED.match(entry.name)
+                and not entry.name.startswith(".")
+                and entry.name not in _NO_DATASETS
+                and is_utf8(entry.name)
+                and entry.is_dir(follow_symlinks=False)
+            )
+        if time.time_ns() - changed_ns > _TICK_NS:
+            self._strays[parts] = changed_ns, names
+        return names
+
+    def _unnamed(self, key: DatasetKey, named: Collection[str]) -> list[str]:
+        return [run.name for run in unnamed(self.root, key, self.run_folders(key), named)]
 
     def _folders(self, parts: tuple[str, ...], problems: list[LocalFileError]) -> list[str]:
         """Names of the folders in a folder; links in their place and unreadable ones become problems."""
@@ -248,6 +328,13 @@ class LocalResults:
                 raise
             problems.append(error)
         return sorted(names)
+
+
+def _holds_file(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode)
+    except OSError:
+        return False
 
 
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:

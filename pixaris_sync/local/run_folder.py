@@ -6,28 +6,30 @@ Blocking. The run's folder is reached as `safe_open` says: never through a symbo
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pixaris_sync.errors import LocalFileError, SyncError
+from pixaris_sync.local.run_names import read_args
 from pixaris_sync.local.safe_open import (
     MissingFileError,
     changed_ns_of,
     check_regular,
     inode_of,
+    listed,
     local_error,
     opened_file,
-    opened_folder,
+    opened_run,
     version_of,
 )
-from pixaris_sync.local.tracking_file import read_args
 from pixaris_sync.local.tracking_lines import LINE_BYTES_MAX, load_json
 from pixaris_sync.model import FileVersion, FoundFile, RunKey
 from pixaris_sync.rules.contract import (
     ARGS_FILE,
+    FIRST_IMAGES,
     GENERATED_IMAGES,
     IMAGE_SUFFIXES,
     UNLISTED_SUFFIXES,
@@ -93,7 +95,7 @@ def inspect(
     times = FolderTimes()
     # Taken first: what is added while we look makes another signature.
     try:
-        with _opened_run(root, run) as folder:
+        with opened_run(root, run) as folder:
             signed = _signature(folder)
             _take_times(times, folder, str(run))
     except LocalFileError as error:
@@ -126,7 +128,7 @@ def inspect(
 def signature(root: Path, run: RunKey) -> str | None:
     """A run's signature. See `results_folder.LocalResults.signature`."""
     try:
-        with _opened_run(root, run) as folder:
+        with opened_run(root, run) as folder:
             return _signature(folder)
     except LocalFileError:
         return None
@@ -140,9 +142,9 @@ def changed_ns(root: Path, run: RunKey) -> int:
     Raises:
         LocalFileError: the run's folder is missing or cannot be read.
     """
-    with _opened_run(root, run) as folder:
+    with opened_run(root, run) as folder:
         newest = _newest_ns(folder, str(run))
-        with suppress(LocalFileError), _opened_run(root, run, GENERATED_IMAGES) as images:
+        with suppress(LocalFileError), opened_run(root, run, (GENERATED_IMAGES,)) as images:
             newest = max(newest, _newest_ns(images, f"{run}/{GENERATED_IMAGES}"))
     return newest
 
@@ -150,7 +152,7 @@ def changed_ns(root: Path, run: RunKey) -> int:
 def incomplete_reason(root: Path, run: RunKey) -> str:
     """What can be said about a run folder that no tracking line names, in one sentence."""
     try:
-        args = read_args(root, run.dataset_key, run.run, bytes_limit=LINE_BYTES_MAX)
+        args = read_args(root, run, bytes_limit=LINE_BYTES_MAX)
         if args is not None:
             load_json(args, f"{run}/{ARGS_FILE}")
     except MissingFileError:
@@ -161,22 +163,6 @@ def incomplete_reason(root: Path, run: RunKey) -> str:
     if args is None:
         return f"{ARGS_FILE} is longer than any record may be"
     return f"{ARGS_FILE} is whole, but no line of the tracking file names this run"
-
-
-@contextmanager
-def listed(folder: int, subject: str) -> Iterator[Iterator[os.DirEntry[str]]]:
-    """List an open folder; a failure of the system while it is listed becomes a `LocalFileError`."""
-    try:
-        with os.scandir(folder) as entries:
-            yield entries
-    except OSError as error:
-        raise local_error("list folder", subject, error) from error
-
-
-@contextmanager
-def _opened_run(root: Path, run: RunKey, *folders: str) -> Iterator[int]:
-    with opened_folder(root, [run.project, run.dataset, run.run, *folders]) as folder:
-        yield folder
 
 
 def _take_times(times: FolderTimes, folder: int, subject: str) -> None:
@@ -201,7 +187,7 @@ def _list_images(
     name begins with a dot.
     """
     versions: dict[str, FileVersion] = {}
-    with _opened_run(root, run, GENERATED_IMAGES) as folder, listed(folder, str(run)) as entries:
+    with opened_run(root, run, (GENERATED_IMAGES,)) as folder, listed(folder, str(run)) as entries:
         times.take(os.fstat(folder))
         for entry in entries:
             _take_entry(times, entry)
@@ -229,7 +215,7 @@ def _list_images(
 def _saved_version(root: Path, run: RunKey, path: str) -> FileVersion:
     *folders, name = path.split("/")
     with (
-        _opened_run(root, run, *folders) as folder,
+        opened_run(root, run, folders) as folder,
         opened_file(folder, name, subject=f"{run}/{path}") as (_, status),
     ):
         return version_of(status)
@@ -246,8 +232,10 @@ def _without_images(run: RunKey, cause: str) -> LocalFileError:
 
 def _signature(folder: int) -> str:
     parts = [_identity(os.fstat(folder))]
-    with suppress(OSError):
-        parts.append(_identity(os.lstat(GENERATED_IMAGES, dir_fd=folder)))
+    for images in (GENERATED_IMAGES, FIRST_IMAGES):
+        with suppress(OSError):
+            parts.append(_identity(os.lstat(images, dir_fd=folder)))
+            break
     return " ".join(parts)
 
 

@@ -3,7 +3,8 @@
 Every file is reached from the results folder one component at a time, each opened relative to the folder
 before it and never through a symbolic link, so that no name in a record and no link on the disk leads
 elsewhere, not even one that is swapped in meanwhile. Only the results folder's own path may contain links.
-Only regular files are opened: a FIFO or a device in a file's place neither blocks nor is touched.
+What a disk has under another spelling of the same name is opened as well (`_spelling`, `opened_run`). Only
+regular files are opened: a FIFO or a device in a file's place neither blocks nor is touched.
 
 Functions block.
 """
@@ -11,13 +12,15 @@ Functions block.
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from pixaris_sync.errors import Failure, LocalFileError, open_files_hint
-from pixaris_sync.model import FileVersion
+from pixaris_sync.model import FileVersion, RunKey
+from pixaris_sync.rules.contract import FIRST_IMAGES, GENERATED_IMAGES, same_name
 from pixaris_sync.rules.names import component_fault
 from pixaris_sync.text import is_utf8, printable
 
@@ -88,6 +91,41 @@ def opened_folder(root: Path, parts: Sequence[str]) -> Iterator[int]:
         LocalFileError: a part is a symbolic link, no folder, unreadable, or no single path component; or
             (transient) `root` itself cannot be opened.
     """
+    handle = _open_folder(root, parts)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def opened_run(root: Path, run: RunKey, folders: Sequence[str] = ()) -> Iterator[int]:
+    """Open a run's folder, or the one that `folders` name in it. Raises as `opened_folder`.
+
+    A slash in a run's name leads into a folder. Where the folder does not exist, a backslash is taken for one
+    too, as Windows made the folder, and for ``generated_images`` what Pixaris 0.1.0 called it.
+    """
+    handle = _open_run(root, run, tuple(folders))
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _open_run(root: Path, run: RunKey, folders: tuple[str, ...]) -> int:
+    missing: MissingFileError | None = None
+    places = [folders, (FIRST_IMAGES,)] if folders == (GENERATED_IMAGES,) else [folders]
+    for name in dict.fromkeys((run.run, same_name(run.run) if "\\" in run.run else run.run)):
+        for place in places:
+            try:
+                return _open_folder(root, (run.project, run.dataset, *name.split("/"), *place))
+            except MissingFileError as error:
+                missing = missing or error
+    assert missing is not None  # noqa: S101 - for the type checker: something was tried
+    raise missing
+
+
+def _open_folder(root: Path, parts: Sequence[str]) -> int:
     try:
         handle = os.open(root, _FOLDER_FLAGS)
     except OSError as error:
@@ -102,19 +140,60 @@ def opened_folder(root: Path, parts: Sequence[str]) -> Iterator[int]:
             below = _open_below(handle, part, subject="/".join(parts[: index + 1]))
             os.close(handle)
             handle = below
-        yield handle
-    finally:
+    except BaseException:
         os.close(handle)
+        raise
+    return handle
+
+
+@contextmanager
+def listed(folder: int, subject: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """List an open folder; a failure of the system while it is listed becomes a `LocalFileError`."""
+    try:
+        with os.scandir(folder) as entries:
+            yield entries
+    except OSError as error:
+        raise local_error("list folder", subject, error) from error
 
 
 def _open_below(folder: int, name: str, *, subject: str) -> int:
     try:
-        return os.open(name, _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+        return os.open(_spelling(folder, name), _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
     except OSError as error:
         # O_DIRECTORY with O_NOFOLLOW answers ENOTDIR for a link, as for a file: tell them apart.
         if error.errno == errno.ENOTDIR and _is_link(folder, name):
             error = OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         raise local_error("open folder", subject, error) from error
+
+
+def _spelling(folder: int, name: str) -> str:
+    """How an open folder spells a name: so, or, where nothing is called so, as the one entry that equals it.
+
+    A Mac may take letters with marks apart (Unicode's NFD), and so they stay where its disk is copied, while
+    records have them as they were typed (mostly NFC).
+    """
+    if name.isascii() or _exists(folder, name):
+        return name
+    alike = [form for form in _forms(name) if form != name and _exists(folder, form)]
+    if not alike:
+        # HFS+ takes apart by rules of its own.
+        normal = unicodedata.normalize("NFC", name)
+        alike = [entry for entry in os.listdir(folder) if unicodedata.normalize("NFC", entry) == normal]
+    return alike[0] if len(alike) == 1 else name
+
+
+def _forms(name: str) -> set[str]:
+    return {unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)}
+
+
+def _exists(folder: int, name: str) -> bool:
+    try:
+        os.lstat(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # Opening it tells what is wrong.
+    return True
 
 
 def _is_link(folder: int, name: str) -> bool:
@@ -143,6 +222,7 @@ def open_file(folder: int, name: str, *, subject: str) -> tuple[int, os.stat_res
     """
     _check_component(name, subject=subject)
     try:
+        name = _spelling(folder, name)
         # Looked at before it is opened: opening a device can already have an effect.
         check_regular(os.lstat(name, dir_fd=folder), subject=subject)
         handle = os.open(name, _FILE_FLAGS, dir_fd=folder)

@@ -11,7 +11,7 @@ Limits: one block of the file, one line of up to `LINE_BYTES_MAX` and, only wher
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from pixaris_sync.errors import LocalFileError
 from pixaris_sync.local.damaged_lines import Recovery, candidate, named_runs, pieces_of_whole_records
+from pixaris_sync.local.run_names import blocks, placed, read_args
 from pixaris_sync.local.safe_open import (
     MissingFileError,
     changed_ns_of,
@@ -28,14 +29,12 @@ from pixaris_sync.local.safe_open import (
     opened_folder,
 )
 from pixaris_sync.local.tracking_lines import LINE_BYTES_MAX, LineReader, RawLine, Suspect, read_line
-from pixaris_sync.model import DamagedLine, DatasetKey, Tail, TailPosition, TrackingRecord
-from pixaris_sync.rules.contract import ARGS_FILE
+from pixaris_sync.model import DamagedLine, DatasetKey, RunKey, Tail, TailPosition, TrackingRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from hashlib import _Hash
 
-_BLOCK_BYTES: Final = 1024 * 1024
 #: How much of ``args.json`` files may be held to recover damaged lines; runs beyond it stay unrecovered.
 CANDIDATE_BYTES_LIMIT: Final = 64 * 1024 * 1024
 
@@ -55,7 +54,7 @@ class Tailer:
     Args:
         root: the results folder.
         tracking_file: the name of the tracking file in each dataset's folder.
-        run_names: lists the names of a dataset's run folders.
+        unnamed: lists a dataset's run folders that are not those of the runs given.
         line_bytes_max: a longer line is damaged and not held in memory.
     """
 
@@ -63,13 +62,13 @@ class Tailer:
         self,
         root: Path,
         tracking_file: str,
-        run_names: "Callable[[DatasetKey], Iterable[str]]",
+        unnamed: "Callable[[DatasetKey, Collection[str]], Iterable[str]]",
         *,
         line_bytes_max: int = LINE_BYTES_MAX,
     ) -> None:
         self._root = root
         self._tracking_file = tracking_file
-        self._run_names = run_names
+        self._unnamed = unnamed
         self._line_bytes_max = line_bytes_max
         self._consumed: dict[DatasetKey, _Consumed] = {}
 
@@ -150,7 +149,7 @@ class Tailer:
         if known is not None and known.position == position and known.status == _status(status):
             return known.hasher
         hasher = hashlib.sha256()
-        for block in _blocks(handle, 0, position.offset):
+        for block in blocks(handle, 0, position.offset):
             hasher.update(block)
         return hasher if hasher.hexdigest() == position.digest else None
 
@@ -159,11 +158,11 @@ class Tailer:
     ) -> tuple[tuple[TrackingRecord, ...], tuple[DamagedLine, ...]]:
         found = [read_line(key, line) for line in lines]
         recovery: Recovery | None = None
-        records: list[TrackingRecord] = []
+        whole: list[TrackingRecord] = []
         damaged: list[DamagedLine] = []
         for item in found:
             if isinstance(item, TrackingRecord):
-                records.append(item)
+                whole.append(item)
             elif isinstance(item, DamagedLine):
                 damaged.append(item)
             elif isinstance(item, Suspect):
@@ -175,9 +174,16 @@ class Tailer:
                     before=lines[0].number,
                 )
                 recovered, left = recovery.take(item)
-                records.extend(recovered)
+                whole.extend(recovered)
                 if left is not None:
                     damaged.append(left)
+        records: list[TrackingRecord] = []
+        for record in whole:
+            place = placed(self._root, record, args_bytes_max=self._line_bytes_max)
+            if isinstance(place, TrackingRecord):
+                records.append(place)
+            else:
+                damaged.append(place)
         return tuple(records), tuple(damaged)
 
     def _recovery(
@@ -197,7 +203,7 @@ class Tailer:
             for line in takewhile(lambda line: line.number < before, self._all_lines(handle, size))
         )
         earlier = [line for line in before_them if isinstance(line, Suspect)]
-        unnamed = [run for run in self._run_names(key) if run not in named]
+        unnamed = list(self._unnamed(key, named))
         lines = self._all_lines(handle, size)
         explained = pieces_of_whole_records([*earlier, *suspects], lines, unnamed)
         recovery = Recovery(key, self._candidates(key, unnamed), explained)
@@ -207,7 +213,7 @@ class Tailer:
 
     def _all_lines(self, handle: int, size: int) -> Iterator[RawLine]:
         reader = LineReader(line_bytes_max=self._line_bytes_max)
-        for block in _blocks(handle, 0, size):
+        for block in blocks(handle, 0, size):
             yield from reader.feed(block)
 
     def _candidates(self, key: DatasetKey, runs: Iterable[str]) -> dict[str, bytes]:
@@ -222,29 +228,10 @@ class Tailer:
 
     def _read_args(self, key: DatasetKey, run: str, bytes_limit: int) -> bytes | None:
         try:
-            return read_args(self._root, key, run, bytes_limit=bytes_limit)
+            run_key = RunKey(key.project, key.dataset, run)
+            return read_args(self._root, run_key, bytes_limit=bytes_limit)
         except LocalFileError:
             return None  # No candidate, then. `status` lists the run as incomplete, with the reason.
-
-
-def read_args(root: Path, key: DatasetKey, run: str, *, bytes_limit: int) -> bytes | None:
-    """The bytes of a run's ``args.json``, None where there are more than `bytes_limit`.
-
-    Raises:
-        MissingFileError: it does not exist.
-        LocalFileError: it is a link, no regular file, or cannot be read.
-    """
-    subject = f"{key}/{run}/{ARGS_FILE}"
-    with (
-        opened_folder(root, [key.project, key.dataset, run]) as folder,
-        opened_file(folder, ARGS_FILE, subject=subject) as (handle, status),
-    ):
-        if status.st_size > bytes_limit:
-            return None
-        try:
-            return b"".join(_blocks(handle, 0, status.st_size))
-        except OSError as error:
-            raise local_error("read", subject, error) from error
 
 
 def _read_lines(reader: LineReader, handle: int, size: int, bytes_limit: int) -> tuple[list[RawLine], bool]:
@@ -252,21 +239,14 @@ def _read_lines(reader: LineReader, handle: int, size: int, bytes_limit: int) ->
     start = reader.offset
     limit = min(size, start + bytes_limit)
     lines: list[RawLine] = []
-    for block in _blocks(handle, start, limit):
+    for block in blocks(handle, start, limit):
         lines += reader.feed(block)
-    for block in _blocks(handle, limit, size) if not lines else ():
+    for block in blocks(handle, limit, size) if not lines else ():
         end = block.find(b"\n") + 1
         lines += reader.feed(block[:end] if end else block)
         if lines:
             break
     return lines, reader.offset + reader.torn_bytes < size and bool(lines)
-
-
-def _blocks(handle: int, start: int, end: int) -> Iterator[bytes]:
-    """The bytes from `start` to `end`, or to where the file ends by now."""
-    while start < end and (block := os.pread(handle, min(_BLOCK_BYTES, end - start), start)):
-        yield block
-        start += len(block)
 
 
 def _fingerprint(position: TailPosition) -> tuple[int, int, int, int]:

@@ -1,7 +1,7 @@
 """The first contact: are bucket and dataset there, and what does the bucket hold already?"""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 
 import anyio
 
@@ -9,9 +9,8 @@ from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.database import get_fact, set_fact
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.ledger.uploads import adopt_objects, adopted
-from pixaris_sync.model import RemoteObject
 from pixaris_sync.pipeline.context import Context
-from pixaris_sync.rules.contract import object_prefix
+from pixaris_sync.rules.contract import object_prefix, run_and_path
 
 log = logging.getLogger(__name__)
 
@@ -80,10 +79,11 @@ async def adopt(context: Context, known: KnownDataset, first_check: FirstCheck |
     Raises:
         SyncError: the bucket cannot be listed now, or what `FirstCheck.confirm` raises.
     """
-    prefix, listed = object_prefix(known.key), True
+    listed = True
     try:
-        async for page in context.store.list(prefix):
-            objects = dict(_by_run_and_path(prefix, page))
+        async for page in context.store.list(object_prefix(known.key)):
+            placed = ((run_and_path(known.key, remote.name), remote) for remote in page)
+            objects = {place: remote for place, remote in placed if place is not None}
             await context.apply(adopt_objects, context.now(), known.id, objects)
     except SyncError as error:
         if error.failure is not Failure.PERMISSION:
@@ -93,12 +93,3 @@ async def adopt(context: Context, known: KnownDataset, first_check: FirstCheck |
     if first_check is not None:
         await first_check.confirm()
     await context.apply(adopted, context.now(), known.id, listed=listed)
-
-
-def _by_run_and_path(
-    prefix: str, objects: Sequence[RemoteObject]
-) -> Iterable[tuple[tuple[str, str], RemoteObject]]:
-    for remote in objects:
-        run, slash, path = remote.name.removeprefix(prefix).partition("/")
-        if slash:
-            yield (run, path), remote

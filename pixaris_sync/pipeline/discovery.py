@@ -70,6 +70,10 @@ INSPECT_RUNS_LIMIT = 500
 SCANS_LIMIT = 2
 #: What is added to a folder this soon after it changed may leave the same time of change.
 CLOCK_TICK_SECONDS = 2.0
+_INCOMPLETE_HINT = (
+    "store the run again; where args.json is whole, append its content as a line to the "
+    "tracking file to sync the run as it is"
+)
 
 
 class ScanDepth(IntEnum):
@@ -386,24 +390,15 @@ class Discovery:
     def _orphans(self, key: DatasetKey, named: set[str]) -> list[Orphan]:
         context = self._context
         found = []
-        for folder in context.results.run_folders(key):
-            if folder.name in named:
-                continue
+        for folder in context.results.unnamed_folders(key, named):
             run = RunKey(key.project, key.dataset, folder.name)
-            try:
-                age_seconds = context.age_seconds(context.results.changed_ns(run))
-            except LocalFileError:
-                age_seconds = context.age_seconds(folder.mtime_ns)
-            if 0 <= age_seconds < context.settings.incomplete_after_seconds:
+            age_seconds = context.age_seconds(folder.changed_ns)
+            young = 0 <= age_seconds < context.settings.incomplete_after_seconds
+            if young:
                 problem = Problem("its folder has no tracking line yet: it is being stored", "")
-                found.append(Orphan(folder.name, young=True, problem=problem))
-                continue
-            reason = context.results.incomplete_reason(run)
-            hint = (
-                "store the run again; where args.json is whole, append its content as a line to the "
-                "tracking file to sync the run as it is"
-            )
-            found.append(Orphan(folder.name, young=False, problem=Problem(reason, hint)))
+            else:
+                problem = Problem(context.results.incomplete_reason(run), _INCOMPLETE_HINT)
+            found.append(Orphan(folder.name, young=young, problem=problem))
         return found
 
     async def _blocking(self, function: Callable[[], T]) -> T:

@@ -1,12 +1,15 @@
 """The Pixaris contract: local names to cloud names, tracking records to the cells of a row.
 
-Facts about Pixaris were read from ``LocalExperimentHandler`` and ``GCPExperimentHandler`` (pixaris 0.11.4);
-naming rules from Google's documentation of GCS object names and of BigQuery's ``TableReference``. Everything
-here is a function of its arguments: no disk, no network, no clock.
+Facts about Pixaris were read from ``LocalExperimentHandler`` and ``GCPExperimentHandler`` (pixaris 0.11.4,
+and 0.1.0 and 0.2.0 where records and folders looked otherwise); naming rules from Google's documentation of
+GCS object names and of BigQuery's ``TableReference``. Everything here is a function of its arguments: no
+disk, no network, no clock.
 """
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -29,6 +32,10 @@ from pixaris_sync.text import is_utf8, printable
 
 #: Folder of a run that holds its images.
 GENERATED_IMAGES: Final = "generated_images"
+#: What Pixaris 0.1.0 called it. Its images go where `GENERATED_IMAGES` go: Pixaris looks nowhere else today.
+FIRST_IMAGES: Final = "images"
+#: How LocalExperimentHandler begins the name of a run's folder: with the second in which it was stored.
+STAMPED: Final = re.compile(r"\d{8}-\d{6}_", re.ASCII)
 #: File of a run that holds the same record as its tracking line. It is never uploaded.
 ARGS_FILE: Final = "args.json"
 #: What LocalExperimentHandler lists as an image of a run.
@@ -82,6 +89,18 @@ def object_prefix(dataset: DatasetKey) -> str:
 def object_name(run: RunKey, path: str) -> str:
     """The object for a file of a run, `path` being relative to the run's folder, with forward slashes."""
     return f"{object_prefix(run.dataset_key)}{run.run}/{path}"
+
+
+def run_and_path(dataset: DatasetKey, name: str) -> tuple[str, str] | None:
+    """The run, and the path in its folder, that an object of a dataset is of; None where it is of no run.
+
+    A run's name may hold slashes. What is uploaded of a run lies in its folder, or among its images.
+    """
+    folder, _, file = name.removeprefix(object_prefix(dataset)).rpartition("/")
+    run = folder.removesuffix(f"/{GENERATED_IMAGES}")
+    if not run:
+        return None
+    return run, file if run == folder else f"{GENERATED_IMAGES}/{file}"
 
 
 def object_link(destination: Destination, name: str) -> str:
@@ -146,6 +165,9 @@ def check_dataset_names(key: DatasetKey) -> None:
 def listing_hazard(key: DatasetKey) -> str | None:
     """Why Pixaris' list of projects will show a dataset wrongly, or None where it will not.
 
+    Projects and datasets are carried as their folders are spelled: Pixaris reads those names back from the
+    bucket, whatever form of Unicode they have, and finds the table by them.
+
     ``GCPExperimentHandler.load_projects_and_datasets`` splits object names at every ``results/`` and keeps
     the second piece, so a name that ends in ``results`` is cut there. Reading by the right names works.
     """
@@ -154,19 +176,69 @@ def listing_hazard(key: DatasetKey) -> str | None:
     if key.dataset.endswith(_RESULTS):
         shown = key.dataset.removesuffix(_RESULTS)
         return f"Pixaris lists this dataset as {shown!r}, cut before {_RESULTS!r}; reading it by name works"
+    for part in (key.project, key.dataset):
+        if part != unicodedata.normalize("NFC", part):
+            return (
+                f"the letters of {part!r} stand apart from their marks, as on a Mac's disk: Pixaris keeps it"
+                " beside one of the same look that was typed elsewhere"
+            )
     return None
 
 
 def check_run_name(key: RunKey) -> None:
-    """Make sure that a run's name is one path component and that its files can be objects.
+    """Make sure that a run's name leads to a folder below its dataset's and that its files can be objects.
+
+    A name with slashes makes folders in folders, as ``os.path.join`` in LocalExperimentHandler does, and
+    object names that GCPExperimentHandler writes and reads like any other.
 
     Raises:
-        NameRefusedError: it is not; the cause names the rule.
+        NameRefusedError: it does not; the cause names the rule.
     """
-    if fault := component_fault(key.run):
-        raise _refused("carry run", str(key), f"its name {key.run!r} {fault}")
+    for part in key.run.split("/"):
+        if fault := component_fault(part):
+            raise _refused("carry run", str(key), f"its name {part!r} {fault}")
     if fault := object_name_fault(object_name(key, "")):
         raise _refused("carry run", str(key), f"its objects' prefix {fault}")
+
+
+def same_name(name: str) -> str:
+    """What names of a run have in common that one folder may have on different systems.
+
+    A Mac may take letters with marks apart (NFD); what Windows separates by a backslash is a folder in a
+    folder.
+    """
+    return unicodedata.normalize("NFC", name).replace("\\", "/")
+
+
+def stamped_name(values: Mapping[str, JsonValue], name: str) -> str | None:
+    """The folder of a record whose `name` does not begin with its ``timestamp``, as Pixaris 0.1.0 made it.
+
+    Until 0.2.0 a record had the name that the run was given, and its folder had the time before it.
+
+    Returns:
+        ``<timestamp>_<name>``; None where the name begins so already, or the record has no such time.
+    """
+    stamp = values.get(_TIMESTAMP_KEY)
+    if not isinstance(stamp, str) or not STAMPED.fullmatch(f"{stamp}_") or name.startswith(f"{stamp}_"):
+        return None
+    return f"{stamp}_{name}"
+
+
+def in_folder(record: TrackingRecord, folder: str) -> TrackingRecord | None:
+    """A record of which the run's folder is known; None where it is another run's.
+
+    Where the record has the name without the time, it is given the folder's: that is what
+    GCPExperimentHandler finds the run's objects by. Its digest stays that of its line.
+    """
+    name = record.run.run
+    if same_name(folder) == same_name(name):
+        return record
+    stamp = STAMPED.match(folder)
+    if stamp is None or same_name(folder[stamp.end() :]) != same_name(name):
+        return None
+    whole = f"{stamp[0]}{name}"
+    run = RunKey(record.run.project, record.run.dataset, whole)
+    return TrackingRecord(run, {**record.values, RUN_NAME_KEY: whole}, record.digest, record.line)
 
 
 def check_object_name(name: str) -> None:
@@ -254,7 +326,8 @@ def own_file(run: RunKey, key: str, value: object) -> str | None:
     *folders, name = value.replace("\\", "/").split("/")
     if name == ARGS_FILE or name not in (f"{key}.png", f"{key}.json"):
         return None
-    return name if folders[-1:] == [run.run] else None
+    of_run = run.run.replace("\\", "/").split("/")
+    return name if folders[-len(of_run) :] == of_run else None
 
 
 def files_of(record: TrackingRecord) -> RecordFiles:
@@ -334,7 +407,12 @@ def _plain_cell(key: str, value: JsonValue) -> Cell:
 def _inline_file(run: RunKey, key: str) -> str | None:
     """The file that a dict metric is stored as; None where its key makes no object name."""
     name = f"{key}.json"
-    usable = key and not component_fault(name) and not object_name_fault(object_name(run, name))
+    usable = (
+        key
+        and "\\" not in key
+        and not component_fault(name)
+        and not object_name_fault(object_name(run, name))
+    )
     return name if usable else None
 
 

@@ -15,7 +15,7 @@ TABLE_ID_BYTES_MAX: Final = 1024
 #: What the ids of load jobs of ours begin with.
 JOB_ID_PREFIX: Final = "pixaris-sync-"
 
-_SEPARATORS: Final = "/\\\0"
+_SEPARATORS: Final = "/\0"
 _TABLE_CATEGORIES: Final = frozenset({"Pc", "Pd", "Zs"})
 _TABLE_CATEGORY_CLASSES: Final = frozenset("LMN")
 _CHALLENGE_PREFIX: Final = ".well-known/acme-challenge/"
@@ -23,7 +23,7 @@ _NOT_UTF8: Final = "has characters that UTF-8 cannot encode (lone surrogates)"
 
 
 def component_fault(name: str) -> str | None:
-    """The rule for a single path component, on POSIX and Windows, that a name breaks."""
+    """The rule for a single path component that a name breaks. A backslash is a character like any other."""
     if name in ("", ".", ".."):
         return "is no name of a file or folder"
     marks = [repr(mark) for mark in _SEPARATORS if mark in name]

@@ -120,7 +120,7 @@ _NO_RECORDS = (
     '{"timestamp": "20240101-000000"}',
     '{"experiment_run_name": 5}',
     '{"experiment_run_name": "../../elsewhere"}',
-    '{"experiment_run_name": "a/b"}',
+    '{"experiment_run_name": "a//b"}',
     '{"experiment_run_name": "line\\nfeed"}',
     '{"experiment_run_name": ""}',
     "not JSON at all",

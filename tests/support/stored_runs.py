@@ -136,6 +136,10 @@ class Reader:
         content = self._bucket().blob(name).download_as_bytes(retry=None, timeout=_TIMEOUT_SECONDS)
         return bytes(content)
 
+    def delete(self, name: str) -> None:
+        """Delete an object."""
+        self._bucket().blob(name).delete(retry=None, timeout=_TIMEOUT_SECONDS)
+
     def _bucket(self) -> Any:
         return Client(project=self.handler.gcp_project_id).bucket(self.handler.gcp_pixaris_bucket_name)
 

@@ -167,7 +167,7 @@ def test_run_folders_are_those_with_the_name_of_a_run(root: Path, tmp_path: Path
     (dataset / "20240101-000004_link").symlink_to(tmp_path)
     found = results(root).run_folders(DATASET)
     assert [run.name for run in found] == [name(1), name(2)]
-    assert found[0].mtime_ns == first.stat().st_mtime_ns
+    assert found[0].changed_ns == first.stat().st_mtime_ns
 
 
 # Tailing

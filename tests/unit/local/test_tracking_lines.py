@@ -163,7 +163,7 @@ def test_what_is_no_whole_record_is_a_suspect_and_then_damaged(content: bytes) -
     [
         ({"timestamp": "x"}, "experiment_run_name"),
         ({"experiment_run_name": 3}, "experiment_run_name"),
-        ({"experiment_run_name": "../../etc"}, "/"),
+        ({"experiment_run_name": "../../etc"}, "no name of a file"),
         ({"experiment_run_name": "a\nb"}, "line feed"),
         ({"experiment_run_name": "x" * 1100}, "1024"),
     ],
