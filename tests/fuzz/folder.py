@@ -27,7 +27,8 @@ class HostileFolder:
         outside: what stands beside it: files, and a whole results folder.
         canaries: what stands in forbidden places only.
         forbidden: files and folders below `root` that nobody may open.
-        sound: run folders with which nothing is wrong.
+        sound: runs with which nothing is wrong, as paths of the names that their records have.
+        too_deep: folders of datasets that cannot be carried for the slash in their names.
         metrics: every dict that a record holds, as JSON text; they become objects without local files.
         mutated: datasets whose records may hold other dicts than those in `metrics`.
     """
@@ -39,6 +40,7 @@ class HostileFolder:
         self.canaries: list[str] = []
         self.forbidden: list[Path] = []
         self.sound: list[Path] = []
+        self.too_deep: list[Path] = []
         self.metrics: set[str] = set()
         self.mutated: set[Path] = set()
         self._numbers = 0
@@ -111,7 +113,11 @@ class HostileFolder:
         return run
 
     def record(self, run: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-        record = {"timestamp": run.name[:15], "experiment_run_name": run.name, **values}
+        return self.record_of(run.name, values)
+
+    def record_of(self, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The record of a run by its name, which may have slashes."""
+        record = {"timestamp": name[:15], "experiment_run_name": name, **values}
         self.metrics.update(json.dumps(value) for value in record.values() if isinstance(value, dict))
         return record
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import stat
+import unicodedata
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ Place = Callable[[HostileFolder], Path]
 
 _SPARSE_BYTES: Final = 2**40
 _CHUNK_BYTES: Final = 2**29
+_ODD_SECONDS: Final = (-(2**33), -(2**31), -1, 0, 2**31, 2**32, 9_300_000_000, 15_000_000_000)
+_LETTERS: Final = ("café", "Zoë ü", "が", "ộ", "각")
 
 # -- places: where something is meant to stand -------------------------------------------------------------
 
@@ -313,6 +316,84 @@ def _alike_but_for_case(hostile: HostileFolder) -> None:
         write(path / IMAGES / name, png(hostile.number()))
 
 
+def _odd_times(hostile: HostileFolder) -> None:
+    """Files and folders from before 1970, from years to come, and from beyond what 64 bits of ns hold."""
+    for seconds in hostile.random.sample(_ODD_SECONDS, 3):
+        path = hostile.sound_run(hostile.root / "hostile" / f"times{hostile.number()}")
+        for old in (
+            path / IMAGES / "0.png",
+            path / "args.json",
+            path / IMAGES,
+            path,
+            path.parent / TRACKING_FILE,
+        ):
+            os.utime(old, (seconds, seconds))
+
+
+def _taken_apart(hostile: HostileFolder) -> None:
+    """Folders and files whose letters a Mac has taken apart, while the record has them composed."""
+    where = hostile.dataset()
+    for letters in hostile.random.sample(_LETTERS, 2):
+        name = hostile.run_name(letters)
+        path = hostile.run(where, unicodedata.normalize("NFD", name))
+        write(path / unicodedata.normalize("NFD", f"{letters}.json"), b'{"a": 1}')
+        record = {letters: f"{name}/{letters}.json"}
+        hostile.append(where, json.dumps(hostile.record(where / name, record)).encode() + b"\n")
+        hostile.sound.append(where / name)
+        if hostile.random.random() < 0.3:
+            # Both spellings side by side: then it is the one that the record has.
+            hostile.run(where, name)
+            write(where / name / f"{letters}.json", b'{"a": 2}')
+
+
+def _names_with_slashes(hostile: HostileFolder) -> None:
+    """Runs in folders in folders; one that only seems to be, and one behind a link."""
+    where = hostile.dataset()
+    for below in hostile.random.sample(("org/model", "a/b/c/d", "a\\b/c", "..x/y", "generated_images/x"), 3):
+        name = hostile.run_name(below)
+        path = hostile.run(where, name)
+        hostile.append(where, json.dumps(hostile.record_of(name, {})).encode() + b"\n")
+        hostile.sound.append(path)
+    hostile.run(where, hostile.run_name("unfinished/model"))
+    for name in ("x/../../calm/plain", "x//y", "x/./y", "/x", "x/"):
+        record = hostile.record_of(f"20250101-000000_{name}", {})
+        hostile.append(where, json.dumps(record).encode() + b"\n")
+    first = hostile.run_name("link")
+    (where / first).mkdir()
+    mirror = mirrored(hostile, hostile.sound[0])
+    (where / first / "model").symlink_to(mirror)
+    hostile.append(where, json.dumps(hostile.record_of(f"{first}/model", {})).encode() + b"\n")
+
+
+def _of_the_first_versions(hostile: HostileFolder) -> None:
+    """Records without the time of their runs, and images where pixaris 0.1.0 kept them."""
+    where = hostile.dataset()
+    for _ in range(3):
+        path = hostile.run(where, hostile.run_name("r0"))
+        if hostile.random.random() < 0.5:
+            (path / IMAGES).rename(path / "images")
+        record = {**hostile.record(path, {}), "experiment_run_name": "r0"}
+        if hostile.random.random() < 0.3:
+            record["timestamp"] = "noon"
+        write(path / "args.json", json.dumps(record).encode())
+        hostile.append(where, json.dumps(record).encode() + b"\n")
+        if record["timestamp"] != "noon":
+            hostile.sound.append(path)
+
+
+def _datasets_with_slashes(hostile: HostileFolder) -> None:
+    """Datasets too deep to be carried, in a sound dataset and in a folder that is none."""
+    where = hostile.dataset()
+    for below in (
+        where / "cats",
+        where / "a" / "b",
+        hostile.root / f"team{hostile.number()}" / "shop" / "hats",
+    ):
+        path = hostile.run(below)
+        hostile.track(path, {"score": 1})
+        hostile.too_deep.append(below)
+
+
 def harms() -> dict[str, Harm]:
     """Every harm of this kind, by its name."""
     found: dict[str, Harm] = {}
@@ -320,6 +401,16 @@ def harms() -> dict[str, Harm]:
         for thing in things:
             found[f"{thing.__name__} as {place.__name__}"] = partial(harm, place, thing)
         found[f"odd name of {place.__name__}"] = partial(_odd_name, place)
-    for other in (_odd_run, _odd_saved_file, _alike_but_for_case):
+    others = (
+        _odd_run,
+        _odd_saved_file,
+        _alike_but_for_case,
+        _odd_times,
+        _taken_apart,
+        _names_with_slashes,
+        _of_the_first_versions,
+        _datasets_with_slashes,
+    )
+    for other in others:
         found[other.__name__.strip("_").replace("_", " ")] = other
     return found

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,15 +111,16 @@ def check_clean(hostile: HostileFolder, where: str, text: str | bytes) -> None:
 
 def _check_objects(hostile: HostileFolder, machine: Machine) -> None:
     for name, stored in machine.store.objects.items():
-        top, project, dataset, run, *path = name.split("/")
+        top, project, dataset, *rest = name.split("/")
+        path = rest[-2:] if len(rest) > 2 and rest[-2] == IMAGES else rest[-1:]
         assert top == "results"
-        assert len(path) == 1 or (len(path) == 2 and path[0] == IMAGES), name
-        assert not {"", ".", ".."} & {project, dataset, run, *path}, name
+        assert not {"", ".", ".."} & {project, dataset, *rest}, name
         here = hostile.root
-        for part in (project, dataset, run):
+        for part in (project, dataset):
             here /= part
-            assert stat.S_ISDIR(here.lstat().st_mode), f"{name!r} is of no run's folder"
-        local = here.joinpath(*path)
+            assert stat.S_ISDIR(here.lstat().st_mode), f"{name!r} is of no dataset's folder"
+        run = folder_of(here, "/".join(rest[: -len(path)]))
+        local = _spelled(images_of(run) if len(path) > 1 else run, path[-1])
         below = local.parent.is_dir() and not local.parent.is_symlink()
         if below and _is_regular(local) and local.read_bytes() == stored.content:
             continue
@@ -130,6 +132,26 @@ def _check_objects(hostile: HostileFolder, machine: Machine) -> None:
             assert stored.content.decode("ascii") in hostile.metrics, (
                 f"{name!r} is neither a file nor a metric"
             )
+
+
+def folder_of(dataset: Path, run: str) -> Path:
+    """The folder of a run on the disk, no part of the way being a link."""
+    here = dataset
+    for part in run.split("/"):
+        here = _spelled(here, part)
+        assert stat.S_ISDIR(here.lstat().st_mode), f"{run!r} is no folder of {dataset.name!r}"
+    return here
+
+
+def _spelled(folder: Path, name: str) -> Path:
+    """An entry by its name, or, where none is called so, by the name with its letters taken apart."""
+    exact = folder / name
+    return exact if os.path.lexists(exact) else folder / unicodedata.normalize("NFD", name)
+
+
+def images_of(run: Path) -> Path:
+    """Where a run's images lie: pixaris 0.1.0 had another place for them."""
+    return run / IMAGES if os.path.lexists(run / IMAGES) else run / "images"
 
 
 def _is_regular(path: Path) -> bool:
@@ -147,19 +169,16 @@ def _check_rows(hostile: HostileFolder, machine: Machine) -> None:
         assert len({row.row_id for row in rows}) == len(rows), f"a row of {table!r} came twice"
         for row in rows:
             run = row.cells["experiment_run_name"]
-            folder = tables[table] / run
-            assert "/" not in run
-            assert stat.S_ISDIR(folder.lstat().st_mode), f"a row tells of {run!r}, which is no folder"
-            _check_files_came_first(machine, folder)
+            _check_files_came_first(machine, tables[table], run)
 
 
-def _check_files_came_first(machine: Machine, run: Path) -> None:
-    images = run / IMAGES
+def _check_files_came_first(machine: Machine, dataset: Path, run: str) -> None:
+    images = images_of(folder_of(dataset, run))
     for path in images.iterdir() if images.is_dir() and not images.is_symlink() else ():
         wanted = path.suffix.lower() in (".png", ".jpg", ".jpeg") and not path.name.startswith(".")
         if wanted and _is_regular(path):
-            name = "/".join(("results", *path.parts[-5:]))
-            assert name in machine.store.objects, f"the row of {run.name!r} came without {path.name!r}"
+            name = "/".join(("results", *dataset.parts[-2:], run, IMAGES, path.name))
+            assert name in machine.store.objects, f"the row of {run!r} came without {path.name!r}"
 
 
 def _check_ledger(hostile: HostileFolder, ledger: Ledger) -> Overview:
@@ -174,11 +193,14 @@ def _check_ledger(hostile: HostileFolder, ledger: Ledger) -> Overview:
         explained = row["cause"] or row["state"] == RunState.SYNCED
         assert explained, f"nothing says why {key} is {row['state']}"
     for run in hostile.sound:
-        project, dataset, name = run.parts[-3:]
-        state = states[project, dataset, name]
+        project, dataset, *name = run.relative_to(hostile.root).parts
+        state = states[project, dataset, "/".join(name)]
         assert state == RunState.SYNCED, f"{run} was sound and is {state}"
     for problem in found.problems:
         assert problem.cause
+    told = {problem.run for problem in found.problems}
+    untold = {str(path.relative_to(hostile.root)) for path in hostile.too_deep} - told
+    assert not untold, f"nothing says that these are not carried: {untold}"
     for table in [
         row[0] for row in ledger._connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
     ]:
