@@ -92,6 +92,8 @@ class RunState(StrEnum):
     QUARANTINED = "quarantined"
     #: A run folder without a tracking line, too old to be still written.
     INCOMPLETE = "incomplete"
+    #: A run folder without a tracking line whose row is in the table, and whose files are in the bucket.
+    DOWNLOADED = "downloaded"
     #: Every file is in the bucket and every row was read back.
     SYNCED = "synced"
 

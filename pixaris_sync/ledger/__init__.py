@@ -14,7 +14,7 @@ since the epoch.
   be said of what is no run.
 * `uploads` and `rows` are the transitions of files and rows, each named by the verb that changes the state.
   `pending_rows` says which rows wait for what, `runs` draws from files and rows the state of their run.
-  `retry` takes quarantined runs up again.
+  `retry` takes quarantined runs up again, `forgetting` leaves what was given up.
 * `selection` says which runs a pass is about. `overview` reads what ``status`` tells, `inventory` what
   ``verify`` compares.
 * `packs` packs the files of finished runs, so that the ledger stays small.

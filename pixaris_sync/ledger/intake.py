@@ -396,7 +396,8 @@ def _clash(db: Connection, run_id: int, inline: Sequence[FoundFile]) -> Problem 
         if known is not None and tuple(known) != _stamp(file.version):
             return Problem(
                 f"another record of the same run has another {file.path}: one object cannot hold both",
-                "two runs were stored under one name in the same second; store one of them again",
+                "two runs were stored under one name in the same second; store one of them again, and take "
+                "its line out of the tracking file",
             )
     return None
 

@@ -1,6 +1,6 @@
 """What there is to say of what is no run: things that are left out, and run folders that no record names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
@@ -29,29 +29,86 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A run folder that no tracking record names. `young`: it may still be written."""
+    """A run folder that no tracking record names.
+
+    Attributes:
+        name: of the run.
+        young: it may still be written.
+        problem: why it is not synced.
+        signature: of its folder; empty where it cannot be a copy of what is in the cloud.
+    """
 
     name: str
     young: bool
     problem: Problem
+    signature: str = ""
 
 
-def take_in_orphans(db: Connection, now: float, dataset_id: int, orphans: Sequence[Orphan]) -> None:
-    """Take in all run folders of a dataset that no record names; those that are gone are forgotten."""
+def take_in_orphans(
+    db: Connection, now: float, dataset_id: int, orphans: Sequence[Orphan], *, again: bool = False
+) -> list[str]:
+    """Take in all run folders of a dataset that no record names; those that are gone are forgotten.
+
+    What is known as downloaded stays so while its folder looks as it did, unless it is to be asked `again`.
+
+    Returns:
+        The names of those that are incomplete.
+    """
     kept = set()
     for orphan in orphans:
         state = RunState.PENDING if orphan.young else RunState.INCOMPLETE
         db.execute(
             "INSERT INTO runs (dataset_id, name, state, since, cause, hint) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET cause = excluded.cause, hint = excluded.hint,"
+            " ON CONFLICT DO UPDATE SET cause = excluded.cause, hint = excluded.hint, signature = NULL,"
             " since = iif(state = excluded.state, since, excluded.since), state = excluded.state"
-            " WHERE NOT committed",
-            (dataset_id, orphan.name, state, now, orphan.problem.cause, orphan.problem.hint),
+            " WHERE NOT committed AND NOT (state = ? AND signature IS ? AND NOT ?)",
+            (
+                *(dataset_id, orphan.name, state, now, orphan.problem.cause, orphan.problem.hint),
+                *(RunState.DOWNLOADED, orphan.signature, again),
+            ),
         )
         kept.add(orphan.name)
-    known = db.execute("SELECT id, name FROM runs WHERE dataset_id = ? AND NOT committed", (dataset_id,))
-    gone = [(row["id"],) for row in known.fetchall() if row["name"] not in kept]
-    db.executemany("DELETE FROM runs WHERE id = ?", gone)
+    known = db.execute(
+        "SELECT id, name, state FROM runs WHERE dataset_id = ? AND NOT committed", (dataset_id,)
+    )
+    found = known.fetchall()
+    db.executemany(
+        "DELETE FROM runs WHERE id = ?", [(row["id"],) for row in found if row["name"] not in kept]
+    )
+    return [row["name"] for row in found if row["name"] in kept and row["state"] == RunState.INCOMPLETE]
+
+
+def note_answers(
+    db: Connection,
+    now: float,
+    dataset_id: int,
+    copies: Mapping[str, str],
+    problems: Mapping[str, Problem],
+) -> None:
+    """Note what the cloud said of incomplete folders.
+
+    Args:
+        db: a transaction.
+        now: seconds since the epoch.
+        dataset_id: their dataset's.
+        copies: by name, the signatures of those that are in the cloud, whole.
+        problems: what is wrong with others, by name.
+    """
+    of_run = "WHERE dataset_id = ? AND name = ? AND NOT committed AND state = ?"
+    db.executemany(
+        f"UPDATE runs SET state = ?, since = ?, signature = ?, cause = NULL, hint = NULL {of_run}",
+        [
+            (RunState.DOWNLOADED, now, signature, dataset_id, name, RunState.INCOMPLETE)
+            for name, signature in copies.items()
+        ],
+    )
+    db.executemany(
+        f"UPDATE runs SET cause = ?, hint = ? {of_run}",
+        [
+            (problem.cause, problem.hint, dataset_id, name, RunState.INCOMPLETE)
+            for name, problem in problems.items()
+        ],
+    )
 
 
 def take_in_notices(db: Connection, now: float, scope: str, notices: Sequence[Notice]) -> None:

@@ -167,6 +167,17 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
             f"lines that repeat a record which stands before them: {row['repeated_lines']}; they are one row"
         )
         found.append(ProblemRun(row["run"], "notice", row["since"], cause, REPEATED_HINT))
+    downloaded = db.execute(
+        "SELECT d.project || '/' || d.dataset AS run, min(r.since) AS since, count(*) AS folders"
+        " FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
+        f" WHERE r.state = '{RunState.DOWNLOADED}' AND {SELECTED} GROUP BY d.id",
+        names,
+    )
+    for row in downloaded:
+        cause = (
+            f"run folders that are copies of what is in the cloud, without a tracking line: {row['folders']}"
+        )
+        found.append(ProblemRun(row["run"], "notice", row["since"], cause, "nothing to do"))
     return sorted(found, key=lambda problem: (problem.run, problem.since))
 
 

@@ -17,7 +17,10 @@ _ROW_WAITING = f"""
 iif(accepted_at IS NOT NULL, '{RowState.ACCEPTED}', '{RowState.UNASKED}')
 """
 TO_BE_READ = "it was taken up again, and its line of the tracking file is still to be read"
-TO_BE_READ_HINT = "nothing to do; where this stays, the line is not in the tracking file any more"
+TO_BE_READ_HINT = (
+    "nothing to do; where this stays, its line is not in the tracking file any more: put it back, or give "
+    "the run up by deleting its folder too"
+)
 #: Rows that the table held, or that a delivery which ended well long ago brought there.
 _HELD = f"(state = '{RowState.SYNCED}' OR state = '{RowState.ACCEPTED}' AND accepted_at < :accepted_before)"
 _NONE_UNDER_WAY = f"""
@@ -31,7 +34,8 @@ UPDATE records SET state = '{RowState.QUARANTINED}', since = :now, judge_anew = 
     accepted_at = NULL, sends = sends + 1, cause = :cause, hint = :hint
 """
 _TO_BE_JUDGED = "SELECT 1 FROM records WHERE run_id = :run AND digest = :digest AND judge_anew"
-_READ_AGAIN = "UPDATE datasets SET tail = NULL WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)"
+#: The tracking file of the run of that id is read from its start.
+READ_AGAIN = "UPDATE datasets SET tail = NULL WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)"
 
 
 def retry_runs(db: Connection, now: float, run_ids: Sequence[int] | None) -> int:
@@ -89,7 +93,7 @@ def _take_records_up(db: Connection, now: float, run_id: int) -> None:
         (TO_BE_READ, TO_BE_READ_HINT, run_id, RowState.QUARANTINED),
     ).rowcount
     if refused:
-        db.execute(_READ_AGAIN, (run_id,))
+        db.execute(READ_AGAIN, (run_id,))
     again = _UP_AGAIN.format(table="records", waiting=_ROW_WAITING)
     db.execute(f"{again} AND NOT judge_anew", (now, run_id, RowState.QUARANTINED))
 
@@ -171,7 +175,7 @@ def _judge_anew(db: Connection, which: str, of_run: Mapping[str, object]) -> int
     given = {**of_run, "cause": TO_BE_READ, "hint": TO_BE_READ_HINT}
     changed = db.execute(f"{_JUDGE_ANEW} WHERE {which} AND {_HELD}", given).rowcount
     if changed:
-        db.execute(_READ_AGAIN, (of_run["run"],))
+        db.execute(READ_AGAIN, (of_run["run"],))
     return changed
 
 

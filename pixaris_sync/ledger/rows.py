@@ -12,6 +12,13 @@ from pixaris_sync.model import DeliveryMethod, Problem, RowState
 LAST_SYNCED = "last_synced_at"
 #: By so much at most this machine's clock may differ from the service's.
 CLOCKS_DIFFER_SECONDS_MAX = 2.0 * DAY_SECONDS
+#: A record that is forgotten while something is asked about it leaves its id to another.
+_THIS_RECORD = "id = ? AND digest = ?"
+
+
+def _this(row: PendingRow) -> tuple[int, str]:
+    """Values for `_THIS_RECORD`."""
+    return row.id, row.digest
 
 
 def start_delivery(
@@ -31,8 +38,8 @@ def start_delivery(
     assert delivery_id is not None  # noqa: S101 - an INSERT always has one
     db.executemany(
         "UPDATE records SET state = ?, since = ?, delivery_id = ?, sends = sends + 1,"
-        " table_made_at = (SELECT made_at FROM tables WHERE table_id = ?) WHERE id = ?",
-        [(RowState.SENDING, now, delivery_id, table_id, row.id) for row in rows],
+        f" table_made_at = (SELECT made_at FROM tables WHERE table_id = ?) WHERE {_THIS_RECORD}",
+        [(RowState.SENDING, now, delivery_id, table_id, *_this(row)) for row in rows],
     )
     return delivery_id
 
@@ -82,8 +89,8 @@ def accept_rows(
     """
     db.executemany(
         "UPDATE records SET state = ?, since = ?, accepted_at = ?, next_attempt_at = ?,"
-        " attempts = 0, taken = 1, delivery_id = NULL, cause = NULL, hint = NULL WHERE id = ?",
-        [(RowState.ACCEPTED, now, now, next_attempt_at, row.id) for row in rows],
+        f" attempts = 0, taken = 1, delivery_id = NULL, cause = NULL, hint = NULL WHERE {_THIS_RECORD}",
+        [(RowState.ACCEPTED, now, now, next_attempt_at, *_this(row)) for row in rows],
     )
     _update_runs(db, now, rows)
 
@@ -110,8 +117,8 @@ def confirm_rows(db: Connection, now: float, rows: Sequence[PendingRow], *, by_n
     )
     db.executemany(
         "UPDATE records SET state = ?, since = ?, payload = NULL, attempts = 0, batch_limit = NULL,"
-        " by_load = 0, judge_anew = 0, delivery_id = NULL, cause = NULL, hint = NULL WHERE id = ?",
-        [(RowState.SYNCED, now, row.id) for row in rows],
+        f" by_load = 0, judge_anew = 0, delivery_id = NULL, cause = NULL, hint = NULL WHERE {_THIS_RECORD}",
+        [(RowState.SYNCED, now, *_this(row)) for row in rows],
     )
     _update_runs(db, now, rows)
     if rows:
@@ -125,8 +132,8 @@ def permit_rows(db: Connection, now: float, rows: Sequence[PendingRow], *, doubt
     """
     db.executemany(
         "UPDATE records SET state = iif(taken, ?, ?), since = ?, looked_at = ?,"
-        " next_attempt_at = iif(taken, ?, 0), cause = NULL, hint = NULL WHERE id = ?",
-        [(RowState.IN_DOUBT, RowState.PENDING, now, now, doubt_until, row.id) for row in rows],
+        f" next_attempt_at = iif(taken, ?, 0), cause = NULL, hint = NULL WHERE {_THIS_RECORD}",
+        [(RowState.IN_DOUBT, RowState.PENDING, now, now, doubt_until, *_this(row)) for row in rows],
     )
     _update_runs(db, now, rows)
 
@@ -143,7 +150,7 @@ def read_back_later(
     """These rows do not show yet: look again later, after so many more failed `attempts`."""
     db.executemany(
         "UPDATE records SET looked_at = coalesce(looked_at, ?), next_attempt_at = ?, attempts = attempts + ?,"
-        " cause = coalesce(?, cause), hint = coalesce(?, hint) WHERE id = ?",
+        f" cause = coalesce(?, cause), hint = coalesce(?, hint) WHERE {_THIS_RECORD}",
         [
             (
                 now,
@@ -151,7 +158,7 @@ def read_back_later(
                 attempts,
                 problem.cause if problem else None,
                 problem.hint if problem else None,
-                row.id,
+                *_this(row),
             )
             for row in rows
         ],
@@ -190,8 +197,8 @@ def mark_in_doubt(
     """These rows may have been taken: look for them before they are sent again."""
     db.executemany(
         "UPDATE records SET state = ?, since = ?, looked_at = NULL, next_attempt_at = ?,"
-        " attempts = attempts + 1, taken = 1, delivery_id = NULL, cause = ?, hint = ? WHERE id = ?",
-        [(RowState.IN_DOUBT, now, next_attempt_at, problem.cause, problem.hint, row.id) for row in rows],
+        f" attempts = attempts + 1, taken = 1, delivery_id = NULL, cause = ?, hint = ? WHERE {_THIS_RECORD}",
+        [(RowState.IN_DOUBT, now, next_attempt_at, problem.cause, problem.hint, *_this(row)) for row in rows],
     )
     _update_runs(db, now, rows)
 
@@ -213,8 +220,8 @@ def reschedule_rows(
     """
     db.executemany(
         "UPDATE records SET state = ?, since = ?, next_attempt_at = ?, attempts = attempts + ?, taken = 0,"
-        " accepted_at = NULL, by_load = max(by_load, ?),"
-        " batch_limit = coalesce(?, batch_limit), delivery_id = NULL, cause = ?, hint = ? WHERE id = ?",
+        " accepted_at = NULL, by_load = max(by_load, ?), batch_limit = coalesce(?, batch_limit),"
+        f" delivery_id = NULL, cause = ?, hint = ? WHERE {_THIS_RECORD}",
         [
             (
                 RowState.PENDING,
@@ -225,7 +232,7 @@ def reschedule_rows(
                 batch_limit,
                 problem.cause if problem else None,
                 problem.hint if problem else None,
-                row.id,
+                *_this(row),
             )
             for row in rows
         ],
@@ -237,8 +244,8 @@ def quarantine_rows(db: Connection, now: float, rows: Sequence[PendingRow], prob
     """Quarantine rows: somebody must act."""
     db.executemany(
         "UPDATE records SET state = ?, since = ?, attempts = attempts + 1, delivery_id = NULL, cause = ?,"
-        " hint = ? WHERE id = ?",
-        [(RowState.QUARANTINED, now, problem.cause, problem.hint, row.id) for row in rows],
+        f" hint = ? WHERE {_THIS_RECORD}",
+        [(RowState.QUARANTINED, now, problem.cause, problem.hint, *_this(row)) for row in rows],
     )
     _update_runs(db, now, rows)
 
@@ -248,7 +255,8 @@ def _update_runs(db: Connection, now: float, rows: Sequence[PendingRow]) -> None
 
 
 def _runs_of(db: Connection, rows: Sequence[PendingRow]) -> list[int]:
-    return [db.execute("SELECT run_id FROM records WHERE id = ?", (row.id,)).fetchone()[0] for row in rows]
+    statement = f"SELECT run_id FROM records WHERE {_THIS_RECORD}"
+    return [run_id for row in rows for (run_id,) in db.execute(statement, _this(row))]
 
 
 def recover_deliveries(db: Connection, now: float) -> int:

@@ -68,6 +68,18 @@ FILE_TRANSITIONS: Final = tuple(
         (FileState.PENDING, "take_in", FileState.UPLOADED, "the same, and an older version is uploaded"),
         (FileState.IN_DOUBT, "take_in", FileState.UPLOADED, "the same"),
         (FileState.QUARANTINED, "take_in", FileState.UPLOADED, "the same, and it has failed again since"),
+        (FileState.PENDING, "forget_runs", None, "its run is given up: folder and line are gone"),
+        (FileState.IN_DOUBT, "forget_runs", None, "the same"),
+        (FileState.QUARANTINED, "forget_runs", None, "the same"),
+        (FileState.UPLOADED, "forget_runs", None, "the same; its object stays"),
+        (
+            FileState.PENDING,
+            "forget_edited",
+            None,
+            "its run's line was replaced: what it needs is found anew",
+        ),
+        (FileState.IN_DOUBT, "forget_edited", None, "the same"),
+        (FileState.QUARANTINED, "forget_edited", None, "the same"),
     )
 )
 
@@ -143,5 +155,14 @@ ROW_TRANSITIONS: Final = tuple(
         ),
         (RowState.QUARANTINED, "take_in", RowState.PENDING, "the same, and it was seen arriving"),
         (RowState.QUARANTINED, "take_in", None, "its damaged line is gone"),
+        (RowState.UNASKED, "forget_runs", None, "its run is given up: folder and line are gone"),
+        (RowState.PENDING, "forget_runs", None, "the same"),
+        (RowState.IN_DOUBT, "forget_runs", None, "the same, and this ledger has not sent it"),
+        (RowState.QUARANTINED, "forget_runs", None, "the same"),
+        (RowState.SYNCED, "forget_runs", None, "the same, of another record of its run; the row stays"),
+        (RowState.UNASKED, "forget_edited", None, "its line was replaced, or another one of its run"),
+        (RowState.PENDING, "forget_edited", None, "the same"),
+        (RowState.IN_DOUBT, "forget_edited", None, "the same, and this ledger has not sent it"),
+        (RowState.QUARANTINED, "forget_edited", None, "the same"),
     )
 )

@@ -30,11 +30,12 @@ from pixaris_sync.local.safe_open import (
     listed,
     local_error,
     opened_folder,
+    spelling,
 )
 from pixaris_sync.local.tracking_file import Tailer
 from pixaris_sync.local.tracking_lines import LINE_BYTES_MAX
-from pixaris_sync.model import DatasetKey, RunKey, Tail, TailPosition
-from pixaris_sync.rules.contract import FEEDBACK_FOLDER, FIRST_IMAGES, GENERATED_IMAGES, STAMPED
+from pixaris_sync.model import DatasetKey, FileVersion, RunKey, Tail, TailPosition
+from pixaris_sync.rules.contract import FEEDBACK_FOLDER, FIRST_IMAGES, GENERATED_IMAGES, STAMPED, same_name
 from pixaris_sync.text import is_utf8, printable
 
 _ROOT_HINT: Final = "set local_results_folder to the folder that LocalExperimentHandler writes to"
@@ -181,6 +182,18 @@ class LocalResults:
                         found.append(RunFolder(entry.name, entry.stat(follow_symlinks=False).st_mtime_ns))
         return sorted(found, key=lambda run: run.name)
 
+    def without_folder(self, key: DatasetKey, runs: Sequence[str]) -> list[str]:
+        """Which of these runs have no folder, in a dataset whose tracking file is there; else none of them.
+
+        Raises:
+            LocalFileError: the dataset's folder is missing or cannot be read.
+        """
+        with opened_folder(self.root, [key.project, key.dataset]) as folder:
+            # Both are looked for in one folder: another one may be mounted in its place at any time.
+            if _is_gone(folder, self._tracking_file):
+                return []
+            return [run for run in runs if all(_is_gone(folder, name) for name in (run, same_name(run)))]
+
     def unnamed_folders(self, key: DatasetKey, named: Collection[str]) -> list[RunFolder]:
         """List a dataset's run folders that are not those of the runs `named`.
 
@@ -255,6 +268,16 @@ class LocalResults:
             LocalFileError: the run's folder is missing or cannot be read.
         """
         return run_folder.changed_ns(self.root, run)
+
+    def contents(self, run: RunKey) -> dict[str, FileVersion | None]:
+        """All that lies in a run's folder and among its images, by path; no args.json, and nothing hidden.
+
+        None stands for what is no file: another folder, or a link.
+
+        Raises:
+            LocalFileError: it cannot be read.
+        """
+        return run_folder.contents(self.root, run)
 
     def incomplete_reason(self, run: RunKey) -> str:
         """What can be said about a run folder that no tracking line names, in one sentence."""
@@ -342,6 +365,20 @@ def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir()
     except OSError:
         return entry.is_symlink()  # A link in a circle, or to where we may not go: worth a word.
+
+
+def _is_gone(folder: int, name: str) -> bool:
+    """Whether nothing is called so, in whatever spelling; a name with slashes stands in folders."""
+    first, _, _ = name.partition("/")
+    if spelling(folder, first) != first:
+        return False
+    try:
+        os.lstat(name, dir_fd=folder)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _problem(subject: str, cause: str, hint: str) -> LocalFileError:

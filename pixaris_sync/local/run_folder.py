@@ -149,6 +149,25 @@ def changed_ns(root: Path, run: RunKey) -> int:
     return newest
 
 
+def contents(root: Path, run: RunKey) -> dict[str, FileVersion | None]:
+    """All files of a run by path. See `results_folder.LocalResults.contents`."""
+    found: dict[str, FileVersion | None] = {}
+    for folders in ((), (GENERATED_IMAGES,)):
+        subject = "/".join((str(run), *folders))
+        with (
+            suppress(MissingFileError),
+            opened_run(root, run, folders) as folder,
+            listed(folder, subject) as entries,
+        ):
+            for entry in entries:
+                path = "/".join((*folders, entry.name))
+                if entry.name.startswith(".") or path in (ARGS_FILE, GENERATED_IMAGES, FIRST_IMAGES):
+                    continue
+                status = entry.stat(follow_symlinks=False)
+                found[path] = version_of(status) if stat.S_ISREG(status.st_mode) else None
+    return found
+
+
 def incomplete_reason(root: Path, run: RunKey) -> str:
     """What can be said about a run folder that no tracking line names, in one sentence."""
     try:

@@ -29,13 +29,15 @@ _FILE_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK 
 _INODE_MASK: Final = 2**63 - 1
 _ROOT_HINT: Final = "make sure that its disk is mounted and that the user who runs pixaris-sync may read it"
 _LINK_HINT: Final = "put the file or folder itself there: links below the results folder are not followed"
-_PLACE_HINT: Final = (
-    "put what Pixaris wrote in its place again, or take its run's line out of the tracking file"
-)
+_GIVE_UP: Final = "give the run up: delete its folder and its line of the tracking file"
+_PLACE_HINT: Final = f"put what Pixaris wrote in its place again, or {_GIVE_UP}"
+_FOLDER_HINT: Final = f"put it back, or {_GIVE_UP}"
+_IMAGE_HINT: Final = "put it back, or let `pixaris-sync retry` go on without it"
+_ARGUMENT_HINT: Final = "put it back, or take its key out of the run's line of the tracking file"
 _READ_HINT: Final = "let the user who runs pixaris-sync read it"
 #: Errors of the system that stay until somebody acts, each with what is wrong and what to do.
 _PERMANENT: Final = {
-    errno.ENOENT: ("it does not exist", "put it back, or let `pixaris-sync retry` go on without it"),
+    errno.ENOENT: ("it does not exist", _FOLDER_HINT),
     errno.ENOTDIR: ("it is no folder", _PLACE_HINT),
     errno.EISDIR: ("it is a folder, not a file", _PLACE_HINT),
     errno.ELOOP: ("it is a symbolic link, which is never followed", _LINK_HINT),
@@ -158,7 +160,7 @@ def listed(folder: int, subject: str) -> Iterator[Iterator[os.DirEntry[str]]]:
 
 def _open_below(folder: int, name: str, *, subject: str) -> int:
     try:
-        return os.open(_spelling(folder, name), _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+        return os.open(spelling(folder, name), _FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=folder)
     except OSError as error:
         # O_DIRECTORY with O_NOFOLLOW answers ENOTDIR for a link, as for a file: tell them apart.
         if error.errno == errno.ENOTDIR and _is_link(folder, name):
@@ -166,7 +168,7 @@ def _open_below(folder: int, name: str, *, subject: str) -> int:
         raise local_error("open folder", subject, error) from error
 
 
-def _spelling(folder: int, name: str) -> str:
+def spelling(folder: int, name: str) -> str:
     """How an open folder spells a name: so, or, where nothing is called so, as the one entry that equals it.
 
     A Mac may take letters with marks apart (Unicode's NFD), and so they stay where its disk is copied, while
@@ -222,12 +224,16 @@ def open_file(folder: int, name: str, *, subject: str) -> tuple[int, os.stat_res
     """
     _check_component(name, subject=subject)
     try:
-        name = _spelling(folder, name)
+        name = spelling(folder, name)
         # Looked at before it is opened: opening a device can already have an effect.
         check_regular(os.lstat(name, dir_fd=folder), subject=subject)
         handle = os.open(name, _FILE_FLAGS, dir_fd=folder)
     except OSError as error:
-        raise local_error("open file", subject, error) from error
+        failed = local_error("open file", subject, error)
+        if isinstance(failed, MissingFileError):
+            # Its record names a saved argument; images are all that their folder holds.
+            failed.hint = _IMAGE_HINT if f"/{GENERATED_IMAGES}/" in subject else _ARGUMENT_HINT
+        raise failed from error
     try:
         status = os.fstat(handle)
         check_regular(status, subject=subject)

@@ -3,8 +3,8 @@
 * `engine` runs the parts: who may start what, and when the pass is over; `snapshot` is what it decides by.
   `context` holds what the parts share, `unexpected` makes reports of what nobody thought of.
 * `follower` keeps a following engine awake. `discovery` takes what is on disk into the ledger, by `intake`;
-  `arrival` tells runs that were written here from those that are being copied in; `absence` lets work rest
-  while a folder is away.
+  `arrival` tells runs that were written here from those that are being copied in, `orphans` what becomes of
+  run folders that no record names; `absence` lets work rest while a folder is away.
 * `adoption` is the first contact: are bucket and dataset there, what is in the bucket already.
 * `lane` carries files, `uploads` one of them.
 * `deliveries` carries one table's rows; what is plain about them is in `outgoing_rows`. `table_changes` makes

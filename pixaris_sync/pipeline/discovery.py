@@ -18,6 +18,7 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from pixaris_sync.errors import LedgerError, LocalFileError, NameRefusedError, SyncError
+from pixaris_sync.ledger.forgetting import forget_edited, forget_runs, runs_without_line
 from pixaris_sync.ledger.intake import (
     FoundRecord,
     FoundRun,
@@ -28,11 +29,10 @@ from pixaris_sync.ledger.intake import (
 from pixaris_sync.ledger.known import (
     InspectedRun,
     args_and_payloads,
-    committed_names,
     inspected_runs,
     next_look_at,
 )
-from pixaris_sync.ledger.notices import Notice, Orphan, take_in_notices, take_in_orphans
+from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.presence import AbsentError, ReplacedError
 from pixaris_sync.local.results_folder import Datasets
@@ -49,6 +49,7 @@ from pixaris_sync.pipeline.absence import Absence
 from pixaris_sync.pipeline.arrival import Arrivals, Piece
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.pipeline.intake import Intake
+from pixaris_sync.pipeline.orphans import Orphans
 from pixaris_sync.rules.contract import (
     check_dataset_names,
     files_of,
@@ -68,12 +69,6 @@ FOLLOW_TAIL_BYTES_LIMIT = 32 * 1024
 INSPECT_RUNS_LIMIT = 500
 #: Datasets that are scanned at the same time: one of a backlog, and one with news.
 SCANS_LIMIT = 2
-#: What is added to a folder this soon after it changed may leave the same time of change.
-CLOCK_TICK_SECONDS = 2.0
-_INCOMPLETE_HINT = (
-    "store the run again; where args.json is whole, append its content as a line to the "
-    "tracking file to sync the run as it is"
-)
 
 
 class ScanDepth(IntEnum):
@@ -99,6 +94,7 @@ class Discovery:
     Attributes:
         arrivals: how runs came, and when to look at them again.
         absence: what happens while a folder is away.
+        orphans: the run folders that no record names.
     """
 
     def __init__(self, context: Context, *, on_runs_found: Callable[[], None] = lambda: None) -> None:
@@ -110,8 +106,7 @@ class Discovery:
         #: Runs that the next scan of their dataset inspects, whatever the ledger says.
         self._wanted: dict[DatasetKey, set[str]] = defaultdict(set)
         self._limiter = CapacityLimiter(SCANS_LIMIT)
-        #: When the folders of datasets had last changed when they were listed; none that had young runs.
-        self._listed: dict[DatasetKey, int] = {}
+        self.orphans = Orphans(context, self._limiter)
 
     async def list_datasets(self) -> tuple[DatasetKey, ...]:
         """List the datasets of the results folder, and note what is wrong with it; none while it is away."""
@@ -166,11 +161,18 @@ class Discovery:
         try:
             await self._blocking(partial(self._check_presence, key))
             self.absence.is_back(key)
-            await self._read_on(known, inspected)
+            is_whole = await self._read_on(known, inspected)
+            if is_whole and await context.apply(forget_edited, context.now(), known.id):
+                known, _ = await context.apply(_reopen, context.now(), key, depth)
+                is_whole = await self._read_on(known, inspected)
             known, runs = await context.apply(_reopen, context.now(), key, depth)
-            replaced = await self._inspect_folders(known, runs, inspected, wanted, depth)
+            replaced = await self._inspect_folders(known, runs, inspected, wanted)
             if replaced is not None:
                 notices.append(self.absence.notice_of(key, replaced))
+            elif is_whole:
+                await self._forget_given_up(known)
+            if depth >= ScanDepth.FOLDERS:
+                await self.orphans.look(known, refused, anew=depth is ScanDepth.EVERYTHING)
         except LedgerError:
             raise
         except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this dataset
@@ -185,7 +187,12 @@ class Discovery:
         await context.apply(take_in_notices, context.now(), str(key), notices)
         return known
 
-    async def _read_on(self, known: KnownDataset, inspected: set[str]) -> None:
+    async def _read_on(self, known: KnownDataset, inspected: set[str]) -> bool:
+        """Take in what a tracking file has beyond what was read of it.
+
+        Returns:
+            Whether it is there, and all of its lines are whole and were read.
+        """
         context, position = self._context, known.position
         bytes_limit = FOLLOW_TAIL_BYTES_LIMIT if context.mode.follow else TAIL_BYTES_LIMIT
         followed = self.arrivals.follows(known)
@@ -195,7 +202,9 @@ class Discovery:
                 partial(context.results.tail, known.key, position, bytes_limit=bytes_limit)
             )
             if tail is None:
+                is_whole = False
                 break
+            is_whole = not tail.torn_bytes
             piece = self.arrivals.piece(position, tail, followed=followed)
             runs = await self._find_runs(known, tail.records, piece)
             if tail.position != position or tail.records or tail.damaged or not known.read_whole:
@@ -208,6 +217,7 @@ class Discovery:
             if not tail.more:
                 break
         self.arrivals.read_to_end(known.key)
+        return is_whole
 
     async def _find_runs(
         self, known: KnownDataset, records: Iterable[TrackingRecord], piece: Piece
@@ -313,9 +323,8 @@ class Discovery:
         runs: Sequence[InspectedRun],
         inspected: set[str],
         wanted: set[str],
-        depth: ScanDepth,
     ) -> ReplacedError | None:
-        """Look again at runs whose folders changed or were in trouble, and at those that no record names.
+        """Look again at runs whose folders changed or were in trouble.
 
         Returns:
             Why some of them are left as they were.
@@ -341,21 +350,24 @@ class Discovery:
             await self._intake.take_in_runs(known, found)
         look_at = await context.apply(next_look_at, known.id, context.mode.selection) if arriving else None
         self.arrivals.look_again(key, look_at)
-        if depth >= ScanDepth.FOLDERS:
-            await self._look_for_orphans(known)
         return replaced
 
-    async def _look_for_orphans(self, known: KnownDataset) -> None:
-        context, key = self._context, known.key
-        changed_ns = await self._blocking(partial(context.results.listing_changed_ns, key))
-        if self._listed.get(key) == changed_ns:
+    async def _forget_given_up(self, known: KnownDataset) -> None:
+        """Forget runs in trouble of which both the folder and the line of the tracking file are gone."""
+        context = self._context
+        names = await context.apply(runs_without_line, known.id)
+        if not names:
             return
-        named = await context.apply(committed_names, known.id)
-        orphans = await self._blocking(lambda: self._orphans(key, named))
-        await context.apply(take_in_orphans, context.now(), known.id, orphans)
-        settled = abs(context.age_seconds(changed_ns)) > CLOCK_TICK_SECONDS
-        if settled and not any(orphan.young for orphan in orphans):
-            self._listed[key] = changed_ns
+        gone = await self._blocking(partial(context.results.without_folder, known.key, names))
+        forgotten = await context.apply(forget_runs, known.id, gone)
+        if forgotten:
+            more = f" and {len(forgotten) - 1} more" if forgotten[1:] else ""
+            log.info(
+                "%s/%s%s: given up, as folder and line are gone; what the cloud has of it stays",
+                known.key,
+                forgotten[0],
+                more,
+            )
 
     def _changed(self, key: DatasetKey, runs: Sequence[InspectedRun], inspected: set[str]) -> Iterable[str]:
         full, now = self._context.mode.full, self._context.now()
@@ -386,20 +398,6 @@ class Discovery:
                     # It was refused when it was taken in, and still is.
                     log.debug("%s", error)
         return saved
-
-    def _orphans(self, key: DatasetKey, named: set[str]) -> list[Orphan]:
-        context = self._context
-        found = []
-        for folder in context.results.unnamed_folders(key, named):
-            run = RunKey(key.project, key.dataset, folder.name)
-            age_seconds = context.age_seconds(folder.changed_ns)
-            young = 0 <= age_seconds < context.settings.incomplete_after_seconds
-            if young:
-                problem = Problem("its folder has no tracking line yet: it is being stored", "")
-            else:
-                problem = Problem(context.results.incomplete_reason(run), _INCOMPLETE_HINT)
-            found.append(Orphan(folder.name, young=young, problem=problem))
-        return found
 
     async def _blocking(self, function: Callable[[], T]) -> T:
         return await to_thread.run_sync(function, limiter=self._limiter)

@@ -99,6 +99,8 @@ class Engine:
         self._news: dict[DatasetKey, None] = {}
         self._scanned_now: set[DatasetKey] = set()
         self._adopting: set[DatasetKey] = set()
+        #: Datasets of which the cloud is asked about folders that no record names.
+        self._asked_about: set[DatasetKey] = set()
         self._adoptions = anyio.CapacityLimiter(ADOPTIONS_LIMIT)
         self._first_check = FirstCheck(self.context)
         self._lane = UploadLane(
@@ -212,7 +214,9 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """For how many files, tables and datasets something is under way."""
-        return self._lane.in_flight + len(self._busy_tables) + len(self._adopting)
+        return sum(
+            (self._lane.in_flight, len(self._busy_tables), len(self._adopting), len(self._asked_about))
+        )
 
     # -- scanning ----------------------------------------------------------------------------------------
 
@@ -256,12 +260,20 @@ class Engine:
             if not known.adopted and known.read_whole and key not in self._adopting:
                 self._adopting.add(key)
                 tasks.start_soon(self._adopt, known)
+            if self._discovery.orphans.to_be_asked(key) and key not in self._asked_about:
+                self._asked_about.add(key)
+                tasks.start_soon(self._ask_about_orphans, known)
             self._progress.notify()
 
     @property
     def _scanning(self) -> bool:
         """Whether there is, or may be, a dataset to scan."""
         return bool(not self._started.is_set() or self._checking or self._dirty or self._scanned_now)
+
+    async def _ask_about_orphans(self, known: KnownDataset) -> None:
+        await self._discovery.orphans.ask(known)
+        self._asked_about.discard(known.key)
+        self._progress.notify()
 
     async def _adopt(self, known: KnownDataset) -> None:
         context, gate, attempts = self.context, self.context.gate(BUCKET), 0

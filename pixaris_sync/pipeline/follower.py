@@ -23,8 +23,9 @@ from pixaris_sync.ledger.known import unfinished_datasets
 from pixaris_sync.local.results_folder import DatasetStatus, LocalResults
 from pixaris_sync.local.watch import Changed
 from pixaris_sync.model import DatasetKey
-from pixaris_sync.pipeline.discovery import CLOCK_TICK_SECONDS, ScanDepth
+from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.pipeline.orphans import CLOCK_TICK_SECONDS
 from pixaris_sync.ports import Clock
 
 log = logging.getLogger(__name__)

@@ -185,6 +185,7 @@ class _Preview:
                 known = await discovery.scan(key)
                 if not known.adopted and known.read_whole:
                     await adopt(context, known)
+                await discovery.orphans.ask(known)
         while (look_at := discovery.arrivals.next_look_at) is not None:
             await context.clock.sleep(look_at - context.now())
             for key in discovery.arrivals.due():

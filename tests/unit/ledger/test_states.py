@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pixaris_sync.ledger import intake, packs, pending_rows, retry, rows, uploads
+from pixaris_sync.ledger import forgetting, intake, packs, pending_rows, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.states import FILE_TRANSITIONS, ROW_TRANSITIONS
@@ -112,6 +112,21 @@ def vanished(book: Book, task: UploadTask) -> None:
     book.do(intake.take_in_runs, book.dataset(), [EMPTY])
 
 
+def give_up(book: Book, _: object) -> None:
+    """The run is in trouble, and somebody deletes its folder and its line."""
+    book.take(from_start=True)
+    book.select("UPDATE runs SET state = 'quarantined'")
+    dataset_id = book.dataset()
+    book.ledger.write(lambda db: forgetting.forget_runs(db, dataset_id, [RUN]))
+
+
+def edit_line(book: Book, _: object) -> None:
+    """The run is in trouble, and somebody puts another line in the place of its own."""
+    book.take(found_run(record(edited=True)), from_start=True)
+    book.select("UPDATE runs SET state = 'quarantined'")
+    book.do(forgetting.forget_edited, book.dataset())
+
+
 #: What may happen to a file that is being uploaded, and to a file in any state.
 UPLOAD_EVENTS: list[tuple[str, Event]] = [
     ("confirm_uploads", confirm),
@@ -131,6 +146,8 @@ FILE_EVENTS: list[tuple[str, Event]] = [
     ("take_in", vanished),
     ("retry_runs", lambda book, _: book.do(retry.retry_runs, None)),
     ("upload_again", lambda book, _: upload_again(book, file().path)),
+    ("forget_runs", give_up),
+    ("forget_edited", edit_line),
 ]
 
 
@@ -294,6 +311,8 @@ ROW_EVENTS: list[tuple[str, RowEvent]] = [
     ("retry_runs", lambda book, _: book.do(retry.retry_runs, None)),
     ("take_in", lambda book, _: book.take(found_run(record()), from_start=True)),
     ("send_again", lambda book, _: send_again(book)),
+    ("forget_runs", give_up),
+    ("forget_edited", edit_line),
 ]
 
 
@@ -340,6 +359,11 @@ def row_edges() -> Iterator[Edge]:
         with new_book() as book:
             book.take(found_run(record(), just_written=just_written))
             yield None, "take_in", look(book, at="records")
+    for name, event in (("forget_runs", give_up), ("forget_edited", edit_line)):
+        with new_book() as book:
+            others_may_have_sent_it(book, unasked(book))
+            event(book, None)
+            yield "in_doubt", name, look(book, at="records")
     yield from clash_edges()
     yield from damaged_edges()
     for synced in (False, True):
@@ -448,7 +472,8 @@ def test_every_transition_stands_once_and_says_when(
     assert len({row[:3] for row in transitions}) == len(transitions)
     assert all(row[3] for row in transitions)
     events = {row[1] for row in transitions}
-    assert all(any(hasattr(module, event) for module in (intake, retry, rows, uploads)) for event in events)
+    modules = (forgetting, intake, retry, rows, uploads)
+    assert all(any(hasattr(module, event) for module in modules) for event in events)
 
 
 def test_the_run_of_these_tests_is_the_usual_one() -> None:

@@ -11,8 +11,9 @@ import pytest
 from pixaris_sync.errors import LocalFileError
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey
-from pixaris_sync.pipeline.discovery import CLOCK_TICK_SECONDS, ScanDepth
+from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.follower import Rounds
+from pixaris_sync.pipeline.orphans import CLOCK_TICK_SECONDS
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,81 @@
+"""Forgets what somebody took out of a tracking file by hand, so that it is as if it had never been there.
+
+A line that is gone gives nothing up by itself: tracking files are rotated, cut and restored, and what waits
+is carried all the same. A run is given up where its folder is gone too. A record is replaced where another
+line tells of its run. Only runs in trouble are forgotten. Whoever brings one back brings a new one: its table
+is asked first.
+"""
+
+from collections.abc import Collection
+from sqlite3 import Connection
+
+from pixaris_sync.ledger.retry import READ_AGAIN
+from pixaris_sync.model import RunState
+
+#: Runs of a dataset in trouble of which no file and no row is under way.
+_IN_TROUBLE = f"""
+FROM open_runs r JOIN datasets d ON d.id = r.dataset_id
+WHERE r.dataset_id = :dataset_id AND r.committed
+    AND r.state IN ('{RunState.QUARANTINED}', '{RunState.FAILING}')
+    AND NOT EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'uploading')
+    AND NOT EXISTS (
+        SELECT 1 FROM open_records c WHERE c.run_id = r.id AND c.sends > 0
+            AND c.state IN ('sending', 'in_doubt', 'accepted')
+    )
+"""
+#: The last reading of the tracking file has not seen a line of theirs.
+_WITHOUT_LINE = f"""
+SELECT r.id, r.name {_IN_TROUBLE}
+    AND NOT EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.reading = d.reading)
+"""
+#: It has seen one and missed another, and no table can hold a row of theirs.
+_EDITED = f"""
+SELECT r.id {_IN_TROUBLE}
+    AND EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.reading = d.reading)
+    AND EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.reading < d.reading)
+    AND NOT EXISTS (
+        SELECT 1 FROM records c WHERE c.run_id = r.id
+            AND (c.state = 'synced' OR c.accepted_at IS NOT NULL OR c.taken AND c.sends > 0)
+    )
+"""
+
+
+def runs_without_line(db: Connection, dataset_id: int) -> list[str]:
+    """The runs of a dataset that are given up if their folders are gone; its tracking file was read whole."""
+    return [row["name"] for row in db.execute(_WITHOUT_LINE, {"dataset_id": dataset_id})]
+
+
+def forget_runs(db: Connection, dataset_id: int, names: Collection[str]) -> list[str]:
+    """Forget those of these runs that are given up still: their folders and their lines are gone.
+
+    Returns:
+        Their names.
+    """
+    known = db.execute(_WITHOUT_LINE, {"dataset_id": dataset_id}).fetchall()
+    given_up = [(row["id"], row["name"]) for row in known if row["name"] in names]
+    run_ids = [(run_id,) for run_id, _ in given_up]
+    for table in ("records", "files", "packs"):
+        db.executemany(f"DELETE FROM {table} WHERE run_id = ?", run_ids)
+    db.executemany("DELETE FROM runs WHERE id = ?", run_ids)
+    return [name for _, name in given_up]
+
+
+def forget_edited(db: Connection, now: float, dataset_id: int) -> bool:
+    """Forget the records of runs whose lines were replaced, and let the tracking file be read again.
+
+    What is uploaded of such a run stays known. Its lines are new when they are read.
+
+    Returns:
+        Whether there were any.
+    """
+    edited = [row["id"] for row in db.execute(_EDITED, {"dataset_id": dataset_id}).fetchall()]
+    for run_id in edited:
+        db.execute("DELETE FROM records WHERE run_id = ?", (run_id,))
+        db.execute("DELETE FROM files WHERE run_id = ? AND state <> 'uploaded'", (run_id,))
+        db.execute(
+            "UPDATE runs SET committed = 0, state = ?, since = ?, cause = NULL, hint = NULL, held = 0,"
+            " signature = NULL, folder_cause = NULL, folder_hint = NULL, quiet_at = NULL WHERE id = ?",
+            (RunState.PENDING, now, run_id),
+        )
+        db.execute(READ_AGAIN, (run_id,))
+    return bool(edited)
