@@ -133,6 +133,10 @@ class LocalFileError(SyncError):
     """A local file or folder of a run is missing, damaged, unreadable or leaves the run's folder."""
 
 
+class DamagedImageError(LocalFileError):
+    """An image is not whole; one that is still being written may be in a moment."""
+
+
 class ObjectConflictError(SyncError):
     """A generation precondition failed (412): the object is not in the state the caller expected."""
 

@@ -68,6 +68,11 @@ def is_utf8(text: str) -> bool:
     return True
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: ``1 file``, ``2 files``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def printable(text: str) -> str:
     r"""The string with each lone surrogate as a ``\uXXXX`` escape, so that it can be printed and stored."""
     return text.encode(errors="backslashreplace").decode()

@@ -24,8 +24,9 @@ def show_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool)
     """Print where everything stands."""
     settings = settings_for(flags, config)
     path = found_ledger(settings).path
-    document = report.status_document(read_overview(settings, path), time.time())
     owner = read_owner(path.with_suffix(".owner"))
+    reached = read_overview(settings, path, at_work=owner is not None)
+    document = report.status_document(reached, time.time())
     document["owner"] = None if owner is None else str(owner)
     document["ledger"] = str(path)
     print(report.as_json(document) if as_json else report.status_text(document))

@@ -112,7 +112,8 @@ def run_pass(
 
     def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption, "Repair | None", Overview]:
         ended = anyio.run(partial(_run, settings, mode, ledger, beside=watch_progress, repair=repair))
-        return *ended, ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
+        read = partial(overview, tracking_file=settings.dataset_tracking_file_name, at_work=False)
+        return *ended, ledger.read(read)
 
     left, interruption, repaired, reached = work_as_owner(settings, command, work)
     if interruption.number is not None or left is None:
@@ -128,6 +129,7 @@ def run_pass(
         "files_uploaded": sum(tally.files for tally in tallies),
         "files_found": sum(tally.files_found for tally in tallies),
         "bytes": sum(tally.bytes for tally in tallies),
+        "bytes_found": sum(tally.bytes_found for tally in tallies),
         "rows_synced": sum(tally.rows for tally in tallies),
         **({} if repaired is None else {"repair": report.repair_document(repaired)}),
         **report.status_document(reached, time.time()),

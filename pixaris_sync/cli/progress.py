@@ -7,7 +7,9 @@ import anyio
 
 from pixaris_sync.cli import report
 from pixaris_sync.ledger.overview import Backlog, backlog
+from pixaris_sync.pipeline.context import Tally
 from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.text import counted
 
 #: Elsewhere than on a terminal, a line this often.
 LINE_INTERVAL_SECONDS = 10.0
@@ -35,26 +37,26 @@ async def _show_bar(engine: Engine, command: str) -> None:
         Progress,
         TextColumn,
         TimeRemainingColumn,
-        TransferSpeedColumn,
     )
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),
     )
+    begun = time.monotonic()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(command, total=None, detail="")
         while True:
             left, tally = await _backlog(engine), engine.context.tally
             bar.update(
                 task,
-                completed=tally.bytes,
-                total=(tally.bytes + left.bytes) or None,
-                detail=f"{tally.rows} rows, {left.files} files and {left.rows} rows left",
+                completed=tally.bytes + tally.bytes_found,
+                total=(tally.bytes + tally.bytes_found + left.bytes) or None,
+                detail=f"{_sent(tally, begun)}, {counted(tally.rows, 'row')}; "
+                f"{counted(left.files, 'file')} and {counted(left.rows, 'row')} left",
             )
             await anyio.sleep(BAR_INTERVAL_SECONDS)
 
@@ -64,12 +66,21 @@ async def _show_lines(engine: Engine, command: str) -> None:
     while True:
         await anyio.sleep(LINE_INTERVAL_SECONDS)
         left, tally = await _backlog(engine), engine.context.tally
-        rate = tally.bytes / (time.monotonic() - begun)
-        remaining = f", about {report.span_text(left.bytes / rate)} left" if rate and left.bytes else ""
+        done = (tally.bytes + tally.bytes_found) / (time.monotonic() - begun)
+        remaining = f", about {report.span_text(left.bytes / done)} left" if done and left.bytes else ""
         print(
-            f"{command}: {tally.files + tally.files_found} files, {report.bytes_text(tally.bytes)} "
-            f"({report.bytes_text(rate)}/s), {tally.rows} rows done; {left.files} files, "
-            f"{report.bytes_text(left.bytes)}, {left.rows} rows to do{remaining}",
+            f"{command}: {counted(tally.files + tally.files_found, 'file')} and "
+            f"{counted(tally.rows, 'row')} done, {_sent(tally, begun)}; {counted(left.files, 'file')}, "
+            f"{report.bytes_text(left.bytes)}, {counted(left.rows, 'row')} to do{remaining}",
             file=sys.stderr,
             flush=True,
         )
+
+
+def _sent(tally: Tally, begun: float) -> str:
+    """What was sent since `begun`, and how fast; and what needed not be, as the bucket had it."""
+    rate = tally.bytes / max(time.monotonic() - begun, 1.0)
+    sent = f"{report.bytes_text(tally.bytes)} sent"
+    if tally.bytes:
+        sent += f" ({report.bytes_text(rate)}/s)"
+    return f"{sent}, {report.bytes_text(tally.bytes_found)} found there" if tally.bytes_found else sent

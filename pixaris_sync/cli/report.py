@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixaris_sync.ledger.overview import Overview
 from pixaris_sync.model import JsonValue
-from pixaris_sync.text import printable_line
+from pixaris_sync.text import counted, printable_line
 
 if TYPE_CHECKING:
     from pixaris_sync.process.repair import Repair
@@ -84,13 +84,14 @@ def status_text(document: Mapping[str, Any]) -> str:
     lines += [f"      {one['runs']} pending: {printable_line(one['cause'])}" for one in document["waiting"]]
     lines.append(f"last  {document['last_synced_at'] or 'nothing synced yet'}")
     if document["torn_lines"]:
-        lines.append(f"torn  {document['torn_lines']} tracking file(s) end in an unfinished line")
+        lines.append(f"torn  last lines of tracking files that are unfinished: {document['torn_lines']}")
     groups = _grouped(document["problems"])
     for group in groups[:PROBLEMS_SHOWN]:
         lines += ["", *map(printable_line, _problem_lines(group))]
     if len(groups) > PROBLEMS_SHOWN:
         left = sum(map(len, groups[PROBLEMS_SHOWN:]))
-        lines += ["", f"and {left} more with {len(groups) - PROBLEMS_SHOWN} other causes: --json lists all"]
+        causes = counted(len(groups) - PROBLEMS_SHOWN, "other cause")
+        lines += ["", f"and {left} more with {causes}: --json lists all"]
     return "\n".join(lines)
 
 
@@ -136,7 +137,9 @@ def _repair_lines(document: Mapping[str, Any]) -> list[str]:
     objects, rows, left = document["objects"], document["rows"], document["left"]
     if not (objects or rows or left):
         return ["nothing to repair: no object and no row is missing or different"]
-    lines = [f"{objects} missing objects and {rows} missing rows were taken up again"]
+    lines = [
+        f"taken up again: {counted(objects, 'object')} and {counted(rows, 'row')} that the cloud had lost"
+    ]
     shown = (f"left  {one['sign']} {one['subject']}: {one['detail']}" for one in left[:PROBLEMS_SHOWN])
     lines += map(printable_line, shown)
     if len(left) > PROBLEMS_SHOWN:
@@ -146,10 +149,11 @@ def _repair_lines(document: Mapping[str, Any]) -> list[str]:
 
 def pass_text(document: Mapping[str, Any]) -> str:
     """What ``sync`` and ``backfill`` print at their end, of what they did and `status_document`."""
+    found = f" ({bytes_text(document['bytes_found'])})" if document["files_found"] else ""
     done = (
-        f"{document['files_uploaded']} files uploaded ({bytes_text(document['bytes'])}), "
-        f"{document['files_found']} found there, {document['rows_synced']} rows synced "
-        f"in {document['seconds']:.1f} s"
+        f"{counted(document['files_uploaded'], 'file')} uploaded ({bytes_text(document['bytes'])}), "
+        f"{document['files_found']} found there{found}, "
+        f"{counted(document['rows_synced'], 'row')} synced in {document['seconds']:.1f} s"
     )
     repaired = _repair_lines(document["repair"]) if "repair" in document else []
     return "\n".join([done, *repaired, status_text(document)])
@@ -160,10 +164,10 @@ def preview_text(document: Mapping[str, Any]) -> str:
     carried, found = (_amounts(document, suffix) for suffix in ("", "_found"))
     left = document["not_carried"]
     lines = [
-        ("would carry", f"{document['runs']} runs: {carried}"),
+        ("would carry", f"{counted(document['runs'], 'run')}: {carried}"),
         ("there already", found),
         *(
-            ("create table", f"{table['table']} with {len(table['columns'])} columns")
+            ("create table", f"{table['table']} with {counted(len(table['columns']), 'column')}")
             for table in document["tables_to_create"]
         ),
         *(
@@ -190,7 +194,7 @@ def preview_text(document: Mapping[str, Any]) -> str:
 
 def _amounts(document: Mapping[str, Any], suffix: str) -> str:
     files, size, rows = (document[f"{name}{suffix}"] for name in ("files", "bytes", "rows"))
-    return f"{files} files ({bytes_text(size)}), {rows} rows"
+    return f"{counted(files, 'file')} ({bytes_text(size)}), {counted(rows, 'row')}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

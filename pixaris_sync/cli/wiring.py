@@ -183,8 +183,8 @@ def open_known_ledger(path: Path, *, read_only: bool = False) -> Ledger:
     )
 
 
-def read_overview(settings: Settings, path: Path) -> Overview:
-    """Where everything stands by the ledger at `path`, also while another process works.
+def read_overview(settings: Settings, path: Path, *, at_work: bool) -> Overview:
+    """Where everything stands by the ledger at `path`; `at_work`: while another process works.
 
     Raises:
         ConfigurationError: there is no ledger yet.
@@ -192,7 +192,8 @@ def read_overview(settings: Settings, path: Path) -> Overview:
     """
     ledger = open_known_ledger(path, read_only=True)
     try:
-        found: Overview = ledger.read(partial(overview, tracking_file=settings.dataset_tracking_file_name))
+        tracking_file = settings.dataset_tracking_file_name
+        found: Overview = ledger.read(partial(overview, tracking_file=tracking_file, at_work=at_work))
         return found
     finally:
         ledger.close()

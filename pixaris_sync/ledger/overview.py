@@ -70,8 +70,14 @@ def _count(db: Connection, sql: str, states: Sequence[str]) -> dict[str, int]:
     return {str(state): found.get(state, 0) for state in states}
 
 
-def overview(db: Connection, tracking_file: str) -> Overview:
-    """Read where everything stands; `tracking_file` is the name for messages about damaged lines."""
+def overview(db: Connection, tracking_file: str, *, at_work: bool = True) -> Overview:
+    """Read where everything stands.
+
+    Args:
+        db: a transaction.
+        tracking_file: its name, for messages about damaged lines.
+        at_work: a process goes on with this ledger; else what was under way is in doubt.
+    """
     runs = _count(db, "SELECT state, count(*) FROM runs GROUP BY state", list(RunState))
     damaged = db.execute("SELECT count(*) FROM records WHERE run_id IS NULL").fetchone()[0]
     # A damaged line is a run that nobody can name.
@@ -79,11 +85,19 @@ def overview(db: Connection, tracking_file: str) -> Overview:
     files = _count(db, "SELECT state, count(*) FROM files GROUP BY state", list(FileState))
     # Those of finished runs are packed.
     files[FileState.UPLOADED] += db.execute("SELECT coalesce(sum(packed_files), 0) FROM runs").fetchone()[0]
+    rows = _count(db, "SELECT state, count(*) FROM records GROUP BY state", list(RowState))
+    for row in db.execute(_ROWS_IN_QUARANTINE).fetchall():
+        rows[row["state"]] -= row["rows"]
+        rows[RowState.QUARANTINED] += row["rows"]
+    if not at_work:
+        files[FileState.IN_DOUBT] += files[FileState.UPLOADING]
+        rows[RowState.IN_DOUBT] += rows[RowState.SENDING]
+        files[FileState.UPLOADING] = rows[RowState.SENDING] = 0
     last = get_fact(db, LAST_SYNCED)
     return Overview(
         runs=runs,
         files=files,
-        rows=_count(db, "SELECT state, count(*) FROM records GROUP BY state", list(RowState)),
+        rows=rows,
         pending_bytes=db.execute("SELECT coalesce(sum(size), 0) FROM open_files").fetchone()[0],
         oldest_pending_at=db.execute(
             "SELECT min(coalesce("
@@ -93,11 +107,18 @@ def overview(db: Connection, tracking_file: str) -> Overview:
         last_synced_at=float(last) if last else None,
         torn_lines=db.execute("SELECT count(*) FROM datasets WHERE torn_bytes > 0").fetchone()[0],
         repeated_lines=db.execute("SELECT coalesce(sum(repeated_lines), 0) FROM datasets").fetchone()[0],
-        waiting=tuple(_waiting(db)),
+        waiting=tuple(_waiting(db, at_work=at_work)),
         problems=tuple(problems(db, Selection(), tracking_file)),
     )
 
 
+#: Rows that were never sent and wait for a run that somebody must act on.
+_ROWS_IN_QUARANTINE = f"""
+SELECT c.state, count(*) AS rows FROM open_runs r CROSS JOIN open_records c
+WHERE r.state = '{RunState.QUARANTINED}' AND c.run_id = r.id AND c.sends = 0
+    AND c.state IN ('pending', 'in_doubt')
+GROUP BY c.state
+"""
 #: For what a pending run waits: the first step that it has not done. What is under way stands before what
 #: waits for its turn. A run that no tracking record names has its own cause.
 _WAITS_FOR = """
@@ -105,7 +126,7 @@ CASE
 WHEN NOT r.committed THEN coalesce(r.cause, 'its tracking record is to be read')
 WHEN d.adopted_at IS NULL THEN 'its dataset is to be compared with the bucket before anything is sent'
 WHEN r.held AND r.signature IS NOT NULL THEN 'its table is to be asked whether it holds the row already'
-WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'uploading')
+WHEN :at_work AND EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'uploading')
     THEN 'its files are being uploaded'
 WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'pending')
     THEN 'its files wait for their turn to be uploaded'
@@ -114,7 +135,8 @@ WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id)
 WHEN r.quiet_at IS NOT NULL
     THEN 'files of it were still arriving: its row waits until its folder has been still for some seconds'
 WHEN r.signature IS NULL THEN 'its folder is to be inspected again'
-ELSE CASE (SELECT c.state FROM open_records c WHERE c.run_id = r.id
+ELSE CASE (SELECT iif(c.state = 'sending' AND NOT :at_work, 'in_doubt', c.state)
+           FROM open_records c WHERE c.run_id = r.id
            ORDER BY c.state = 'sending' DESC, c.state = 'pending' DESC, c.state = 'in_doubt' DESC LIMIT 1)
     WHEN 'sending' THEN 'its row is being sent'
     WHEN 'pending' THEN 'its row waits for its turn to be sent'
@@ -125,11 +147,12 @@ END
 """
 
 
-def _waiting(db: Connection) -> list[WaitingRuns]:
+def _waiting(db: Connection, *, at_work: bool) -> list[WaitingRuns]:
     rows = db.execute(
         f"SELECT count(*) AS runs, min(r.since) AS since, {_WAITS_FOR} AS cause"
         " FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
-        " WHERE r.state = 'pending' GROUP BY 3 ORDER BY 1 DESC, 3"
+        " WHERE r.state = 'pending' GROUP BY 3 ORDER BY 1 DESC, 3",
+        {"at_work": at_work},
     )
     return [WaitingRuns(row["runs"], row["since"], row["cause"]) for row in rows]
 

@@ -181,12 +181,14 @@ class Receipt:
     """An object holds a file's content; or `remote` is None: it does not, and that is left as it is.
 
     `was_there`: somebody had put it there before (this ledger's predecessor, another machine), so the run's
-    rows may be there as well: they are in doubt and looked for before they are sent.
+    rows may be there as well: they are in doubt and looked for before they are sent. `sent`: it was sent now;
+    else it was found there.
     """
 
     task: UploadTask
     remote: RemoteObject | None
     was_there: bool
+    sent: bool = True
 
 
 _CONFIRM = f"""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 import google_crc32c
 from anyio import to_thread
 
-from pixaris_sync.errors import Failure, LocalFileError
+from pixaris_sync.errors import DamagedImageError, Failure, LocalFileError
 from pixaris_sync.local.images import image_fault
 from pixaris_sync.local.safe_open import (
     inode_of,
@@ -271,4 +271,4 @@ def _verify_image(subject: str, file: BinaryIO) -> None:
         raise local_error("read", subject, error) from error
     if fault:
         cause = f"image cannot be verified: {fault}"
-        raise LocalFileError("verify image", printable(subject), cause, hint=_IMAGE_HINT)
+        raise DamagedImageError("verify image", printable(subject), cause, hint=_IMAGE_HINT)

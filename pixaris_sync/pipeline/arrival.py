@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+from pixaris_sync.errors import NameRefusedError
 from pixaris_sync.ledger.intake import KnownDataset
 from pixaris_sync.local.run_folder import TIMES_SET_NS, FolderTimes, RunInspection
 from pixaris_sync.model import DatasetKey, RunKey, Tail, TailPosition
@@ -118,6 +119,9 @@ class Arrivals:
             piece: where its records were just read; None: they were read before.
             waits: files of it were arriving when it was inspected before.
         """
+        if any(isinstance(problem, NameRefusedError) for problem in inspection.problems):
+            # No waiting gives it another name.
+            return Arrival()
         now, patience_seconds = self._context.now(), self._still_seconds
         changed_ns = inspection.times.newest_ns if inspection.times else 0
         with self._lock:

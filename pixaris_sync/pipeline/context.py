@@ -58,11 +58,19 @@ class Mode:
 
 @dataclass(slots=True)
 class Tally:
-    """What this process has done so far, for progress and messages."""
+    """What this process has done so far, for progress and messages.
+
+    Attributes:
+        files, bytes: what it sent to the bucket.
+        files_found, bytes_found: what it had to send and found there.
+        rows: what it read back from the tables.
+        records: what it took in.
+    """
 
     files: int = 0
     files_found: int = 0
     bytes: int = 0
+    bytes_found: int = 0
     rows: int = 0
     records: int = 0
 

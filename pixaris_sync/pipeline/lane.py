@@ -113,10 +113,13 @@ class UploadLane:
         """That transaction is durable."""
         tally = self._context.tally
         arrived = [receipt for receipt in receipts if receipt.remote is not None]
-        found = sum(receipt.was_there for receipt in arrived)
-        tally.files += len(arrived) - found
-        tally.files_found += found
-        tally.bytes += sum(receipt.task.version.size for receipt in arrived)
+        for receipt in arrived:
+            if receipt.sent:
+                tally.files += 1
+                tally.bytes += receipt.task.version.size
+            else:
+                tally.files_found += 1
+                tally.bytes_found += receipt.task.version.size
         self._in_flight -= len(receipts)
 
     async def _read(self, tasks: TaskGroup, claimed: Sequence[UploadTask]) -> None:
@@ -191,7 +194,7 @@ class UploadLane:
         outcome, begun = Outcome.FAILED, context.clock.elapsed()
         concurrency.started()
         try:
-            remote, was_there = await carry(context, task, ready.read)
+            carried = await carry(context, task, ready.read)
         except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this file
             error = context.reports.as_error("upload", f"{task.run}/{task.path}", caught)
             pushed_back = error.failure.retryable and error.failure is not Failure.PERMISSION
@@ -203,7 +206,7 @@ class UploadLane:
         else:
             outcome = Outcome.OK
             context.succeeded(BUCKET)
-            self._receipts.append(Receipt(task, remote, was_there))
+            self._receipts.append(Receipt(task, *carried))
             if len(self._receipts) == 1:
                 self._on_files_settled()
         finally:

@@ -38,6 +38,7 @@ from pixaris_sync.pipeline.outgoing_rows import map_row
 from pixaris_sync.rules.contract import RUN_NAME_KEY
 from pixaris_sync.rules.planner import AskFirst, ReadBack
 from pixaris_sync.rules.readback import Wanted, cells_decide, standing
+from pixaris_sync.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -273,7 +274,7 @@ class Lookups:
         context = self._context
         stood = sum(row.state is RowState.UNASKED for row in found)
         if stood:
-            log.info("table %s holds %d rows that are not known here: they are synced", table, stood)
+            log.info("table %s holds %s, not known here: synced", table, counted(stood, "row"))
         context.tally.rows += len(found)
         if found:
             by_name = table not in context.shared_tables

@@ -124,18 +124,18 @@ class TableChanges:
                 return False
             with self.updating(table):
                 if is_new:
-                    log.info("table %s is created", table)
                     await sink.create_table(table, add)
+                    log.info("table %s was created", table)
                 else:
-                    log.info("table %s gets columns: %s", table, ", ".join(column.name for column in add))
                     await sink.add_columns(table, add)
+                    log.info("table %s has new columns: %s", table, ", ".join(column.name for column in add))
         if widen:
             if not await self.turn(table):
                 return False
-            log.info("table %s gets wider columns: %s", table, ", ".join(widen))
             try:
                 with self.updating(table):
                     await sink.widen_columns(table, widen)
+                log.info("table %s has wider columns: %s", table, ", ".join(widen))
             except SyncError as error:
                 if error.failure is Failure.PERMANENT:
                     # From now on such values go beside it.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from anyio import to_thread
 
-from pixaris_sync.errors import Failure, LocalFileError, ObjectConflictError, SyncError
+from pixaris_sync.errors import DamagedImageError, Failure, LocalFileError, ObjectConflictError, SyncError
 from pixaris_sync.ledger.runs import had_all_files
 from pixaris_sync.ledger.uploads import (
     UploadTask,
@@ -48,9 +48,15 @@ def is_image(task: UploadTask) -> bool:
     return task.path.lower().endswith(IMAGE_SUFFIXES)
 
 
-async def carry(
-    context: Context, task: UploadTask, read: Content | Exception | None
-) -> tuple[RemoteObject | None, bool]:
+class Carried(NamedTuple):
+    """What became of a file: see `ledger.uploads.Receipt`."""
+
+    remote: RemoteObject | None
+    was_there: bool
+    sent: bool
+
+
+async def carry(context: Context, task: UploadTask, read: Content | Exception | None) -> Carried:
     """Bring a claimed file's object into being.
 
     Args:
@@ -59,8 +65,8 @@ async def carry(
         read: its content, or why it cannot be read, where that is known already.
 
     Returns:
-        The object, and whether somebody else had put it there before. None in its place: somebody removed
-        or replaced it, and that is left as it is.
+        The object, whether somebody else had put it there before, and whether it was sent now. None in its
+        place: somebody removed or replaced it, and that is left as it is.
 
     Raises:
         LocalFileError: the file cannot be read, or is not whole.
@@ -74,22 +80,23 @@ async def carry(
     except LocalFileError as error:
         if error.failure.retryable or not (task.stood or await _is_history(context, task, error)):
             raise
-        return None, False
+        return Carried(None, was_there=False, sent=False)
     there = await occupant_of(context, task, name)
     if task.stood and there.crc32c != body.crc32c:
-        return await _left_as_it_is(context, name, body), True
+        return Carried(await _left_as_it_is(context, name, body), was_there=True, sent=False)
     if there.generation and there.holds(body.crc32c, name):
-        return RemoteObject(name, task.version.size, body.crc32c, there.generation), there.was_there
+        remote = RemoteObject(name, task.version.size, body.crc32c, there.generation)
+        return Carried(remote, there.was_there, sent=False)
     try:
-        return await _send(context, task, name, body, there.generation), False
+        return Carried(await _send(context, task, name, body, there.generation), was_there=False, sent=True)
     except ObjectConflictError:
         found = await context.store.stat(name)
         if found is None:
             # Somebody removed the one that was to be replaced.
-            return await _send(context, task, name, body, 0), False
+            return Carried(await _send(context, task, name, body, 0), was_there=False, sent=True)
         if found.crc32c != body.crc32c:
             raise _conflict(name, found.crc32c) from None
-        return found, True
+        return Carried(found, was_there=True, sent=False)
 
 
 async def _is_history(context: Context, task: UploadTask, error: LocalFileError) -> bool:
@@ -249,7 +256,7 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
             in_doubt=False,
         )
         context.scan_soon(task.run.dataset_key)
-    elif 0 <= age_seconds < young_seconds:
+    elif isinstance(error, DamagedImageError | MissingFileError) and 0 <= age_seconds < young_seconds:
         waiting = Problem(f"{error}; it is young and may still be written", "nothing to do but to wait")
         await context.apply(
             reschedule_upload,

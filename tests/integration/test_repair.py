@@ -55,7 +55,7 @@ def test_following_the_hint_of_verify_literally_restores_an_object(
 
     assert hinted(told) == ["sync", "--repair"]
     assert outcome.code == 0, str(outcome)
-    assert "1 missing objects and 0 missing rows were taken up again" in outcome.stdout
+    assert "taken up again: 1 object and 0 rows that the cloud had lost" in outcome.stdout
     assert {name: crc32c for name, (crc32c, _) in pixaris.objects().items()} == before
     assert command_line.run("verify").code == 0
     again = command_line.run("sync", "--repair")

@@ -45,7 +45,6 @@ SANDBOX = "sandbox"
 SMALL = {
     "__main__": "`python -m pixaris_sync` looks for it",
     "cli.help": "how help is laid out, whatever flags there are",
-    "cli.progress": "how far a pass is, on a terminal and elsewhere; a pass goes on without it",
     "cli.streams": "what must be right before anything is printed",
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
     "pipeline.snapshot": "what the engine decides by, beside how it does",

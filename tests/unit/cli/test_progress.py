@@ -48,7 +48,8 @@ async def test_a_line_comes_now_and_then_with_rate_and_time_left(monkeypatch: py
     monkeypatch.setattr(sys, "stderr", printed)
     monkeypatch.setattr(progress, "LINE_INTERVAL_SECONDS", INTERVAL_SECONDS)
     engine = engine_with(
-        Tally(files=3, files_found=1, bytes=2048, rows=2), Backlog(files=5, bytes=1024**4, rows=6)
+        Tally(files=3, files_found=1, bytes=2048, bytes_found=1024, rows=1),
+        Backlog(files=5, bytes=1024**4, rows=6),
     )
 
     with anyio.fail_after(10):
@@ -58,8 +59,8 @@ async def test_a_line_comes_now_and_then_with_rate_and_time_left(monkeypatch: py
             tasks.cancel_scope.cancel()
 
     line = printed.getvalue().splitlines()[0]
-    assert line.startswith("backfill: 4 files, 2.0 KiB (")
-    assert "/s), 2 rows done; 5 files, 1024.0 GiB, 6 rows to do, about " in line
+    assert line.startswith("backfill: 4 files and 1 row done, 2.0 KiB sent (")
+    assert "/s), 1.0 KiB found there; 5 files, 1024.0 GiB, 6 rows to do, about " in line
     assert line.endswith(" left")
 
 

@@ -123,7 +123,7 @@ def test_the_status_text_says_what_the_document_holds() -> None:
         "wait  1.5 KiB to upload, oldest run waiting for 1 h 1 min",
         "      1 pending: its turn",
         "last  2023-11-14T22:13:20+00:00",
-        "torn  1 tracking file(s) end in an unfinished line",
+        "torn  last lines of tracking files that are unfinished: 1",
         "",
         "quarantined: p/d/r (since 2023-11-14T22:12:20+00:00)",
         "  cause: it is cut",
@@ -191,16 +191,30 @@ def test_an_empty_status_is_calm() -> None:
 
 def test_a_pass_says_what_it_did_first() -> None:
     """Goal: the answer to `sync`. Method: the first line of its text."""
-    done = {"files_uploaded": 3, "files_found": 1, "bytes": 2048, "rows_synced": 2, "seconds": 1.3}
+    done = {
+        "files_uploaded": 3,
+        "files_found": 1,
+        "bytes": 2048,
+        "bytes_found": 1024,
+        "rows_synced": 2,
+        "seconds": 1.3,
+    }
     text = report.pass_text({**document(EMPTY), **done})
-    first = "3 files uploaded (2.0 KiB), 1 found there, 2 rows synced in 1.3 s"
+    first = "3 files uploaded (2.0 KiB), 1 found there (1.0 KiB), 2 rows synced in 1.3 s"
     assert text.splitlines()[0] == first
     assert text.endswith(report.status_text(document(EMPTY)))
 
 
 def test_a_repair_says_what_it_took_up_and_what_it_left() -> None:
     """Goal: the answer to `sync --repair`. Method: a healthy state; then much that it left as it is."""
-    done = {"files_uploaded": 0, "files_found": 0, "bytes": 0, "rows_synced": 0, "seconds": 1.3}
+    done = {
+        "files_uploaded": 0,
+        "files_found": 0,
+        "bytes": 0,
+        "bytes_found": 0,
+        "rows_synced": 0,
+        "seconds": 1.3,
+    }
     healthy = report.repair_document(Repair())
     assert healthy == {"objects": 0, "rows": 0, "left": []}
     second = report.pass_text({**document(EMPTY), **done, "repair": healthy}).splitlines()[1]
@@ -208,7 +222,7 @@ def test_a_repair_says_what_it_took_up_and_what_it_left() -> None:
     differs = Finding(Sign.DIFFERS, Kind.ROW, "t:run", "other values than in the record: a")
     left = report.repair_document(Repair(2, 1, [differs] * (report.PROBLEMS_SHOWN + 3)))
     lines = report.pass_text({**document(EMPTY), **done, "repair": left}).splitlines()[1:]
-    assert lines[0] == "2 missing objects and 1 missing rows were taken up again"
+    assert lines[0] == "taken up again: 2 objects and 1 row that the cloud had lost"
     shown = lines[1 : report.PROBLEMS_SHOWN + 1]
     assert shown == ["left  * t:run: other values than in the record: a"] * report.PROBLEMS_SHOWN
     assert lines[report.PROBLEMS_SHOWN + 1] == "left  and 3 more: --json lists all"
