@@ -28,15 +28,14 @@ _WITHOUT_LINE = f"""
 SELECT r.id, r.name {_IN_TROUBLE}
     AND NOT EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.reading = d.reading)
 """
-#: It has seen one and missed another, and no table can hold a row of theirs.
+#: It has missed the line of a record that no table can hold, and has seen another one of the run.
+_REPLACED = "state <> 'synced' AND accepted_at IS NULL AND NOT (taken AND sends > 0)"
 _EDITED = f"""
-SELECT r.id {_IN_TROUBLE}
+SELECT r.id, r.name, d.reading, EXISTS (
+    SELECT 1 FROM records c WHERE c.run_id = r.id AND NOT ({_REPLACED})
+) AS is_settled {_IN_TROUBLE}
     AND EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.reading = d.reading)
-    AND EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.reading < d.reading)
-    AND NOT EXISTS (
-        SELECT 1 FROM records c WHERE c.run_id = r.id
-            AND (c.state = 'synced' OR c.accepted_at IS NOT NULL OR c.taken AND c.sends > 0)
-    )
+    AND EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.reading < d.reading AND {_REPLACED})
 """
 
 
@@ -60,22 +59,32 @@ def forget_runs(db: Connection, dataset_id: int, names: Collection[str]) -> list
     return [name for _, name in given_up]
 
 
-def forget_edited(db: Connection, now: float, dataset_id: int) -> bool:
-    """Forget the records of runs whose lines were replaced, and let the tracking file be read again.
+def forget_edited(db: Connection, now: float, dataset_id: int) -> list[str]:
+    """Forget records of runs whose lines were replaced, and let the tracking file be read again.
 
-    What is uploaded of such a run stays known. Its lines are new when they are read.
+    What is uploaded of such a run stays known. Where the table has none of its rows, its other lines are new
+    when they are read: they may need what clashed before.
 
     Returns:
-        Whether there were any.
+        The names of these runs.
     """
-    edited = [row["id"] for row in db.execute(_EDITED, {"dataset_id": dataset_id}).fetchall()]
-    for run_id in edited:
-        db.execute("DELETE FROM records WHERE run_id = ?", (run_id,))
-        db.execute("DELETE FROM files WHERE run_id = ? AND state <> 'uploaded'", (run_id,))
+    edited = db.execute(_EDITED, {"dataset_id": dataset_id}).fetchall()
+    for run in edited:
+        which = f"run_id = :id AND ({_REPLACED}) AND (reading < :reading OR NOT :is_settled)"
+        db.execute(f"DELETE FROM records WHERE {which}", dict(run))
+        if run["is_settled"]:
+            db.execute(
+                "UPDATE files SET forget_unless_found = 1"
+                " WHERE run_id = ? AND state <> 'uploaded' AND content IS NULL",
+                (run["id"],),
+            )
+        else:
+            db.execute("DELETE FROM files WHERE run_id = ? AND state <> 'uploaded'", (run["id"],))
+        # While no record names it, it cannot count as synced.
         db.execute(
-            "UPDATE runs SET committed = 0, state = ?, since = ?, cause = NULL, hint = NULL, held = 0,"
+            "UPDATE runs SET committed = ?, state = ?, since = ?, cause = NULL, hint = NULL, held = 0,"
             " signature = NULL, folder_cause = NULL, folder_hint = NULL, quiet_at = NULL WHERE id = ?",
-            (RunState.PENDING, now, run_id),
+            (run["is_settled"], RunState.PENDING, now, run["id"]),
         )
-        db.execute(READ_AGAIN, (run_id,))
-    return bool(edited)
+        db.execute(READ_AGAIN, (run["id"],))
+    return [run["name"] for run in edited]

@@ -162,7 +162,8 @@ class Discovery:
             await self._blocking(partial(self._check_presence, key))
             self.absence.is_back(key)
             is_whole = await self._read_on(known, inspected)
-            if is_whole and await context.apply(forget_edited, context.now(), known.id):
+            if is_whole and (edited := await context.apply(forget_edited, context.now(), known.id)):
+                inspected.difference_update(edited)
                 known, _ = await context.apply(_reopen, context.now(), key, depth)
                 is_whole = await self._read_on(known, inspected)
             known, runs = await context.apply(_reopen, context.now(), key, depth)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.command_line import CommandLine
 from tests.support.stored_runs import Reader, StoredRun, store_run
 
@@ -102,3 +104,28 @@ def test_a_run_goes_on_without_an_image_that_is_gone(command_line: CommandLine, 
     assert problem_of(gone, run)["hint"] == "put it back, or let `pixaris-sync retry` go on without it"
     assert [name.rpartition("/")[2] for name in pixaris.objects()] == ["image_0.png"]
     assert pixaris.runs() == [run.name]
+
+
+def test_of_two_runs_that_clash_one_is_stored_again(
+    command_line: CommandLine, pixaris: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: line 12; "store one of them again, and take its line out" works.
+
+    Method: two of one name in one second, whose metrics differ; do it.
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr("pixaris.experiment_handlers.local.time.strftime", lambda _: "20240101-000000")
+        first = store_run(command_line.folder, "same", metrics={"rating": {"a": 1}})
+        store_run(command_line.folder, "same", metrics={"rating": {"a": 2}})
+
+    clash = command_line.sync(expect=3)
+    again = store_run(command_line.folder, "again", metrics={"rating": {"a": 2}})
+    lines = first.tracking.read_text().splitlines(keepends=True)
+    first.tracking.write_text("".join([lines[0], *lines[2:]]))
+    mended = command_line.sync()
+
+    hint = "store one of them again, and take its line out of the tracking file"
+    assert problem_of(clash, first)["hint"].endswith(hint)
+    assert {state: count for state, count in mended["rows"].items() if count} == {"synced": 2}
+    assert pixaris.runs() == sorted([first.name, again.name])
+    assert len(pixaris.objects()) == 4

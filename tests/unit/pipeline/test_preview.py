@@ -287,7 +287,7 @@ async def test_the_plan_reads_well(cloud: FakeCloud) -> None:
     text = report.preview_text(await cloud.preview())
 
     lines = text.splitlines()
-    assert lines[0].startswith("would carry    1 runs: 1 files (")
+    assert lines[0].startswith("would carry    1 run: 1 file (")
     assert f"widen column   {TABLE}.score to FLOAT" in lines
     assert f"add column     {TABLE}.timestamp STRING" in lines
     assert any(line.startswith(f'rename         {TABLE}: "odd key" to odd_key_') for line in lines)
