@@ -1,5 +1,6 @@
 """What discovery asks: which runs and files of a dataset the ledger knows, and how they looked."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from sqlite3 import Connection
@@ -77,6 +78,12 @@ def committed_names(db: Connection, dataset_id: int) -> set[str]:
     """The names of all runs of a dataset that a record names."""
     rows = db.execute("SELECT name FROM runs WHERE dataset_id = ? AND committed", (dataset_id,))
     return {row["name"] for row in rows}
+
+
+def causes_of_damaged_lines(db: Connection, dataset_id: int) -> Counter[str]:
+    """What is wrong with lines of a dataset from which no record can be read, and with how many."""
+    rows = db.execute("SELECT cause FROM records WHERE dataset_id = ? AND run_id IS NULL", (dataset_id,))
+    return Counter(row["cause"] for row in rows)
 
 
 def runs_with_records(db: Connection, dataset_id: int, names: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ folder stays as it is. Where the cloud cannot be asked, the folder stays incompl
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -15,7 +16,7 @@ from anyio import CapacityLimiter, to_thread
 
 from pixaris_sync.errors import LedgerError, NameRefusedError
 from pixaris_sync.ledger.intake import KnownDataset
-from pixaris_sync.ledger.known import committed_names
+from pixaris_sync.ledger.known import causes_of_damaged_lines, committed_names
 from pixaris_sync.ledger.notices import Orphan, note_answers, take_in_orphans
 from pixaris_sync.model import DatasetKey, FileVersion, Problem, RemoteObject, RunKey
 from pixaris_sync.pipeline.context import ASK_ROWS_LIMIT, BUCKET, Context, problem_of
@@ -77,7 +78,8 @@ class Orphans:
         if anew:
             self._answers = {run: one for run, one in self._answers.items() if run.dataset_key != key}
         named = await context.apply(committed_names, known.id)
-        orphans = await self._blocking(partial(self._list, key, named, refused))
+        damaged = await context.apply(causes_of_damaged_lines, known.id)
+        orphans = await self._blocking(partial(self._list, key, named, damaged, refused))
         incomplete = await context.apply(
             take_in_orphans, context.now(), known.id, orphans, again=context.mode.full
         )
@@ -152,20 +154,28 @@ class Orphans:
         crc32c = await context.files.checksum(run, path, version, chunk_bytes=chunk_bytes)
         return remote is not None and remote.crc32c == crc32c
 
-    def _list(self, key: DatasetKey, named: Collection[str], refused: Problem | None) -> Sequence[Orphan]:
+    def _list(
+        self, key: DatasetKey, named: Collection[str], damaged: Counter[str], refused: Problem | None
+    ) -> Sequence[Orphan]:
         """The folders of a dataset that no record names. Blocks."""
-        results = self._context.results
-        return [
-            self._orphan(RunKey(key.project, key.dataset, folder.name), folder.changed_ns, refused)
-            for folder in results.unnamed_folders(key, named)
-        ]
+        found: list[Orphan] = []
+        for folder in self._context.results.unnamed_folders(key, named):
+            run = RunKey(key.project, key.dataset, folder.name)
+            try:
+                check_run_name(run)
+            except NameRefusedError as error:
+                # However long one waits. Where it has a line, that is told of.
+                damaged[error.cause] -= 1
+                if damaged[error.cause] < 0:
+                    found.append(Orphan(run.run, young=False, problem=problem_of(error)))
+                continue
+            found.append(self._orphan(run, folder.changed_ns, refused))
+        return found
 
     def _orphan(self, run: RunKey, changed_ns: int, refused: Problem | None) -> Orphan:
         context = self._context
-        problem = refused or _refused(run)
-        if problem is not None:
-            # However long one waits.
-            return Orphan(run.run, young=False, problem=problem)
+        if refused is not None:
+            return Orphan(run.run, young=False, problem=refused)
         if 0 <= context.age_seconds(changed_ns) < context.settings.incomplete_after_seconds:
             cause = "its folder has no tracking line yet: it is being stored, or downloaded by Pixaris"
             return Orphan(run.run, young=True, problem=Problem(cause, ""))
@@ -181,15 +191,6 @@ class Orphans:
 
     async def _blocking(self, function: Callable[[], T]) -> T:
         return await to_thread.run_sync(function, limiter=self._limiter)
-
-
-def _refused(run: RunKey) -> Problem | None:
-    """Why no run of that name can be carried."""
-    try:
-        check_run_name(run)
-    except NameRefusedError as error:
-        return problem_of(error)
-    return None
 
 
 def _in_cloud(lacking: int) -> Problem:

@@ -99,11 +99,12 @@ def test_what_needs_somebody_is_not_said_to_need_time(command_line: CommandLine)
     empty = store_run(command_line.folder, "empty", dataset="empty", images=0)
     unhurried = command_line.sync(expect=3)
 
-    states = {problem["run"]: (problem["state"], problem["cause"]) for problem in document["problems"]}
     refused = "carriage return or line feed: GCS refuses both"
-    for run, state in ((image, "quarantined"), (name, "incomplete")):
-        assert states[str(run.key)][0] == state
-        assert refused in states[str(run.key)][1]
+    assert all(refused in problem["cause"] for problem in document["problems"])
+    # Of the run, its line is told.
+    told = [f"{image.key}", f"{name.key.dataset_key}/{name.tracking.name}:2"]
+    assert sorted(problem["run"] for problem in document["problems"]) == sorted(told)
+    assert document["waiting"] == []
     problems = {problem["run"]: problem["state"] for problem in unhurried["problems"]}
     assert problems[str(empty.key)] == "quarantined"
     assert counted(unhurried, "rows") == {"quarantined": 3}
