@@ -40,7 +40,7 @@ class Overview:
 
     Attributes:
         runs, files, rows: how many are in each state; every state is there.
-        pending_bytes: size of the files that are not in the bucket.
+        pending_bytes: size of the files that wait for their upload or are on their way.
         oldest_pending_at: since when the run that waits longest has been waiting; None: none waits.
         last_synced_at: when a row was last read back; None: never.
         torn_lines: tracking files whose last line is unfinished.
@@ -98,7 +98,11 @@ def overview(db: Connection, tracking_file: str, *, at_work: bool = True) -> Ove
         runs=runs,
         files=files,
         rows=rows,
-        pending_bytes=db.execute("SELECT coalesce(sum(size), 0) FROM open_files").fetchone()[0],
+        pending_bytes=db.execute(
+            "SELECT coalesce(sum(f.size), 0) FROM open_files f JOIN runs r ON r.id = f.run_id"
+            " JOIN datasets d ON d.id = r.dataset_id"
+            " WHERE f.state <> 'quarantined' AND r.folder_cause IS NULL AND d.cause IS NULL"
+        ).fetchone()[0],
         oldest_pending_at=db.execute(
             "SELECT min(coalesce("
             "    (SELECT min(c.found_at) FROM open_records c WHERE c.run_id = r.id), r.since"
@@ -257,8 +261,9 @@ def backlog(db: Connection, selection: Selection) -> Backlog:
         selection.parameters,
     ).fetchone()
     rows = db.execute(
-        "SELECT count(*) FROM datasets d CROSS JOIN open_records c"
+        "SELECT count(*) FROM datasets d CROSS JOIN open_records c CROSS JOIN runs r"
         " WHERE c.dataset_id = d.id AND c.ready IN (0, 1) AND c.state <> 'quarantined'"
+        " AND r.id = c.run_id AND r.state <> 'quarantined'"
         f" AND {selected('c.run_name')}",
         selection.parameters,
     ).fetchone()[0]

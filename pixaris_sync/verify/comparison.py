@@ -172,6 +172,9 @@ def _compare_ledger(expected: Expected, tracking_file: str) -> Iterator[Finding]
         trouble = _trouble(expected, name)
         unclear = expected.unknown or name in expected.unclear
         sign = Sign.MISSING
+        if known is not None and known.state is RunState.DOWNLOADED:
+            # Nothing of it is expected from here.
+            continue
         if expected.refused:
             detail = expected.refused
         elif known is not None and known.state is RunState.SYNCED:

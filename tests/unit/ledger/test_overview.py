@@ -95,6 +95,7 @@ def test_problems_are_named_with_cause_and_hint(book: Book) -> None:
         "link": ("quarantined", PROBLEM.cause),
         "x": ("notice", PROBLEM.cause),
     }
+    assert look(book).pending_bytes == 0
     assert all(problem.hint and problem.since == NOW for problem in look(book).problems)
     assert look(book).runs["quarantined"] == 2
     assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=0, quarantined=4)
@@ -198,8 +199,11 @@ def test_the_backlog_is_what_is_still_to_be_carried(book: Book) -> None:
     first, second = book.claim(2)
     book.do(uploads.quarantine_upload, first, PROBLEM)
     assert second.version.size == 2
-    assert book.ask(overview.backlog, ALL) == overview.Backlog(files=2, bytes=6, rows=1)
-    assert book.ask(overview.backlog, Selection(dataset="shoes", since=RUN)).files == 2
+    # Its row goes nowhere before somebody acts.
+    assert book.ask(overview.backlog, ALL) == overview.Backlog(files=2, bytes=6, rows=0)
+    release(book)
+    assert book.ask(overview.backlog, ALL) == overview.Backlog(files=3, bytes=7, rows=1)
+    assert book.ask(overview.backlog, Selection(dataset="shoes", since=RUN)).files == 3
     assert book.ask(overview.backlog, Selection(until=RUN)) == overview.Backlog(files=0, bytes=0, rows=0)
     book.do(rows.quarantine_rows, book_rows(book), PROBLEM)
     assert book.ask(overview.backlog, ALL).rows == 0
@@ -353,3 +357,69 @@ def test_facts_and_datasets_are_remembered(book: Book) -> None:
     assert book.ask(database.get_fact, "other") is None
     book.dataset()
     assert book.ask(known.known_datasets) == [DatasetKey("shop", "shoes")]
+
+
+def test_a_row_that_nobody_sent_is_in_quarantine_with_its_run(book: Book) -> None:
+    """Goal: "in doubt" only of what may be there. Method: a run in quarantine, its row unsent, then sent."""
+    book.take(found_run(record(), just_written=False, files=[file()]))
+    [row] = book.ask(pending_rows.rows_to_ask_for, ALL, TABLE, 10)
+    book.do(uploads.adopted, book.dataset(), listed=False)
+    book.do(rows.permit_rows, [row], doubt_until=NOW)
+    assert look(book).rows["in_doubt"] == 1
+    [task] = book.claim()
+    book.do(uploads.quarantine_upload, task, PROBLEM)
+    found = {state: count for state, count in look(book).rows.items() if count}
+    assert found == {"quarantined": 1}
+    assert book.ask(overview.backlog, ALL) == overview.Backlog(files=0, bytes=0, rows=0)
+    book.select("UPDATE records SET sends = 1")
+    assert look(book).rows["in_doubt"] == 1
+
+
+def test_what_is_under_way_is_in_doubt_where_nobody_is_at_work(book: Book) -> None:
+    """Goal: after a kill nothing is "being uploaded". Method: a claimed file, a row being sent."""
+
+    def told() -> tuple[str, int, int]:
+        found = book.ask(overview.overview, NAME, at_work=False)
+        assert (found.files["uploading"], found.rows["sending"]) == (0, 0)
+        [waiting] = found.waiting
+        return waiting.cause, found.files["in_doubt"], found.rows["in_doubt"]
+
+    book.take(found_run(record(), files=[file()]))
+    [task] = book.claim()
+    looked_up = "its files may be in the bucket already: they are looked up before they are sent"
+    assert told() == (looked_up, 1, 0)
+    book.upload(task)
+    book.do(rows.start_delivery, TABLE, book.ready(), DeliveryMethod.STREAM, None)
+    looked_for = "its row may be in the table already: it is looked for before it is sent"
+    assert told() == (looked_for, 0, 1)
+    assert look(book).rows["sending"] == 1
+
+
+def test_downloaded_folders_are_counted_and_stay_so_while_they_look_the_same(book: Book) -> None:
+    """Goal: one notice a dataset, remembered. Method: two of them; one changes; ask again; `retry` one."""
+    dataset_id = book.dataset()
+    cut = Problem("cut", "store it")
+
+    def take(*signatures: str, again: bool = False) -> list[str]:
+        orphans = [
+            Orphan(f"2024010{at}-000001_x", young=False, problem=cut, signature=signature)
+            for at, signature in enumerate(signatures, start=1)
+        ]
+        return book.do(notices.take_in_orphans, dataset_id, orphans, again=again)
+
+    names = take("a", "b")
+    book.do(notices.note_answers, dataset_id, dict(zip(names, ("a", "b"), strict=True)), {})
+    [notice] = look(book).problems
+    assert (notice.run, notice.state) == ("shop/shoes", "notice")
+    assert notice.cause.endswith("without a tracking line: 2")
+    assert look(book).runs["downloaded"] == 2
+    assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=0, quarantined=0)
+    assert take("a", "b") == []
+    assert take("a", "other") == [names[1]]
+    assert take("a", "other", again=True) == names
+    book.do(notices.note_answers, dataset_id, {names[0]: "a"}, {names[1]: Problem("it lacks one", "look")})
+    assert [problem.cause for problem in look(book).problems if problem.run.endswith(names[1])] == [
+        "it lacks one"
+    ]
+    release(book, book.ask(retry.find_runs, names[0]))
+    assert names[0] in take("a", "other")
