@@ -160,7 +160,9 @@ class Settings(BaseModel):
         default=4, ge=1, le=64, description="BigQuery requests at the same time"
     )
 
-    request_timeout_seconds: Seconds = Field(default=60.0, description="limit of one request to the cloud")
+    request_timeout_seconds: Seconds = Field(
+        default=60.0, description="how long a request to the cloud may stand still"
+    )
     job_timeout_seconds: Unflagged[Seconds] = Field(
         default=600.0, description="how long to wait for a load job"
     )

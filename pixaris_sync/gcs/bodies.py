@@ -1,11 +1,13 @@
 """Request bodies that carry the content of objects, sent piece by piece out of the memory that they are in.
 
-Sources: "Upload an object in a single-request upload, with metadata" of the product's documentation, and
-RFC 2046, 5.1.1, for multipart bodies.
+Sources: "Upload an object in a single-request upload, with metadata" of the product's documentation,
+RFC 2046, 5.1.1, for multipart bodies, and linux/tcp.h for what a socket tells of itself.
 """
 
 import json
 import secrets
+import socket
+import struct
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,7 +18,10 @@ import aiohttp
 from pixaris_sync.limits.bandwidth import PIECE_BYTES, PacedBody
 
 if TYPE_CHECKING:
+    import asyncio
+
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.connector import Connection
 
 #: Unlike any content: 128 random bits, chosen anew by each process.
 _BOUNDARY = secrets.token_hex(16)
@@ -42,11 +47,42 @@ class Transfer:
     Attributes:
         pace: what its content holds to on the way; None: nothing.
         begun: something of its content has left this machine.
+        waits: it waits for its turn, by its pace.
+        connection: what it goes through; None until there is one.
     """
 
     pace: PacedBody | None = None
     begun: bool = False
+    waits: bool = False
+    connection: "asyncio.BaseTransport | None" = None
 
+    def moved_bytes(self) -> tuple[int, int] | None:
+        """How many bytes the other end has acknowledged and has sent on this connection; None: who knows.
+
+        What was handed to the system says nothing of that: it holds back megabytes.
+        """
+        if self.connection is None:
+            return None
+        try:
+            info = self.connection.get_extra_info("socket").getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES
+            )
+            acknowledged, received = struct.unpack_from("=QQ", info, _TCP_INFO_MOVED)
+        except (AttributeError, OSError, struct.error):
+            return None
+        return acknowledged, received
+
+    async def turn(self, byte_count: int) -> None:
+        """Wait until the next piece may be sent."""
+        if self.pace is not None:
+            self.waits = True
+            await self.pace.piece(byte_count)
+            self.waits = False
+
+
+#: Where ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` stand in Linux' ``tcp_info``, and where they end.
+_TCP_INFO_MOVED = 120
+_TCP_INFO_BYTES = 136
 
 _transfer: ContextVar[Transfer | None] = ContextVar("_transfer", default=None)
 
@@ -56,6 +92,16 @@ def begin_transfer(pace: PacedBody | None = None) -> Transfer:
     transfer = Transfer(pace)
     _transfer.set(transfer)
     return transfer
+
+
+class TracedRequest(aiohttp.ClientRequest):
+    """A request that tells its transfer which connection it got."""
+
+    async def send(self, conn: "Connection") -> aiohttp.ClientResponse:
+        """See `aiohttp.ClientRequest`."""
+        if (transfer := _transfer.get()) is not None:
+            transfer.connection = conn.transport
+        return await super().send(conn)
 
 
 class ContentBody(aiohttp.Payload):
@@ -79,16 +125,16 @@ class ContentBody(aiohttp.Payload):
 
     async def write(self, writer: "AbstractStreamWriter") -> None:
         """Send it, waiting wherever the connection is slower, or has to be."""
-        pace = None
-        if (transfer := _transfer.get()) is not None:
-            transfer.begun = True
-            pace = transfer.pace
-        if pace is not None:
-            # The headers have left, or leave with the first piece.
-            await pace.piece(HEAD_BYTES)
-        for piece in self._pieces(UNPACED_PIECE_BYTES if pace is None else PIECE_BYTES):
-            if pace is not None:
-                await pace.piece(len(piece))
+        transfer = _transfer.get() or Transfer()
+        transfer.begun = True
+        if transfer.pace is None:
+            for piece in self._pieces(UNPACED_PIECE_BYTES):
+                await writer.write(piece)
+            return
+        # The headers have left, or leave with the first piece.
+        await transfer.turn(HEAD_BYTES)
+        for piece in self._pieces(PIECE_BYTES):
+            await transfer.turn(len(piece))
             await writer.write(piece)
 
     def _pieces(self, piece_bytes: int) -> Iterator[bytes | memoryview]:

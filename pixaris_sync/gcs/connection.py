@@ -10,6 +10,10 @@ and error codes for JSON", 302 to 307), and its 308, which ends a chunk of a ses
 
 `Connection` also knows whether a request that failed had left this machine, which tells a write that may have
 been done from one that was not.
+
+A request's time limit is one of standing still: it begins anew whenever the other end acknowledges or sends
+something, so that a slow connection carries a body of any size, and a dead one is noticed as soon with a
+large body as with none.
 """
 
 import asyncio
@@ -25,18 +29,51 @@ from gcloud.aio.storage import Storage
 from pixaris_sync import USER_AGENT
 from pixaris_sync.errors import SyncError
 from pixaris_sync.gcs.answers import RedirectedError, Refusal, unanswered
-from pixaris_sync.gcs.bodies import begin_transfer
+from pixaris_sync.gcs.bodies import TracedRequest, Transfer, begin_transfer
 from pixaris_sync.gcs.tokens import BoundedToken
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN, Pace
 
 T = TypeVar("T")
 
-#: The slowest connection on which a body of any size still arrives within its time limit; a limit that can
-#: be set is never slower.
+#: Where the system does not tell what arrives, the slowest connection on which a body of any size still does
+#: within its time limit; a limit that can be set is never slower.
 SLOWEST_UPLINK_BYTES_PER_SECOND = BYTES_PER_SECOND_MIN
 
 #: What a request gives to the client, as `Connection.request` sees to its limit.
 NO_TIME_LIMIT = aiohttp.ClientTimeout(total=None)
+
+#: So often within a time limit it is looked whether something has moved.
+_LOOKS = 8
+
+
+class _Standstill:
+    """Lets `limit` expire once nothing of a transfer has moved for so many seconds, while it is entered."""
+
+    def __init__(self, limit: asyncio.Timeout, transfer: Transfer, seconds: float, byte_count: int) -> None:
+        self._limit = limit
+        self._transfer = transfer
+        self._seconds = seconds
+        self._unmeasured_seconds = seconds + byte_count / SLOWEST_UPLINK_BYTES_PER_SECOND
+        self._loop = asyncio.get_running_loop()
+        self._moved: tuple[int, int] | None = None
+        self._moved_at = self._loop.time()
+
+    def __enter__(self) -> None:
+        self._timer = self._loop.call_later(self._seconds / _LOOKS, self._look)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        transfer, now, moved = self._transfer, self._loop.time(), self._transfer.moved_bytes()
+        if transfer.waits or moved != self._moved:
+            self._moved, self._moved_at = moved, now
+        measured = moved is not None or not transfer.begun
+        left = self._moved_at + (self._seconds if measured else self._unmeasured_seconds) - now
+        if left <= 0:
+            self._limit.reschedule(now)
+        else:
+            self._timer = self._loop.call_later(min(self._seconds / _LOOKS, left), self._look)
 
 
 class Connection:
@@ -49,7 +86,8 @@ class Connection:
         emulator_host: address of an emulator, with or without a scheme; no token is asked for.
         api_root: where the API is served otherwise.
         connections_limit: the most connections to open.
-        timeout_seconds: limit of one request without its body; waiting for a free connection counts.
+        timeout_seconds: how long nothing may move on the way of a request, in either direction; waiting for a
+            free connection counts.
         pace: what uploads hold to; None for nothing.
     """
 
@@ -118,13 +156,12 @@ class Connection:
 
         Returns what `send` returns, or how the service refused. `send` leaves the time limit to this
         (`NO_TIME_LIMIT`), and raises ValueError for an answer that it cannot read. A request of `paced_bytes`
-        waits for its turn first, and may take as long as the slowest uplink needs for them on top.
+        waits for its turn first.
 
         Raises:
             SyncError: there is no readable answer, or no token.
         """
         storage, tokens, renewed = self._open(), self._token, False
-        limit_seconds = self._timeout_seconds + paced_bytes / SLOWEST_UPLINK_BYTES_PER_SECOND
         while True:
             # Before its time limit begins, and before the token, which might be too old by then.
             pace = await self._pace.next_body(paced_bytes) if self._pace and paced_bytes else None
@@ -132,8 +169,9 @@ class Connection:
             transfer = begin_transfer(pace)
             try:
                 # A third of the price of anyio's, and this is done for each small file.
-                async with asyncio.timeout(limit_seconds):
-                    return await send(storage)
+                async with asyncio.timeout(None) as limit:
+                    with _Standstill(limit, transfer, self._timeout_seconds, paced_bytes):
+                        return await send(storage)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 answer = Refusal.from_client(error, checksum=checksum) or unanswered(
                     operation, subject, error, sent=transfer.begun or not writes, writes=writes
@@ -153,6 +191,7 @@ class Connection:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections_limit),
+                request_class=TracedRequest,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT},
                 middlewares=(_refuse_redirect,),

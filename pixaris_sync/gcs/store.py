@@ -9,9 +9,9 @@ Layers, each ignorant of those above:
 - `bodies`: what a request carries;
 - `answers`: what the service's answers mean.
 
-Limits. At most `connections_limit` connections are open. A request has `timeout_seconds`, and on top, for its
-body, the time that the slowest uplink would need. Waiting for a free connection counts too, so no more calls
-than connections should be under way; waiting for bandwidth does not. Memory stays below
+Limits. At most `connections_limit` connections are open. A request ends when nothing has moved on its way for
+`timeout_seconds`. Waiting for a free connection counts too, so no more calls than connections should be under
+way; waiting for bandwidth does not. Memory stays below
 
     calls under way x (the largest content given to `upload`, or chunk_bytes, + the connection's buffer)
         + listings under way x calls.LIST_PAGE_OBJECTS x about 2 KiB
@@ -46,7 +46,7 @@ class GcsObjectStore:
     Args:
         bucket: the bucket's name.
         connections_limit: the most connections to open.
-        timeout_seconds: limit of one request without its body (see the module's docstring).
+        timeout_seconds: how long a request may stand still (see the module's docstring).
         chunk_bytes: size of a resumable upload's chunks, a multiple of `CHUNK_UNIT_BYTES`.
         emulator_host: address of an emulator, ``host:port`` with or without a scheme; no token is asked for.
         api_root: where the API is served, for private endpoints; an emulator's address goes before it.
