@@ -186,9 +186,9 @@ class Context:
 
     @property
     def denied(self) -> bool:
-        """Whether something rests because it was denied, and not for another reason."""
+        """Whether something was denied: what waits may do so for that."""
         errors = [gate.last_error for gate in self._gates.values() if gate.last_error is not None]
-        return any(error.failure is Failure.PERMISSION for error in errors)
+        return bool(self._denied_alone) or any(error.failure is Failure.PERMISSION for error in errors)
 
     def succeeded(self, destination: str) -> None:
         """Note that a destination works, and credentials and settings with it."""

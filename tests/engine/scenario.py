@@ -59,6 +59,7 @@ class Scenario:
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.random = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
+        self._of_troubles = Random(f"troubles of {seed}")  # noqa: S311 - the same
         self.fired: Counter[str] = Counter()
         self.machine = Machine(
             folder,
@@ -118,9 +119,9 @@ class Scenario:
         cloud_faults.outages = {place for place in (BUCKET, *TABLES) if chance.random() < 0.07}
         cloud_faults.credentials = chance.random() > 0.05
         for half in (BUCKET, ALL_TABLES):
-            if chance.random() < 0.15:
-                until = machine.clock.elapsed_seconds + chance.choice([2.0, 60.0, 1000.0])
-                cloud_faults.shared[half] = (chance.choice(list(SHARED_TROUBLES)), until)
+            if self._of_troubles.random() < 0.15:
+                until = machine.clock.elapsed_seconds + self._of_troubles.choice([2.0, 60.0, 1000.0])
+                cloud_faults.shared[half] = (self._of_troubles.choice(list(SHARED_TROUBLES)), until)
         machine.store.list_denied = chance.random() < 0.1
         machine.store.listings_without_checksums = chance.random() < 0.3
         sink = machine.sink

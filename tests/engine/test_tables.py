@@ -221,7 +221,7 @@ def test_a_denied_table_stops_only_its_runs(machine: Machine, *, in_doubt: bool)
     """Goal: a missing permission has an address.
 
     Method: 403 for one table, when it is changed or when its rows are sent; the other table's runs arrive;
-    `retry` takes them up.
+    these do as well once it is granted.
     """
     denied = [machine.local.store(dataset="denied", name=f"run{number}") for number in range(3)]
     machine.local.store(dataset="granted")
@@ -229,11 +229,10 @@ def test_a_denied_table_stops_only_its_runs(machine: Machine, *, in_doubt: bool)
 
     left = machine.run_pass()
 
-    assert (left.waiting, left.quarantined) == (0, 3)
-    assert {machine.state_of(run)[0] for run in denied} == {"quarantined"}
+    assert (left.waiting, left.quarantined, left.denied) == (3, 0, True)
+    assert {machine.state_of(run)[0] for run in denied} == {"failing"}
     assert machine.check().runs["synced"] == 1
     machine.sink.deny("p_denied_experiment_results", None)
-    machine.release()
     machine.run_pass()
     machine.check_everything_arrived()
 
@@ -246,10 +245,10 @@ def test_rows_that_may_not_be_read_back_are_not_called_synced(machine: Machine) 
     run = machine.local.store()
     machine.sink.deny(run.table, "count_rows")
 
-    assert machine.run_pass().quarantined == 1
+    assert machine.run_pass().waiting == 1
+    assert machine.state_of(run)[0] == "failing"
     assert "403" in machine.state_of(run)[1]
     machine.sink.deny(run.table, None)
-    machine.release()
     machine.run_pass()
 
     machine.check_everything_arrived()
