@@ -29,6 +29,7 @@ from google.auth.transport.requests import AuthorizedSession
 from requests import TooManyRedirects
 from urllib3.connection import HTTPConnection
 
+from pixaris_sync import USER_AGENT
 from pixaris_sync.rules.addresses import leads_elsewhere
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class ResettingSession(AuthorizedSession):
         self._socket_options = _socket_options(timeout_seconds)
         # The plain session that asks for tokens.
         asking = self._auth_request_session
+        asking.headers["User-Agent"] = USER_AGENT
         asking.get_redirect_target = self.get_redirect_target  # type: ignore[method-assign]
 
     def request(self, method: str, url: str, **options: Any) -> "Response":  # type: ignore[override]  # noqa: ANN401 - handed on

@@ -31,7 +31,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Self
 
@@ -113,12 +113,17 @@ def read_page(answer: JsonValue) -> tuple[tuple[RemoteObject, ...], str]:
         raise ValueError("no page of a listing") from error
 
 
-def compared(answer: RemoteObject, crc32c: int, operation: str, subject: str) -> RemoteObject:
+def compared(answer: RemoteObject, crc32c: int, size: int, operation: str, subject: str) -> RemoteObject:
     """The answer to an upload, if it tells the checksum of what was sent.
+
+    The service has compared it too. Where the answer tells none, as that of an object under a key of its
+    owner's may, the size must do.
 
     Raises:
         SyncError: it tells another one; whether the object or only the answer is wrong is IN_DOUBT.
     """
+    if answer.crc32c is None and answer.size == size:
+        return replace(answer, crc32c=crc32c)
     if answer.crc32c == crc32c:
         return answer
     raise SyncError(

@@ -102,7 +102,7 @@ class GcsCalls:
         )
         if isinstance(answer, Refusal):
             raise answer.error(operation, subject, bucket=self.connection.bucket)
-        return compared(answer, crc32c, operation, subject)
+        return compared(answer, crc32c, len(content), operation, subject)
 
     async def upload_resumable(
         self,
@@ -120,7 +120,7 @@ class GcsCalls:
         )
         await self.connection.next_object()
         answer = await upload.run(session_uri, on_session)
-        return compared(answer, crc32c, "upload", self.connection.subject(name))
+        return compared(answer, crc32c, source.size, "upload", self.connection.subject(name))
 
     async def stat(self, name: str) -> RemoteObject | None:
         """Ask for an object's metadata."""

@@ -98,7 +98,7 @@ def test_a_login_that_expired_and_was_renewed_needs_no_restart(
             watch.until(lambda: sorted(pixaris.runs()) == sorted(stored), f"the {name} login works")
         watch.until(lambda: machine.status()["runs"]["synced"] == len(stored), "all of it is synced")
         assert watch.end() == 0, watch.log()
-    assert {asked.headers["User-Agent"] for asked in login.service.asked} >= {USER_AGENT}
+    assert {asked.headers["User-Agent"] for asked in login.service.asked} == {USER_AGENT}
 
 
 def _is_paused_again(watch: Watching, told: int) -> bool:

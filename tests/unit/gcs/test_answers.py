@@ -87,6 +87,14 @@ class TestRequests:
         (remote,) = await list_all(store)
         assert remote == RemoteObject(NAME, 1, None, 1)
 
+    async def test_an_answer_to_an_upload_need_not_repeat_the_checksum(
+        self, store: GcsObjectStore, script: Script
+    ) -> None:
+        """Goal: untold is not another. Method: answers without it, of the right size and of another."""
+        script.answers = [says(200, {"name": NAME, "size": size, "generation": "7"}) for size in ("7", "8")]
+        assert await upload(store) == RemoteObject(NAME, len(CONTENT), CRC32C, 7)
+        assert (await failure_of(upload(store))).failure is Failure.IN_DOUBT
+
     @pytest.mark.parametrize("scheme", ["", "http://"])
     async def test_an_emulator_is_asked_without_a_token(self, script: Script, scheme: str) -> None:
         """Goal: a sandbox needs no account. Method: the server as an emulator, with and without scheme."""
