@@ -11,6 +11,7 @@ from pixaris_sync.ledger.runs import (
     LEFT_AS_IT_IS,
     OBJECT_WRITE_SECONDS,
     WAITING,
+    forget_misnamed,
     had_all_files,
     update_run_states,
 )
@@ -41,6 +42,11 @@ _STAMP = "size, mtime_ns, inode, content_crc32c"
 _KNOWN_RUN = """
 SELECT id, committed, signature, folder_cause, folder_hint, quiet_at, packed_files FROM runs
 WHERE dataset_id = ? AND name = ?
+"""
+
+_SENT = f"""
+SELECT 1 FROM records
+WHERE dataset_id = ? AND digest = ? AND ordinal = 0 AND (sends > 0 OR state = '{RowState.SYNCED}')
 """
 
 
@@ -134,6 +140,8 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
     new = repeated = 0
     touched: list[int] = []
     for run in runs:
+        if _is_of_others(db, dataset_id, run):
+            continue
         run_id = _take_in_run(db, now, dataset_id, run)
         for found in run.records:
             if _is_repeated(db, dataset_id, found.record, reading):
@@ -157,6 +165,14 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
     )
     update_run_states(db, now, touched)
     return new
+
+
+def _is_of_others(db: Connection, dataset_id: int, run: FoundRun) -> bool:
+    """Whether an unknown run's records were sent under other names: folders that told these have gone."""
+    if db.execute(_KNOWN_RUN, (dataset_id, run.name)).fetchone():
+        return False
+    digests = [found.record.digest for found in run.records]
+    return bool(digests) and all(db.execute(_SENT, (dataset_id, digest)).fetchone() for digest in digests)
 
 
 def rehearse(db: Connection, now: float, dataset_id: int, run: FoundRun) -> None:
@@ -348,10 +364,14 @@ def _take_in_record(
 ) -> int:
     record = found.record
     before = db.execute(
-        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = 0 AND judge_anew"
-        " RETURNING sends",
-        (dataset_id, record.digest),
+        "DELETE FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = 0 AND (judge_anew"
+        " OR run_id <> ? AND sends = 0 AND state <> ?) RETURNING sends, run_id",
+        (dataset_id, record.digest, run_id, RowState.SYNCED),
     ).fetchall()
+    for row in before:
+        if row["run_id"] != run_id:
+            forget_misnamed(db, row["run_id"])
+            just_written = False
     known = db.execute(
         "UPDATE records SET reading = ?, line = ? WHERE dataset_id = ? AND digest = ? AND ordinal = 0",
         (reading, record.line, dataset_id, record.digest),

@@ -34,6 +34,11 @@ UPDATE records SET state = '{RowState.QUARANTINED}', since = :now, judge_anew = 
     accepted_at = NULL, sends = sends + 1, cause = :cause, hint = :hint
 """
 _TO_BE_JUDGED = "SELECT 1 FROM records WHERE run_id = :run AND digest = :digest AND judge_anew"
+#: What was wrong with its folder may be that the record was taken for another run's.
+_READ_AGAIN_IF_MISPLACED = (
+    "UPDATE datasets SET tail = NULL"
+    " WHERE id = (SELECT dataset_id FROM runs WHERE id = ? AND folder_cause IS NOT NULL)"
+)
 #: The tracking file of the run of that id is read from its start.
 READ_AGAIN = "UPDATE datasets SET tail = NULL WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)"
 
@@ -59,6 +64,7 @@ def retry_runs(db: Connection, now: float, run_ids: Sequence[int] | None) -> int
         taken_up += state == RunState.QUARANTINED
         _take_files_up(db, now, run_id)
         _take_records_up(db, now, run_id)
+        db.execute(_READ_AGAIN_IF_MISPLACED, (run_id,))
         db.execute(
             "UPDATE runs SET signature = NULL, folder_cause = NULL, folder_hint = NULL WHERE id = ?",
             (run_id,),

@@ -96,3 +96,17 @@ def _state_of(db: Connection, run: Row) -> tuple[RunState, str | None, str | Non
     if is_open and run["trouble"]:
         return RunState.FAILING, run["trouble"], run["trouble_hint"]
     return RunState.PENDING if is_open else RunState.SYNCED, None, None
+
+
+def forget_misnamed(db: Connection, run_id: int) -> None:
+    """Forget a run that no record names any more, as they are now known to name another.
+
+    It stays where something of it was uploaded.
+    """
+    of_use = (
+        "SELECT 1 FROM records WHERE run_id = :run UNION ALL SELECT 1 FROM packs WHERE run_id = :run"
+        " UNION ALL SELECT 1 FROM files WHERE run_id = :run AND state IN ('uploading', 'uploaded')"
+    )
+    if not db.execute(of_use, {"run": run_id}).fetchone():
+        db.execute("DELETE FROM files WHERE run_id = ?", (run_id,))
+        db.execute("DELETE FROM runs WHERE id = ?", (run_id,))

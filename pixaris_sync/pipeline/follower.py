@@ -7,7 +7,7 @@ A round through the results folder finds what events may have missed, at the pri
 compares the status of each dataset's folder and tracking file with what the round before it saw, and has
 those datasets scanned in which there is a difference, and those of which the ledger says that they are not
 finished: runs that wait, are damaged or are being stored can change below what is compared. A round over
-years of finished runs costs two looks at the disk for each dataset.
+years of finished runs costs three looks at the disk for each dataset.
 """
 
 import logging

@@ -147,6 +147,32 @@ def test_line_13_a_record_that_may_be_of_several_folders_is_quarantined_with_the
     assert pixaris.runs() == [runs[1].run]
 
 
+def test_line_13_a_run_that_was_put_back_is_found_by_a_retry(
+    command_line: CommandLine, pixaris: Reader
+) -> None:
+    """Goal: a run that was taken for another one is not lost, as an older program left it. The hint works.
+
+    Method: a record without its time whose folder is away: its run "does not exist". Put it back, retry,
+    sync.
+    """
+    folder = command_line.folder
+    run = _store_as_first_versions_did(
+        folder, "20250101-100000", "r0", images="images", args={"timestamp": "noon"}
+    )
+    aside = folder.parent / "aside"
+    (folder / str(run)).rename(aside)
+    [problem] = command_line.sync(expect=3)["problems"]
+    assert problem["run"] == f"{PROJECT}/{DATASET}/r0"
+    assert "it does not exist" in problem["cause"]
+    aside.rename(folder / str(run))
+
+    assert command_line.run("retry", "--all").code == 0
+
+    document = command_line.sync()
+    assert (document["problems"], document["runs"]["synced"]) == ([], 1)
+    assert pixaris.runs() == [run.run]
+
+
 def test_line_16_names_with_slashes_and_backslashes(
     command_line: CommandLine, pixaris: Reader, cloud: Cloud, tmp_path: Path
 ) -> None:

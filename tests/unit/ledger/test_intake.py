@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import intake, known, notices, rows, uploads
+from pixaris_sync.ledger import intake, known, notices, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.known import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
-from pixaris_sync.model import DamagedLine, DatasetKey, FoundFile, Problem
+from pixaris_sync.model import DamagedLine, DatasetKey, DeliveryMethod, FoundFile, Problem
 from tests.support.ledgers import (
     ALL,
     NOW,
@@ -345,3 +345,27 @@ def test_folders_to_inspect_and_payloads_are_those_of_committed_runs(book: Book)
 
 def orphan(name: str) -> Orphan:
     return Orphan(name, young=False, problem=Problem("no line", ""))
+
+
+def test_a_record_whose_run_is_known_by_now_moves_to_it(book: Book) -> None:
+    """Goal: one record, one run, also where an earlier reading took it for another's, and nothing was sent.
+
+    Method: a record of a run without a folder; retry; the same record of another run; and again as before.
+    """
+    book.take(found_run(record(digest="d"), files=[], problem=PROBLEM), from_start=True)
+    book.do(retry.retry_runs, None)
+    assert book.do(intake.open_dataset, SHOES, TABLE).position is None
+    moved = found_run(record(OTHER, digest="d"), name=OTHER, files=[file()], just_written=False)
+    assert book.take(moved, from_start=True) == 1
+    assert [row["name"] for row in book.select("SELECT name FROM runs")] == [OTHER]
+    assert book.one("SELECT run_name, state FROM records") == {"run_name": OTHER, "state": "unasked"}
+
+
+def test_what_was_sent_keeps_its_run_though_its_folder_has_gone(book: Book) -> None:
+    """Goal: history stays. Method: a synced record whose line tells of another run when it is read again."""
+    book.take(found_run(record(digest="d"), files=[file()]))
+    book.upload_all()
+    book.do(rows.start_delivery, TABLE, book.ready(), DeliveryMethod.STREAM, None)
+    before = book.select("SELECT * FROM runs")
+    assert book.take(found_run(record(OTHER, digest="d"), name=OTHER, problem=PROBLEM), from_start=True) == 0
+    assert book.select("SELECT * FROM runs") == before

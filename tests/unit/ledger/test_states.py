@@ -303,6 +303,12 @@ def others_had_put_it_there(book: Book, found: list[PendingRow]) -> None:
         book.upload(task, was_there=True)
 
 
+def misnamed(book: Book, *_: object) -> None:
+    """The record is read again, and is another run's."""
+    other = "20240101-000002_y"
+    book.take(found_run(record(other, digest=record().digest), name=other), from_start=True)
+
+
 ROW_EVENTS: list[tuple[str, RowEvent]] = [
     ("start_delivery", start),
     ("recover_deliveries", lambda book, _: book.do(rows.recover_deliveries)),
@@ -310,6 +316,7 @@ ROW_EVENTS: list[tuple[str, RowEvent]] = [
     ("adopted", lambda book, _: book.do(uploads.adopted, book.dataset())),
     ("retry_runs", lambda book, _: book.do(retry.retry_runs, None)),
     ("take_in", lambda book, _: book.take(found_run(record()), from_start=True)),
+    ("take_in", misnamed),
     ("send_again", lambda book, _: send_again(book)),
     ("forget_runs", give_up),
     ("forget_edited", edit_line),
@@ -364,6 +371,15 @@ def row_edges() -> Iterator[Edge]:
             others_may_have_sent_it(book, unasked(book))
             event(book, None)
             yield "in_doubt", name, look(book, at="records")
+    for in_doubt in (False, True):
+        with new_book() as book:
+            book.take(found_run(record()))
+            if in_doubt:
+                # Others may have sent it, under the name that it was taken for.
+                book.do(uploads.adopted, book.dataset(), listed=False)
+            before = look(book, at="records")
+            misnamed(book)
+            yield before, "take_in", look(book, at="records")
     yield from clash_edges()
     yield from damaged_edges()
     for synced in (False, True):
