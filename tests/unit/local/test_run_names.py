@@ -86,6 +86,25 @@ def test_args_json_tells_the_folder_where_the_time_does_not(dataset: Path) -> No
     assert f"{FIRST}_r0, {SECOND}_r0, 20250101-100002_r0" in told.cause
 
 
+def test_a_damaged_line_of_the_first_versions_is_recovered(dataset: Path) -> None:
+    """Goal: recovery knows these runs too, once. Method: cut one of three lines, whose args.json is whole."""
+    lines = []
+    for number in range(3):
+        values = {"timestamp": f"20250101-10000{number}", "experiment_run_name": "r0", "score": number}
+        lines.append(json.dumps(values))
+        folder = dataset / f"20250101-10000{number}_r0"
+        folder.mkdir()
+        (folder / "args.json").write_text(lines[-1])
+    (dataset / TRACKING).write_text("\n".join([lines[0], lines[1][:60], lines[2], ""]))
+
+    tail = LocalResults(root(dataset), TRACKING).tail(DATASET, None, bytes_limit=1 << 20)
+
+    assert tail is not None
+    assert tail.damaged == ()
+    assert [found.run.run for found in tail.records] == [f"20250101-10000{number}_r0" for number in range(3)]
+    assert tail.records[1].digest == parse_record(DATASET, json.loads(lines[1]), 2).digest
+
+
 def test_entries_are_found_by_either_form_of_their_letters(dataset: Path) -> None:
     """Goal: the exact name wins, else the only one that equals it. Method: each form, both, and none."""
     composed, apart = (unicodedata.normalize(form, "größe ộ") for form in ("NFC", "NFD"))

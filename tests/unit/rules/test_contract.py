@@ -28,6 +28,7 @@ from pixaris_sync.rules.contract import (
     check_run_name,
     content_type,
     files_of,
+    in_folder,
     listing_hazard,
     object_link,
     object_name,
@@ -35,6 +36,7 @@ from pixaris_sync.rules.contract import (
     own_file,
     parse_record,
     record_digest,
+    run_and_path,
     table_collisions,
     table_id,
 )
@@ -171,6 +173,41 @@ def test_run_names_are_refused(name: str) -> None:
     with pytest.raises(NameRefusedError) as caught:
         check_run_name(RunKey("p", "d", name))
     str(caught.value).encode()
+
+
+@pytest.mark.parametrize("name", [f"{NAME}_org/model", "a/b/c", "back\\slash", "a b", "..x", "é/e\u0301"])
+def test_run_names_may_have_slashes(name: str) -> None:
+    """Goal: whatever GCPExperimentHandler stores goes. Method: names; their objects lead back to them."""
+    run = RunKey("p", "d", name)
+    check_run_name(run)
+    for path in ("flow.json", "generated_images/a.png"):
+        assert run_and_path(run.dataset_key, object_name(run, path)) == (name, path)
+        assert own_file(run, "flow", f"/x/p/d/{name}/flow.json") == "flow.json"
+    assert own_file(run, "flow", "/x/p/d/flow.json") is None
+    assert run_and_path(run.dataset_key, "results/p/d/stray.png") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "expected"),
+    [
+        ("r0", "20250101-100000_r0", "20250101-100000_r0"),
+        ("a/b", "20250101-100000_a/b", "20250101-100000_a/b"),
+        ("20250101-100000_r0", "20250101-100000_r0", "20250101-100000_r0"),
+        ("é", "20250101-100000_e\u0301", "20250101-100000_é"),
+        ("20250101-100000_é", "20250101-100000_e\u0301", "20250101-100000_é"),
+        ("r0", "20250101-100000_r1", None),
+        ("r0", "r1", None),
+        ("r0", "2025_r0", None),
+    ],
+)
+def test_a_record_gets_the_name_of_its_folder(name: str, folder: str, expected: str | None) -> None:
+    """Goal: row and objects have one name, the identity stays. Method: names with and without the time."""
+    record = parse_record(DatasetKey("p", "d"), {"timestamp": "noon", "experiment_run_name": name}, 7)
+    named = in_folder(record, folder)
+    assert (named.run.run if named else None) == expected
+    if named:
+        assert named.values == {"timestamp": "noon", "experiment_run_name": expected}
+        assert (named.digest, named.line) == (record.digest, 7)
 
 
 @pytest.mark.parametrize(
