@@ -90,6 +90,58 @@ def test_every_damaged_page_costs_no_run_and_no_row(
     damage_one_page_after_another(command_line, pixaris, in_process, 1)
 
 
+#: What stands before the pages in SQLite's ``-wal`` file, and before each of them.
+LOG_HEAD, FRAME_HEAD = 32, 24
+
+
+def damage_the_log(command_line: CommandLine, pixaris: Reader, in_process: InProcess, step: int) -> None:
+    """Sync after a crash that left a ``-wal`` file, with a frame of it damaged: SQLite drops what follows.
+
+    What it dropped may stand in the ledger itself already, so that pages of two times lie side by side.
+    """
+    folder = command_line.folder
+    runs = [store_run(folder, "first").name]
+    assert in_process.run("sync")[0] == 0
+    [ledger] = command_line.ledgers()
+    log = ledger.with_name(f"{ledger.name}-wal")
+    with closing(sqlite3.connect(ledger)) as other:
+        # As long as it reads, nobody removes the log.
+        other.execute("SELECT * FROM facts").fetchall()
+        runs += [store_run(folder, f"run-{at}", metrics={"score": at}).name for at in range(2)]
+        assert in_process.run("sync")[0] == 0
+        before, frames = ledger.read_bytes(), log.read_bytes()
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        after = ledger.read_bytes()
+    assert before != after
+    objects, size = pixaris.objects(), FRAME_HEAD + PAGE
+    for whole in (before, after):
+        for start in range(LOG_HEAD, len(frames), step * size):
+            ledger.write_bytes(whole)
+            dice = random.Random(start)  # noqa: S311 - no secret
+            log.write_bytes(frames[:start] + dice.randbytes(size) + frames[start + size :])
+            code, told = in_process.run("sync")
+            assert code == 0, f"{start}: {told}"
+            assert "Traceback" not in told
+        assert pixaris.runs() == runs
+        assert pixaris.objects() == objects
+    assert in_process.run("status")[0] == 0
+
+
+def test_a_damaged_log_costs_no_run_and_no_row(
+    command_line: CommandLine, pixaris: Reader, in_process: InProcess
+) -> None:
+    """Goal: a ledger that became older, in part, doubles nothing. Method: some frames of its log."""
+    damage_the_log(command_line, pixaris, in_process, 24)
+
+
+@pytest.mark.large
+def test_every_damaged_frame_of_the_log_costs_no_run_and_no_row(
+    command_line: CommandLine, pixaris: Reader, in_process: InProcess
+) -> None:
+    """Goal: the same. Method: all frames."""
+    damage_the_log(command_line, pixaris, in_process, 1)
+
+
 def test_damage_that_comes_while_watch_is_at_work_is_noticed_and_mended(
     command_line: CommandLine, pixaris: Reader, tmp_path: Path
 ) -> None:
