@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -146,8 +147,8 @@ class CommandLine:
 
     def forget_ledger(self) -> None:
         """Lose the ledger and everything beside it."""
-        for path in self.state_dir.iterdir():
-            path.unlink()
+        shutil.rmtree(self.state_dir)
+        self.state_dir.mkdir(mode=0o700)
 
 
 class Watching:
