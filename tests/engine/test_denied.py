@@ -271,3 +271,35 @@ def test_load_jobs_that_could_not_be_listed_for_a_moment_are_waited_for(machine:
 
     machine.check_everything_arrived()
     assert len(machine.sink.jobs) == 1
+
+
+@pytest.mark.parametrize("missing", [BUCKET, TABLES])
+def test_a_bucket_or_dataset_that_is_away_is_told_once(
+    machine: Machine, caplog: pytest.LogCaptureFixture, missing: str
+) -> None:
+    """Goal: what works beside it does not end the pause. Method: it is away for half an hour, with work."""
+    settled(machine)
+
+    def set_missing(*, away: bool) -> None:
+        machine.store.missing = away and missing == BUCKET
+        machine.sink.dataset_exists = not away or missing == BUCKET
+
+    async def script(engine: Engine) -> None:
+        machine.sink.visible_after_seconds = 300.0
+        for number in range(40):
+            if number == 5:
+                set_missing(away=True)
+            run = machine.local.store(name=f"run{number}", dataset=f"d{number % 3}")
+            engine.scan_soon(run.key.dataset_key)
+            await machine.clock.sleep(60)
+        assert (await engine.describe()).startswith("paused: ")
+        assert machine.check().runs[RunState.QUARANTINED] == 0
+        set_missing(away=False)
+        await machine.clock.sleep(2 * machine.settings.retry_delay_seconds_max + 600)
+        assert await engine.describe() == "everything is synced"
+
+    machine.follow(script)
+
+    machine.check_everything_arrived()
+    assert len([line for line in warnings(caplog) if "everything is paused" in line]) == 1
+    assert len(warnings(caplog)) == 1, warnings(caplog)

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from pixaris_sync.errors import ConfigurationError, Failure, ObjectConflictError, SyncError
-from pixaris_sync.gcs.answers import encode_crc32c
+from pixaris_sync.gcs.answers import Refusal, encode_crc32c
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from pixaris_sync.model import RemoteObject
 from tests.support.scripted_gcs import (
@@ -170,6 +173,17 @@ class TestRefusals:
         assert (type(error), error.failure) == (kind, failure)
         assert len(script.seen) == 1
         assert NAME in str(error)
+
+    @pytest.mark.parametrize("status", [403, 407, 502])
+    async def test_a_proxy_that_lets_nothing_through_is_named(self, status: int) -> None:
+        """Goal: nor does its refusal of a tunnel accuse the account. Method: what the client raises then."""
+        request = aiohttp.RequestInfo(URL("https://storage"), "CONNECT", CIMultiDictProxy(CIMultiDict()))
+        refused = aiohttp.ClientHttpProxyError(request, (), status=status, message="Forbidden")
+        answer = Refusal.from_client(refused)
+        assert answer is not None
+        error = answer.error("upload", "object", bucket="bucket")
+        assert (type(error), error.failure) == (SyncError, Failure.TRANSIENT)
+        assert ("a proxy or firewall in between" in error.cause) == (status < 500)
 
     async def test_the_missing_permission_is_named(self, store: GcsObjectStore, script: Script) -> None:
         """Goal: the reader knows what to grant. Method: the service's own words for a lacking role."""
