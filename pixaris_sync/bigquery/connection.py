@@ -18,12 +18,15 @@ that a proxy or the service's front had taken before the reset. A part of a requ
 answer that was read takes no harm: by then the reset only ends an idle connection.
 """
 
+import json
 import socket
 import struct
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
+import requests
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession
 from requests import TooManyRedirects
@@ -38,6 +41,18 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
     from requests import Response
     from requests.adapters import HTTPAdapter
+
+
+class ForeignAnswerError(requests.RequestException):
+    """Something else has answered in the place of the service that gives out access tokens.
+
+    Attributes:
+        status: the HTTP status that it gave.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP status {status}")
+        self.status = status
 
 
 class ResettingSession(AuthorizedSession):
@@ -64,6 +79,8 @@ class ResettingSession(AuthorizedSession):
         # The plain session that asks for tokens.
         asking = self._auth_request_session
         asking.headers["User-Agent"] = USER_AGENT
+        # Google's library takes any page for a refusal of the credentials.
+        asking.hooks["response"].append(_refuse_pages)
         asking.get_redirect_target = self.get_redirect_target  # type: ignore[method-assign]
 
     def request(self, method: str, url: str, **options: Any) -> "Response":  # type: ignore[override]  # noqa: ANN401 - handed on
@@ -105,6 +122,23 @@ class ResettingSession(AuthorizedSession):
         with_options = partial(type(adapter).proxy_manager_for, adapter, socket_options=options)
         adapter.proxy_manager_for = with_options  # type: ignore[method-assign] # proxies get known by requests
         return adapter
+
+
+def _refuse_pages(response: requests.Response, **_: object) -> None:
+    """Raise where a refusal is not in the JSON of OAuth (RFC 6749, 5.2), but for the metadata server's.
+
+    Raises:
+        ForeignAnswerError: it is the page of a proxy.
+    """
+    refused = HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+    if not refused or not response.url.startswith("https:"):
+        return
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        body = None
+    if not (isinstance(body, Mapping) and "error" in body):
+        raise ForeignAnswerError(response.status_code)
 
 
 def _socket_options(timeout_seconds: float) -> list[tuple[int, int, int | bytes]]:

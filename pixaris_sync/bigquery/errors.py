@@ -18,6 +18,7 @@ from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from pixaris_sync.bigquery.connection import ForeignAnswerError
 from pixaris_sync.bigquery.wire import error_text, one_line
 from pixaris_sync.errors import (
     BILLING_HINT,
@@ -206,6 +207,10 @@ def _redirects(code: int) -> bool:
 
 
 def _from_credentials(error: GoogleAuthError, operation: str, subject: str) -> SyncError:
+    foreign = error.args[0] if isinstance(error, TransportError) and error.args else None
+    if isinstance(foreign, ForeignAnswerError):
+        cause = in_between_cause(foreign.status)
+        return SyncError(operation, subject, cause, hint=IN_BETWEEN_HINT, failure=Failure.TRANSIENT)
     if isinstance(error, TransportError) or error.retryable:
         cause = "no answer from the service that gives out access tokens"
         return SyncError(operation, subject, cause, failure=Failure.TRANSIENT)

@@ -10,11 +10,13 @@ from contextlib import suppress
 import pytest
 import requests
 from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError, RefreshError
+from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 from google.oauth2.credentials import Credentials
 from requests.adapters import HTTPAdapter
 
 from pixaris_sync.bigquery.connection import ResettingSession
+from pixaris_sync.bigquery.errors import translate
+from pixaris_sync.errors import Failure
 from tests.support.scripted_bigquery import Answer, ScriptedBigQuery, error, scripted_bigquery
 from tests.support.secrets import ACCESS_TOKEN, authorized_user, user_credentials
 
@@ -234,3 +236,39 @@ def test_the_kernel_gives_up_with_the_request(server: ScriptedBigQuery) -> None:
         connection = answer.raw._connection.sock
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == TIMEOUT_SECONDS * 1000
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "body", "is_foreign"),
+    [
+        ("https://oauth2.googleapis.com/token", 403, b"<html>blocked</html>", True),
+        ("https://oauth2.googleapis.com/token", 407, b"", True),
+        ("https://oauth2.googleapis.com/token", 400, b'{"error": "invalid_grant"}', False),
+        ("https://oauth2.googleapis.com/token", 503, b"<html>later</html>", False),
+        ("https://oauth2.googleapis.com/token", 200, b"<html>log in</html>", False),
+        ("http://metadata.google.internal/token", 404, b"no account", False),
+    ],
+)
+def test_the_page_of_a_proxy_is_no_refusal_of_credentials(
+    monkeypatch: pytest.MonkeyPatch, url: str, status: int, body: bytes, *, is_foreign: bool
+) -> None:
+    """Goal: nobody renews a login for a proxy's page. Method: answers to Google's library for tokens."""
+
+    def send(_: HTTPAdapter, request: requests.PreparedRequest, **__: object) -> requests.Response:
+        answer = requests.Response()
+        answer.status_code, answer.url, answer.request, answer._content = status, url, request, body
+        return answer
+
+    monkeypatch.setattr(HTTPAdapter, "send", send)
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call] # it has no annotations
+    session = ResettingSession(lambda: credentials, TIMEOUT_SECONDS)
+    try:
+        answer = session._auth_request(url)
+    except TransportError as error:
+        told = translate(error, "read", "table", repeatable=True)
+        assert is_foreign
+        assert (told.failure, "proxy" in told.hint) == (Failure.TRANSIENT, True)
+        assert f"answered {status}" in told.cause
+    else:
+        assert not is_foreign
+        assert answer.status == status
