@@ -157,7 +157,7 @@ class Refusal:
     retry_after_seconds: float | None
 
     @classmethod
-    def from_client(cls, error: Exception, *, checksum: str = "") -> Self | None:
+    def from_client(cls, error: Exception, *, checksum: str = "", emulated: bool = False) -> Self | None:
         """Read the client's exception; None where it tells of no answer, or of one that is not HTTP.
 
         The client puts ``<reason phrase>: <body>`` into the exception's message. An answer that cannot be
@@ -166,6 +166,7 @@ class Refusal:
         Args:
             error: what the client raised.
             checksum: the base64 crc32c that was sent, if one was.
+            emulated: an emulator was asked: some of them refuse without a word.
         """
         if not isinstance(error, aiohttp.ClientResponseError):
             return None
@@ -177,7 +178,7 @@ class Refusal:
         permission = _PERMISSION.search(message)
         return cls(
             status=error.status,
-            own=read is not None,
+            own=read is not None or (emulated and not body),
             reasons=tuple(reason for reason in reasons if _REASON.fullmatch(reason)),
             message=_scrub(message),
             permission=permission.group() if permission else "",

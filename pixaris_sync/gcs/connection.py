@@ -173,7 +173,8 @@ class Connection:
                     with _Standstill(limit, transfer, self._timeout_seconds, paced_bytes):
                         return await send(storage)
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                answer = Refusal.from_client(error, checksum=checksum) or unanswered(
+                refusal = Refusal.from_client(error, checksum=checksum, emulated=self._emulated)
+                answer = refusal or unanswered(
                     operation, subject, error, sent=transfer.begun or not writes, writes=writes
                 )
             # From here on apart from the client's exception: that one holds the request.
