@@ -170,7 +170,7 @@ def _conflict(name: str, crc32c: int | None) -> ObjectConflictError:
     cause = "the bucket holds another content under this name, which did not come from this file"
     if crc32c is None:
         # Encrypted with a key that only its owner has: the service tells the checksum of no other object.
-        cause = "the bucket does not tell the checksum of what it holds under this name"
+        cause = "what the bucket holds under this name cannot be checked: it does not tell its checksum"
     return ObjectConflictError(
         "upload object",
         name,

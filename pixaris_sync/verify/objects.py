@@ -76,7 +76,8 @@ async def _look_up(
                 looked_up[name] = error
                 return
         if there is not None and there.crc32c is None:
-            looked_up[name] = SyncError("compare object", name, "the bucket does not tell its checksum")
+            cause = "its content cannot be checked: the bucket does not tell its checksum"
+            looked_up[name] = SyncError("compare object", name, cause)
         else:
             looked_up[name] = there
 

@@ -1,14 +1,12 @@
 """Files that change meanwhile, and objects that stand in their way."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.overview import WorkLeft
-from pixaris_sync.model import RemoteObject
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.cloud_faults import LOST
 from tests.engine.crash_points import CrashError
@@ -43,25 +41,29 @@ def test_another_content_in_the_bucket_is_never_overwritten(machine: Machine, *,
     machine.check_everything_arrived()
 
 
-def test_an_object_that_nobody_can_compare_is_never_overwritten(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Goal: unknown is not ours. Method: an object whose checksum neither a listing nor a look-up tells."""
+def test_an_object_that_nobody_can_compare_is_never_overwritten(machine: Machine) -> None:
+    """Goal: unknown is neither ours nor another; whose row is there needs nobody's help.
+
+    Method: objects whose checksum neither a listing nor a look-up tells: of a run that was synced before its
+    ledger was lost, and of one that was not.
+    """
+    synced = machine.local.store(name="synced")
+    machine.run_pass()
+    machine.lose_ledger()
     run = machine.local.store()
-    put = machine.store.put(run.object_name(IMAGE), b"somebody else's")
-    machine.store.listings_without_checksums = True
-
-    async def look_up(_: str) -> RemoteObject:
-        return replace(put, crc32c=None)
-
-    monkeypatch.setattr(machine.store, "stat", look_up)
+    machine.store.put(run.object_name(IMAGE), b"somebody else's")
+    machine.store.listings_without_checksums = machine.store.stats_without_checksums = True
+    uploads = machine.store.upload_counts.copy()
 
     machine.run_pass()
 
+    assert machine.state_of(synced)[0] == "synced"
     state, cause = machine.state_of(run)
     assert state == "quarantined"
-    assert "does not tell the checksum" in cause
+    assert "cannot be checked" in cause
     assert machine.store.objects[run.object_name(IMAGE)].content == b"somebody else's"
+    new = machine.store.upload_counts - uploads
+    assert new.keys() <= {run.object_name(path) for path in run.versions} - {run.object_name(IMAGE)}
 
 
 @pytest.mark.parametrize("how", ["told", "not told", "not listed"])

@@ -68,6 +68,7 @@ class FakeObjectStore:
         faults_fired: how many faults took effect.
         missing: set it, and the bucket does not exist.
         listings_without_checksums: set it, and the bucket is encrypted with a key of its owner's.
+        stats_without_checksums: set it, and its objects are, with a key that nobody else has.
         closed: how often `close` was called.
     """
 
@@ -81,6 +82,7 @@ class FakeObjectStore:
         self.faults_fired = 0
         self.missing = False
         self.listings_without_checksums = False
+        self.stats_without_checksums = False
         self._clock = clock
         self._page_objects = page_objects
         self._chunk_bytes = chunk_bytes
@@ -190,6 +192,8 @@ class FakeObjectStore:
         await self._enter("stat", name)
         found = self.objects.get(name)
         self._leave("stat", name)
+        if found and self.stats_without_checksums:
+            return replace(found.remote, crc32c=None)
         return found.remote if found else None
 
     async def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
