@@ -43,9 +43,7 @@ _ACCESS_HINT: Final = "let the user who runs pixaris-sync read and enter it"
 _LINK_HINT: Final = (
     "put the folder itself there, or sync the folder that holds what the link leads to by itself"
 )
-_SLASH: Final = (
-    "its project's or its dataset's name has a slash, and a table's name, which has both in it, cannot"
-)
+_SLASH: Final = "the name of its project or of its dataset has a slash, which no table's name can have"
 _SLASH_HINT: Final = (
     "copy it to <project>/<dataset> in another results folder, with names without a slash, then sync that"
 )
@@ -141,7 +139,10 @@ class LocalResults:
             datasets = self._folders((project,), problems)
             keys += [DatasetKey(project, dataset) for dataset in datasets if dataset != FEEDBACK_FOLDER]
         for key in keys:
-            problems += [_problem(path, _SLASH, _SLASH_HINT) for path in self._too_deep(key)]
+            problems += [
+                LocalFileError("carry dataset", printable(path), _SLASH, hint=_SLASH_HINT)
+                for path in self._too_deep(key)
+            ]
         return Datasets(tuple(keys), tuple(problems))
 
     def tail(self, key: DatasetKey, position: TailPosition | None, *, bytes_limit: int) -> Tail | None:
