@@ -59,19 +59,18 @@ def _store_as_first_versions_did(
     return RunKey(PROJECT, DATASET, folder.relative_to(dataset).as_posix())
 
 
-def _check_whole(pixaris: Reader, cloud: Cloud, run: RunKey, shades: list[int], scratch: Path) -> None:
-    """Pixaris finds a run's images and saved files by the name that its row has."""
-    row = pixaris.frame(run.project, run.dataset).set_index("experiment_run_name").loc[run.run]
-    for key, file in {"input": "input.png", "flow": "flow.json"}.items():
-        link = (
-            f"https://console.cloud.google.com/storage/browser/_details/{cloud.bucket}/results/{run}/{file}"
-        )
-        assert row[key] == f"{link}?project={cloud.project}"
-        assert f"results/{run}/{file}" in pixaris.objects(f"results/{run}/")
-    images = pixaris.images(run, scratch / "downloads")
-    assert [image.tobytes() for _, image in sorted(images.items())] == [
-        picture(shade).tobytes() for shade in shades
-    ]
+def _check_whole(pixaris: Reader, cloud: Cloud, runs: Mapping[RunKey, int], scratch: Path) -> None:
+    """Pixaris finds runs' images, one of that shade each, and saved files by the names of their rows."""
+    rows, objects = pixaris.frame().set_index("experiment_run_name"), pixaris.objects()
+    for run, shade in runs.items():
+        for key, file in {"input": "input.png", "flow": "flow.json"}.items():
+            place = f"{cloud.bucket}/results/{run}/{file}?project={cloud.project}"
+            assert (
+                rows.loc[run.run][key] == f"https://console.cloud.google.com/storage/browser/_details/{place}"
+            )
+            assert f"results/{run}/{file}" in objects
+        [image] = pixaris.images(run, scratch / "downloads").values()
+        assert image.tobytes() == picture(shade).tobytes()
 
 
 def test_line_13_runs_of_the_first_versions_are_carried(
@@ -102,8 +101,7 @@ def test_line_13_runs_of_the_first_versions_are_carried(
     assert (plan["rows"], plan["files"]) == (6, 3 * 5 + 1)
     assert document["problems"] == []
     assert pixaris.runs() == names
-    for shade, run in zip(range(1, 10, 2), first, strict=True):
-        _check_whole(pixaris, cloud, run, [shade], tmp_path / str(shade))
+    _check_whole(pixaris, cloud, dict(zip(first, range(1, 10, 2), strict=True)), tmp_path)
     before = pixaris.objects()
     command_line.forget_ledger()
     assert command_line.sync()["rows_synced"] == 6
@@ -207,8 +205,7 @@ def test_line_16_names_with_slashes_and_backslashes(
         assert "slash" in problems[name]["cause"]
     assert "contains '\\\\'" in problems[str(back.key)]["cause"]
     assert pixaris.runs() == sorted(run.name for run in stored)
-    for run in stored:
-        _check_whole(pixaris, cloud, run.key, [0], tmp_path / run.name.replace("/", " "))
+    _check_whole(pixaris, cloud, {run.key: 0 for run in stored}, tmp_path)
     assert {problem["run"] for problem in command_line.status()["problems"]} == problems.keys()
     before = pixaris.objects()
     command_line.forget_ledger()
@@ -253,8 +250,8 @@ def test_line_18_folders_from_a_mac_are_found(
     assert [notice["run"] for notice in notices] == [f"{project}/{DATASET}"]
     names = sorted([both.name, *(run.name for run in runs)])
     assert pixaris.runs() == names
+    _check_whole(pixaris, cloud, {run.key: 0 for run in (*runs, both)}, tmp_path)
     for run in (*runs, both):
-        _check_whole(pixaris, cloud, run.key, [0], tmp_path / run.name)
         objects = pixaris.objects(f"results/{run.key}/")
         assert {f"results/{run.key}/größe.json", f"results/{run.key}/maß.png"} <= objects.keys()
     assert pixaris.handler.load_projects_and_datasets() == {PROJECT: [DATASET], project: [DATASET]}
