@@ -37,9 +37,12 @@ def exit_of(error: SyncError) -> Exit:
 
 
 def exit_of_pass(*, waiting: int, quarantined: int, denied: bool = False) -> Exit:
-    """The exit code of a pass that ran to its end, by how many runs wait and how many are quarantined.
+    """The exit code of a pass that ran to its end.
 
-    `denied`: they wait because the account may not do what they need.
+    Args:
+        waiting: how many runs wait for a later pass, those that are still being written included.
+        quarantined: how many runs, lines and files somebody must look at.
+        denied: some wait because the account may not do what they need.
     """
     if waiting and denied:
         return Exit.CONFIGURATION

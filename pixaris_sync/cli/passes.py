@@ -121,7 +121,9 @@ def run_pass(
     else:
         unrestored = repaired.unrestored if repaired else 0
         ending = exit_of_pass(
-            waiting=left.waiting, quarantined=left.quarantined + unrestored, denied=left.denied
+            waiting=left.waiting + left.unfinished,
+            quarantined=left.quarantined + unrestored,
+            denied=left.denied,
         )
     document = {
         "exit_code": int(ending),

@@ -344,12 +344,15 @@ def _stamp(version: FileVersion) -> tuple[int, int, int, int | None]:
 
 
 def _is_repeated(db: Connection, dataset_id: int, record: TrackingRecord, reading: int) -> bool:
-    """Whether the same reading of the file has seen an equal line before."""
+    """Whether the same reading of the file has seen an equal line before, another one than this.
+
+    The last line may have been a record before its newline came.
+    """
     seen = db.execute(
-        "SELECT reading FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = 0",
+        "SELECT reading, line FROM records WHERE dataset_id = ? AND digest = ? AND ordinal = 0",
         (dataset_id, record.digest),
     ).fetchone()
-    return seen is not None and seen["reading"] == reading
+    return seen is not None and seen["reading"] == reading and seen["line"] != record.line
 
 
 def _take_in_record(

@@ -60,7 +60,8 @@ def datasets_with_runs(db: Connection) -> set[DatasetKey]:
 def unfinished_datasets(db: Connection) -> set[DatasetKey]:
     """Datasets of which something is not synced or something is to be said: they can change by themselves."""
     rows = db.execute(
-        "SELECT d.project, d.dataset FROM datasets d WHERE d.adopted_at IS NULL OR NOT d.read_whole"
+        "SELECT d.project, d.dataset FROM datasets d"
+        " WHERE d.adopted_at IS NULL OR NOT d.read_whole OR d.torn_bytes > 0"
         " OR d.id IN (SELECT r.dataset_id FROM open_runs r"
         " WHERE r.state IN ('pending', 'failing', 'quarantined', 'incomplete'))"
         " OR d.project || '/' || d.dataset IN (SELECT n.scope FROM notices n)"

@@ -210,13 +210,18 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
 
 @dataclass(frozen=True, slots=True)
 class WorkLeft:
-    """What a pass leaves behind: committed runs that wait, and runs that somebody must look at.
+    """What a pass leaves behind.
 
-    `denied`: they wait because the account may not do what they need.
+    Attributes:
+        waiting: committed runs that wait, and folders that are away.
+        quarantined: what somebody must look at.
+        unfinished: what is still being written: run folders that no line names yet, and torn last lines.
+        denied: some wait because the account may not do what they need.
     """
 
     waiting: int
     quarantined: int
+    unfinished: int = 0
     denied: bool = False
 
 
@@ -240,7 +245,14 @@ def work_left(db: Connection, selection: Selection) -> WorkLeft:
     left_out, away = (
         db.execute(notices, (state,)).fetchone()[0] for state in (RunState.QUARANTINED, RunState.FAILING)
     )
-    return WorkLeft(waiting=waiting + away, quarantined=quarantined + damaged + left_out)
+    unfinished = db.execute(
+        f"{count} AND r.state = 'pending' AND NOT r.committed", selection.parameters
+    ).fetchone()[0]
+    torn = db.execute(
+        f"SELECT count(*) FROM datasets d WHERE d.torn_bytes > 0 AND {SELECTED_DATASETS}",
+        selection.parameters,
+    ).fetchone()[0]
+    return WorkLeft(waiting + away, quarantined + damaged + left_out, unfinished + torn)
 
 
 @dataclass(frozen=True, slots=True)

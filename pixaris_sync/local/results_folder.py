@@ -145,7 +145,14 @@ class LocalResults:
             ]
         return Datasets(tuple(keys), tuple(problems))
 
-    def tail(self, key: DatasetKey, position: TailPosition | None, *, bytes_limit: int) -> Tail | None:
+    def tail(
+        self,
+        key: DatasetKey,
+        position: TailPosition | None,
+        *,
+        bytes_limit: int,
+        settled_before_ns: int | None = None,
+    ) -> Tail | None:
         """Read what is new in a dataset's tracking file since `position`.
 
         Where the file's status is as in `position`, it is not read. Else the bytes before `position` are
@@ -155,6 +162,9 @@ class LocalResults:
             key: the dataset.
             position: what an earlier call returned, or None for everything.
             bytes_limit: whole lines of so many bytes together are read, or one line that is longer.
+            settled_before_ns: where the file has not changed since this time, in ns since the epoch, a last
+                line without its newline is a record if it is a whole one. It is told once, and again when
+                the line goes on.
 
         Returns:
             What is new; None where there is no tracking file.
@@ -162,7 +172,7 @@ class LocalResults:
         Raises:
             LocalFileError: it is a link, no regular file, or cannot be read.
         """
-        return self._tailer.tail(key, position, bytes_limit=bytes_limit)
+        return self._tailer.tail(key, position, bytes_limit=bytes_limit, settled_before_ns=settled_before_ns)
 
     def run_folders(self, key: DatasetKey) -> list[RunFolder]:
         """List a dataset's run folders, sorted by name; other folders are stray and left out.

@@ -5,6 +5,9 @@ before new lines are read, the bytes consumed so far are read again and their SH
 position's. That decides, not inode or device: a copy with the same beginning goes on where it stood, a file
 rewritten in place is read from its start. Where the file's status did not change, nothing is read at all.
 
+A last line without its newline may still be written. Where it is a whole record, and the file has not changed
+for a while, it counts as one; but it is not consumed: whatever is appended to it is read together with it.
+
 Limits: one block of the file, one line of up to `LINE_BYTES_MAX` and, only where a line is damaged, up to
 `CANDIDATE_BYTES_LIMIT` of ``args.json`` files are held in memory.
 """
@@ -35,8 +38,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from hashlib import _Hash
 
+#: A last line without its newline that has not changed for so long is not being written any more.
+SETTLED_SECONDS: Final = 60.0
 #: How much of ``args.json`` files may be held to recover damaged lines; runs beyond it stay unrecovered.
 CANDIDATE_BYTES_LIMIT: Final = 64 * 1024 * 1024
+
+
+#: Device, inode, size and mtime of a file.
+_Status = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class _Consumed:
     """What is known of a tracking file's beginning: saves reading it again while the file stays the same."""
 
     position: TailPosition
-    status: tuple[int, int, int, int]
+    status: _Status
     hasher: "_Hash"
 
 
@@ -71,8 +80,17 @@ class Tailer:
         self._unnamed = unnamed
         self._line_bytes_max = line_bytes_max
         self._consumed: dict[DatasetKey, _Consumed] = {}
+        #: For files that had not changed for a while: whether their last lines, without newline, are records.
+        self._unfinished: dict[DatasetKey, tuple[_Status, bool]] = {}
 
-    def tail(self, key: DatasetKey, position: TailPosition | None, *, bytes_limit: int) -> Tail | None:
+    def tail(
+        self,
+        key: DatasetKey,
+        position: TailPosition | None,
+        *,
+        bytes_limit: int,
+        settled_before_ns: int | None = None,
+    ) -> Tail | None:
         """Read what is new. See `results_folder.LocalResults.tail`."""
         subject = f"{key}/{self._tracking_file}"
         try:
@@ -80,8 +98,10 @@ class Tailer:
                 opened_folder(self._root, [key.project, key.dataset]) as folder,
                 opened_file(folder, self._tracking_file, subject=subject) as (handle, status),
             ):
-                if position is not None and _fingerprint(position) == _status(status):
-                    torn = position.size - position.offset
+                settled = settled_before_ns is not None and changed_ns_of(status) <= settled_before_ns
+                if position is not None and self._is_read(key, status, position, settled=settled):
+                    is_record = self._unfinished.get(key) == (_status(status), True)
+                    torn = 0 if is_record else position.size - position.offset
                     return Tail(
                         position,
                         from_start=False,
@@ -92,11 +112,20 @@ class Tailer:
                         changed_ns=changed_ns_of(status),
                     )
                 try:
-                    return self._read_on(key, handle, status, position, bytes_limit)
+                    return self._read_on(key, handle, status, position, bytes_limit, settled=settled)
                 except OSError as error:
                     raise local_error("read tracking file", subject, error) from error
         except MissingFileError:
             return None
+
+    def _is_read(
+        self, key: DatasetKey, status: os.stat_result, position: TailPosition, *, settled: bool
+    ) -> bool:
+        """Whether nothing in a file is new since `position`, and its last line needs no look either."""
+        if _fingerprint(position) != _status(status):
+            return False
+        looked_at, _ = self._unfinished.get(key, (None, False))
+        return position.size == position.offset or not settled or looked_at == _status(status)
 
     def _read_on(
         self,
@@ -105,6 +134,8 @@ class Tailer:
         status: os.stat_result,
         position: TailPosition | None,
         bytes_limit: int,
+        *,
+        settled: bool,
     ) -> Tail:
         hasher = self._matching_hash(key, handle, status, position)
         if position is None or hasher is None:
@@ -118,6 +149,13 @@ class Tailer:
             )
         lines, more = _read_lines(reader, handle, status.st_size, bytes_limit)
         records, damaged = self._understand(key, handle, status.st_size, lines)
+        torn_bytes = 0 if more else reader.torn_bytes
+        if settled and torn_bytes:
+            last = reader.unfinished
+            found = read_line(key, last) if last is not None else None
+            self._unfinished[key] = _status(status), isinstance(found, TrackingRecord)
+            if isinstance(found, TrackingRecord):
+                records, torn_bytes = (*records, found), 0
         reached = TailPosition(
             device=status.st_dev,
             inode=inode_of(status),
@@ -134,7 +172,7 @@ class Tailer:
             from_start=hasher is None,
             records=records,
             damaged=damaged,
-            torn_bytes=0 if more else reader.torn_bytes,
+            torn_bytes=torn_bytes,
             more=more,
             changed_ns=changed_ns_of(status),
         )
@@ -253,5 +291,5 @@ def _fingerprint(position: TailPosition) -> tuple[int, int, int, int]:
     return position.device, position.inode, position.size, position.mtime_ns
 
 
-def _status(status: os.stat_result) -> tuple[int, int, int, int]:
+def _status(status: os.stat_result) -> _Status:
     return status.st_dev, inode_of(status), status.st_size, status.st_mtime_ns

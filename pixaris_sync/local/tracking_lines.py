@@ -4,7 +4,8 @@ Everything here is a function of its arguments; `tracking_file` brings the bytes
 alone:
 
 1. `LineReader` cuts blocks into lines. Only a line that ends with a newline counts as read; what follows the
-   last newline is torn and waits. It hashes what it has read, so that a file rewritten in place is noticed.
+   last newline is torn and waits, or counts as a record once it is `unfinished` for long. It hashes what it
+   has read, so that a file rewritten in place is noticed.
 2. `read_line` makes one line a record, a `Suspect` (no whole record: a case for `damaged_lines`), a damaged
    line (readable, but no record that can be carried) or nothing (blank).
 
@@ -97,6 +98,14 @@ class LineReader:
     def hasher(self) -> "_Hash":
         """SHA-256 of the file up to `offset`, as a copy."""
         return self._hasher.copy()
+
+    @property
+    def unfinished(self) -> RawLine | None:
+        """What was fed after `offset`, as the line that it would be; None where it is too long to be held."""
+        if self._beyond is not None:
+            return None
+        content = b"".join(self._held)
+        return RawLine(self._line + 1, hashlib.sha256(content).hexdigest(), content)
 
     def feed(self, block: bytes) -> list[RawLine]:
         """Take the next block and return the lines that end in it."""

@@ -150,6 +150,10 @@ class Context:
         """How long ago a file was changed, by the clock that stamps files; below 0 for a stamp to come."""
         return self._wall_clock.now() - changed_ns / 1e9
 
+    def stamp_ns(self, seconds_ago: float) -> int:
+        """What the clock that stamps files showed so long ago, in ns since the epoch."""
+        return int((self._wall_clock.now() - seconds_ago) * 1e9)
+
     def gate(self, destination: str) -> Gate:
         """The gate of the bucket (`BUCKET`), the results folder (`FOLDER`), a table or its changes."""
         if destination not in self._gates:

@@ -37,6 +37,7 @@ from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.presence import AbsentError, ReplacedError
 from pixaris_sync.local.results_folder import Datasets
 from pixaris_sync.local.run_folder import RunInspection
+from pixaris_sync.local.tracking_file import SETTLED_SECONDS
 from pixaris_sync.model import (
     DatasetKey,
     FileVersion,
@@ -196,12 +197,12 @@ class Discovery:
         """
         context, position = self._context, known.position
         bytes_limit = FOLLOW_TAIL_BYTES_LIMIT if context.mode.follow else TAIL_BYTES_LIMIT
+        read = partial(context.results.tail, known.key, bytes_limit=bytes_limit)
         followed = self.arrivals.follows(known)
         while True:
             await context.throttle()
-            tail = await self._blocking(
-                partial(context.results.tail, known.key, position, bytes_limit=bytes_limit)
-            )
+            settled_ns = context.stamp_ns(SETTLED_SECONDS)
+            tail = await self._blocking(partial(read, position, settled_before_ns=settled_ns))
             if tail is None:
                 is_whole = False
                 break

@@ -3,6 +3,7 @@
 Blocking.
 """
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.ledger.inventory import Inventory
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.results_folder import LocalResults
+from pixaris_sync.local.tracking_file import SETTLED_SECONDS
 from pixaris_sync.model import (
     Cell,
     DamagedLine,
@@ -155,7 +157,8 @@ def _pieces(
 ) -> Iterator[Iterable[TrackingRecord]]:
     """The records of a tracking file from its start, whatever was read of it before."""
     position = None
-    while tail := results.tail(key, position, bytes_limit=TAIL_BYTES_LIMIT):
+    settled_ns = int((time.time() - SETTLED_SECONDS) * 1e9)
+    while tail := results.tail(key, position, bytes_limit=TAIL_BYTES_LIMIT, settled_before_ns=settled_ns):
         if position is not None and tail.from_start:
             raise LocalFileError(
                 "compare dataset", str(key), "its tracking file was rewritten meanwhile", hint="try again"

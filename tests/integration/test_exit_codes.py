@@ -187,3 +187,55 @@ def test_130_it_was_interrupted(
     assert document["files"]["uploading"] == 0
     assert proxied.sync()["runs"]["synced"] == 3
     assert pixaris.runs() == [run.name for run in runs]
+
+
+def test_5_what_is_still_being_written_is_left_for_a_later_pass(command_line: CommandLine) -> None:
+    """Goal: no 0 while a run is not stored yet. Method: a torn line, then a folder without a line."""
+    run = store_run(command_line.folder)
+    line = run.line
+    run.tracking.write_text(f"{line}\n{line[:30]}")
+    assert command_line.sync(expect=5)["torn_lines"] == 1
+    run.tracking.write_text(f"{line}\n")
+    assert command_line.sync()["runs"]["synced"] == 1
+    young = run.folder.with_name(f"{run.name}-young")
+    (young / "generated_images").mkdir(parents=True)
+    assert command_line.sync(expect=5)["runs"] == {**command_line.status()["runs"], "pending": 1, "synced": 1}
+    (young / "generated_images").rmdir()
+    young.rmdir()
+    assert command_line.sync()["runs"]["pending"] == 0
+
+
+def test_a_whole_last_record_without_its_newline_is_one_after_a_minute(
+    command_line: CommandLine, pixaris: Reader, tmp_path: Path
+) -> None:
+    """Goal: a lost newline loses no run, and doubles none when it comes.
+
+    Method: cut it off; sync now, and by a clock that is a minute ahead; `verify`; then the newline and more.
+    """
+    (tmp_path / "ahead").mkdir()
+    (tmp_path / "ahead" / "sitecustomize.py").write_text(
+        "import time\nreal = time.time\ntime.time = lambda: real() + 61\n"
+    )
+    ahead = command_line.but(PYTHONPATH=str(tmp_path / "ahead"))
+    first = store_run(command_line.folder, "first")
+    whole = first.tracking.read_text()
+    first.tracking.write_text(whole.rstrip("\n"))
+
+    assert command_line.sync(expect=5)["torn_lines"] == 1
+    assert pixaris.runs() == []
+    document = ahead.sync()
+    assert (document["torn_lines"], document["runs"]["synced"], document["problems"]) == (0, 1, [])
+    assert pixaris.runs() == [first.name]
+    assert ahead.run("verify").code == 0
+    assert ahead.sync()["rows_synced"] == 0
+
+    with first.tracking.open("a") as tracking:
+        tracking.write("\n")
+    document = command_line.sync()
+    assert (document["rows_synced"], document["problems"]) == (0, [])
+    second = store_run(tmp_path / "elsewhere", "second")
+    second.folder.rename(first.folder.with_name(second.name))
+    first.tracking.write_text(whole.rstrip("\n") + second.tracking.read_text())
+    assert command_line.sync()["runs"]["synced"] == 2
+    assert pixaris.runs() == sorted([first.name, second.name])
+    assert command_line.run("verify").code == 0
