@@ -41,8 +41,8 @@ class AbsentError(LocalFileError):
         self.whole = whole
 
 
-class ReplacedError(AbsentError):
-    """Another folder is in the place of the results folder: work goes on with what is in it."""
+class PartlyAbsentError(AbsentError):
+    """What is missing or cannot be read in a folder is not judged; work goes on with all else in it."""
 
 
 class Presence:
@@ -98,14 +98,17 @@ class Presence:
     def excuse(self, key: DatasetKey, error: SyncError) -> AbsentError | None:
         """Why nothing follows from what is wrong in a dataset; None: it is to be judged.
 
-        That is `absence`; and what was known and is missing is not judged while the results folder is another
-        one, which lacks datasets.
+        That is `absence`; or the disk could not be asked; or something is missing while the results folder is
+        another one, which lacks datasets.
         """
         if absent := self.absence(key):
             return absent
+        if error.failure.retryable:
+            return PartlyAbsentError(error.subject, error.cause)
         with self._lock:
             if isinstance(error, MissingFileError) and self._is_another():
-                return ReplacedError(str(self._root), "another folder is in its place, without all it held")
+                cause = "another folder is in its place, without all it held"
+                return PartlyAbsentError(str(self._root), cause)
         return None
 
     def _take(self, parts: _Parts) -> None:

@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from pixaris_sync.ledger.known import datasets_with_runs
 from pixaris_sync.ledger.notices import Notice, take_in_notices
-from pixaris_sync.local.presence import AbsentError, ReplacedError
+from pixaris_sync.local.presence import AbsentError, PartlyAbsentError
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.context import FOLDER, Context, problem_of
 
@@ -25,7 +25,7 @@ class Absence:
         self._context = context
         self._gate = context.gate(FOLDER)
         self._is_told = False
-        self._is_replaced = False
+        self._is_told_of_parts = False
         self._datasets: set[DatasetKey] = set()
 
     async def begin(self) -> None:
@@ -67,8 +67,8 @@ class Absence:
 
     def notice_of(self, key: DatasetKey, error: AbsentError) -> Notice:
         """What is to be said of a dataset in which work rests; the log tells it once."""
-        if isinstance(error, ReplacedError):
-            is_told, self._is_replaced = self._is_replaced, True
+        if isinstance(error, PartlyAbsentError):
+            is_told, self._is_told_of_parts = self._is_told_of_parts, True
         else:
             is_told = key in self._datasets
             self._datasets.add(key)

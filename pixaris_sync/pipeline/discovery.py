@@ -34,7 +34,7 @@ from pixaris_sync.ledger.known import (
 )
 from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.local.contents import extend_crc32c
-from pixaris_sync.local.presence import AbsentError, ReplacedError
+from pixaris_sync.local.presence import AbsentError, PartlyAbsentError
 from pixaris_sync.local.results_folder import Datasets
 from pixaris_sync.local.run_folder import RunInspection
 from pixaris_sync.local.tracking_file import SETTLED_SECONDS
@@ -168,9 +168,9 @@ class Discovery:
                 known, _ = await context.apply(_reopen, context.now(), key, depth)
                 is_whole = await self._read_on(known, inspected)
             known, runs = await context.apply(_reopen, context.now(), key, depth)
-            replaced = await self._inspect_folders(known, runs, inspected, wanted)
-            if replaced is not None:
-                notices.append(self.absence.notice_of(key, replaced))
+            partly = await self._inspect_folders(known, runs, inspected, wanted)
+            if partly is not None:
+                notices.append(self.absence.notice_of(key, partly))
             elif is_whole:
                 await self._forget_given_up(known)
             if depth >= ScanDepth.FOLDERS:
@@ -311,12 +311,10 @@ class Discovery:
         """Make sure that a dataset's folder is there, and that what is wrong in it may be judged. Blocks.
 
         Raises:
-            AbsentError: it is not, for a while.
-            ReplacedError: something is missing that the results folder held before it was replaced.
+            AbsentError: it is not, for a while; or (`PartlyAbsentError`) the fault is not to be judged.
         """
         presence = self._context.presence
-        absent = presence.absence(key) if fault is None else presence.excuse(key, fault)
-        if absent is not None:
+        if absent := presence.absence(key) if fault is None else presence.excuse(key, fault):
             raise absent
 
     async def _inspect_folders(
@@ -325,14 +323,14 @@ class Discovery:
         runs: Sequence[InspectedRun],
         inspected: set[str],
         wanted: set[str],
-    ) -> ReplacedError | None:
+    ) -> PartlyAbsentError | None:
         """Look again at runs whose folders changed or were in trouble.
 
         Returns:
             Why some of them are left as they were.
         """
         context, key = self._context, known.key
-        replaced: ReplacedError | None = None
+        partly: PartlyAbsentError | None = None
         waiting = {run.name for run in runs if run.quiet_at is not None}
         changed = await self._blocking(lambda: list(self._changed(key, runs, inspected | wanted)))
         changed += sorted(wanted - inspected)
@@ -346,13 +344,13 @@ class Discovery:
                 look = partial(self._inspect, run, saved_before, waits=name in waiting)
                 try:
                     found.append(await self._blocking(partial(self._contained, run, look)))
-                except ReplacedError as error:
-                    replaced = error
+                except PartlyAbsentError as error:
+                    partly = error
             arriving |= any(run.quiet_at is not None for run in found)
             await self._intake.take_in_runs(known, found)
         look_at = await context.apply(next_look_at, known.id, context.mode.selection) if arriving else None
         self.arrivals.look_again(key, look_at)
-        return replaced
+        return partly
 
     async def _forget_given_up(self, known: KnownDataset) -> None:
         """Forget runs in trouble of which both the folder and the line of the tracking file are gone."""

@@ -23,6 +23,7 @@ from pixaris_sync.ledger.uploads import (
     unclaim,
 )
 from pixaris_sync.local.contents import Content, extend_crc32c
+from pixaris_sync.local.presence import AbsentError
 from pixaris_sync.local.safe_open import MissingFileError
 from pixaris_sync.model import Problem, RemoteObject
 from pixaris_sync.pipeline.context import BUCKET, FOLDER, Context, problem_of
@@ -239,7 +240,7 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
     now = context.now()
     age_seconds = context.age_seconds(task.version.mtime_ns)
     young_seconds = context.settings.young_file_seconds
-    absent = await to_thread.run_sync(context.presence.excuse, task.run.dataset_key, error)
+    absent = await to_thread.run_sync(_absence_of, context, task, error)
     if absent is not None and absent.whole:
         # Nothing more is claimed until the folder is back.
         context.gate(FOLDER).failed(now, absent)
@@ -272,6 +273,14 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
         log.warning("%s", error)
         gone = isinstance(error, MissingFileError)
         await context.apply(quarantine_upload, now, task, problem_of(error), gone=gone)
+
+
+def _absence_of(context: Context, task: UploadTask, error: LocalFileError) -> AbsentError | None:
+    """Why a file's failure says nothing of the file; one that passes by itself says what it says."""
+    key = task.run.dataset_key
+    if error.failure.retryable:
+        return context.presence.absence(key)
+    return context.presence.excuse(key, error)
 
 
 async def _remote_failure(context: Context, task: UploadTask, error: SyncError) -> SyncError | None:

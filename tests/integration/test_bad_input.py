@@ -54,7 +54,7 @@ def test_a_torn_last_line_waits_also_after_a_restart(command_line: CommandLine, 
     lines = whole.tracking.read_text()
     whole.tracking.write_text(lines[:-20])
 
-    documents = [command_line.sync() for _ in range(2)]
+    documents = [command_line.sync(expect=5) for _ in range(2)]
 
     assert [document["torn_lines"] for document in documents] == [1, 1]
     assert [document["rows_synced"] for document in documents] == [1, 0]
@@ -218,7 +218,7 @@ def test_a_run_that_the_handler_gave_up_is_incomplete(command_line: CommandLine,
             args={"pillow_images": [{"node_name": "a", "pillow_image": picture()}]},
         )
 
-    young = command_line.sync()
+    young = command_line.sync(expect=5)
     old = command_line.sync("--incomplete-after-seconds", "0", expect=3)
 
     assert young["problems"] == []

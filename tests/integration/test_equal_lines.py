@@ -58,7 +58,7 @@ def test_what_status_advises_for_a_torn_line_makes_one_row(
     torn = lines[1].index(b'"b"') + 3
     run.tracking.write_bytes(lines[0] + lines[1][:torn])
     patient = command_line.having(incomplete_after_seconds=0)
-    document = patient.sync(expect=3)
+    document = patient.sync(expect=5)
     assert document["torn_lines"] == 1
     [advice] = [problem["hint"] for problem in document["problems"] if problem["state"] == "incomplete"]
     assert "append its content as a line to the tracking file" in advice
