@@ -40,7 +40,7 @@ _IN_CLOUD_HINT = (
 
 
 class _Answer(NamedTuple):
-    """What the cloud said of a folder that looked so; no `problem`: it knows no row of it."""
+    """What the cloud said of a folder that looked so; no `problem`: it knows no row of it, or may not say."""
 
     signature: str
     problem: Problem | None
@@ -62,6 +62,8 @@ class Orphans:
         #: Incomplete folders by name, and their signatures, of which the cloud is still to be asked.
         self._unasked: dict[DatasetKey, dict[str, str]] = {}
         self._answers: dict[RunKey, _Answer] = {}
+        #: By dataset, what was told last of why the cloud could not be asked.
+        self._told: dict[DatasetKey, str] = {}
 
     async def look(self, known: KnownDataset, refused: Problem | None, *, anew: bool) -> None:
         """Take in the folders of a dataset that no record names, unless nothing has changed.
@@ -96,44 +98,64 @@ class Orphans:
 
     def to_be_asked(self, key: DatasetKey) -> bool:
         """Whether the cloud is to be asked about folders of a dataset, and answers as far as is known."""
-        gates = (self._context.gate(BUCKET), self._context.gate(table_id(key)))
-        return bool(self._unasked.get(key)) and not any(gate.failures for gate in gates)
+        context = self._context
+        gates = (context.gate(BUCKET), context.gate(table_id(key)))
+        return bool(self._unasked.get(key)) and all(gate.is_open(context.now()) for gate in gates)
 
     async def ask(self, known: KnownDataset) -> None:
         """Ask the cloud about the incomplete folders of a dataset; where it does not answer, another time."""
         context, key = self._context, known.key
         try:
             while (unasked := self._unasked.get(key)) and not context.draining:
-                names = sorted(unasked)[-ASK_ROWS_LIMIT:]
-                rows = await context.sink.count_rows(table_id(key), names)
-                copies: dict[str, str] = {}
-                problems: dict[str, Problem] = {}
-                for name in names:
-                    run, signature, problem = RunKey(key.project, key.dataset, name), unasked[name], None
-                    if rows.get(name):
-                        lacking = await self._lacking(run)
-                        if not lacking:
-                            copies[name] = signature
-                            continue
-                        problem = problems[name] = _in_cloud(lacking)
-                    self._answers[run] = _Answer(signature, problem)
-                await context.apply(note_answers, context.now(), known.id, copies, problems)
-                for name in names:
-                    self._unasked[key].pop(name, None)
+                await self._ask_for_some(known, unasked)
         except LedgerError:
             raise
         except Exception as caught:  # noqa: BLE001 - whatever it is, the folders stay as they are
             error = context.reports.as_error("ask about folders of", str(key), caught)
-            log.info("%s; these folders stay incomplete for now", error)
+            if str(error) != self._told.get(key):
+                log.info("%s; folders without a tracking line stay incomplete", error)
+            self._told[key] = str(error)
+            if not error.failure.retryable:
+                # Not before all is looked at anew.
+                self._note_unanswered(key)
+        else:
+            self._told.pop(key, None)
 
-    async def _lacking(self, run: RunKey) -> int:
-        """How many files of a run's folder the bucket does not have as they are.
+    async def _ask_for_some(self, known: KnownDataset, unasked: dict[str, str]) -> None:
+        """Ask for the newest of these folders, and take them out."""
+        context, key = self._context, known.key
+        names = sorted(unasked)[-ASK_ROWS_LIMIT:]
+        rows = await context.sink.count_rows(table_id(key), names)
+        copies: dict[str, str] = {}
+        problems: dict[str, Problem] = {}
+        for name in names:
+            run, signature = RunKey(key.project, key.dataset, name), unasked[name]
+            lacking = await self._lacking(run) if rows.get(name) else None
+            if lacking == 0:
+                copies[name] = signature
+                continue
+            if lacking:
+                problems[name] = _in_cloud(lacking)
+            self._answers[run] = _Answer(signature, problems.get(name))
+        await context.apply(note_answers, context.now(), known.id, copies, problems)
+        for name in names:
+            del unasked[name]
+
+    def _note_unanswered(self, key: DatasetKey) -> None:
+        for name, signature in self._unasked.pop(key, {}).items():
+            self._answers[RunKey(key.project, key.dataset, name)] = _Answer(signature, None)
+
+    async def _lacking(self, run: RunKey) -> int | None:
+        """How many files of a run's folder the bucket does not have as they are; None: it cannot be read.
 
         Raises:
-            SyncError: the bucket cannot be asked, or the folder cannot be read.
+            SyncError: the bucket cannot be asked.
         """
         context = self._context
-        files = await self._blocking(partial(context.results.contents, run))
+        try:
+            files = await self._blocking(partial(context.results.contents, run))
+        except LocalFileError:
+            return None
         there: dict[str, RemoteObject] = {}
         async for page in context.store.list(object_name(run, "")):
             there |= {remote.name: remote for remote in page}
@@ -150,8 +172,11 @@ class Orphans:
             # A listing of a bucket with a key of its owner's tells none.
             remote = await context.store.stat(remote.name)
         await context.throttle()
-        chunk_bytes = context.settings.chunk_bytes
-        crc32c = await context.files.checksum(run, path, version, chunk_bytes=chunk_bytes)
+        try:
+            chunk_bytes = context.settings.chunk_bytes
+            crc32c = await context.files.checksum(run, path, version, chunk_bytes=chunk_bytes)
+        except LocalFileError:
+            return False
         return remote is not None and remote.crc32c == crc32c
 
     def _list(
