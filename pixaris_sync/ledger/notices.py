@@ -6,6 +6,9 @@ from sqlite3 import Connection
 
 from pixaris_sync.model import Problem, RunState
 
+_COPY = "its row is in the table, and all of its files are in the bucket"
+NOTHING_TO_DO = "nothing to do"
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -96,9 +99,9 @@ def note_answers(
     """
     of_run = "WHERE dataset_id = ? AND name = ? AND NOT committed AND state = ?"
     db.executemany(
-        f"UPDATE runs SET state = ?, since = ?, signature = ?, cause = NULL, hint = NULL {of_run}",
+        f"UPDATE runs SET state = ?, since = ?, signature = ?, cause = ?, hint = ? {of_run}",
         [
-            (RunState.DOWNLOADED, now, signature, dataset_id, name, RunState.INCOMPLETE)
+            (RunState.DOWNLOADED, now, signature, _COPY, NOTHING_TO_DO, dataset_id, name, RunState.INCOMPLETE)
             for name, signature in copies.items()
         ],
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.database import get_fact
+from pixaris_sync.ledger.notices import NOTHING_TO_DO
 from pixaris_sync.ledger.rows import LAST_SYNCED
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
 from pixaris_sync.model import FileState, RowState, RunState
@@ -204,7 +205,7 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
         cause = (
             f"run folders that are copies of what is in the cloud, without a tracking line: {row['folders']}"
         )
-        found.append(ProblemRun(row["run"], "notice", row["since"], cause, "nothing to do"))
+        found.append(ProblemRun(row["run"], "notice", row["since"], cause, NOTHING_TO_DO))
     return sorted(found, key=lambda problem: (problem.run, problem.since))
 
 
