@@ -10,7 +10,7 @@ from tests.support.stored_runs import DATASET, PROJECT, Reader, store_run
 def test_a_downloaded_copy_is_no_problem(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader, tmp_path: Path
 ) -> None:
-    """Goal: line 14; one notice a dataset, exit 0, and the cloud is asked once.
+    """Goal: one notice a dataset, exit 0, and the cloud is asked once.
 
     Method: two runs of another machine are downloaded by Pixaris itself. The bucket cannot be asked at first.
     """
@@ -56,7 +56,7 @@ def _refuse(request: Request) -> Answer | None:
 def test_the_hints_for_a_folder_whose_row_is_there_make_no_second_row(
     command_line: CommandLine, pixaris: Reader, tmp_path: Path
 ) -> None:
-    """Goal: line 14; each half of the hint works.
+    """Goal: each half of the hint works.
 
     Method: cut a download off and delete it; take a line out and an object away, then put the line back.
     """

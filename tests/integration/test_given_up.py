@@ -35,7 +35,7 @@ def edit_line(run: StoredRun, edit: Callable[[dict[str, Any]], None] | None) -> 
 def test_a_run_is_given_up_by_deleting_its_folder_and_its_line(
     command_line: CommandLine, pixaris: Reader, tmp_path: Path
 ) -> None:
-    """Goal: line 12; nothing is told for ever of what somebody gave up, and what comes back is new.
+    """Goal: nothing is told for ever of what somebody gave up, and what comes back is new.
 
     Method: lose a run's folder. Take away the whole tracking file, then only the line; then bring both back.
     """
@@ -71,7 +71,7 @@ def test_a_run_is_given_up_by_deleting_its_folder_and_its_line(
 def test_a_run_goes_on_without_a_saved_argument_that_is_gone(
     command_line: CommandLine, pixaris: Reader
 ) -> None:
-    """Goal: line 12; "take its key out of the run's line" works. Method: lose the file of one; do it."""
+    """Goal: "take its key out of the run's line" works. Method: lose the file of one; do it."""
     run = store_run(command_line.folder, args={"flow": {"a": 1}, "seed": 7}, metrics={"rating": {"b": 2}})
     (run.folder / "flow.json").unlink()
 
@@ -87,7 +87,7 @@ def test_a_run_goes_on_without_a_saved_argument_that_is_gone(
 
 
 def test_a_run_goes_on_without_an_image_that_is_gone(command_line: CommandLine, pixaris: Reader) -> None:
-    """Goal: line 12; "let `pixaris-sync retry` go on without it" works, for an image.
+    """Goal: "let `pixaris-sync retry` go on without it" works, for an image.
 
     Method: one is cut short, so that its run waits; it is deleted.
     """
@@ -109,7 +109,7 @@ def test_a_run_goes_on_without_an_image_that_is_gone(command_line: CommandLine, 
 def test_of_two_runs_that_clash_one_is_stored_again(
     command_line: CommandLine, pixaris: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Goal: line 12; "store one of them again, and take its line out" works.
+    """Goal: "store one of them again, and take its line out" works.
 
     Method: two of one name in one second, whose metrics differ; do it.
     """
