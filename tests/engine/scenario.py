@@ -195,7 +195,7 @@ class Scenario:
         condemned = [
             problem
             for problem in found.problems
-            if problem.state == RunState.QUARANTINED and "403" in problem.cause
+            if problem.state == RunState.QUARANTINED and ": 403" in problem.cause
         ]
         assert not condemned, condemned
 
