@@ -10,8 +10,8 @@ since the epoch.
 * `journal` lets many tasks write at once: what arrives together is committed together, and a caller goes on
   only when its change is durable. That is how an intent is on disk before it is tried.
 * `states` has the two tables of transitions, for files and for rows.
-* `intake` takes in what a scan found, `known` tells a scan what was found before, `notices` holds what is to
-  be said of what is no run.
+* `datasets` has the datasets, and how far their tracking files were read. `intake` takes in what a scan
+  found, `known` tells a scan what was found before, `notices` holds what is to be said of what is no run.
 * `uploads` and `rows` are the transitions of files and rows, each named by the verb that changes the state.
   `pending_rows` says which rows wait for what, `runs` draws from files and rows the state of their run.
   `retry` takes quarantined runs up again, `forgetting` leaves what was given up.

@@ -16,7 +16,6 @@ from pixaris_sync.ledger.runs import (
     update_run_states,
 )
 from pixaris_sync.model import (
-    DatasetKey,
     FileState,
     FileVersion,
     FoundFile,
@@ -24,7 +23,6 @@ from pixaris_sync.model import (
     RowState,
     RunState,
     Tail,
-    TailPosition,
     TrackingRecord,
 )
 
@@ -48,17 +46,6 @@ _SENT = f"""
 SELECT 1 FROM records
 WHERE dataset_id = ? AND digest = ? AND ordinal = 0 AND (sends > 0 OR state = '{RowState.SYNCED}')
 """
-
-
-@dataclass(frozen=True, slots=True)
-class KnownDataset:
-    """What the ledger knows of a dataset before a scan."""
-
-    id: int
-    key: DatasetKey
-    position: TailPosition | None
-    read_whole: bool
-    adopted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +74,6 @@ class FoundRun:
     just_written: bool = False
     quiet_at: float | None = None
     notice: Notice | None = None
-
-
-def open_dataset(db: Connection, now: float, key: DatasetKey, table_id: str) -> KnownDataset:
-    """Find a dataset, or take it in."""
-    db.execute(
-        "INSERT INTO datasets (project, dataset, table_id, since) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (key.project, key.dataset, table_id, now),
-    )
-    row = db.execute(
-        "SELECT * FROM datasets WHERE project = ? AND dataset = ?", (key.project, key.dataset)
-    ).fetchone()
-    return KnownDataset(
-        id=row["id"],
-        key=key,
-        position=TailPosition(**json.loads(row["tail"])) if row["tail"] else None,
-        read_whole=bool(row["read_whole"]),
-        adopted=row["adopted_at"] is not None,
-    )
-
-
-def refuse_dataset(db: Connection, now: float, dataset_id: int, problem: Problem | None) -> None:
-    """Say why nothing of a dataset can be synced; None lifts that."""
-    cause, hint = (problem.cause, problem.hint) if problem else (None, None)
-    changed = db.execute(
-        "UPDATE datasets SET cause = ?, hint = ?, since = ? WHERE id = ? AND cause IS NOT ?",
-        (cause, hint, now, dataset_id, cause),
-    ).rowcount
-    if changed:
-        runs = db.execute("SELECT id FROM runs WHERE dataset_id = ?", (dataset_id,)).fetchall()
-        update_run_states(db, now, [row["id"] for row in runs])
 
 
 def take_in_runs(db: Connection, now: float, dataset_id: int, runs: Sequence[FoundRun]) -> None:

@@ -7,7 +7,7 @@ import anyio
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.database import get_fact, set_fact
-from pixaris_sync.ledger.intake import KnownDataset
+from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.ledger.uploads import adopt_objects, adopted
 from pixaris_sync.pipeline.context import Context
 from pixaris_sync.rules.contract import object_prefix, run_and_path

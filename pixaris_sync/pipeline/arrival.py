@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from pixaris_sync.errors import NameRefusedError
-from pixaris_sync.ledger.intake import KnownDataset
+from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.local.run_folder import TIMES_SET_NS, FolderTimes, RunInspection
 from pixaris_sync.model import DatasetKey, RunKey, Tail, TailPosition
 from pixaris_sync.pipeline.context import Context

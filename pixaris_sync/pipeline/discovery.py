@@ -18,14 +18,9 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from pixaris_sync.errors import LedgerError, LocalFileError, NameRefusedError, SyncError
+from pixaris_sync.ledger.datasets import KnownDataset, open_dataset, refuse_dataset
 from pixaris_sync.ledger.forgetting import forget_edited, forget_runs, runs_without_line
-from pixaris_sync.ledger.intake import (
-    FoundRecord,
-    FoundRun,
-    KnownDataset,
-    open_dataset,
-    refuse_dataset,
-)
+from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.known import (
     InspectedRun,
     args_and_payloads,

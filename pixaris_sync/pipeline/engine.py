@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from pixaris_sync.errors import LedgerError, SyncError
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.intake import KnownDataset
+from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.overview import WorkLeft, work_left

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pixaris_sync.errors import LedgerError
-from pixaris_sync.ledger.intake import FoundRun, KnownDataset, rehearse, take_in, take_in_runs
+from pixaris_sync.ledger.datasets import KnownDataset
+from pixaris_sync.ledger.intake import FoundRun, rehearse, take_in, take_in_runs
 from pixaris_sync.model import DamagedLine, Problem, Tail
 from pixaris_sync.pipeline.context import Context, problem_of
 

@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from pixaris_sync.errors import LedgerError, NameRefusedError
-from pixaris_sync.ledger.intake import KnownDataset
+from pixaris_sync.errors import LedgerError, LocalFileError, NameRefusedError
+from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.ledger.known import causes_of_damaged_lines, committed_names
 from pixaris_sync.ledger.notices import Orphan, note_answers, take_in_orphans
 from pixaris_sync.model import DatasetKey, FileVersion, Problem, RemoteObject, RunKey

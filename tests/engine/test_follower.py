@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from pixaris_sync.errors import Failure, SyncError
-from pixaris_sync.ledger.intake import KnownDataset
+from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.ledger.retry import retry_runs
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.local.watch import Changed

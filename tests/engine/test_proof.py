@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.ledger import intake, pending_rows, rows, uploads
+from pixaris_sync.ledger import datasets, intake, pending_rows, rows, uploads
 from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.uploads import Receipt
 from pixaris_sync.limits.bandwidth import UpdateRate
@@ -70,7 +70,7 @@ def position_moves_early(patch: pytest.MonkeyPatch) -> None:
     """The position in a tracking file is kept before its records are."""
     take_in = intake.take_in
 
-    async def read_on(self: discovery.Discovery, known: intake.KnownDataset, inspected: set[str]) -> Any:
+    async def read_on(self: discovery.Discovery, known: datasets.KnownDataset, inspected: set[str]) -> Any:
         tail = self._context.results.tail(known.key, known.position, bytes_limit=discovery.TAIL_BYTES_LIMIT)
         if tail is None:
             return known
@@ -81,7 +81,7 @@ def position_moves_early(patch: pytest.MonkeyPatch) -> None:
         await self._context.apply(take_in, self._context.now(), known.id, tail, runs)
         inspected.update(run.name for run in runs)
         return await self._context.apply(
-            intake.open_dataset, self._context.now(), known.key, table_id(known.key)
+            datasets.open_dataset, self._context.now(), known.key, table_id(known.key)
         )
 
     patch.setattr(discovery.Discovery, "_read_on", read_on)

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
-from pixaris_sync.ledger import intake, pending_rows, uploads
+from pixaris_sync.ledger import datasets, intake, pending_rows, uploads
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.selection import Selection
@@ -122,7 +122,7 @@ class Book:
 
     def dataset(self, key: DatasetKey = SHOES, *, adopted: bool = True) -> int:
         table = f"{key.project}_{key.dataset}_experiment_results"
-        known = self.do(intake.open_dataset, key, table)
+        known = self.do(datasets.open_dataset, key, table)
         if adopted and not known.adopted:
             self.do(uploads.adopted, known.id)
         return known.id

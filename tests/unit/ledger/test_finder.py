@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pixaris_sync.cli.wiring import found_ledger
-from pixaris_sync.ledger import intake
+from pixaris_sync.ledger import datasets, intake
 from pixaris_sync.ledger.database import Ledger, get_fact, set_fact
 from pixaris_sync.ledger.finder import HOME, FoundLedger, remember_home
 from pixaris_sync.ledger.rescue import work_with
@@ -67,7 +67,7 @@ class Place:
 
 
 def _take(db: Any, run: str) -> None:
-    known = intake.open_dataset(db, NOW, SHOES, "table")
+    known = datasets.open_dataset(db, NOW, SHOES, "table")
     intake.take_in(db, NOW, known.id, tail([record(run)]), [found_run(record(run), name=run)])
 
 

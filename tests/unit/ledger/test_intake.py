@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import intake, known, notices, retry, rows, uploads
+from pixaris_sync.ledger import datasets, intake, known, notices, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.known import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
@@ -41,10 +41,10 @@ def damaged(digest: str = "d", line: int = 1) -> DamagedLine:
 
 def test_a_dataset_is_taken_in_once(book: Book) -> None:
     """Goal: one dataset, one id. Method: open it twice, beside another."""
-    first = book.do(intake.open_dataset, SHOES, TABLE)
+    first = book.do(datasets.open_dataset, SHOES, TABLE)
     assert (first.position, first.read_whole, first.adopted) == (None, False, False)
-    assert book.do(intake.open_dataset, SHOES, TABLE).id == first.id
-    assert book.do(intake.open_dataset, DatasetKey("shop", "hats"), "t").id != first.id
+    assert book.do(datasets.open_dataset, SHOES, TABLE).id == first.id
+    assert book.do(datasets.open_dataset, DatasetKey("shop", "hats"), "t").id != first.id
 
 
 def test_the_position_is_kept_with_the_records(book: Book) -> None:
@@ -52,10 +52,10 @@ def test_the_position_is_kept_with_the_records(book: Book) -> None:
     dataset_id = book.dataset()
     part = tail([record()], more=True, offset=50)
     book.do(intake.take_in, dataset_id, part, [found_run(record())])
-    known = book.do(intake.open_dataset, SHOES, TABLE)
+    known = book.do(datasets.open_dataset, SHOES, TABLE)
     assert (known.position, known.read_whole) == (part.position, False)
     book.do(intake.take_in, dataset_id, tail(torn_bytes=7), [])
-    known = book.do(intake.open_dataset, SHOES, TABLE)
+    known = book.do(datasets.open_dataset, SHOES, TABLE)
     assert known.read_whole
     assert book.one("SELECT torn_bytes FROM datasets")["torn_bytes"] == 7
 
@@ -66,7 +66,7 @@ def test_a_position_whose_records_failed_does_not_move(book: Book) -> None:
     bad = found_run(record(), files=[file(size=2**70)])
     with pytest.raises(OverflowError):
         book.do(intake.take_in, dataset_id, tail([record()]), [bad])
-    assert book.do(intake.open_dataset, SHOES, TABLE).position is None
+    assert book.do(datasets.open_dataset, SHOES, TABLE).position is None
     assert book.select("SELECT * FROM records") == []
 
 
@@ -283,10 +283,10 @@ def test_a_refused_dataset_stops_its_runs_until_it_is_accepted(book: Book) -> No
     """Goal: the rule that is broken shows at every run. Method: refuse, then lift it."""
     dataset_id = book.dataset()
     book.take(found_run(record(), files=[file()]))
-    book.do(intake.refuse_dataset, dataset_id, PROBLEM)
+    book.do(datasets.refuse_dataset, dataset_id, PROBLEM)
     assert book.run_state() == ("quarantined", PROBLEM.cause)
     assert book.claim() == []
-    book.do(intake.refuse_dataset, dataset_id, None)
+    book.do(datasets.refuse_dataset, dataset_id, None)
     assert book.run_state() == ("pending", None)
     assert len(book.claim()) == 1
 
@@ -354,7 +354,7 @@ def test_a_record_whose_run_is_known_by_now_moves_to_it(book: Book) -> None:
     """
     book.take(found_run(record(digest="d"), files=[], problem=PROBLEM), from_start=True)
     book.do(retry.retry_runs, None)
-    assert book.do(intake.open_dataset, SHOES, TABLE).position is None
+    assert book.do(datasets.open_dataset, SHOES, TABLE).position is None
     moved = found_run(record(OTHER, digest="d"), name=OTHER, files=[file()], just_written=False)
     assert book.take(moved, from_start=True) == 1
     assert [row["name"] for row in book.select("SELECT name FROM runs")] == [OTHER]

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import database, intake, known, notices, overview, pending_rows, retry, rows, uploads
+from pixaris_sync.ledger import (
+    database,
+    datasets,
+    intake,
+    known,
+    notices,
+    overview,
+    pending_rows,
+    retry,
+    rows,
+    uploads,
+)
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.known import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
@@ -264,8 +275,8 @@ def test_a_released_run_sends_no_row_before_its_folder_was_inspected(book: Book)
     assert book.ask(known.inspected_runs, book.dataset(), synced_too=True) == [
         InspectedRun(RUN, None, troubled=False)
     ]
-    book.do(intake.refuse_dataset, book.dataset(), PROBLEM)
-    book.do(intake.refuse_dataset, book.dataset(), None)
+    book.do(datasets.refuse_dataset, book.dataset(), PROBLEM)
+    book.do(datasets.refuse_dataset, book.dataset(), None)
     assert book.ready() == []
     book.do(intake.take_in_runs, book.dataset(), [found_run(files=[file()])])
     book.upload_all()
@@ -286,7 +297,7 @@ def test_a_run_without_any_folder_is_quarantined_again_after_its_release(book: B
 def test_a_release_does_not_lift_what_a_dataset_is_refused_for(book: Book) -> None:
     """Goal: one true state. Method: release a run of a refused dataset."""
     book.take(found_run(record(), files=[file()]))
-    book.do(intake.refuse_dataset, book.dataset(), PROBLEM)
+    book.do(datasets.refuse_dataset, book.dataset(), PROBLEM)
     release(book)
     assert book.run_state() == ("quarantined", PROBLEM.cause)
 
@@ -299,7 +310,7 @@ def test_a_record_refused_at_intake_is_judged_anew(book: Book) -> None:
     book.upload_all()
     assert release(book) == 1
     assert [values.line for values in book.ready()] == []
-    assert book.do(intake.open_dataset, DatasetKey("shop", "shoes"), TABLE).position is None
+    assert book.do(datasets.open_dataset, DatasetKey("shop", "shoes"), TABLE).position is None
     book.take(found_run(first, second), from_start=True)
     assert book.run_state()[0] == "quarantined"
     assert [row.line for row in book.ready()] == [1]
@@ -323,7 +334,7 @@ def test_damaged_lines_are_read_again_when_everything_is_released(book: Book) ->
     dataset_id = book.dataset()
     book.do(intake.take_in, dataset_id, tail(damaged=[DamagedLine("d", 1, "x")]), [])
     assert release(book) == 1
-    assert book.do(intake.open_dataset, DatasetKey("shop", "shoes"), TABLE).position is None
+    assert book.do(datasets.open_dataset, DatasetKey("shop", "shoes"), TABLE).position is None
 
 
 def test_only_named_runs_are_released(book: Book) -> None:

@@ -16,6 +16,7 @@ from hypothesis.stateful import invariant, rule
 
 from pixaris_sync.ledger import (
     database,
+    datasets,
     intake,
     inventory,
     known,
@@ -253,7 +254,7 @@ def dismiss(book: Book) -> None:
         pytest.param(lambda book: read_back_later(book, A, B, signature="another"), id="a signature"),
         pytest.param(dismiss, id="one is dismissed"),
         pytest.param(lambda book: book.do(retry.retry_runs, [1]), id="again"),
-        pytest.param(lambda book: book.do(intake.refuse_dataset, 1, PROBLEM), id="refused"),
+        pytest.param(lambda book: book.do(datasets.refuse_dataset, 1, PROBLEM), id="refused"),
         pytest.param(lambda book: book.take(found_run(record(note="new"), files=[A, B])), id="a record"),
         pytest.param(
             lambda book: book.take(found_run(record(note="new"), files=[A, B], problem=PROBLEM)),

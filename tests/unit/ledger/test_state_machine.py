@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pixaris_sync.ledger import intake, pending_rows, retry, rows, uploads
+from pixaris_sync.ledger import datasets, intake, pending_rows, retry, rows, uploads
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.ledger.states import FILE_TRANSITIONS, ROW_TRANSITIONS
 from pixaris_sync.model import DeliveryMethod, Problem
@@ -223,7 +223,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(problem=st.none() | problems)
     def judge_the_dataset(self, problem: Problem | None) -> None:
-        self.book.do(intake.refuse_dataset, self.dataset_id, problem)
+        self.book.do(datasets.refuse_dataset, self.dataset_id, problem)
         self.dataset_cause = problem.cause if problem else None
 
     # -- files ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from pixaris_sync.ledger.intake import KnownDataset
+from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.local.run_folder import FolderTimes, RunInspection
 from pixaris_sync.model import DatasetKey, RunKey, Tail, TailPosition
 from pixaris_sync.pipeline.arrival import Arrivals, Piece, written_with_line

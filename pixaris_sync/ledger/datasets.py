@@ -1,0 +1,49 @@
+"""Datasets: which there are, how far their tracking files were read, and why one is refused."""
+
+import json
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+from pixaris_sync.ledger.runs import update_run_states
+from pixaris_sync.model import DatasetKey, Problem, TailPosition
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDataset:
+    """What the ledger knows of a dataset before a scan."""
+
+    id: int
+    key: DatasetKey
+    position: TailPosition | None
+    read_whole: bool
+    adopted: bool
+
+
+def open_dataset(db: Connection, now: float, key: DatasetKey, table_id: str) -> KnownDataset:
+    """Find a dataset, or take it in."""
+    db.execute(
+        "INSERT INTO datasets (project, dataset, table_id, since) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (key.project, key.dataset, table_id, now),
+    )
+    row = db.execute(
+        "SELECT * FROM datasets WHERE project = ? AND dataset = ?", (key.project, key.dataset)
+    ).fetchone()
+    return KnownDataset(
+        id=row["id"],
+        key=key,
+        position=TailPosition(**json.loads(row["tail"])) if row["tail"] else None,
+        read_whole=bool(row["read_whole"]),
+        adopted=row["adopted_at"] is not None,
+    )
+
+
+def refuse_dataset(db: Connection, now: float, dataset_id: int, problem: Problem | None) -> None:
+    """Say why nothing of a dataset can be synced; None lifts that."""
+    cause, hint = (problem.cause, problem.hint) if problem else (None, None)
+    changed = db.execute(
+        "UPDATE datasets SET cause = ?, hint = ?, since = ? WHERE id = ? AND cause IS NOT ?",
+        (cause, hint, now, dataset_id, cause),
+    ).rowcount
+    if changed:
+        runs = db.execute("SELECT id FROM runs WHERE dataset_id = ?", (dataset_id,)).fetchall()
+        update_run_states(db, now, [row["id"] for row in runs])
