@@ -55,3 +55,12 @@ def test_an_error_ends_by_what_it_means(kind: type[SyncError], failure: Failure,
 def test_a_pass_ends_by_what_it_leaves(waiting: int, quarantined: int, ending: Exit) -> None:
     """Goal: a script knows whether to come back. Method: each combination."""
     assert exit_of_pass(waiting=waiting, quarantined=quarantined) is ending
+
+
+@pytest.mark.parametrize(
+    ("waiting", "quarantined", "ending"),
+    [(0, 0, Exit.OK), (0, 2, Exit.PROBLEMS), (3, 0, Exit.CONFIGURATION), (3, 2, Exit.CONFIGURATION)],
+)
+def test_a_pass_whose_work_is_denied_needs_somebody(waiting: int, quarantined: int, ending: Exit) -> None:
+    """Goal: no script comes back for ever for a role that nobody grants. Method: the same, denied."""
+    assert exit_of_pass(waiting=waiting, quarantined=quarantined, denied=True) is ending
