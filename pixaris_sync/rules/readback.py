@@ -15,7 +15,7 @@ Rows are read as the BigQuery client gives them: native Python values, NaN as a 
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
@@ -104,14 +104,22 @@ def home(row: Mapping[str, JsonValue], run: str, datasets: Iterable[DatasetKey])
 
 def likeness(cells: Sequence[Cell], row: Mapping[str, JsonValue]) -> int:
     """How many of a record's values a row holds."""
-    return sum(holds(row, cell) for cell in cells)
+    return sum(held(cells, row))
 
 
-def holds(row: Mapping[str, JsonValue], cell: Cell) -> bool:
-    """Whether a row holds a cell's value in one of the columns that it can have gone to."""
-    if cell.value is None:
-        return all(row.get(name, "None") == "None" for name in (cell.key, column_name(cell.key)))
-    return any(_represents(row[name], cell.value) for name in _possible_columns(cell, row))
+def held(cells: Sequence[Cell], row: Mapping[str, JsonValue]) -> list[bool]:
+    """Whether a row holds the value of each cell in one of the columns that it can have gone to."""
+    spellings = _spellings(row)
+    return [
+        any(_represents(row[name], cell.value) for name in _possible_columns(cell, spellings))
+        if cell.value is not None
+        else _is_null(row, cell)
+        for cell in cells
+    ]
+
+
+def _is_null(row: Mapping[str, JsonValue], cell: Cell) -> bool:
+    return all(row.get(name, "None") == "None" for name in (cell.key, column_name(cell.key)))
 
 
 def represents(cells: Sequence[Cell], row: Mapping[str, JsonValue]) -> bool:
@@ -122,11 +130,12 @@ def represents(cells: Sequence[Cell], row: Mapping[str, JsonValue]) -> bool:
     added beside it is theirs.
     """
     columns_of: dict[int, list[str]] = {}
+    spellings = _spellings(row)
     for index, cell in enumerate(cells):
         if cell.value is not None:
-            fitting = _possible_columns(cell, row)
+            fitting = _possible_columns(cell, spellings)
             columns_of[index] = [name for name in fitting if _represents(row[name], cell.value)]
-        elif not holds(row, cell):
+        elif not _is_null(row, cell):
             return False
     return len(matched(columns_of)) == len(columns_of)
 
@@ -192,16 +201,30 @@ def _same_number(value: float, read: float) -> bool:
     return value == read or widened or (math.isnan(value) and math.isnan(read))
 
 
-def _possible_columns(cell: Cell, there: Collection[str]) -> list[str]:
+def _spellings(row: Mapping[str, JsonValue]) -> dict[str, list[str]]:
+    """The columns of a row by their casefolded names: a column that differs by case may be a key's own."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name in row:
+        found[name.casefold()].append(name)
+    return found
+
+
+def _possible_columns(cell: Cell, spellings: Mapping[str, Sequence[str]]) -> list[str]:
     """The columns of a row that a cell's value can have gone to."""
-    found = dict.fromkeys((cell.key, column_name(cell.key), hashed_column_name(cell.key)))
-    # A column that differs by case alone may be the key's own.
-    spelled = {cell.key.casefold(), column_name(cell.key).casefold()}
-    found.update(dict.fromkeys(name for name in there if name.casefold() in spelled))
+    names = (cell.key, column_name(cell.key), hashed_column_name(cell.key))
+    found = dict.fromkeys(name for name in names if _is_there(name, spellings))
+    for name in names[:2]:
+        found.update(dict.fromkeys(spellings.get(name.casefold(), ())))
     absent = 0
     for name in companion_names(cell.key, value_type(cell.value)):
-        found[name] = None
-        absent += name not in there
+        if _is_there(name, spellings):
+            found[name] = None
+        else:
+            absent += 1
         if absent == _ABSENT_COMPANIONS_MAX:
             break
-    return [name for name in found if name in there]
+    return list(found)
+
+
+def _is_there(name: str, spellings: Mapping[str, Sequence[str]]) -> bool:
+    return name in spellings.get(name.casefold(), ())

@@ -169,7 +169,7 @@ def _match(run: _OfRun, *, shared: bool) -> dict[int, int]:
     )
     taken = set(pairs.values())
     likeness = {
-        (record, row): sum(_holds(found, cell) for cell in cells[record])
+        (record, row): sum(_held(cells[record], found))
         for record in cells.keys() - pairs.keys()
         for row, found in enumerate(run.found)
         if row not in taken and not (shared and _is_of_another(run, record, found))
@@ -186,15 +186,16 @@ def _is_of_another(run: _OfRun, record: int, row: _Row) -> bool:
     return readback.home(row, name, [dataset.key for dataset, _ in run.wanted]) not in (None, key)
 
 
-def _holds(row: _Row, cell: Cell) -> bool:
-    """Whether a row of a frame holds a cell's value, a NaN in it being NaN or NULL."""
+def _held(cells: Sequence[Cell], row: _Row) -> list[bool]:
+    """Whether a row of a frame holds the value of each cell, a NaN in it being NaN or NULL."""
     plain = {name: value for name, value in row.items() if not _is_nan(value)}
-    return readback.holds(row, cell) or readback.holds(plain, cell)
+    return list(map(any, zip(readback.held(cells, row), readback.held(cells, plain), strict=True)))
 
 
 def _difference(cells: Sequence[Cell], row: _Row) -> str:
     """Which columns hold something else, by their names only: values can be long."""
-    names = [column_name(cell.key) for cell in cells if not _holds(row, cell)]
+    held = _held(cells, row)
+    names = [column_name(cell.key) for cell, is_held in zip(cells, held, strict=True) if not is_held]
     shown = ", ".join(names[:_COLUMNS_SHOWN])
     more = f" and {len(names) - _COLUMNS_SHOWN} more" if len(names) > _COLUMNS_SHOWN else ""
     return f"other values than in the record: {shown}{more}" if names else "other values than in the record"
