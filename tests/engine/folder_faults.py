@@ -1,13 +1,18 @@
 """What happens to a results folder: runs are stored, and now and then one of them has a fault."""
 
+import errno
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.local import safe_open
 from pixaris_sync.model import DatasetKey, RowState
 from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.engine import Engine
@@ -25,6 +30,21 @@ TABLES = sorted({f"{project}_{dataset}_experiment_results" for project, dataset 
 #: Before 1970, 1970 itself, seconds alone, the last ns that 64 bits hold, and what lies beyond them.
 ODD_TIMES_NS = (-1, -(10**18), 0, 10**18, 2**63 - 1, 2**63, 10**19)
 IMAGE = "generated_images/image0.png"
+
+
+@contextmanager
+def few_open_files(refuses: "Callable[[], bool]", fired: Counter[str]) -> Iterator[None]:
+    """Refuse to open files and folders of the results folder, as the system does where too many are open."""
+
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        if refuses():
+            fired["few_open_files"] += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return os.open(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(safe_open, "os", SimpleNamespace(**{**vars(os), "open": refused}))
+        yield
 
 
 class FolderFaults:
@@ -278,6 +298,15 @@ class FolderFaults:
             await engine.scan_all_soon(ScanDepth.NEW_LINES)
             for place in DATASETS:
                 engine.scan_soon(DatasetKey(*place), ScanDepth.NEW_LINES)
+            await self._machine.clock.sleep(self._chance.choice([0.1, 3.0, 30.0]))
+        await engine.scan_all_soon(ScanDepth.FOLDERS)
+
+    async def starve(self, engine: Engine) -> None:
+        """The process may open no more files for a while, or only now and then; meanwhile a run is stored."""
+        share = self._chance.choice([0.1, 0.5, 1.0])
+        with few_open_files(lambda: self._chance.random() < share, self.fired):
+            engine.scan_soon(self.store().key.dataset_key)
+            await engine.scan_all_soon(self._chance.choice(list(ScanDepth)))
             await self._machine.clock.sleep(self._chance.choice([0.1, 3.0, 30.0]))
         await engine.scan_all_soon(ScanDepth.FOLDERS)
 

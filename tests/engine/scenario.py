@@ -221,7 +221,8 @@ class Scenario:
             elif event < 0.94:
                 await self._folder_faults.copy_in(engine.scan_soon)
             elif event < 0.98:
-                await self._folder_faults.vanish(engine)
+                strike = self._folder_faults.vanish if event < 0.965 else self._folder_faults.starve
+                await strike(engine)
             else:
                 await engine.scan_all_soon(chance.choice(list(ScanDepth)))
 

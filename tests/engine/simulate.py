@@ -49,6 +49,7 @@ FAULTS = frozenset(
         "emptied_table",
         "equal_lines",
         "expired_session",
+        "few_open_files",
         "filled_column",
         "foreign_column",
         "foreign_table",
