@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from pixaris_sync.errors import LedgerError, LocalFileError, NameRefusedError
+from pixaris_sync.errors import Failure, LedgerError, LocalFileError, NameRefusedError
 from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.ledger.known import causes_of_damaged_lines, committed_names
 from pixaris_sync.ledger.notices import Orphan, note_answers, take_in_orphans
@@ -115,7 +115,7 @@ class Orphans:
             if str(error) != self._told.get(key):
                 log.info("%s; folders without a tracking line stay incomplete", error)
             self._told[key] = str(error)
-            if not error.failure.retryable:
+            if error.failure is Failure.PERMISSION or not error.failure.retryable:
                 # Not before all is looked at anew.
                 self._note_unanswered(key)
         else:
