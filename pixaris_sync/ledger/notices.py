@@ -55,7 +55,7 @@ def take_in_orphans(
     What is known as downloaded stays so while its folder looks as it did, unless it is to be asked `again`.
 
     Returns:
-        The names of those that are incomplete.
+        The names of those that are not known as downloaded.
     """
     kept = set()
     for orphan in orphans:
@@ -78,7 +78,7 @@ def take_in_orphans(
     db.executemany(
         "DELETE FROM runs WHERE id = ?", [(row["id"],) for row in found if row["name"] not in kept]
     )
-    return [row["name"] for row in found if row["name"] in kept and row["state"] == RunState.INCOMPLETE]
+    return [row["name"] for row in found if row["name"] in kept and row["state"] != RunState.DOWNLOADED]
 
 
 def note_answers(
@@ -88,25 +88,25 @@ def note_answers(
     copies: Mapping[str, str],
     problems: Mapping[str, Problem],
 ) -> None:
-    """Note what the cloud said of incomplete folders.
+    """Note what the cloud said of folders without a tracking line.
 
     Args:
         db: a transaction.
         now: seconds since the epoch.
         dataset_id: their dataset's.
         copies: by name, the signatures of those that are in the cloud, whole.
-        problems: what is wrong with others, by name.
+        problems: what is wrong with others, by name; young ones may still be written, or downloaded.
     """
-    of_run = "WHERE dataset_id = ? AND name = ? AND NOT committed AND state = ?"
+    of_run = "WHERE dataset_id = ? AND name = ? AND NOT committed"
     db.executemany(
         f"UPDATE runs SET state = ?, since = ?, signature = ?, cause = ?, hint = ? {of_run}",
         [
-            (RunState.DOWNLOADED, now, signature, _COPY, NOTHING_TO_DO, dataset_id, name, RunState.INCOMPLETE)
+            (RunState.DOWNLOADED, now, signature, _COPY, NOTHING_TO_DO, dataset_id, name)
             for name, signature in copies.items()
         ],
     )
     db.executemany(
-        f"UPDATE runs SET cause = ?, hint = ? {of_run}",
+        f"UPDATE runs SET cause = ?, hint = ? {of_run} AND state = ?",
         [
             (problem.cause, problem.hint, dataset_id, name, RunState.INCOMPLETE)
             for name, problem in problems.items()

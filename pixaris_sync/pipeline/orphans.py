@@ -82,14 +82,16 @@ class Orphans:
         named = await context.apply(committed_names, known.id)
         damaged = await context.apply(causes_of_damaged_lines, known.id)
         orphans = await self._blocking(partial(self._list, key, named, damaged, refused))
-        incomplete = await context.apply(
+        unknown = await context.apply(
             take_in_orphans, context.now(), known.id, orphans, again=context.mode.full
         )
         self._unasked[key] = {
             orphan.name: orphan.signature
             for orphan in orphans
-            if orphan.name in incomplete
+            if orphan.name in unknown
             and orphan.signature
+            # A service asks when it is old enough.
+            and not (orphan.young and context.mode.follow)
             and RunKey(key.project, key.dataset, orphan.name) not in self._answers
         }
         settled = abs(context.age_seconds(changed_ns)) > CLOCK_TICK_SECONDS
@@ -201,10 +203,10 @@ class Orphans:
         context = self._context
         if refused is not None:
             return Orphan(run.run, young=False, problem=refused)
+        signature = context.results.signature(run) or ""
         if 0 <= context.age_seconds(changed_ns) < context.settings.incomplete_after_seconds:
             cause = "its folder has no tracking line yet: it is being stored, or downloaded by Pixaris"
-            return Orphan(run.run, young=True, problem=Problem(cause, ""))
-        signature = context.results.signature(run) or ""
+            return Orphan(run.run, young=True, problem=Problem(cause, ""), signature=signature)
         answer = self._answers.get(run)
         if answer is not None and answer.signature != signature:
             del self._answers[run]

@@ -429,7 +429,7 @@ def test_names_that_the_services_refuse_are_quarantined_with_the_rule(
         images = [(picture(), f"{image}.png")]
         store_run(command_line.folder, name, project=project, dataset=dataset, images=images)
 
-    document = command_line.sync(expect=5)
+    document = command_line.sync(expect=3)
 
     assert len(document["problems"]) == len(refused)
     for (project, dataset, _, _), rule in refused.items():

@@ -12,7 +12,8 @@ def test_a_downloaded_copy_is_no_problem(
 ) -> None:
     """Goal: one notice a dataset, exit 0, and the cloud is asked once.
 
-    Method: two runs of another machine are downloaded by Pixaris itself. The bucket cannot be asked at first.
+    Method: two runs of another machine are downloaded by Pixaris itself. The bucket cannot be asked at first,
+    neither while the folders are old nor while they are young.
     """
     here = CommandLine(tmp_path / "here", tmp_path / "state of here", proxied.environment)
     here.folder.mkdir()
@@ -24,9 +25,9 @@ def test_a_downloaded_copy_is_no_problem(
     proxies.storage.rule = _refuse
 
     unknown = here.sync(expect=3)
+    young = here.sync("--incomplete-after-seconds", "3600", expect=5)
     proxies.storage.rule = lambda _: None
-    young = here.sync("--incomplete-after-seconds", "3600")
-    known = here.sync()
+    known = here.sync("--incomplete-after-seconds", "3600")
     proxies.forget()
     again = here.sync()
 

@@ -284,7 +284,7 @@ def test_a_tracking_file_of_another_name_is_read(command_line: CommandLine, pixa
     """Goal: dataset_tracking_file_name. Method: store with another name; with and without the setting."""
     named = store_run(command_line.folder, dataset_tracking_file_name="mine.jsonl")
 
-    assert command_line.sync("--incomplete-after-seconds", "3600")["rows_synced"] == 0
+    assert command_line.sync("--incomplete-after-seconds", "3600", expect=5)["rows_synced"] == 0
     assert command_line.sync("--dataset-tracking-file-name", "mine.jsonl")["rows_synced"] == 1
 
     assert pixaris.runs() == [named.name]
