@@ -15,7 +15,7 @@ from tests.engine.simulate import FAULTS, REPLAY, replay, run_scenario
 from tests.support.proof_summary import Tell
 
 REPLAYED = os.environ.get(REPLAY)
-SCENARIOS = int(os.environ.get("PIXARIS_SYNC_SIMULATION_SCENARIOS", "80"))
+SCENARIOS = int(os.environ.get("PIXARIS_SYNC_SIMULATION_SCENARIOS", "50"))
 FIRST = int(os.environ.get("PIXARIS_SYNC_SIMULATION_FIRST", "0"))
 #: So many together are one test, so that a time limit for tests is one for few of them.
 CHUNK = 50

@@ -84,7 +84,10 @@ def test_retry_beside_the_service_is_noticed(
         assert watch.end() == 0
 
 
-@pytest.mark.parametrize("there_before", [False, True], ids=["new table", "known table"])
+@pytest.mark.parametrize(
+    "there_before",
+    [pytest.param(False, id="new table"), pytest.param(True, id="known table", marks=pytest.mark.large)],
+)
 def test_a_table_that_may_not_be_written_fails_its_runs_only(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader, *, there_before: bool
 ) -> None:
@@ -300,6 +303,7 @@ def test_pixaris_own_config_is_taken_as_it_is(command_line: CommandLine, pixaris
     assert pixaris.runs(PROJECT, DATASET) == [run.name]
 
 
+@pytest.mark.large
 def test_a_results_folder_one_or_two_levels_off_is_refused_and_the_right_one_named(
     command_line: CommandLine, tmp_path: Path
 ) -> None:

@@ -22,6 +22,9 @@ from tests.integration.cloud import new_cloud
 from tests.support.command_line import CommandLine
 from tests.support.stored_runs import Reader, StoredRun, picture, store_run
 
+#: They share two syncs, which take most of their time.
+pytestmark = pytest.mark.large
+
 _PROJECT = "beyond"
 
 Wave = Sequence[Mapping[str, Any]]

@@ -52,6 +52,7 @@ def assert_nothing_sent(command_line: CommandLine, pixaris: Reader, runs: list[S
     assert pixaris.objects() == before
 
 
+@pytest.mark.large
 def test_finding_1_a_lost_ledger_and_objects_that_are_gone(
     command_line: CommandLine, runs: list[StoredRun], bucket: Bucket, pixaris: Reader
 ) -> None:

@@ -5,6 +5,8 @@ import subprocess
 import threading
 from typing import Any
 
+import pytest
+
 from tests.support.command_line import CommandLine
 from tests.support.proxy import Answer, Proxies, Request, refusal
 from tests.support.stored_runs import DATASET, PROJECT, Reader, picture, store_run
@@ -17,6 +19,7 @@ def counted(document: dict[str, Any], what: str) -> dict[str, int]:
     return {state: count for state, count in document[what].items() if count}
 
 
+@pytest.mark.large
 def test_a_table_is_said_to_be_created_once_it_is(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader
 ) -> None:

@@ -1,5 +1,6 @@
 """A bucket under a key of its customer's, whose listings tell no checksums."""
 
+import pytest
 from google.cloud.storage import Bucket
 
 from tests.integration.cloud import NO_RETRY, TIMEOUT_SECONDS
@@ -9,6 +10,7 @@ from tests.support.stored_runs import Reader, picture, run_objects, store_run
 _KEY = "projects/a-project/locations/eu/keyRings/ring/cryptoKeys/key"
 
 
+@pytest.mark.large
 def test_a_bucket_under_a_customers_key_is_verified_and_found_again(
     command_line: CommandLine, bucket: Bucket, pixaris: Reader
 ) -> None:

@@ -144,6 +144,7 @@ def test_500_runs_that_are_denied_are_one_line(
     _go_through(proxied, proxies, pixaris, tmp_path, half, "permission", count=500)
 
 
+@pytest.mark.large
 def test_granting_a_role_lets_the_next_sync_go_on(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader
 ) -> None:
@@ -175,6 +176,7 @@ def test_granting_a_role_lets_the_next_sync_go_on(
         assert sorted(pixaris.runs()) == sorted(run.name for run in runs)
 
 
+@pytest.mark.large
 def test_a_table_that_may_not_be_altered_rests_and_others_do_not(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader
 ) -> None:
@@ -203,6 +205,7 @@ def test_a_table_that_may_not_be_altered_rests_and_others_do_not(
     assert len(pixaris.runs()) == 9
 
 
+@pytest.mark.large
 def test_a_project_without_billing_takes_load_jobs(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader
 ) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.command_line import CommandLine
 from tests.support.proxy import Answer, Proxies, Request
 from tests.support.stored_runs import DATASET, PROJECT, Reader, store_run
@@ -54,6 +56,7 @@ def _refuse(request: Request) -> Answer | None:
     return Answer(403, b'{"error": {"code": 403, "message": "no"}}') if request.method == "GET" else None
 
 
+@pytest.mark.large
 def test_the_hints_for_a_folder_whose_row_is_there_make_no_second_row(
     command_line: CommandLine, pixaris: Reader, tmp_path: Path
 ) -> None:

@@ -205,6 +205,7 @@ def test_5_what_is_still_being_written_is_left_for_a_later_pass(command_line: Co
     assert command_line.sync()["runs"]["pending"] == 0
 
 
+@pytest.mark.large
 def test_a_whole_last_record_without_its_newline_is_one_after_a_minute(
     command_line: CommandLine, pixaris: Reader, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from pixaris_sync.model import RunKey
@@ -73,6 +74,7 @@ def _check_whole(pixaris: Reader, cloud: Cloud, runs: Mapping[RunKey, int], scra
         assert image.tobytes() == picture(shade).tobytes()
 
 
+@pytest.mark.large
 def test_line_13_runs_of_the_first_versions_are_carried(
     command_line: CommandLine, pixaris: Reader, cloud: Cloud, tmp_path: Path
 ) -> None:

@@ -47,7 +47,9 @@ def test_line_1_a_file_with_a_time_beyond_all_calendars_stops_nothing(
     assert command_line.run("status").code == 0
 
 
-@pytest.mark.parametrize(("status", "reason"), [(400, "invalid"), (403, "accessDenied")])
+@pytest.mark.parametrize(
+    ("status", "reason"), [pytest.param(400, "invalid", marks=pytest.mark.large), (403, "accessDenied")]
+)
 def test_line_2_only_rows_that_need_a_refused_change_wait(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader, status: int, reason: str
 ) -> None:
@@ -79,6 +81,7 @@ def test_line_2_only_rows_that_need_a_refused_change_wait(
     assert list(pixaris.frame()["new"].dropna()) == [1]
 
 
+@pytest.mark.large
 def test_line_2_a_widening_that_is_refused_for_good_ends_beside(
     proxied: CommandLine, proxies: Proxies, pixaris: Reader
 ) -> None:

@@ -42,6 +42,7 @@ def remove_object(bucket: Bucket, run: StoredRun, path: str) -> str:
     return name
 
 
+@pytest.mark.large
 def test_following_the_hint_of_verify_literally_restores_an_object(
     command_line: CommandLine, runs: list[StoredRun], bucket: Bucket, pixaris: Reader
 ) -> None:

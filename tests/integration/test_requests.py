@@ -3,6 +3,7 @@
 import re
 from random import Random
 
+import pytest
 from PIL import Image
 
 from pixaris_sync import USER_AGENT
@@ -21,6 +22,7 @@ _QUICK = {
 _SESSION = re.compile(r"upload_id=([^&\s]+)")
 
 
+@pytest.mark.large
 def test_redirects_are_refused(proxied: CommandLine, proxies: Proxies, pixaris: Reader) -> None:
     """Goal: nothing is sent to where an answer leads, and no answer from there is believed.
 

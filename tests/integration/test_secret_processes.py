@@ -153,6 +153,7 @@ def test_a_process_that_is_refused_tells_no_secret(machine: Secretive) -> None:
     assert machine.sync() == Exit.OK, machine.printed[-1]
 
 
+@pytest.mark.large
 def test_a_session_is_kept_while_its_upload_is_open_and_not_a_moment_longer(machine: Secretive) -> None:
     """Goal: of all secrets, the ledger holds a session's address alone, until the upload has ended.
 

@@ -145,6 +145,7 @@ def test_a_row_that_is_not_as_it_should_be_is_found(
     assert synced.differences() == expected
 
 
+@pytest.mark.large
 def test_what_another_machine_stored_is_no_difference_unless_both_ways(
     synced: _Synced, gcp_handler: "GCPExperimentHandler", tmp_path: Path
 ) -> None:

@@ -200,6 +200,7 @@ def test_a_second_signal_ends_it_at_once_also_while_a_table_does_not_answer(
     assert pixaris.runs() == [run.name]
 
 
+@pytest.mark.large
 def test_everything_is_synced_is_said_when_it_is(
     proxied: CommandLine, proxies: Proxies, tmp_path: Path
 ) -> None:
