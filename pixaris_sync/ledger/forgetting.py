@@ -8,7 +8,10 @@ is asked first.
 
 from collections.abc import Collection
 from sqlite3 import Connection
+from typing import NamedTuple
 
+from pixaris_sync.ledger.datasets import KnownDataset, open_dataset
+from pixaris_sync.ledger.known import InspectedRun, inspected_runs
 from pixaris_sync.ledger.retry import READ_AGAIN
 from pixaris_sync.model import RunState
 
@@ -37,6 +40,44 @@ SELECT r.id, r.name, d.reading, EXISTS (
     AND EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.reading = d.reading)
     AND EXISTS (SELECT 1 FROM records c WHERE c.run_id = r.id AND c.reading < d.reading AND {_REPLACED})
 """
+
+
+class Stock(NamedTuple):
+    """A dataset as it is known when its tracking file was read.
+
+    Attributes:
+        known: the dataset.
+        runs: those that a scan looks at again.
+        edited: runs whose lines were replaced: the tracking file is to be read once more.
+        without_line: runs in trouble of which no line is left.
+    """
+
+    known: KnownDataset
+    runs: list[InspectedRun]
+    edited: list[str]
+    without_line: list[str]
+
+
+def take_stock(
+    db: Connection, now: float, known: KnownDataset, table_id: str, *, synced_too: bool, is_whole: bool
+) -> Stock:
+    """What is known of a dataset now.
+
+    Args:
+        db: a transaction.
+        now: seconds since the epoch.
+        known: the dataset as it was before.
+        table_id: its table's.
+        synced_too: synced runs are looked at again, too.
+        is_whole: all of its tracking file was read, and its end is not torn.
+    """
+    edited = forget_edited(db, now, known.id) if is_whole else []
+    return Stock(
+        open_dataset(db, now, known.key, table_id),
+        inspected_runs(db, known.id, synced_too=synced_too),
+        edited,
+        runs_without_line(db, known.id) if is_whole else [],
+    )
 
 
 def runs_without_line(db: Connection, dataset_id: int) -> list[str]:

@@ -19,12 +19,11 @@ from anyio import CapacityLimiter, to_thread
 
 from pixaris_sync.errors import LedgerError, LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.ledger.datasets import KnownDataset, open_dataset, refuse_dataset
-from pixaris_sync.ledger.forgetting import forget_edited, forget_runs, runs_without_line
+from pixaris_sync.ledger.forgetting import Stock, forget_runs, take_stock
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.known import (
     InspectedRun,
     args_and_payloads,
-    inspected_runs,
     next_look_at,
 )
 from pixaris_sync.ledger.notices import Notice, take_in_notices
@@ -39,6 +38,8 @@ from pixaris_sync.model import (
     FoundFile,
     Problem,
     RunKey,
+    Tail,
+    TailPosition,
     TrackingRecord,
 )
 from pixaris_sync.pipeline.absence import Absence
@@ -155,19 +156,16 @@ class Discovery:
         inspected: set[str] = set()
         wanted = self._wanted.pop(key, set())
         try:
-            await self._blocking(partial(self._check_presence, key))
-            self.absence.is_back(key)
-            is_whole = await self._read_on(known, inspected)
-            if is_whole and (edited := await context.apply(forget_edited, context.now(), known.id)):
-                inspected.difference_update(edited)
-                known, _ = await context.apply(_reopen, context.now(), key, depth)
-                is_whole = await self._read_on(known, inspected)
-            known, runs = await context.apply(_reopen, context.now(), key, depth)
-            partly = await self._inspect_folders(known, runs, inspected, wanted)
+            stock = await self._take_stock(known, inspected, depth)
+            if stock.edited:
+                inspected.difference_update(stock.edited)
+                stock = await self._take_stock(stock.known, inspected, depth)
+            known = stock.known
+            partly = await self._inspect_folders(known, stock.runs, inspected, wanted)
             if partly is not None:
                 notices.append(self.absence.notice_of(key, partly))
-            elif is_whole:
-                await self._forget_given_up(known)
+            elif stock.without_line:
+                await self._forget_given_up(known, stock.without_line)
             if depth >= ScanDepth.FOLDERS:
                 await self.orphans.look(known, refused, anew=depth is ScanDepth.EVERYTHING)
         except LedgerError:
@@ -184,6 +182,14 @@ class Discovery:
         await context.apply(take_in_notices, context.now(), str(key), notices)
         return known
 
+    async def _take_stock(self, known: KnownDataset, inspected: set[str], depth: ScanDepth) -> Stock:
+        """Read on in a tracking file, and see what is known then."""
+        is_whole, synced_too = await self._read_on(known, inspected), depth >= ScanDepth.EVERYTHING
+        context, table = self._context, table_id(known.key)
+        return await context.apply(
+            take_stock, context.now(), known, table, synced_too=synced_too, is_whole=is_whole
+        )
+
     async def _read_on(self, known: KnownDataset, inspected: set[str]) -> bool:
         """Take in what a tracking file has beyond what was read of it.
 
@@ -192,12 +198,13 @@ class Discovery:
         """
         context, position = self._context, known.position
         bytes_limit = FOLLOW_TAIL_BYTES_LIMIT if context.mode.follow else TAIL_BYTES_LIMIT
-        read = partial(context.results.tail, known.key, bytes_limit=bytes_limit)
+        read = partial(self._read, known.key, bytes_limit=bytes_limit)
         followed = self.arrivals.follows(known)
         while True:
             await context.throttle()
             settled_ns = context.stamp_ns(SETTLED_SECONDS)
             tail = await self._blocking(partial(read, position, settled_before_ns=settled_ns))
+            self.absence.is_back(known.key)
             if tail is None:
                 is_whole = False
                 break
@@ -215,6 +222,15 @@ class Discovery:
                 break
         self.arrivals.read_to_end(known.key)
         return is_whole
+
+    def _read(
+        self, key: DatasetKey, position: TailPosition | None, *, bytes_limit: int, settled_before_ns: int
+    ) -> Tail | None:
+        """Read a piece of a tracking file, where its dataset is there. Blocks."""
+        self._check_presence(key)
+        return self._context.results.tail(
+            key, position, bytes_limit=bytes_limit, settled_before_ns=settled_before_ns
+        )
 
     async def _find_runs(
         self, known: KnownDataset, records: Iterable[TrackingRecord], piece: Piece
@@ -347,12 +363,9 @@ class Discovery:
         self.arrivals.look_again(key, look_at)
         return partly
 
-    async def _forget_given_up(self, known: KnownDataset) -> None:
-        """Forget runs in trouble of which both the folder and the line of the tracking file are gone."""
+    async def _forget_given_up(self, known: KnownDataset, names: Sequence[str]) -> None:
+        """Forget those of these runs, of which no line is left, whose folders are gone, too."""
         context = self._context
-        names = await context.apply(runs_without_line, known.id)
-        if not names:
-            return
         gone = await self._blocking(partial(context.results.without_folder, known.key, names))
         forgotten = await context.apply(forget_runs, known.id, gone)
         if forgotten:
@@ -422,14 +435,6 @@ def _open(db: Connection, now: float, key: DatasetKey, refused: Problem | None) 
     known = open_dataset(db, now, key, table_id(key))
     refuse_dataset(db, now, known.id, refused)
     return known
-
-
-def _reopen(
-    db: Connection, now: float, key: DatasetKey, depth: ScanDepth
-) -> tuple[KnownDataset, list[InspectedRun]]:
-    """A dataset as it is known now, and its runs that a scan of this depth looks at again."""
-    known = open_dataset(db, now, key, table_id(key))
-    return known, inspected_runs(db, known.id, synced_too=depth >= ScanDepth.EVERYTHING)
 
 
 def _inline_file(path: str, content: bytes) -> FoundFile:
