@@ -2,6 +2,7 @@
 
 import random
 from collections import deque
+from collections.abc import Collection
 
 import anyio
 
@@ -10,6 +11,8 @@ from pixaris_sync.limits.backoff import Backoff
 
 #: So many denials in a row at most are taken for those of single items.
 TOLERATED_DENIALS_MAX = 64
+#: So many tables that are denied, and none that is taken, are the dataset's denial.
+TABLES_DENIED_ALIKE = 2
 
 
 class ByteBudget:
@@ -129,3 +132,38 @@ class Gate:
     def is_open(self, now: float) -> bool:
         """Whether an attempt may be made now."""
         return now >= self.opens_at
+
+
+class SharedDenial:
+    """Tells tables that are denied because the dataset is from those that are denied alone.
+
+    Where several are denied one after another, and none is taken, the dataset denies all of them; unless they
+    were denied beside others that were taken.
+    """
+
+    def __init__(self) -> None:
+        self._denied: set[str] = set()
+        self._alone: set[str] = set()
+        #: When a table was denied last, as a number that grows.
+        self._last: dict[str, int] = {}
+        self._count = 0
+
+    def denied(self, table: str) -> bool:
+        """Note that a table was denied; whether all are."""
+        self._count += 1
+        self._last[table] = self._count
+        if table not in self._alone:
+            self._denied.add(table)
+        return len(self._denied) >= TABLES_DENIED_ALIKE
+
+    def taken(self, table: str) -> frozenset[str]:
+        """Note that a table was taken; the others that were denied until now may be tried again."""
+        others = frozenset(self._denied - {table})
+        self._alone = (self._alone | others) - {table}
+        self._denied.clear()
+        self._last.pop(table, None)
+        return others
+
+    def next_probe(self, tables: Collection[str]) -> str | None:
+        """Which of these tables finds out whether all are denied still: the one denied least lately."""
+        return min(tables, key=lambda table: self._last.get(table, 0), default=None)

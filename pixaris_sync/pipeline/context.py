@@ -14,7 +14,7 @@ from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.limits.backoff import Backoff
-from pixaris_sync.limits.gates import ByteBudget, Gate
+from pixaris_sync.limits.gates import ByteBudget, Gate, SharedDenial
 from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.local.presence import Presence
 from pixaris_sync.local.results_folder import LocalResults
@@ -28,6 +28,9 @@ T = TypeVar("T")
 P = ParamSpec("P")
 BUCKET = "the bucket"
 FOLDER = "the results folder"
+DATASET = "the dataset"
+#: What is before a table's name where only its changes are meant.
+CHANGING = "changing table "
 #: After so many failures in a row a destination counts as away, which is told once; and where it denies.
 FAILURES_TOLD = 3
 DENIALS_TOLD = 2
@@ -90,6 +93,7 @@ class Context:
     Attributes:
         draining: no new work is to begin.
         paused: why everything is paused (credentials, settings), until an attempt succeeds again.
+        denied_tables: which tables are denied alone, and which because all are.
         troubles: destinations that are away or deny, by name, and what was told of each.
         shared_tables: tables that more than one dataset of the folder goes to, and those datasets.
         scan_soon: asks the engine to scan a dataset again.
@@ -139,6 +143,7 @@ class Context:
         #: What was told of a destination since it was well: its name, and the kind of failure or its cause.
         self._told: set[tuple[str, str]] = set()
         self._denied_alone: set[str] = set()
+        self.denied_tables = SharedDenial()
         self._streaming_denied: SyncError | None = None
         self._streams_again_at = 0.0
 
@@ -155,7 +160,7 @@ class Context:
         return int((self._wall_clock.now() - seconds_ago) * 1e9)
 
     def gate(self, destination: str) -> Gate:
-        """The gate of the bucket (`BUCKET`), the results folder (`FOLDER`), a table or its changes."""
+        """The gate of `BUCKET`, of `FOLDER`, of a table or its changes, or of all tables (`DATASET`)."""
         if destination not in self._gates:
             self._gates[destination] = Gate(self._backoff, self._jitter)
         return self._gates[destination]
@@ -175,6 +180,9 @@ class Context:
         gate = self.gate(destination)
         now = self.now()
         opens_at = gate.failed(now, error, item=item, again=again)
+        denied = error.failure is Failure.PERMISSION and not error.stops_everything
+        if denied and _is_table(destination) and self.denied_tables.denied(destination):
+            return max(opens_at, self.failed(DATASET, error))
         if opens_at == now:
             if destination not in self._denied_alone:
                 self._denied_alone.add(destination)
@@ -200,6 +208,11 @@ class Context:
             log.info("%s works again", destination)
             self._told = {told for told in self._told if told[0] != destination}
         self.gate(destination).succeeded()
+        if _is_table(destination):
+            for table in self.denied_tables.taken(destination):
+                self.gate(table).opens_at = 0.0
+            if self.gate(DATASET).failures:
+                self.succeeded(DATASET)
         if self.paused is not None:
             # Credentials are good or bad for all; a bucket is not there again because a table is.
             of_bucket = (destination == BUCKET) == (self._paused_by == BUCKET)
@@ -263,6 +276,10 @@ class Context:
             return transition(db, *args, **kwargs)
 
         return await self.journal.write(operation)
+
+
+def _is_table(destination: str) -> bool:
+    return destination not in (BUCKET, FOLDER, DATASET) and not destination.startswith(CHANGING)
 
 
 def problem_of(error: SyncError) -> Problem:

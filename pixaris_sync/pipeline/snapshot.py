@@ -6,7 +6,7 @@ from sqlite3 import Connection
 
 from pixaris_sync.ledger.pending_rows import table_backlogs
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, claim, next_upload_at
-from pixaris_sync.pipeline.context import BUCKET, FOLDER, Context
+from pixaris_sync.pipeline.context import BUCKET, DATASET, FOLDER, Context
 from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.rules.planner import TableBacklog
 
@@ -46,7 +46,8 @@ def take_snapshot(
             if next_at is not None:
                 next_at = max(next_at, gate.opens_at)
     tables = [_behind_gate(context, backlog, now) for backlog in table_backlogs(db, now, selection)]
-    return Snapshot(claimed, next_at, [backlog for backlog in tables if backlog is not None])
+    seen = [backlog for backlog in tables if backlog is not None]
+    return Snapshot(claimed, next_at, _behind_dataset(context, seen, now))
 
 
 def _behind_gate(context: Context, backlog: TableBacklog, now: float) -> TableBacklog | None:
@@ -57,3 +58,17 @@ def _behind_gate(context: Context, backlog: TableBacklog, now: float) -> TableBa
     if gate.is_open(now):
         return backlog if context.streams else replace(backlog, by_load=True)
     return TableBacklog(backlog.table_id, next_at=gate.opens_at)
+
+
+def _behind_dataset(context: Context, tables: list[TableBacklog], now: float) -> list[TableBacklog]:
+    """Tables as the planner may see them: while all are denied, one at a time finds out when that ends."""
+    gate = context.gate(DATASET)
+    if not gate.failures:
+        return tables
+    if gate.failures >= context.mode.selection.attempts_limit:
+        return []
+    if not gate.is_open(now):
+        return [TableBacklog(backlog.table_id, next_at=gate.opens_at) for backlog in tables]
+    due = [one.table_id for one in tables if one.is_due]
+    probe = context.denied_tables.next_probe(due)
+    return [one for one in tables if one.table_id == probe or not due]

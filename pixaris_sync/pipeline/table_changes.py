@@ -10,7 +10,7 @@ from pixaris_sync.ledger.pending_rows import records_of, waiting_records
 from pixaris_sync.ledger.rows import table_changed
 from pixaris_sync.limits.bandwidth import UpdateRate
 from pixaris_sync.model import Cell, Column
-from pixaris_sync.pipeline.context import Context
+from pixaris_sync.pipeline.context import CHANGING, Context
 from pixaris_sync.pipeline.outgoing_rows import map_row
 from pixaris_sync.rules.schema import BatchPlan, KeySurvey, plan_batch
 
@@ -25,7 +25,7 @@ Batch = Sequence[tuple[str, Sequence[Cell]]]
 
 def changes_of(table: str) -> str:
     """The destination whose gate is about changes of a table: rows that need none do not wait for it."""
-    return f"changing table {table}"
+    return f"{CHANGING}{table}"
 
 
 async def survey_waiting(context: Context, table: str) -> KeySurvey:

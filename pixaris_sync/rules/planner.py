@@ -43,6 +43,11 @@ class TableBacklog:
     loads_today: int = 0
     next_at: float | None = None
 
+    @property
+    def is_due(self) -> bool:
+        """Whether something of it can be done now."""
+        return bool(self.ready or self.to_ask or self.to_read_back or self.unfinished_load is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class RowLimits:

@@ -36,6 +36,7 @@ class CloudFaults:
         lost_answers_of: calls whose answers may be lost; for others that would be no more than transient.
         outages: destinations (`BUCKET` or tables) that answer 503, and let nothing that is held back through.
         shared: by half of the cloud (`BUCKET` or `TABLES`), one of `SHARED_TROUBLES`, and until when.
+        denied: tables that this account may not use.
         away_until: when destinations can be reached again that broke down, in seconds that have passed.
         sure: tables whose requests have their answers.
         offline: nothing can be reached.
@@ -50,6 +51,7 @@ class CloudFaults:
     lost_answers_of: frozenset[str] = frozenset({"upload", "upload_resumable", "stream", "load"})
     outages: set[str] = field(default_factory=set)
     shared: dict[str, tuple[str, float]] = field(default_factory=dict)
+    denied: set[str] = field(default_factory=set)
     away_until: dict[str, float] = field(default_factory=dict)
     sure: set[str] = field(default_factory=set)
     offline: bool = False
@@ -98,6 +100,8 @@ class CloudFaults:
             raise SyncError(method, subject, "429", failure=Failure.QUOTA, retry_after_seconds=asked)
 
     def _share_trouble(self, method: str, destination: str | None) -> None:
+        if destination in self.denied:
+            raise SyncError(method, str(destination), "403 to this table", failure=Failure.PERMISSION)
         half = BUCKET if destination == BUCKET else TABLES
         kind, until = self.shared.get(half, ("", 0.0))
         if self.clock.elapsed_seconds >= until:

@@ -93,6 +93,50 @@ def test_500_runs_in_a_shared_trouble_are_one_line_and_arrive_by_themselves(
     assert [line for line in caplog.messages if line.endswith("works again")] == [f"{name} works again"]
 
 
+DATASETS = [f"d{number}" for number in range(10)]
+
+
+@pytest.mark.parametrize("denied", [10, 2], ids=["all tables", "two of ten"])
+def test_a_dataset_that_denies_rests_as_a_whole_and_tables_that_do_alone(
+    machine: Machine, caplog: pytest.LogCaptureFixture, denied: int
+) -> None:
+    """Goal: a role that is missing on the dataset is one trouble, not one a table.
+
+    Method: an hour in which ten tables are denied: one line, few calls, and all arrive at once when it is
+    over. Where two are denied, the others go on, now and then.
+    """
+    for dataset in DATASETS:
+        machine.local.store(dataset=dataset, name="old")
+    machine.run_pass()
+    machine.let_tables_settle()
+    caplog.set_level("INFO")
+    tables = [f"p_{dataset}_experiment_results" for dataset in DATASETS]
+    calls = 0
+
+    async def script(engine: Engine) -> None:
+        nonlocal calls
+        await machine.clock.sleep(60)
+        machine.cloud_faults.denied = set(tables[:denied])
+        for number in range(5):
+            runs = [machine.local.store(dataset=dataset, name=f"run{number}") for dataset in DATASETS]
+            for run in runs:
+                engine.scan_soon(run.key.dataset_key)
+            await machine.clock.sleep(60)
+        before = machine.port_calls
+        await machine.clock.sleep(HOUR_SECONDS)
+        calls = machine.port_calls - before
+        assert machine.check().runs[RunState.SYNCED] == 10 + 5 * (10 - denied)
+        machine.cloud_faults.denied = set()
+        await machine.clock.sleep(machine.settings.retry_delay_seconds_max + 60)
+        machine.check_everything_arrived()
+
+    machine.follow(script)
+    assert len(warnings(caplog)) == (1 if denied == 10 else 2)
+    assert calls < 40 * denied
+    works = {line for line in caplog.messages if line.endswith("works again")}
+    assert works == {f"{name} works again" for name in (["the dataset"] if denied == 10 else tables[:2])}
+
+
 @pytest.mark.large
 @pytest.mark.parametrize("failure", [Failure.PERMISSION, Failure.TRANSIENT])
 def test_500_rows_that_need_a_change_of_a_table_are_one_line(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.limits.backoff import Backoff
-from pixaris_sync.limits.gates import TOLERATED_DENIALS_MAX, ByteBudget, Gate
+from pixaris_sync.limits.gates import TOLERATED_DENIALS_MAX, ByteBudget, Gate, SharedDenial
 
 NOW = 1_700_000_000.0
 
@@ -228,3 +228,18 @@ def test_what_denies_everything_closes_the_gate_also_after_single_denials() -> N
 def test_a_gate_keeps_to_what_the_service_asks() -> None:
     """Goal: Retry-After is kept. Method: a wish beyond the cap."""
     assert gate().failed(NOW, failure(retry_after_seconds=60.0)) == NOW + 60.0
+
+
+def test_tables_that_are_denied_one_after_another_are_the_datasets_denial() -> None:
+    """Goal: one trouble of all is told from those of some. Method: with and without one that is taken."""
+    denial = SharedDenial()
+
+    assert [denial.denied(table) for table in ("a", "a", "b", "c")] == [False, False, True, True]
+    assert denial.next_probe(["c", "a", "d", "b"]) == "d"
+    assert denial.next_probe(["c", "a", "b"]) == "a"
+    assert denial.taken("d") == {"a", "b", "c"}
+    # They were denied while another one was taken.
+    assert [denial.denied(table) for table in ("a", "b", "c", "e")] == [False] * 4
+    assert denial.taken("a") == {"e"}
+    assert [denial.denied(table) for table in ("a", "e", "f")] == [False, False, True]
+    assert denial.next_probe([]) is None
