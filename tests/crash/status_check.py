@@ -8,7 +8,7 @@ from sqlite3 import Connection
 
 from pixaris_sync.errors import LedgerEmptyError
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.overview import REPEATED_HINT, Overview, overview
+from pixaris_sync.ledger.overview import REPEATED_HINT, Overview, ProblemRun, overview
 from pixaris_sync.model import RunKey
 from tests.support.stored_runs import TRACKING_FILE
 
@@ -67,12 +67,18 @@ def _wrong_sums(db: Connection, found: Overview) -> list[str]:
             wrong.append(f"{total} {table} by count, {counts} by state")
         wrong += [f"{counts[state]} {table} {state}" for state in _GIVEN_UP if counts.get(state)]
     told = [problem for problem in found.problems if problem.hint != REPEATED_HINT]
-    wrong += [f"problem: {problem}" for problem in told if problem.state != "failing"]
+    wrong += [f"problem: {problem}" for problem in told if _is_demand(problem)]
     waits = found.oldest_pending_at is not None
     waiting = db.execute("SELECT count(*) FROM runs WHERE committed AND state <> 'synced'").fetchone()[0]
     if bool(waiting) != waits:
         wrong.append(f"{waiting} runs wait, since {found.oldest_pending_at}")
     return wrong
+
+
+def _is_demand(problem: ProblemRun) -> bool:
+    """Whether somebody must act; a destination that rests while a network fails has no hint."""
+    passes = problem.state == "failing" or (problem.state == "notice" and not problem.hint)
+    return not passes
 
 
 def _unexplained(db: Connection, found: Overview) -> list[str]:

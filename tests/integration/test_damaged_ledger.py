@@ -54,7 +54,7 @@ def damage_one_page_after_another(
     assert in_process.run("sync")[0] == 0
     [ledger] = command_line.ledgers()
     whole = ledger.read_bytes()
-    runs.append(store_run(folder, "later").name)
+    runs.append(store_run(folder, "run-3").name)
     assert in_process.run("sync")[0] == 0
     objects, pages, rebuilt = pixaris.objects(), len(whole) // PAGE, 0
     for at, (kind, damage) in enumerate(DAMAGES.items()):
