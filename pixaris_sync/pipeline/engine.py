@@ -9,9 +9,10 @@ one step per table; everything else waits in the ledger, not in memory.
 
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -136,8 +137,10 @@ class Engine:
         rests = "".join(f", {name} rests: {error}" for name, error in self.context.troubles.items())
         return f"{left.waiting} runs waiting, {self.in_flight} transfers under way{attention}{rests}"
 
-    async def run(self) -> WorkLeft:
+    async def run(self, *beside: Callable[[], Coroutine[Any, Any, object]]) -> WorkLeft:
         """Carry what is there; with `Mode.follow`, go on until `drain`.
+
+        What works `beside` it is cancelled when it is done, while the ledger still serves it.
 
         Returns:
             What is left, by the ledger.
@@ -157,6 +160,8 @@ class Engine:
                 await self._discovery.absence.begin()
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._scan, tasks)
+                    for work in beside:
+                        tasks.start_soon(work)
                     await self._coordinate(tasks)
                     tasks.cancel_scope.cancel()
                 await _tidy_ledger(self.context)

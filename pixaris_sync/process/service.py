@@ -75,11 +75,10 @@ async def run_engine(  # noqa: PLR0913 - all that it works with, by name
         forced_code=forced_code,
     ) as (tasks, interruption):
         await tasks.start(throttle.listen)
+        work = [partial(beside, engine)] if beside is not None else []
         if mode.follow:
-            tasks.start_soon(_keep_following, engine, settings, clock, notifier)
-        if beside is not None:
-            tasks.start_soon(beside, engine)
-        left = await engine.run()
+            work.append(partial(_keep_following, engine, settings, clock, notifier))
+        left = await engine.run(*work)
     return left, interruption
 
 

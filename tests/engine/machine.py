@@ -125,11 +125,7 @@ class Machine:
                 jitter=self._jitter,
                 threaded_ledger=False,
             )
-            async with anyio.create_task_group() as tasks:
-                if script is not None:
-                    tasks.start_soon(self._follow, engine, script)
-                left = await engine.run()
-                tasks.cancel_scope.cancel()
+            left = await engine.run(*([] if script is None else [partial(self._follow, engine, script)]))
         return None if self.crash_points.crashed else left
 
     async def _follow(self, engine: Engine, script: Script) -> None:
