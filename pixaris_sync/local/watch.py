@@ -160,8 +160,8 @@ async def _listen(
     flag = _Stop(stop)
     try:
         while not flag.is_over():
-            folders, watcher = await to_thread.run_sync(_start, root)
-            flag.compare(await to_thread.run_sync(_identities, root, folders))
+            folders, identities, watcher = await to_thread.run_sync(_start, root)
+            flag.compare(identities)
             yield Changed(everything=True)
             renew = quiet = False
             while not renew:
@@ -278,17 +278,19 @@ async def _pause(stop: anyio.Event, seconds: float) -> None:
         await stop.wait()
 
 
-def _start(root: Path) -> tuple[frozenset[Path], RustNotify]:
-    """Watch all folders there are; returns them, and what watches."""
+def _start(root: Path) -> tuple[frozenset[Path], list[tuple[Path, _Identity]], RustNotify]:
+    """Watch all folders there are; returns them, which they were, and what watches."""
     vanished = 0
     while True:
         try:
             folders = _watchable(root)
+            # Before they are watched: what is put in their place meanwhile is another one then.
+            identities = _identities(root, folders)
             # The last argument would make it swallow every error, a limit that is reached included.
             watcher = RustNotify([str(folder) for folder in sorted(folders)], *_NOT_RECURSIVE)
             # What appeared after the listing and before its parent was watched made no event.
             if _watchable(root) <= folders:
-                return folders, watcher
+                return folders, identities, watcher
             watcher.close()
         except FileNotFoundError as error:
             vanished += 1

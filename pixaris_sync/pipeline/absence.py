@@ -2,7 +2,8 @@
 
 While the whole folder is away, nothing is claimed and nothing scanned. It is looked for with growing waits,
 and by `follower` every two seconds; a pass looks as often as it tries anything. Once it is back, everything
-is scanned. Where only a dataset is away, its files wait, and the next scan of it finds it back.
+is scanned. Where only a dataset is away, its files wait, and a scan of it finds it back: `follower` has it
+scanned every two seconds.
 """
 
 import logging
@@ -33,6 +34,11 @@ class Absence:
         context = self._context
         context.presence.know(await context.apply(datasets_with_runs))
         await context.apply(take_in_notices, context.now(), FOLDER, [])
+
+    @property
+    def datasets_away(self) -> frozenset[DatasetKey]:
+        """Those that are away by themselves, as far as was told."""
+        return frozenset(self._datasets)
 
     @property
     def next_look_at(self) -> float | None:

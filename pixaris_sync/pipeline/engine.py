@@ -199,11 +199,13 @@ class Engine:
             await _tidy_ledger(self.context)
 
     async def folder_is_there(self) -> bool:
-        """Whether the results folder is there; where it has come back, everything is scanned soon."""
+        """Whether the results folder is there. What has come back, or may have in it, is scanned soon."""
         was_away = self._discovery.absence.next_look_at is not None
         there = await self._discovery.absence.look()
         if there and was_away:
             await self.scan_all_soon(ScanDepth.FOLDERS)
+        for key in self._discovery.absence.datasets_away if there else ():
+            self.scan_soon(key, ScanDepth.NEW_LINES)
         return there
 
     def stirs(self) -> anyio.Event:

@@ -210,7 +210,7 @@ class KilledMachine:
         for counts in (check.overview.files, check.overview.rows):
             self.caught.update({state: 1 for state, count in counts.items() if count})
         if also_ask:
-            shown, known = self.command_line.status(), status_document(check.overview, 0.0)
+            shown, known = self.command_line.status(), status_document(check.idle, 0.0)
             if any(shown[part] != known[part] for part in _SHOWN):
                 self.violations.append(f"status says {shown}, the ledger {known}")
 

@@ -21,12 +21,14 @@ class StatusCheck:
     """A ledger at one moment.
 
     Attributes:
-        overview: what ``status`` is made of.
+        overview: what ``status`` is made of while a process works.
+        idle: the same while none does.
         synced: by run, how many of its records are said to be synced.
         unexplained: what nobody could make sense of; empty is good.
     """
 
     overview: Overview
+    idle: Overview
     synced: Counter[RunKey]
     unexplained: list[str] = field(default_factory=list)
 
@@ -55,7 +57,8 @@ def _check(db: Connection, name: str) -> StatusCheck:
     synced = Counter({RunKey(*row[:3]): row[3] for row in rows})
     wrong = [*_wrong_sums(db, found), *_wrong_runs(db), *_unexplained(db, found)]
     unexplained = [f"{name}: {what}" for what in wrong]
-    return StatusCheck(found, synced, unexplained)
+    idle = overview(db, TRACKING_FILE, at_work=False)
+    return StatusCheck(found, idle, synced, unexplained)
 
 
 def _wrong_sums(db: Connection, found: Overview) -> list[str]:

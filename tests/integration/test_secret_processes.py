@@ -146,7 +146,7 @@ def test_a_process_that_is_refused_tells_no_secret(machine: Secretive) -> None:
         proxy.rule = lambda _: None
         machine.run("retry", "--all")
     machine.ask()
-    assert codes == [Exit.CONFIGURATION, Exit.PROBLEMS, Exit.WORK_LEFT]
+    assert codes == [Exit.CONFIGURATION, Exit.CONFIGURATION, Exit.WORK_LEFT]
     assert machine.leaks == []
     [ledger] = machine.command_line.ledgers()
     assert [cell for cell in cells(ledger) if misplaced(*cell)] == []
