@@ -189,7 +189,8 @@ def check_run_name(key: RunKey) -> None:
     """Make sure that a run's name leads to a folder below its dataset's and that its files can be objects.
 
     A name with slashes makes folders in folders, as ``os.path.join`` in LocalExperimentHandler does, and
-    object names that GCPExperimentHandler writes and reads like any other.
+    object names that GCPExperimentHandler writes and reads like any other, unless they are those of another
+    run's images.
 
     Raises:
         NameRefusedError: it does not; the cause names the rule.
@@ -197,6 +198,10 @@ def check_run_name(key: RunKey) -> None:
     for part in key.run.split("/"):
         if fault := component_fault(part):
             raise _refused("carry run", str(key), f"its name {part!r} {fault}")
+        if part == GENERATED_IMAGES:
+            raise _refused(
+                "carry run", str(key), f"a part of its name is {part!r}, as another run's images are"
+            )
     if fault := object_name_fault(object_name(key, "")):
         raise _refused("carry run", str(key), f"its objects' prefix {fault}")
 

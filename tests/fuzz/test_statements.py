@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from pixaris_sync.bigquery import sql
 from pixaris_sync.errors import NameRefusedError
 from pixaris_sync.model import Cell, Column, ColumnType, DatasetKey, RunKey
-from pixaris_sync.rules.contract import check_dataset_names, check_run_name, object_name, table_id
+from pixaris_sync.rules.contract import (
+    check_dataset_names,
+    check_run_name,
+    object_name,
+    run_and_path,
+    table_id,
+)
 from pixaris_sync.rules.schema import plan_batch
 from tests.fuzz import awkward_names
 
@@ -122,8 +128,12 @@ def test_names_that_are_taken_stay_in_their_place(project: str, dataset: str, ru
         check_run_name(key)
     except NameRefusedError:
         return
-    assert object_name(key, "x.png").split("/") == ["results", project, dataset, run, "x.png"]
-    assert not {"", ".", ".."} & {project, dataset, run}
+    folders = run.split("/")
+    for path in ("x.png", "generated_images/x.png"):
+        name = object_name(key, path)
+        assert name.split("/") == ["results", project, dataset, *folders, *path.split("/")]
+        assert run_and_path(key.dataset_key, name) == (run, path)
+    assert not {"", ".", ".."} & {project, dataset, *folders}
     table = table_id(DatasetKey(project, dataset))
     assert not set(table) & set("`'\"\\;/?#%\0\n\r")
     assert identifiers(statements(table, ["a"])[-1])[-1] == table

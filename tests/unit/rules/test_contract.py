@@ -166,7 +166,8 @@ def test_dataset_names_are_refused_with_the_rule(project: str, dataset: str, rul
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "a//b", "/a", "a/", "a/../b", "a/.", "a\rb", "\ud800", "x" * 1024, "a\0"]
+    "name",
+    ["", ".", "a//b", "/a", "a/", "a/../b", "a/.", "a\rb", "\ud800", "x" * 1024, "a\0", "a/generated_images"],
 )
 def test_run_names_are_refused(name: str) -> None:
     """Goal: a run is a folder below its dataset's, whose files can be objects. Method: a name per rule."""
