@@ -23,7 +23,7 @@ demo: $(STAMP) ## The whole journey on local emulators: real Pixaris writes runs
 
 .PHONY: test
 test: $(STAMP) ## Run the tests, with fewer scenarios than CI; ARGS='-k schema' goes to pytest
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 .PHONY: simulate
 simulate: $(STAMP) ## Simulated scenarios with ever new seeds, until Ctrl+C; ARGS='--first SEED'
