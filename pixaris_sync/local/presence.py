@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from pixaris_sync.errors import Failure, LocalFileError, SyncError
+from pixaris_sync.errors import Failure, LocalFileError, SyncError, open_files_hint
 from pixaris_sync.local.safe_open import MissingFileError, local_error, opened_folder
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.text import printable
@@ -38,6 +38,8 @@ class AbsentError(LocalFileError):
 
     def __init__(self, subject: str, cause: str, *, whole: bool = False) -> None:
         super().__init__("work in folder", printable(subject), cause, hint=_HINT, failure=Failure.TRANSIENT)
+        # The folder may be there, and this process cannot look.
+        self.hint = open_files_hint(self) or _HINT
         self.whole = whole
 
 
