@@ -20,7 +20,8 @@ def telling(record: Record) -> Tell:
     """Attach what is told to a test's report."""
 
     def tell(proof: str, counts: Mapping[str, int]) -> None:
-        record(_PROPERTY, (proof, dict(counts)))
+        # Plain texts and numbers travel between processes.
+        record(_PROPERTY, (str(proof), {str(what): int(count) for what, count in counts.items()}))
 
     return tell
 
