@@ -16,6 +16,8 @@ CREDENTIALS_HINT: Final = (
 IN_BETWEEN_HINT: Final = (
     "let the proxy or firewall pass requests to *.googleapis.com, or log in to it; then it goes on by itself"
 )
+#: HTTP statuses that Google's services never answer: a proxy wants a login, or the law forbids.
+FOREIGN_STATUSES: Final = frozenset({407, 451})
 #: The hint for every answer that says that nobody pays.
 BILLING_HINT: Final = "switch billing of the Google Cloud project on; then it goes on by itself"
 #: What refuses whoever asks: no role helps.

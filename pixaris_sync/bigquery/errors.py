@@ -24,6 +24,7 @@ from pixaris_sync.errors import (
     BILLING_HINT,
     BILLING_REASONS,
     CREDENTIALS_HINT,
+    FOREIGN_STATUSES,
     IN_BETWEEN_HINT,
     ConfigurationError,
     Failure,
@@ -58,10 +59,6 @@ _STATUS_FAILURES: Mapping[int, Failure] = {
 
 #: Whoever answers these means the same by them.
 _PLAIN_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
-#: Google's services never answer these.
-_FOREIGN_STATUSES = frozenset(
-    {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS}
-)
 
 _REDIRECTED = "the answer redirects to another address, which is not followed"
 _PERMISSION_HINT = "grant the roles BigQuery Data Editor on the dataset and BigQuery Job User on the project"
@@ -182,7 +179,7 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
 
 def _is_in_between(error: GoogleAPICallError, code: int) -> bool:
     """Whether something else has answered in the service's place: a proxy, a firewall, a login page."""
-    if code in _FOREIGN_STATUSES:
+    if code in FOREIGN_STATUSES:
         return True
     if error.response is None or code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _PLAIN_STATUSES:
         return False

@@ -41,6 +41,7 @@ from pixaris_sync.errors import (
     BILLING_HINT,
     BILLING_REASONS,
     CREDENTIALS_HINT,
+    FOREIGN_STATUSES,
     IN_BETWEEN_HINT,
     ConfigurationError,
     Failure,
@@ -63,10 +64,6 @@ _PAYER_REASON = "required"
 #: Whoever answers these means the same by them.
 _PLAIN_STATUSES = frozenset(
     {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.PRECONDITION_FAILED, HTTPStatus.TOO_MANY_REQUESTS}
-)
-#: Google's services never answer these.
-_FOREIGN_STATUSES = frozenset(
-    {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS}
 )
 _REASON = re.compile(r"[A-Za-z_]{1,40}")
 _PERMISSION = re.compile(r"\bstorage(?:\.[A-Za-z]+){2,}")
@@ -191,7 +188,7 @@ class Refusal:
     @property
     def in_between(self) -> bool:
         """Whether something else has answered in the service's place: a proxy, a firewall, a login page."""
-        if self.status in _FOREIGN_STATUSES:
+        if self.status in FOREIGN_STATUSES:
             return True
         mute = not self.own and self.status not in _PLAIN_STATUSES
         return mute and self.status < HTTPStatus.INTERNAL_SERVER_ERROR

@@ -128,6 +128,16 @@ class Machine:
             left = await engine.run(*([] if script is None else [partial(self._follow, engine, script)]))
         return None if self.crash_points.crashed else left
 
+    async def store_beside_a_bad_table(self, engine: Engine) -> None:
+        """For a day, store a run an hour in dataset ``bad``, and one in ``good``, whose row must arrive."""
+        for number in range(24):
+            for dataset in ("bad", "good"):
+                run = self.local.store(dataset=dataset, name=f"run{number}")
+                engine.scan_soon(run.key.dataset_key)
+            await self.clock.sleep(60)
+            assert len(self.sink.visible_rows("p_good_experiment_results")) == number + 1
+            await self.clock.sleep(3540)
+
     async def _follow(self, engine: Engine, script: Script) -> None:
         await engine.started()
         await script(engine)

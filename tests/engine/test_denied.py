@@ -243,13 +243,7 @@ def test_a_denied_table_rests_alone(machine: Machine) -> None:
     machine.sink.deny("p_bad_experiment_results", "describe")
 
     async def a_day(engine: Engine) -> None:
-        for number in range(24):
-            for dataset in ("bad", "good"):
-                run = machine.local.store(dataset=dataset, name=f"run{number}")
-                engine.scan_soon(run.key.dataset_key)
-            await machine.clock.sleep(60)
-            assert len(machine.sink.visible_rows("p_good_experiment_results")) == number + 1
-            await machine.clock.sleep(HOUR_SECONDS - 60)
+        await machine.store_beside_a_bad_table(engine)
         machine.sink.deny("p_bad_experiment_results", None)
         await machine.clock.sleep(machine.settings.retry_delay_seconds_max + 60)
 

@@ -170,13 +170,7 @@ def test_an_outage_of_one_table_does_not_touch_another(machine: Machine) -> None
 
     async def a_day(engine: Engine) -> None:
         nonlocal calls
-        for number in range(24):
-            for dataset in ("bad", "good"):
-                run = machine.local.store(dataset=dataset, name=f"run{number}")
-                engine.scan_soon(run.key.dataset_key)
-            await machine.clock.sleep(60)
-            assert len(machine.sink.visible_rows("p_good_experiment_results")) == number + 1
-            await machine.clock.sleep(3540)
+        await machine.store_beside_a_bad_table(engine)
         calls = machine.cloud_faults.fired["outage"]
         machine.cloud_faults.outages = set()
         await machine.clock.sleep(machine.settings.retry_delay_seconds_max + 60)
