@@ -96,42 +96,45 @@ async def drain_on_signal(
     # Under nohup it is ignored, and stays so.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signals.append(signal.SIGHUP)
+    leave = partial(_leave, interruption, forced_code)
     try:
-        with anyio.open_signal_receiver(*signals) as received:
-            task_status.started()
-            async for number in received:
-                interruption.number = number
-                if number == signal.SIGHUP:
-                    _leave_terminal()
-                log.info("stopping: finishing what is in flight (up to %g s)", drain_timeout_seconds)
-                notifier.tell(STOPPING="1", STATUS="finishing what is in flight")
-                drain()
-                break
-            async with anyio.create_task_group() as race:
-                race.start_soon(_cancel_after, scope, drain_timeout_seconds, clock)
+        try:
+            with anyio.open_signal_receiver(*signals) as received:
+                task_status.started()
                 async for number in received:
-                    # A closed terminal may send it twice: nobody asks for haste.
+                    interruption.number = number
                     if number == signal.SIGHUP:
-                        continue
-                    log.warning("stopping at once; what was in flight is looked up at the next start")
-                    interruption.forced = True
-                    _end_soon(forced_code(interruption))
-                    scope.cancel()
-                    race.cancel_scope.cancel()
-    finally:
-        if interruption.number is not None:
-            _exit_at_next(interruption, forced_code)
+                        _leave_terminal()
+                    log.info("stopping: finishing what is in flight (up to %g s)", drain_timeout_seconds)
+                    notifier.tell(STOPPING="1", STATUS="finishing what is in flight")
+                    drain()
+                    break
+                async with anyio.create_task_group() as race:
+                    race.start_soon(_cancel_after, scope, drain_timeout_seconds, clock)
+                    async for number in received:
+                        # A closed terminal may send it twice: nobody asks for haste.
+                        if number == signal.SIGHUP:
+                            continue
+                        log.warning("stopping at once; what was in flight is looked up at the next start")
+                        interruption.forced = True
+                        _end_soon(forced_code(interruption))
+                        scope.cancel()
+                        race.cancel_scope.cancel()
+        finally:
+            if interruption.number is not None:
+                # Connections that are closed from now on may wait for requests, too.
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, leave)
+    except KeyboardInterrupt:
+        # A second signal in the moment between the two, in which Python's own handler is in force.
+        if interruption.number is None:
+            raise
+        leave()
 
 
-def _exit_at_next(interruption: Interruption, forced_code: ExitCode) -> None:
-    """Let a signal exit at once from now on: connections that are closed may wait for requests, too."""
-
-    def leave(*_: object) -> None:
-        interruption.forced = True
-        os._exit(forced_code(interruption))
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, leave)
+def _leave(interruption: Interruption, forced_code: ExitCode, *_: object) -> None:
+    interruption.forced = True
+    os._exit(forced_code(interruption))
 
 
 def _end_soon(code: int) -> None:

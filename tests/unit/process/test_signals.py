@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import anyio
@@ -115,6 +115,29 @@ async def test_a_second_signal_abandons_at_once(ends: list[int]) -> None:
         await process.abandoned.wait()
     assert process.interruption == Interruption(signal.SIGINT, forced=True)
     assert ends == [130]
+
+
+@pytest.mark.anyio
+async def test_a_second_signal_as_draining_ends_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: as at any other moment. Method: it comes when signals are not received any more."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    receive = anyio.open_signal_receiver
+
+    @contextmanager
+    def interrupted_at_its_end(*numbers: signal.Signals) -> Iterator[AsyncIterator[signal.Signals]]:
+        try:
+            with receive(*numbers) as received:
+                yield received
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(anyio, "open_signal_receiver", interrupted_at_its_end)
+    async with running() as process:
+        os.kill(os.getpid(), signal.SIGINT)
+        await process.drained.wait()
+    assert codes == [130]
+    assert process.interruption == Interruption(signal.SIGINT, forced=True)
 
 
 @pytest.mark.anyio
