@@ -66,10 +66,11 @@ def _befall(
     count: int,
 ) -> None:
     """Let a trouble befall a running `watch` while runs come; it must be told once, and pass."""
-    told = len(_warnings(watch.log()))
+    told, already = len(_warnings(watch.log())), len(pixaris.runs())
     denial = _Denial(answer)
     proxy.rule = denial
-    runs = [store_run(command.folder, f"run-{at}") for at in range(count)]
+    # Names of their own: a trouble may pass within the second that the handler puts in front of them.
+    runs = [store_run(command.folder, f"run-{already + at}") for at in range(count)]
     # As many as are under way at first may be refused at once.
     begun = eventually(lambda: denial.count, "it strikes")
     watch.until(lambda: denial.count >= begun + 4 and len(_warnings(watch.log())) > told, "several tries")

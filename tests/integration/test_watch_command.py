@@ -278,6 +278,8 @@ def test_an_outage_is_ridden_out(
     with Watching(eager, tmp_path, *_EVENTS_ONLY) as watch:
         first = store_run(proxied.folder, "first")
         _wait_for_rows(pixaris, watch, first)
+        # Its row shows before it has been read back: an outage in between would make this run fail, too.
+        watch.until(lambda: _runs_by_state(proxied) == {"synced": 1}, "the first run is synced")
         proxies.set_rule(lambda _: unavailable())
         proxies.forget()
         second = store_run(proxied.folder, "second")
