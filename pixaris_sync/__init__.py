@@ -4,6 +4,7 @@ Each folder is a room::
 
     pixaris_sync/
       cli/        the command line: arguments, wiring, exit codes
+      handlers/   the Python API that Pixaris documents: store and load runs
       process/    what surrounds the engine: signals, systemd, ownership, limits that can be changed, priority
       pipeline/   the engine: scan, upload, deliver, read back
       verify/     folder, ledger and cloud compared
@@ -18,11 +19,28 @@ Each folder is a room::
 The modules beside them are what every room speaks: values, errors, ports, settings, time. ``README.md`` in
 this folder is the map: it follows one run through the rooms.
 
-Public are the command line, its JSON and its exit codes, and the settings. Everything that can be imported is
-internal, and may change with any version.
+Public are the command line, its JSON and its exit codes, the settings, and for import `handlers`, which this
+package offers too, and the errors that they raise. Everything else that can be imported is internal, and may
+change with any version.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pixaris_sync.handlers import ExperimentHandler, GCPExperimentHandler, LocalExperimentHandler
+
+__all__ = ["USER_AGENT", "ExperimentHandler", "GCPExperimentHandler", "LocalExperimentHandler", "__version__"]
 
 __version__ = "0.1.0"
 
 #: What this program calls itself in its requests (RFC 9110, 10.1.5).
 USER_AGENT = f"pixaris-sync/{__version__}"
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
+    """Import the handlers when they are asked for: the command does without."""
+    if name in ("ExperimentHandler", "GCPExperimentHandler", "LocalExperimentHandler"):
+        from pixaris_sync import handlers  # noqa: PLC0415 - see above
+
+        return getattr(handlers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -59,7 +59,14 @@ class ObjectStore(Protocol):
         ...
 
     async def upload(
-        self, name: str, content: bytes, *, content_type: str, crc32c: int, if_generation: int
+        self,
+        name: str,
+        content: bytes,
+        *,
+        content_type: str,
+        crc32c: int,
+        if_generation: int,
+        metadata: Mapping[str, str] | None = None,
     ) -> RemoteObject:
         """Create or replace an object in one request; the service checks `crc32c`, the answer's is compared.
 
@@ -69,6 +76,7 @@ class ObjectStore(Protocol):
             content_type: its MIME type.
             crc32c: checksum of `content` as an unsigned 32-bit integer.
             if_generation: the generation to replace, 0 where no object may exist yet.
+            metadata: texts of the writer's own that `stat` tells again.
 
         Raises:
             ObjectConflictError: the object's generation is another (412).
@@ -113,6 +121,26 @@ class ObjectStore(Protocol):
         """List all objects whose names start with `prefix`, a page at a time, in name order.
 
         A bucket that is encrypted with a key of its owner's tells no checksums here; `stat` tells them.
+        """
+        ...
+
+    def folders(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+        """List what object names have between `prefix` and the next slash, a page at a time, in name order.
+
+        Each is told once, however many objects are below it; names without a further slash are left out.
+        """
+        ...
+
+    async def download(self, found: RemoteObject, write: Callable[[bytes], Awaitable[object]]) -> None:
+        """Read the content of an object as it was listed or looked up, and compare its checksum.
+
+        Args:
+            found: the object; another generation of it is another object.
+            write: awaited with one piece after the other.
+
+        Raises:
+            SyncError: it is gone or was replaced (PERMANENT), what came is not what was stored, or it could
+                not be read (both TRANSIENT).
         """
         ...
 

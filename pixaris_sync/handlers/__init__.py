@@ -1,0 +1,36 @@
+"""The documented Python API of Pixaris' experiment handlers, offered by this package itself.
+
+`LocalExperimentHandler`, `GCPExperimentHandler` and their base `ExperimentHandler` take the place of Pixaris'
+own: names, parameters, their order and defaults, and what is returned are the same, and neither Pixaris nor
+gradio is needed. ``README.md`` in this folder says where they do better.
+
+* `base` is the interface, `local` and `gcp` are the two handlers.
+* `record` reads what a call was given, `pictures` makes files of images, `staging` puts a run on the disk,
+  whole or not at all, `behind` does that behind the caller's back.
+* `spool` is where runs wait for the cloud, `carrier` carries them there, `naming` finds their names.
+* `loading` reads the cloud, `frames` reads tracking files.
+* `portal` lets all of that be called where an event loop is running.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from pixaris_sync.handlers.base import ExperimentHandler
+
+if TYPE_CHECKING:
+    from pixaris_sync.handlers.gcp import GCPExperimentHandler
+    from pixaris_sync.handlers.local import LocalExperimentHandler
+
+__all__ = ["ExperimentHandler", "GCPExperimentHandler", "LocalExperimentHandler"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
+    """Import a handler when it is asked for: a training process may need one of them alone."""
+    if name == "LocalExperimentHandler":
+        from pixaris_sync.handlers.local import LocalExperimentHandler  # noqa: PLC0415 - see above
+
+        return LocalExperimentHandler
+    if name == "GCPExperimentHandler":
+        from pixaris_sync.handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - see above
+
+        return GCPExperimentHandler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
