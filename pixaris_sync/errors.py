@@ -143,6 +143,14 @@ class ObjectConflictError(SyncError):
     """A generation precondition failed (412): the object is not in the state the caller expected."""
 
 
+class ObjectGoneError(SyncError):
+    """The object was deleted or replaced since it was listed or looked up."""
+
+
+class ResultsUnreadableError(SyncError, RuntimeError):
+    """The results of a dataset cannot be read from BigQuery; a RuntimeError, as Pixaris raises."""
+
+
 class UnexpectedError(SyncError):
     """Something happened that nobody thought of; the hint names a report for the developers."""
 

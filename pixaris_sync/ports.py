@@ -136,11 +136,13 @@ class ObjectStore(Protocol):
 
         Args:
             found: the object; another generation of it is another object.
-            write: awaited with one piece after the other.
+            write: awaited with one piece after the other, none larger than 256 KiB. It raises `SyncError`
+                alone, as `ByteSource.read` does, which ends the download.
 
         Raises:
-            SyncError: it is gone or was replaced (PERMANENT), what came is not what was stored, or it could
-                not be read (both TRANSIENT).
+            ObjectGoneError: it was deleted or replaced, or there is no such bucket.
+            SyncError: TRANSIENT: what came is not what was stored, or it could not be read; else with its
+                failure kind. What was written is of no use.
         """
         ...
 

@@ -1,7 +1,8 @@
 """The object store on Google Cloud Storage.
 
-* `store` is the port that the engine sees: look up, list, upload.
+* `store` is the port that the engine sees: look up, list, upload, download.
 * `calls` makes the requests, one method each, over a `connection` with `tokens` that are renewed in time.
-* `bodies` sends the content of small files in one request, `resumable` that of large ones in pieces.
+* `bodies` sends the content of small files in one request, `resumable` that of large ones in pieces;
+  `bodies` checks what is downloaded.
 * `answers` turns what comes back, or nothing at all, into objects and errors.
 """

@@ -30,10 +30,10 @@ import base64
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Self
+from typing import Self, TypeVar
 
 import aiohttp
 
@@ -53,6 +53,8 @@ from pixaris_sync.errors import (
 from pixaris_sync.limits.backoff import retry_after_seconds
 from pixaris_sync.model import JsonValue, RemoteObject
 from pixaris_sync.text import MASK, scrub
+
+T = TypeVar("T")
 
 _QUOTA_REASONS = frozenset(
     {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"}
@@ -97,15 +99,20 @@ def read_object(answer: JsonValue) -> RemoteObject:
         raise ValueError("no object resource") from error
 
 
-def read_page(answer: JsonValue) -> tuple[tuple[RemoteObject, ...], str]:
-    """Read a page of a listing: its objects, and the token of the next page, empty after the last.
+def read_page(answer: JsonValue, entries: str, read: Callable[[JsonValue], T]) -> tuple[tuple[T, ...], str]:
+    """Read a page of a listing: its entries, and the token of the next page, empty after the last.
+
+    Args:
+        answer: the page.
+        entries: the field that holds what was asked for; it is absent where there is none.
+        read: reads an entry.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        items, token = answer.get("items", ()), answer.get("nextPageToken", "")
-        return tuple(read_object(item) for item in items), token.strip()
+        token = answer.get("nextPageToken", "").strip()
+        return tuple(read(entry) for entry in answer.get(entries, ())), token
     except (AttributeError, TypeError) as error:
         raise ValueError("no page of a listing") from error
 

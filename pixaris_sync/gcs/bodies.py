@@ -1,21 +1,25 @@
-"""Request bodies that carry the content of objects, sent piece by piece out of the memory that they are in.
+"""Bodies with the content of objects, piece by piece: sent out of the memory that they are in, or received.
 
-Sources: "Upload an object in a single-request upload, with metadata" of the product's documentation,
-RFC 2046, 5.1.1, for multipart bodies, and linux/tcp.h for what a socket tells of itself.
+Sources: "Upload an object in a single-request upload, with metadata" and "Transcoding of gzip-compressed
+files" of the product's documentation, RFC 2046, 5.1.1, for multipart bodies, and linux/tcp.h for what a
+socket tells of itself.
 """
 
 import json
 import secrets
 import socket
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
+import google_crc32c
 
 from pixaris_sync.limits.bandwidth import PIECE_BYTES, PacedBody
+from pixaris_sync.model import RemoteObject
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,6 +35,10 @@ _TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode("ascii")
 #: Bodies up to this are joined and sent at once, larger ones in such pieces, unless they are held to a pace:
 #: more calls would cost more, and larger pieces gain nothing.
 UNPACED_PIECE_BYTES = 256 * 1024
+
+#: No piece of what is downloaded is larger, before it is unpacked and after.
+RECEIVED_PIECE_BYTES: Final = 256 * 1024
+_GZIP_BITS: Final = 16 + zlib.MAX_WBITS
 
 MULTIPART_CONTENT_TYPE = f"multipart/related; boundary={_BOUNDARY}"
 
@@ -160,3 +168,56 @@ def multipart_body(name: str, content: bytes, content_type: str, checksum: str) 
     metadata = f'{{"crc32c": "{checksum}", "name": {json.dumps(name)}}}'
     between = f"{metadata}\r\n--{_BOUNDARY}\r\nContent-Type: {content_type}\r\n\r\n".encode("ascii")
     return ContentBody((_METADATA_HEAD + between, content, _TAIL), MULTIPART_CONTENT_TYPE)
+
+
+class Content:
+    """What has arrived of an object's content.
+
+    An object whose metadata says that its content is compressed comes as it is stored to whoever takes gzip,
+    and its checksum is that of the compressed bytes. What the service compresses on the way alone has the
+    checksum of the content.
+
+    Args:
+        encoding: the answer's Content-Encoding; gzip is unpacked.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        self._unpacker = zlib.decompressobj(_GZIP_BITS) if encoding.strip().lower() == "gzip" else None
+        #: Size and checksum of what came, and of what it was unpacked to.
+        self._arrived, self._unpacked = (0, 0), (0, 0)
+
+    def pieces(self, received: bytes) -> Iterator[bytes]:
+        """The content that is in what was received.
+
+        Raises:
+            ValueError: it is not compressed as its encoding says.
+        """
+        self._arrived = _extended(self._arrived, received)
+        if self._unpacker is None:
+            yield received
+            return
+        piece = None
+        # A full piece may not have been all that was unpacked.
+        while received or piece is None or len(piece) == RECEIVED_PIECE_BYTES:
+            try:
+                piece = self._unpacker.decompress(received, RECEIVED_PIECE_BYTES)
+            except zlib.error as error:
+                raise ValueError("no gzip") from error
+            received = self._unpacker.unconsumed_tail
+            self._unpacked = _extended(self._unpacked, piece)
+            if piece:
+                yield piece
+
+    def is_of(self, found: RemoteObject) -> bool:
+        """Whether this is all of an object; by its size alone where no checksum of it is known."""
+        if self._unpacker is not None and not self._unpacker.eof:
+            return False
+        ways = (self._arrived,) if self._unpacker is None else (self._arrived, self._unpacked)
+        if found.crc32c is None:
+            return any(size == found.size for size, _ in ways)
+        return any(crc32c == found.crc32c for _, crc32c in ways)
+
+
+def _extended(before: tuple[int, int], piece: bytes) -> tuple[int, int]:
+    size, crc32c = before
+    return size + len(piece), google_crc32c.extend(crc32c, piece)

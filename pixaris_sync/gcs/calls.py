@@ -3,24 +3,27 @@
 Every method sends what it must and nothing else: an upload is one request, without a look before or after.
 Importing this module imports the client: `store` does so when the first request is due.
 
-Sources: the JSON API's reference for ``objects.insert``, ``objects.list``, ``objects.get`` and
-``buckets.get``.
+Sources: the JSON API's reference for ``objects.insert``, ``objects.list``, ``objects.get`` (``alt=media`` is
+the content) and ``buckets.get``.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
+from typing import TypeVar
 from urllib.parse import quote
 
 from gcloud.aio.storage import Storage
 from yarl import URL
 
-from pixaris_sync.errors import ConfigurationError, Failure
+from pixaris_sync.errors import ConfigurationError, Failure, ObjectGoneError, SyncError
 from pixaris_sync.gcs.answers import Refusal, compared, encode_crc32c, read_object, read_page
-from pixaris_sync.gcs.bodies import MULTIPART_HEAD_BYTES, multipart_body
+from pixaris_sync.gcs.bodies import MULTIPART_HEAD_BYTES, RECEIVED_PIECE_BYTES, Content, multipart_body
 from pixaris_sync.gcs.connection import NO_TIME_LIMIT, Connection
 from pixaris_sync.gcs.resumable import ResumableUpload
-from pixaris_sync.model import RemoteObject
+from pixaris_sync.model import JsonValue, RemoteObject
 from pixaris_sync.ports import ByteSource
+
+T = TypeVar("T")
 
 #: The service's largest page of a listing.
 LIST_PAGE_OBJECTS = 1000
@@ -128,9 +131,7 @@ class GcsCalls:
 
         # The client would hand its address over as text, and text is quoted anew on the way: reserved
         # characters such as the semicolon come out bare. An address that is marked as quoted stays.
-        address = URL(
-            f"{self.connection.bucket_url}/o/{quote(name, safe='')}?fields={_OBJECT_FIELDS}", encoded=True
-        )
+        address = URL(f"{self._object_url(name)}?fields={_OBJECT_FIELDS}", encoded=True)
 
         async def send(storage: Storage) -> RemoteObject:
             response = await storage.session.get(
@@ -147,23 +148,42 @@ class GcsCalls:
             return None
         raise answer.error(operation, subject, bucket=self.connection.bucket)
 
-    async def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+    def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
         """Ask for one page after another."""
+        return self._pages(prefix, {}, "items", f"items({_OBJECT_FIELDS})", read_object)
+
+    def folders(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+        """Ask for one page after another, of what a slash ends."""
+
+        def read(entry: JsonValue) -> str:
+            name: str = entry.removeprefix(prefix).removesuffix("/")
+            return name
+
+        return self._pages(prefix, {"delimiter": "/"}, "prefixes", "prefixes", read)
+
+    async def _pages(
+        self,
+        prefix: str,
+        asked: Mapping[str, str],
+        entries: str,
+        fields: str,
+        read: Callable[[JsonValue], T],
+    ) -> AsyncIterator[Sequence[T]]:
         operation, subject = "list", self.connection.subject(prefix)
         params = {
+            **asked,
             "prefix": prefix,
-            "fields": f"items({_OBJECT_FIELDS}),nextPageToken",
+            "fields": f"{fields},nextPageToken",
             "maxResults": str(LIST_PAGE_OBJECTS),
         }
 
-        async def send(storage: Storage) -> tuple[tuple[RemoteObject, ...], str]:
-            return read_page(
-                await storage.list_objects(
-                    self.connection.bucket_in_path,
-                    params=dict(params),
-                    timeout=NO_TIME_LIMIT,  # type: ignore[arg-type]  # as in `check`
-                )
+        async def send(storage: Storage) -> tuple[tuple[T, ...], str]:
+            answer = await storage.list_objects(
+                self.connection.bucket_in_path,
+                params=dict(params),
+                timeout=NO_TIME_LIMIT,  # type: ignore[arg-type]  # as in `check`
             )
+            return read_page(answer, entries, read)
 
         while True:
             answer = await self.connection.request(operation, subject, send)
@@ -175,6 +195,40 @@ class GcsCalls:
             if not next_page:
                 return
             params["pageToken"] = next_page
+
+    async def download(self, found: RemoteObject, write: Callable[[bytes], Awaitable[object]]) -> None:
+        """Ask for the content of one generation, and hand it on as it comes."""
+        operation, subject = "download", self.connection.subject(found.name)
+        address = URL(f"{self._object_url(found.name)}?alt=media&generation={found.generation}", encoded=True)
+
+        async def send(storage: Storage) -> bool:
+            response = await storage.session.get(
+                address,  # type: ignore[arg-type]  # as in `stat`
+                headers=await self.connection.authorization(),
+                timeout=NO_TIME_LIMIT,
+                auto_decompress=False,
+            )
+            content = Content(response.headers.get("Content-Encoding", ""))
+            async with response:
+                async for received in response.content.iter_chunked(RECEIVED_PIECE_BYTES):
+                    for piece in content.pieces(received):
+                        await write(piece)
+            return content.is_of(found)
+
+        answer = await self.connection.request(operation, subject, send)
+        if isinstance(answer, Refusal):
+            # Where content is asked for, the service refuses in plain text, as a proxy might.
+            if answer.in_between or answer.status == HTTPStatus.NOT_FOUND:
+                now = await self.stat(found.name)
+                if now is None or now.generation != found.generation:
+                    raise ObjectGoneError(operation, subject, "the object was deleted or replaced")
+            raise answer.error(operation, subject, bucket=self.connection.bucket)
+        if not answer:
+            cause = "what arrived is not what is stored: its checksum is another one"
+            raise SyncError(operation, subject, cause, failure=Failure.TRANSIENT)
+
+    def _object_url(self, name: str) -> str:
+        return f"{self.connection.bucket_url}/o/{quote(name, safe='')}"
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""

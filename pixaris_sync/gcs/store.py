@@ -6,7 +6,7 @@ Layers, each ignorant of those above:
 - `calls`: the requests, of which `resumable` sends a large content in chunks;
 - `connection`: connections, time limits, what a failed request has done;
 - `tokens`: access tokens;
-- `bodies`: what a request carries;
+- `bodies`: what a request carries, and an answer;
 - `answers`: what the service's answers mean.
 
 Limits. At most `connections_limit` connections are open. A request ends when nothing has moved on its way for
@@ -143,6 +143,17 @@ class GcsObjectStore:
             ConfigurationError: the bucket does not exist.
         """
         return self._calls.list(prefix)
+
+    def folders(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+        """See `ObjectStore.folders`; raises as `list` does."""
+        return self._calls.folders(prefix)
+
+    async def download(self, found: RemoteObject, write: Callable[[bytes], Awaitable[object]]) -> None:
+        """See `ObjectStore.download`.
+
+        A content that is stored compressed (``Content-Encoding: gzip``) is unpacked.
+        """
+        await self._calls.download(found, write)
 
     async def close(self) -> None:
         """See `ObjectStore.close`. A later call opens new connections."""

@@ -5,6 +5,8 @@ and ends on SIGTERM or SIGINT with exit code 0. Mended, with what was seen:
 
 - Preconditions are ignored. Here ``ifGenerationMatch`` holds for uploads (for a resumable one at its begin
   and at its end), reads, changes and deletions: 412 ``conditionNotMet``.
+- Generations are ignored where one is asked for. Here an object has its newest alone: 404 for any other, as
+  the service answers where a bucket keeps no versions.
 - Most errors have no body. Here they have the JSON that the service answers with.
 - A resumable session without a byte says that it has the first one, and forgets its object once it is
   complete. Here it says so, and repeats its last answer.
@@ -169,6 +171,8 @@ class Router(emulator.Router):  # type: ignore[misc]  # the emulator has no type
         elif not self._precondition_holds(method, url.path, query, body):
             failed = HTTPStatus.PRECONDITION_FAILED
             self._send(failed, _error(failed, _NOT_MET, header="If-Match"))
+        elif not self._generation_is(query.get("generation"), self._target(method, url.path, query, body)):
+            self._send(HTTPStatus.NOT_FOUND, _error(HTTPStatus.NOT_FOUND, "No such object"))
         else:
             name = self._session_object(session)
             super().handle(method)
@@ -188,6 +192,10 @@ class Router(emulator.Router):  # type: ignore[misc]  # the emulator has no type
     def _precondition_holds(self, method: str, path: str, query: dict[str, list[str]], body: bytes) -> bool:
         expected = query.get("ifGenerationMatch")
         target = None if expected is None else self._target(method, path, query, body)
+        return self._generation_is(expected, target)
+
+    def _generation_is(self, expected: list[str] | None, target: tuple[str, str] | None) -> bool:
+        """Whether an object has the generation that is asked for, if one is; 0 is that of none."""
         if expected is None or target is None:
             return True
         try:

@@ -26,6 +26,7 @@ class Capability(enum.StrEnum):
     FRESH_SESSIONS = "a session that has nothing yet can be asked and gone on with"
     PARTIAL_SESSIONS = "a session that has a part can be asked and gone on with"
     FINISHED_SESSIONS = "a session that has all repeats its answer"
+    GENERATIONS = "a generation that is asked for is told, and no other"
     DOT_SEGMENTS = "names may have '..' between slashes"
 
 
@@ -33,6 +34,7 @@ class Capability(enum.StrEnum):
 DIFFERENCES: Mapping[str, Mapping[Capability, str]] = {
     "emulator": {
         Capability.PRECONDITIONS: "it ignores ifGenerationMatch",
+        Capability.GENERATIONS: "it ignores generation",
         Capability.FRESH_SESSIONS: "it says that the first byte is there",
         Capability.FINISHED_SESSIONS: "it forgets a session once it is complete",
         Capability.DOT_SEGMENTS: "it keeps objects in a file system, which refuses such names",

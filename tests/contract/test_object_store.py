@@ -5,13 +5,20 @@ learned it is noticed.
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 import google_crc32c
 import pytest
 
-from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, ObjectConflictError, SyncError
+from pixaris_sync.errors import (
+    ConfigurationError,
+    Failure,
+    LocalFileError,
+    ObjectConflictError,
+    ObjectGoneError,
+    SyncError,
+)
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES
 from pixaris_sync.model import RemoteObject
 from tests.contract.buckets import BucketBackend, Capability
@@ -232,6 +239,93 @@ async def test_a_listing_has_every_object_of_the_prefix_once_and_in_order(bucket
     assert all(pages)
     assert [remote for page in pages for remote in page] == [receipts[name] for name in names]
     assert await names_listed(bucket, "nothing/") == []
+
+
+async def folders_listed(bucket: BucketBackend, prefix: str = "") -> list[str]:
+    pages = [page async for page in bucket.store.folders(bucket.prefix + prefix)]
+    assert all(pages)
+    return [name for page in pages for name in page]
+
+
+async def test_folders_are_told_once_and_in_the_order_of_their_objects(bucket: BucketBackend) -> None:
+    """Goal: a listing of folders costs none of what is in them.
+
+    Method: folders with several objects, deep ones, one whose name begins another's, odd names, more than a
+    page has; files beside them; a prefix that ends within a name.
+    """
+    names = ["a-b", "a", "b c%2F?#[]*", "grüße-日本-🎨", *(f"many-{number:02}" for number in range(12))]
+    for name in names:
+        await upload(bucket, f"p/{name}/run/image.png", b"content")
+    await upload(bucket, "p/a/other/deep/er/image.png", b"content")
+    await upload(bucket, "p/file.png", b"content")
+    await upload(bucket, "q.png", b"content")
+
+    expected = sorted(names, key=lambda name: f"{name}/")
+    assert expected.index("a-b") < expected.index("a")
+    assert await folders_listed(bucket, "p/") == expected
+    assert await folders_listed(bucket) == ["p"]
+    assert await folders_listed(bucket, "p/a/") == ["other", "run"]
+    assert await folders_listed(bucket, "p/many-1") == ["0", "1"]
+    assert await folders_listed(bucket, "p/a/run/") == []
+    assert await folders_listed(bucket, "nothing/") == []
+
+
+async def downloaded(bucket: BucketBackend, found: RemoteObject) -> bytes:
+    pieces: list[bytes] = []
+
+    async def write(piece: bytes) -> None:
+        pieces.append(piece)
+
+    await bucket.store.download(found, write)
+    assert all(0 < len(piece) <= CHUNK_UNIT_BYTES for piece in pieces)
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256)), some_bytes(2 * CHUNK_UNIT_BYTES + 5)])
+async def test_a_download_brings_what_was_uploaded(bucket: BucketBackend, content: bytes) -> None:
+    """Goal: pieces of bounded size join to the content. Method: sizes below and above a piece."""
+    receipt = await upload(bucket, "grüße %2F?#+;.png", content)
+    assert await downloaded(bucket, receipt) == content
+
+
+@pytest.mark.needs(Capability.GENERATIONS)
+async def test_a_download_is_of_the_object_that_was_found(bucket: BucketBackend) -> None:
+    """Goal: no version is taken for another. Method: replace the object, then ask for one that never was."""
+    first = await upload(bucket, "a.png", b"one")
+    second = await upload(bucket, "a.png", b"two", if_generation=first.generation)
+    for gone in (first, replace(second, name=bucket.prefix + "b.png")):
+        with pytest.raises(ObjectGoneError):
+            await downloaded(bucket, gone)
+    assert await downloaded(bucket, second) == b"two"
+
+
+async def test_a_download_from_a_missing_bucket_finds_nothing(bucket: BucketBackend) -> None:
+    """Goal: whatever is not there is told alike. Method: download and list folders in no bucket."""
+    receipt = await upload(bucket, "a.png", b"one")
+    with pytest.raises(ObjectGoneError):
+        await downloaded(replace(bucket, store=bucket.elsewhere), receipt)
+    with pytest.raises(ConfigurationError):
+        await folders_listed(replace(bucket, store=bucket.elsewhere))
+
+
+async def test_a_download_that_is_not_its_checksum_is_refused(bucket: BucketBackend) -> None:
+    """Goal: damage on the way is noticed and repeatable. Method: tell another checksum than the object's."""
+    receipt = await upload(bucket, "a.png", b"content")
+    with pytest.raises(SyncError) as caught:
+        await downloaded(bucket, replace(receipt, crc32c=google_crc32c.value(b"other")))
+    assert caught.value.failure is Failure.TRANSIENT
+
+
+async def test_a_download_that_cannot_be_written_says_so(bucket: BucketBackend) -> None:
+    """Goal: a full disk is no broken connection. Method: a writer that fails."""
+    receipt = await upload(bucket, "a.png", b"content")
+
+    async def write(_: bytes) -> None:
+        raise LocalFileError("write", "a.png", "No space left on device")
+
+    with pytest.raises(LocalFileError):
+        await bucket.store.download(receipt, write)
+    assert await downloaded(bucket, receipt) == b"content"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field, replace
 import anyio.lowlevel
 import google_crc32c
 
-from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError, ObjectConflictError, SyncError
+from pixaris_sync.errors import (
+    ConfigurationError,
+    Failure,
+    LocalFileError,
+    ObjectConflictError,
+    ObjectGoneError,
+    SyncError,
+)
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource, Clock
 
@@ -92,6 +99,7 @@ class FakeObjectStore:
         self._lost_answers: Counter[str] = Counter()
         self._delays_seconds: dict[str, float] = {}
         self._cut_after_bytes: int | None = None
+        self._downloads_to_cut = 0
 
     # What tests order and look at.
 
@@ -111,6 +119,10 @@ class FakeObjectStore:
         """Break the next resumable upload off, TRANSIENT, once its session has so many bytes."""
         self._cut_after_bytes = received_bytes
 
+    def cut_download_next(self, *, times: int = 1) -> None:
+        """Break the next downloads off, TRANSIENT, after their first piece."""
+        self._downloads_to_cut += times
+
     def expire_sessions(self) -> None:
         """Forget all resumable sessions."""
         self._sessions.clear()
@@ -122,6 +134,7 @@ class FakeObjectStore:
             sum(map(len, self._faults.values()))
             + self._lost_answers.total()
             + (self._cut_after_bytes is not None)
+            + self._downloads_to_cut
         )
 
     @property
@@ -209,6 +222,37 @@ class FakeObjectStore:
             if len(names) <= self._page_objects:
                 return
             after = page[-1]
+
+    async def folders(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+        found = {
+            name[: name.index("/", len(prefix)) + 1]
+            for name in self.objects
+            if name.startswith(prefix) and "/" in name[len(prefix) :]
+        }
+        names = [name.removeprefix(prefix).removesuffix("/") for name in sorted(found)]
+        for start in range(0, len(names) or 1, self._page_objects):
+            await self._enter("folders", prefix)
+            self._need_bucket("list", prefix)
+            self._leave("folders", prefix)
+            if page := names[start : start + self._page_objects]:
+                yield tuple(page)
+
+    async def download(self, found: RemoteObject, write: Callable[[bytes], Awaitable[object]]) -> None:
+        await self._enter("download", found.name)
+        stored = self.objects.get(found.name)
+        if stored is None or stored.remote.generation != found.generation:
+            raise ObjectGoneError("download", found.name, "the object was deleted or replaced")
+        for start in range(0, len(stored.content), self._chunk_bytes):
+            await write(stored.content[start : start + self._chunk_bytes])
+            if self._downloads_to_cut:
+                self._downloads_to_cut -= 1
+                self.faults_fired += 1
+                raise SyncError("download", found.name, "the connection broke", failure=Failure.TRANSIENT)
+            await anyio.lowlevel.checkpoint()
+        if found.crc32c not in (None, stored.remote.crc32c):
+            cause = "what arrived is not what is stored"
+            raise SyncError("download", found.name, cause, failure=Failure.TRANSIENT)
+        self._leave("download", found.name)
 
     async def close(self) -> None: ...
 

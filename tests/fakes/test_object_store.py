@@ -159,3 +159,21 @@ async def test_a_missing_bucket_takes_nothing() -> None:
     store.missing = True
     with pytest.raises(ConfigurationError):
         await upload(store)
+
+
+async def test_a_download_that_is_cut_has_written_a_part_and_can_be_repeated() -> None:
+    """Goal: what half a download leaves can be tested. Method: order a cut, download twice."""
+    store, pieces = FakeObjectStore(chunk_bytes=3), list[bytes]()
+    found = store.put("a", b"content")
+    store.cut_download_next()
+    assert store.faults_pending == 1
+
+    async def write(piece: bytes) -> None:
+        pieces.append(piece)
+
+    with pytest.raises(SyncError) as caught:
+        await store.download(found, write)
+    assert caught.value.failure is Failure.TRANSIENT
+    assert (pieces, store.faults_fired, store.faults_pending) == ([b"con"], 1, 0)
+    await store.download(found, write)
+    assert b"".join(pieces[1:]) == b"content"
