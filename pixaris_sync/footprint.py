@@ -6,7 +6,11 @@ What each function brings, as measured with the sets of tests/benchmarks:
 | --- | --- |
 | `without` | 107 MB and 15 % of the processor time: the BigQuery client imports pandas for frames alone |
 | `limit_arenas` | 32 MB while files of 5 MB are uploaded (set B) |
-| `importing`, `collect_rarely` | 55 ms a start, and 9 % of the processor time |
+| `importing`, `claim_process` | 55 ms a start, and 9 % of the processor time |
+
+`importing` and `without` change what all of the process shares, and do so only where the program has claimed
+it. In somebody else's process, garbage that is frozen would never be freed, other threads would not find
+their libraries, and who needs frames later would not get them.
 """
 
 import atexit
@@ -25,6 +29,21 @@ _M_ARENA_MAX: Final = -8
 _ARENA_VARIABLE: Final = "MALLOC_ARENA_MAX"
 
 
+class _Process:
+    claimed = False
+
+
+def claim_process() -> None:
+    """Take this process for the program's own.
+
+    From now on garbage is looked for rarely, and not at all at the end of the process, which frees everything
+    anyway.
+    """
+    _Process.claimed = True
+    atexit.register(gc.freeze)
+    gc.set_threshold(_NEW_OBJECTS)
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """Do not look for garbage while modules are imported that import many others.
@@ -33,6 +52,9 @@ def importing() -> Iterator[None]:
     that exist at the end (`gc.freeze`): modules stay as long as the process, and what other threads made
     meanwhile is little.
     """
+    if not _Process.claimed:
+        yield
+        return
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -43,19 +65,13 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
-def collect_rarely() -> None:
-    """Look for garbage rarely, and not at all at the end of the process, which frees everything anyway."""
-    atexit.register(gc.freeze)
-    gc.set_threshold(_NEW_OBJECTS)
-
-
 @contextmanager
 def without(*libraries: str) -> Iterator[None]:
     """Let imports of these libraries fail meanwhile, as if they were not installed; those imported stay.
 
     None in the place of a module makes its import fail: see "The module cache" in Python's reference.
     """
-    hidden = [name for name in libraries if name not in sys.modules]
+    hidden = [name for name in libraries if name not in sys.modules] if _Process.claimed else []
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is no module, as documented
     try:
         yield

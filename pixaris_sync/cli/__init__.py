@@ -14,12 +14,12 @@ command that needs it.
 import os
 from typing import NoReturn
 
-from pixaris_sync.footprint import collect_rarely, importing
+from pixaris_sync.footprint import claim_process, importing
 
 
 def main() -> NoReturn:
     """Run the command line; see `app.main`."""
-    collect_rarely()
+    claim_process()
     # Pydantic would read the metadata of all installed packages for plugins, which are made for web services.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     with importing():

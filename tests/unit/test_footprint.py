@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.footprint import importing, without
+from pixaris_sync.footprint import _Process, importing, without
 from pixaris_sync.ledger.database import set_fact
 from pixaris_sync.pipeline.adoption import CHECKED
 
@@ -120,6 +120,22 @@ def test_plugins_are_not_looked_for_unless_somebody_wants_them() -> None:
     assert given["plugins"] == "logfire-plugin"
 
 
+@pytest.fixture
+def claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is taken for the program's own."""
+    monkeypatch.setattr(_Process, "claimed", True)
+
+
+def test_nothing_is_changed_in_the_process_of_somebody_else() -> None:
+    """Goal: a library freezes nobody's garbage and hides nobody's libraries. Method: within both."""
+    frozen = gc.get_freeze_count()
+    with importing(), without("graphlib_of_nobody"):
+        assert gc.isenabled()
+        assert "graphlib_of_nobody" not in sys.modules
+    assert gc.get_freeze_count() == frozen
+
+
+@pytest.mark.usefixtures("claimed")
 def test_nothing_is_collected_while_modules_are_imported() -> None:
     """Goal: the saving, and nothing else changed after it. Method: within, nested, and after."""
     assert gc.isenabled()
@@ -143,6 +159,10 @@ import sys
 import anyio
 from pixaris_sync.errors import SyncError
 from pixaris_sync.bigquery.sink import BigQueryRowSink
+from pixaris_sync.footprint import claim_process
+
+if {claimed}:
+    claim_process()
 
 async def ask():
     sink = BigQueryRowSink(
@@ -161,17 +181,19 @@ print(pandas.DataFrame([1]).size)
 """
 
 
-@pytest.mark.parametrize("frames", [False, True])
-def test_pandas_is_imported_only_for_frames(*, frames: bool) -> None:
-    """Goal: a service of less memory and a quicker start.
+@pytest.mark.parametrize(("claimed", "frames"), [(True, False), (True, True), (False, False)])
+def test_pandas_is_imported_only_for_frames(*, claimed: bool, frames: bool) -> None:
+    """Goal: a service of less memory and a quicker start; in other processes frames can always be read.
 
     Method: a process that asks a dataset where nobody answers; what it has imported then, and can import.
     """
-    program = DATASET_PROGRAM.format(frames=frames)
+    program = DATASET_PROGRAM.format(claimed=claimed, frames=frames)
+    frames = frames or not claimed
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["transient", "True", str(frames), str(frames), "1"]
 
 
+@pytest.mark.usefixtures("claimed")
 def test_what_was_imported_stays() -> None:
     """Goal: nobody loses a module. Method: hide one that is there and one that is not."""
     with without("sys", "graphlib_of_nobody"):
