@@ -48,7 +48,7 @@ class StagedRun:
         self._tracking = dataset_folder / tracking_file
         self._run = run
         self._handle: int | None
-        self._hidden, self._handle = _make_hidden(dataset_folder)
+        self._hidden, self._handle = make_hidden(dataset_folder, PREFIX)
         self._files = self._hidden / _RUN
 
     def write_files(self) -> None:
@@ -134,7 +134,7 @@ def recover(dataset_folder: Path, tracking_file: str) -> None:
     """
     with suppress(FileNotFoundError):
         for hidden in dataset_folder.glob(f"{PREFIX}*"):
-            with suppress(OSError, ValueError, KeyError), _held(hidden):
+            with suppress(OSError, ValueError, KeyError), held(hidden):
                 _end(hidden, dataset_folder, tracking_file)
                 shutil.rmtree(hidden, ignore_errors=True)
 
@@ -210,10 +210,16 @@ def _holds(tracking: int, line: bytes) -> bool:
         return content.find(line) >= 0
 
 
-def _make_hidden(dataset_folder: Path) -> tuple[Path, int]:
-    """A new hidden folder, held by its handle: who finds it knows that its writer lives."""
+def make_hidden(folder: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder with such a name in a folder, and the handle that holds it.
+
+    Who finds it can tell by `held` that its writer lives, until the handle is closed.
+
+    Raises:
+        OSError: the disk refused.
+    """
     while True:
-        hidden = Path(tempfile.mkdtemp(prefix=PREFIX, dir=dataset_folder))
+        hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
         with suppress(OSError):
             handle = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with suppress(OSError):
@@ -225,7 +231,7 @@ def _make_hidden(dataset_folder: Path) -> tuple[Path, int]:
 
 
 @contextmanager
-def _held(hidden: Path) -> Iterator[None]:
+def held(hidden: Path) -> Iterator[None]:
     """Hold a hidden folder that nobody holds.
 
     Raises:

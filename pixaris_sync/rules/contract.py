@@ -30,6 +30,9 @@ from pixaris_sync.model import (
 from pixaris_sync.rules.names import component_fault, object_name_fault, table_id_fault
 from pixaris_sync.text import is_utf8, printable
 
+#: What the names of all objects of Pixaris begin with.
+_RESULTS: Final = "results"
+RESULTS_PREFIX: Final = f"{_RESULTS}/"
 #: Folder of a run that holds its images.
 GENERATED_IMAGES: Final = "generated_images"
 #: What Pixaris 0.1.0 called it. Its images go where `GENERATED_IMAGES` go: Pixaris looks nowhere else today.
@@ -59,7 +62,6 @@ RUN_NAME_KEY: Final = "experiment_run_name"
 NESTING_LEVELS_MAX: Final = 200
 
 _TABLE_SUFFIX: Final = "experiment_results"
-_RESULTS: Final = "results"
 _LINK_START: Final = "https://console.cloud.google.com/storage/browser/_details/"
 _LINK_END: Final = "?project="
 _TIMESTAMP_KEY: Final = "timestamp"
@@ -83,7 +85,7 @@ _LINE_HINT: Final = (
 
 def object_prefix(dataset: DatasetKey) -> str:
     """What the names of all objects of a dataset start with; ends with a slash."""
-    return f"{_RESULTS}/{dataset.project}/{dataset.dataset}/"
+    return f"{RESULTS_PREFIX}{dataset.project}/{dataset.dataset}/"
 
 
 def object_name(run: RunKey, path: str) -> str:
