@@ -51,7 +51,7 @@ from pixaris_sync.rules.contract import (
 )
 from pixaris_sync.rules.names import component_fault
 from pixaris_sync.settings import Settings
-from pixaris_sync.text import printable, printable_line
+from pixaris_sync.text import counted, printable, printable_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -394,7 +394,7 @@ def _progress(images: Sequence[_Image]) -> Iterator[Callable[[int], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(f"loading {len(images)} images", total=sum(image.size for image in images))
+    task = bar.add_task(counted(len(images), "image"), total=sum(image.size for image in images))
     begin = threading.Timer(QUIET_SECONDS, bar.start)
     begin.daemon = True
     begin.start()
