@@ -255,9 +255,9 @@ def _places(listed: Iterable[RemoteObject], folder: str) -> Iterator[tuple[Remot
         path = found.name.removeprefix(RESULTS_PREFIX)
         if path.endswith("/"):
             continue  # What Google's console makes for an empty folder.
-        faults = ((part, component_fault(part)) for part in path.split("/"))
+        faults = ((repr(part), component_fault(part)) for part in path.split("/"))
         if bad := next(((part, fault) for part, fault in faults if fault), None):
-            log.warning("object %s is left out: its part %r %s", printable_line(found.name), *bad)
+            log.warning("object %s is left out: its part %s %s", printable_line(found.name), *bad)
         else:
             yield found, os.path.join(folder, path)
 
