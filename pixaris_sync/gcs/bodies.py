@@ -56,12 +56,14 @@ class Transfer:
         pace: what its content holds to on the way; None: nothing.
         begun: something of its content has left this machine.
         waits: it waits for its turn, by its pace.
+        received_bytes: so much of the content of its answer has been handed on.
         connection: what it goes through; None until there is one.
     """
 
     pace: PacedBody | None = None
     begun: bool = False
     waits: bool = False
+    received_bytes: int = 0
     connection: "asyncio.BaseTransport | None" = None
 
     def moved_bytes(self) -> tuple[int, int] | None:
@@ -183,6 +185,7 @@ class Content:
 
     def __init__(self, encoding: str) -> None:
         self._unpacker = zlib.decompressobj(_GZIP_BITS) if encoding.strip().lower() == "gzip" else None
+        self._transfer = _transfer.get() or Transfer()
         #: Size and checksum of what came, and of what it was unpacked to.
         self._arrived, self._unpacked = (0, 0), (0, 0)
 
@@ -192,6 +195,7 @@ class Content:
         Raises:
             ValueError: it is not compressed as its encoding says.
         """
+        self._transfer.received_bytes += len(received)
         self._arrived = _extended(self._arrived, received)
         if self._unpacker is None:
             yield received

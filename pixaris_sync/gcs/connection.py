@@ -55,7 +55,7 @@ class _Standstill:
         self._seconds = seconds
         self._unmeasured_seconds = seconds + byte_count / SLOWEST_UPLINK_BYTES_PER_SECOND
         self._loop = asyncio.get_running_loop()
-        self._moved: tuple[int, int] | None = None
+        self._moved: tuple[tuple[int, int] | None, int] = (None, 0)
         self._moved_at = self._loop.time()
 
     def __enter__(self) -> None:
@@ -65,10 +65,11 @@ class _Standstill:
         self._timer.cancel()
 
     def _look(self) -> None:
-        transfer, now, moved = self._transfer, self._loop.time(), self._transfer.moved_bytes()
+        transfer, now, moved_bytes = self._transfer, self._loop.time(), self._transfer.moved_bytes()
+        moved = (moved_bytes, transfer.received_bytes)
         if transfer.waits or moved != self._moved:
             self._moved, self._moved_at = moved, now
-        measured = moved is not None or not transfer.begun
+        measured = moved_bytes is not None or not transfer.begun
         left = self._moved_at + (self._seconds if measured else self._unmeasured_seconds) - now
         if left <= 0:
             self._limit.reschedule(now)

@@ -87,3 +87,39 @@ async def test_where_the_system_tells_nothing_a_body_has_the_time_of_a_slow_link
         began = anyio.current_time()
         assert (await failure_of(upload(store, content))).failure is Failure.IN_DOUBT
         assert anyio.current_time() - began >= TIMEOUT_SECONDS + 1.5
+
+
+FOUND = RemoteObject(NAME, len(ANSWER), google_crc32c.value(ANSWER), 1)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["by the system", "by what arrives"])
+async def test_a_download_may_come_slowly(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, told: bool
+) -> None:
+    """Goal: a large image over a slow link, on any system. Method: it takes twice the limit."""
+    if not told:
+        monkeypatch.setattr(Transfer, "moved_bytes", lambda _: None)
+    pieces: list[bytes] = []
+
+    async def write(piece: bytes) -> None:
+        pieces.append(piece)
+
+    async with served(dribble, script, tmp_path) as store:
+        await store.download(FOUND, write)
+    assert b"".join(pieces) == ANSWER
+
+
+async def test_a_download_that_stands_still_is_given_up(script: Script, tmp_path: Path) -> None:
+    """Goal: a dead link is noticed in the middle of a content. Method: half of it, and nothing more."""
+
+    async def stop_halfway(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(ANSWER)}\r\n\r\n".encode())
+            await stream.send(ANSWER[:9])
+            await anyio.sleep_forever()
+
+    async def write(_: bytes) -> None: ...
+
+    async with served(stop_halfway, script, tmp_path) as store:
+        assert (await failure_of(store.download(FOUND, write))).failure is Failure.TRANSIENT
