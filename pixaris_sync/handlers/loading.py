@@ -37,6 +37,7 @@ from pixaris_sync.errors import (
 )
 from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.handlers.portal import run as run_anywhere
+from pixaris_sync.handlers.record import FILE_NAME_BYTES_MAX
 from pixaris_sync.handlers.staging import held, make_hidden
 from pixaris_sync.limits.backoff import Backoff
 from pixaris_sync.model import DatasetKey, RemoteObject, RunKey
@@ -255,11 +256,17 @@ def _places(listed: Iterable[RemoteObject], folder: str) -> Iterator[tuple[Remot
         path = found.name.removeprefix(RESULTS_PREFIX)
         if path.endswith("/"):
             continue  # What Google's console makes for an empty folder.
-        faults = ((repr(part), component_fault(part)) for part in path.split("/"))
+        faults = ((repr(part), _fault(part)) for part in path.split("/"))
         if bad := next(((part, fault) for part, fault in faults if fault), None):
             log.warning("object %s is left out: its part %s %s", printable_line(found.name), *bad)
         else:
             yield found, os.path.join(folder, path)
+
+
+def _fault(part: str) -> str | None:
+    if len(part.encode()) > FILE_NAME_BYTES_MAX:
+        return f"has more than {FILE_NAME_BYTES_MAX} bytes"
+    return component_fault(part)
 
 
 class _Image:

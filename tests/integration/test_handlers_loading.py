@@ -6,6 +6,8 @@ The functions are those behind the reading methods of this package's own handler
 import asyncio
 import multiprocessing
 import os
+import re
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from pixaris_sync.settings import Settings, load_settings
 from tests.integration.cloud import Cloud
 from tests.support.proxy import Answer, Loss, Proxies, Proxy, Request, unavailable
 from tests.support.stored_runs import picture
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pixaris.experiment_handlers.gcp import GCPExperimentHandler
@@ -179,6 +182,48 @@ def test_a_half_written_file_is_replaced_and_a_whole_one_is_not_loaded_again(
     assert storage_proxy.count(_DOWNLOADS) == 1
     assert_same(ours(proxied, run, tmp_path), expected)
     assert storage_proxy.count(_DOWNLOADS) == 1
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_load_that_is_ended_leaves_whole_files_and_the_next_one_the_rest(
+    bucket: Bucket, settings: Settings, storage_proxy: Proxy, tmp_path: Path, end: signal.Signals
+) -> None:
+    """Goal: no kill and no Ctrl+C makes half a file an image, nor leaves a hidden one for ever.
+
+    Method: end a process while half of its downloads wait; look, and load again.
+    """
+    run, content = RunKey(PROJECT, DATASET, "run"), bytes(range(256)) * 4096
+    for number in range(8):
+        name = f"results/{run}/generated_images/image_{number}.png"
+        bucket.blob(name).upload_from_string(content)
+
+    def stands_still(request: Request) -> Loss | None:
+        late = re.search(r"image_[4-7]\.png\?", request.target)
+        return Loss.WITHHELD_ANSWER if late else None
+
+    storage_proxy.rule = stands_still
+    proxied = settings.model_copy(update={"storage_emulator_host": storage_proxy.url})
+    child = multiprocessing.get_context("fork").Process(
+        target=images_of_run, args=(proxied, run, str(tmp_path))
+    )
+    child.start()
+    images = tmp_path / str(run) / "generated_images"
+    eventually(
+        lambda: len(list(images.glob("*"))) == 4 and storage_proxy.count(_DOWNLOADS) == 8, "half is loaded"
+    )
+    assert child.pid is not None
+    os.kill(child.pid, end)
+    child.join(20)
+    assert child.exitcode not in (0, None)
+
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == {
+        f"image_{number}.png": content for number in range(4)
+    }
+    assert len(list(images.parent.glob(".*"))) == (end is signal.SIGKILL)
+    storage_proxy.rule = lambda _: None
+    assert images_of_run(proxied, run, str(tmp_path)) == [str(images / f"image_{at}.png") for at in range(8)]
+    assert storage_proxy.count(_DOWNLOADS) == 8 + 4
+    assert list(images.parent.glob(".*")) == []
 
 
 @pytest.fixture

@@ -249,6 +249,7 @@ class TestImages:
             "a//b.png",
             "./b.png",
             "nul\0.png",
+            "ü" * 128,
         ]
         for name in bad:
             store.put(IMAGES + name, b"bad")
