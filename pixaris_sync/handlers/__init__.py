@@ -8,7 +8,7 @@ gradio is needed. ``README.md`` in this folder says where they do better.
 * `record` reads what a call was given, `pictures` makes files of images, `staging` puts a run on the disk,
   whole or not at all, `behind` does that behind the caller's back.
 * `spool` is where runs wait for the cloud, `carrier` carries them there, `naming` finds their names.
-* `loading` reads the cloud, `frames` reads tracking files.
+* `loading` reads the cloud, with `patience`; `downloads` loads images. `frames` reads tracking files.
 * `portal` lets all of that be called where an event loop is running.
 """
 

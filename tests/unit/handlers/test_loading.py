@@ -20,16 +20,10 @@ from pixaris_sync.errors import (
     SyncError,
     TableNotFoundError,
 )
-from pixaris_sync.handlers import loading
-from pixaris_sync.handlers.loading import (
-    IMAGES_LIMIT,
-    LISTINGS_LIMIT,
-    PREFIX,
-    Patience,
-    list_projects,
-    load_images,
-    read_results,
-)
+from pixaris_sync.handlers import downloads
+from pixaris_sync.handlers.downloads import IMAGES_LIMIT, PREFIX, load_images
+from pixaris_sync.handlers.loading import LISTINGS_LIMIT, list_projects, read_results, results_of_dataset
+from pixaris_sync.handlers.patience import Patience
 from pixaris_sync.handlers.portal import run as run_anywhere
 from pixaris_sync.handlers.staging import make_hidden
 from pixaris_sync.limits.backoff import Backoff
@@ -439,7 +433,7 @@ class TestProgress:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Goal: a bar where somebody waits. Method: a load that ends when something was written."""
-        monkeypatch.setattr(loading, "QUIET_SECONDS", 0.0)
+        monkeypatch.setattr(downloads, "QUIET_SECONDS", 0.0)
         store, terminal = bucket_with(3), Terminal(monkeypatch)
 
         async def download(found: RemoteObject, write: Callable[[bytes], Awaitable[object]]) -> None:
@@ -451,7 +445,7 @@ class TestProgress:
 
     async def test_a_quick_load_says_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Goal: silence. Method: a quick load on a terminal, whose time has not come."""
-        monkeypatch.setattr(loading, "QUIET_SECONDS", 60.0)
+        monkeypatch.setattr(downloads, "QUIET_SECONDS", 60.0)
         terminal = Terminal(monkeypatch)
         assert len(await load(bucket_with(3), tmp_path)) == 3
         assert terminal.text == ""
@@ -460,7 +454,7 @@ class TestProgress:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     ) -> None:
         """Goal: logs stay clean. Method: a load whose time has come."""
-        monkeypatch.setattr(loading, "QUIET_SECONDS", 0.0)
+        monkeypatch.setattr(downloads, "QUIET_SECONDS", 0.0)
         assert len(await load(bucket_with(3), tmp_path)) == 3
         assert capfd.readouterr() == ("", "")
 
@@ -484,7 +478,7 @@ class TestResults:
             },
         )
         with pytest.raises(RuntimeError) as caught:
-            loading.results_of_dataset(settings, DatasetKey("p", "d"))
+            results_of_dataset(settings, DatasetKey("p", "d"))
         assert isinstance(caught.value, ResultsUnreadableError)
         assert isinstance(caught.value, SyncError)
         assert caught.value.failure is Failure.TRANSIENT
