@@ -190,7 +190,7 @@ class LocalExperimentHandler(ExperimentHandler):
 
     def _write(self, folder: Path, recorded: str, name: str, tracking_file: str, run: NewRun) -> None:
         if folder not in self._recovered:
-            recover(folder, tracking_file)
+            recover(folder)
             self._recovered.add(folder)
         staged = stage(folder, tracking_file, run)
         try:

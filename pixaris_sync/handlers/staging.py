@@ -95,18 +95,25 @@ class StagedRun:
             record = self._run.record(os.path.join(recorded_folder, name), name, timestamp)
             _write(self._files / ARGS_FILE, json.dumps(record).encode("ascii"))
             line = json.dumps(record) + "\n"
-            _write(self._hidden / _COMMIT, json.dumps({"name": name, "line": line}).encode("ascii"))
+            tracking_file = str(self._tracking.relative_to(self._dataset_folder))
+            commit = {"name": name, "tracking_file": tracking_file, "line": line}
+            _write(self._hidden / _COMMIT, json.dumps(commit).encode("ascii"))
             _sync_folder(self._files)
             _sync_folder(self._hidden)
             _rename(self._files, self._dataset_folder, name)
-            append(tracking, line.encode("ascii"))
+            try:
+                append(tracking, line.encode("ascii"))
+            except OSError:
+                with suppress(OSError):
+                    (self._dataset_folder / name).rename(self._files)
+                raise
         self.discard()
         return name
 
     def discard(self) -> None:
         """Remove what is hidden. Safe to call twice."""
         if self._handle is not None:
-            shutil.rmtree(self._hidden, ignore_errors=True)
+            _remove(self._hidden)
             os.close(self._handle)
             self._handle = None
 
@@ -127,24 +134,26 @@ def stage(dataset_folder: Path, tracking_file: str, run: NewRun) -> StagedRun:
     return staged
 
 
-def recover(dataset_folder: Path, tracking_file: str) -> None:
+def recover(dataset_folder: Path) -> None:
     """End what writers began that are gone: a run that had all of its files gets its name and its line.
 
     What had not all of them is removed. Nothing is done where there is no such folder.
     """
     with suppress(FileNotFoundError):
         for hidden in dataset_folder.glob(f"{PREFIX}*"):
-            with suppress(OSError, ValueError, KeyError), held(hidden):
-                _end(hidden, dataset_folder, tracking_file)
-                shutil.rmtree(hidden, ignore_errors=True)
+            with suppress(OSError), held(hidden):
+                _end(hidden, dataset_folder)
+                _remove(hidden)
 
 
-def _end(hidden: Path, dataset_folder: Path, tracking_file: str) -> None:
-    if not (hidden / _COMMIT).exists():
-        return
-    commit = json.loads((hidden / _COMMIT).read_bytes())
-    name, line = commit["name"], commit["line"].encode("ascii")
-    with locked(dataset_folder / tracking_file) as tracking:
+def _end(hidden: Path, dataset_folder: Path) -> None:
+    try:
+        commit = json.loads((hidden / _COMMIT).read_bytes())
+        name, line = commit["name"], commit["line"].encode("ascii")
+        tracking_path = dataset_folder / commit["tracking_file"]
+    except (FileNotFoundError, ValueError):
+        return  # Its writer came not so far, or ended while it wrote this: the run has no name yet.
+    with locked(tracking_path) as tracking:
         if (hidden / _RUN).exists():
             if os.path.lexists(dataset_folder / name):
                 return  # Its writer told nobody that it is stored, and another run has its name.
@@ -172,6 +181,9 @@ def locked(tracking: Path) -> Iterator[int]:
                 yield handle
                 return
         finally:
+            # A child that was forked meanwhile has the handle too: closing ours would leave the lock to it.
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)
             os.close(handle)
 
 
@@ -222,12 +234,19 @@ def make_hidden(folder: Path, prefix: str) -> tuple[Path, int]:
         hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
         with suppress(OSError):
             handle = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # Another process may have found it before it was held: that one holds it until it is removed.
             with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another process may have found it before it was held, and removed it.
+                fcntl.flock(handle, fcntl.LOCK_EX)
             if _is_at(hidden, handle):
                 return hidden, handle
             os.close(handle)
+
+
+def _remove(hidden: Path) -> None:
+    """Remove a hidden folder, and first of all what says that its run is whole."""
+    with suppress(OSError):
+        (hidden / _COMMIT).unlink()
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 @contextmanager
