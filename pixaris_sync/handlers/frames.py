@@ -4,13 +4,15 @@ import json
 import logging
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
 
-def read_tracking_file(path: Path) -> pd.DataFrame:
+def read_tracking_file(path: Path) -> "pd.DataFrame":
     """The records of a tracking file, with the types that pandas gives them.
 
     A line that is no record is left out with a warning, and the others are read.
@@ -18,6 +20,8 @@ def read_tracking_file(path: Path) -> pd.DataFrame:
     Returns:
         The frame; an empty one where the file is missing or empty.
     """
+    import pandas as pd  # noqa: PLC0415 - a process that only stores does without
+
     try:
         content = path.read_bytes()
     except FileNotFoundError:
