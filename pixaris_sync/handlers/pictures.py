@@ -11,7 +11,7 @@ import json
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
@@ -96,5 +96,5 @@ def _shown(image: Image.Image) -> tuple[Image.Image, bool]:
     return image.convert(_SHOWN_AS.get(image.mode, "RGB")), image.mode in _EXACT_AS
 
 
-def _is_keyword(key: object) -> bool:
+def _is_keyword(key: object) -> TypeGuard[str]:
     return isinstance(key, str) and key.isascii() and 0 < len(key) <= _KEYWORD_BYTES_MAX

@@ -4,6 +4,8 @@ import errno
 import fcntl
 import json
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +105,7 @@ def test_a_hidden_folder_that_is_half_removed_never_becomes_a_run(
     _be_killed_at(monkeypatch, "_rename", store, "early")
     (hidden,) = _hidden(folder)
     with monkeypatch.context() as context:
-        context.setattr(staging.shutil, "rmtree", lambda *_, **__: None)
+        context.setattr(shutil, "rmtree", lambda *_, **__: None)
         staging._remove(hidden)
     (hidden / "run" / "generated_images" / "0.png").unlink()
     store("late")
@@ -161,10 +163,10 @@ def test_a_hidden_folder_that_another_one_is_removing_is_not_used(
     made: list[Path] = []
     waits = threading.Event()
     remover: list[threading.Thread] = []
-    mkdtemp, flock = staging.tempfile.mkdtemp, fcntl.flock
+    mkdtemp, flock = tempfile.mkdtemp, fcntl.flock
 
     def found_at_once(**options: Any) -> str:
-        path = mkdtemp(**options)
+        path: str = mkdtemp(**options)
         made.append(Path(path))
         if len(made) == 1:
             holder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -182,8 +184,8 @@ def test_a_hidden_folder_that_another_one_is_removing_is_not_used(
         waits.set()
         flock(handle, flags)
 
-    monkeypatch.setattr(staging.tempfile, "mkdtemp", found_at_once)
-    monkeypatch.setattr(staging.fcntl, "flock", seen_waiting)
+    monkeypatch.setattr(tempfile, "mkdtemp", found_at_once)
+    monkeypatch.setattr(fcntl, "flock", seen_waiting)
     hidden, handle = staging._make_hidden(folder)
     os.close(handle)
     remover[0].join()
