@@ -16,6 +16,8 @@ from typing import Final, TypeGuard
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
+from pixaris_sync.text import is_utf8
+
 #: Effort of the compression. Pillow's default, 6, takes twice as long for files that are a tenth smaller.
 COMPRESS_LEVEL: Final = 3
 #: The modes that PNG holds as they are, and what shows the pixels of others, where it is not RGB.
@@ -24,13 +26,13 @@ _SHOWN_AS: Final = {"F": "L", "I": "L", "La": "LA", "PA": "RGBA", "RGBa": "RGBA"
 #: Those of them that another mode holds without loss.
 _EXACT_AS: Final = ("PA", "RGBX")
 _SIXTEEN_BITS: Final = "I;16"
-_JPEG_MODES: Final = frozenset({"L", "RGB", "CMYK"})
+_JPEG_MODES: Final = frozenset({"1", "L", "RGB", "RGBX", "CMYK", "YCbCr"})
 _JPEG_SUFFIXES: Final = (".jpg", ".jpeg")
 #: Ancillary, private, safe to copy: mode and size as JSON, a NUL, and the pixels as zlib has them.
 EXACT_CHUNK: Final = b"pxRw"
 #: No mode of Pillow's has more.
 _PIXEL_BYTES_MAX: Final = 4
-#: The longest keyword of a text in a PNG, in bytes.
+#: The longest keyword of a text in a PNG, in characters of Latin-1, of which each is a byte.
 _KEYWORD_BYTES_MAX: Final = 79
 
 
@@ -44,6 +46,8 @@ def encode(image: Image.Image, file_name: str, *, all_info: bool = False) -> byt
         all_info: whether everything that is known of the image becomes a text in the file, as Pixaris does
             with arguments, or its texts alone.
     """
+    # What is read of a file comes late, and the texts behind its pixels with them.
+    image.load()
     target = BytesIO()
     if file_name.lower().endswith(_JPEG_SUFFIXES) and image.mode in _JPEG_MODES:
         image.save(target, "JPEG")
@@ -51,7 +55,7 @@ def encode(image: Image.Image, file_name: str, *, all_info: bool = False) -> byt
     texts = PngInfo()
     for key, value in image.info.items():
         if _is_keyword(key) and (all_info or isinstance(value, str)):
-            texts.add_text(key, value if isinstance(value, str) else str(value))
+            texts.add_text(key, _as_text(value))
     shown, is_exact = _shown(image)
     if not is_exact:
         head = json.dumps([image.mode, *image.size]).encode()
@@ -61,7 +65,9 @@ def encode(image: Image.Image, file_name: str, *, all_info: bool = False) -> byt
 
 
 def read_exactly(path: str | Path) -> Image.Image:
-    """An image as it was when it was stored, in its own mode; of any other file, what Pillow reads.
+    """An image as it was when it was stored, in its own mode or in one that holds the same.
+
+    Of any other file, what Pillow reads.
 
     Raises:
         OSError: the file cannot be read, or is no image.
@@ -97,4 +103,13 @@ def _shown(image: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def _is_keyword(key: object) -> TypeGuard[str]:
-    return isinstance(key, str) and key.isascii() and 0 < len(key) <= _KEYWORD_BYTES_MAX
+    """Whether a text can have it. A NUL would end it."""
+    if not isinstance(key, str) or "\0" in key or not 0 < len(key) <= _KEYWORD_BYTES_MAX:
+        return False
+    return key.encode("latin-1", "replace").decode("latin-1") == key
+
+
+def _as_text(value: object) -> str:
+    """A value as PNG can hold it. A text that was read of a file is left as it is: it knows its language."""
+    text = value if isinstance(value, str) else str(value)
+    return text if is_utf8(text) else text.encode(errors="replace").decode()

@@ -24,7 +24,6 @@ from pixaris_sync.rules.contract import (
     NESTING_LEVELS_MAX,
     RUN_NAME_KEY,
 )
-from pixaris_sync.rules.names import component_fault
 from pixaris_sync.text import is_utf8
 
 #: The longest name of a file (NAME_MAX of Linux), in bytes.
@@ -35,6 +34,8 @@ _NODE, _PICTURE = "node_name", "pillow_image"
 #: What GCPExperimentHandler puts before the names of images that were an input.
 _INPUT: Final = "z_"
 _TIMESTAMP: Final = "timestamp"
+#: The record around a value is a level, too.
+_DEPTH_MAX: Final = NESTING_LEVELS_MAX - 1
 #: What separates folders, ends a string of the system's, or is in no object's name.
 _UNUSABLE: Final = re.compile("[/\0\r\n]")
 
@@ -128,11 +129,11 @@ class _Reader:
 
     def _plain(self, value: Any, place: str, depth: int = 0) -> JsonValue:  # noqa: ANN401, PLR0911 - any value
         """What JSON can hold of a value that stands at `place`; an image in it goes to the generated ones."""
-        if depth > NESTING_LEVELS_MAX:
+        if depth >= _DEPTH_MAX:
             raise SyncError(
                 "store argument",
                 place.partition(".")[0],
-                f"it is nested more than {NESTING_LEVELS_MAX} levels deep",
+                f"it is nested more than {_DEPTH_MAX} levels deep",
                 hint="give it as a text, or without what refers to itself",
             )
         match value:
@@ -152,10 +153,8 @@ class _Reader:
                 return {key: self._plain(one, f"{place}.{key}", depth + 1) for key, one in keys.items()}
             case list() | tuple():
                 return [self._plain(one, f"{place}.{at}", depth + 1) for at, one in enumerate(value)]
-        # Numbers and arrays of NumPy, tensors and series; a number wider than Python's has none to give.
-        if callable(tolist := getattr(value, "tolist", None)) and type(plain := tolist()) is not type(value):
-            return self._plain(plain, place, depth + 1)
-        return str(value)
+        plain = _listed(value)
+        return str(value) if plain is value else self._plain(plain, place, depth + 1)
 
 
 def new_run(
@@ -190,14 +189,16 @@ def new_run(
 def local_names(names: Sequence[str]) -> list[str]:
     """The files that LocalExperimentHandler gives images: their names up to the first point, as PNG.
 
-    Where that would be one file for several images, each has its whole name.
+    Where that would be one file for several images, each has its whole name, which Pixaris lists by the
+    small letters of its suffix alone.
     """
-    short = [f"{_tame(name).partition('.')[0]}.png" for name in names]
+    tame = [_tame(name) for name in names]
+    short = [f"{name.partition('.')[0]}.png" for name in tame]
     images_of = Counter(short)
     return _distinct(
         [
-            file if images_of[file] == 1 else _with_suffix(_tame(name), (".png",))
-            for file, name in zip(short, names, strict=True)
+            file if images_of[file] == 1 else f"{name.removesuffix('.png')}.png"
+            for file, name in zip(short, tame, strict=True)
         ]
     )
 
@@ -205,14 +206,10 @@ def local_names(names: Sequence[str]) -> list[str]:
 def cloud_names(names: Sequence[str]) -> list[str]:
     """The files that GCPExperimentHandler gives images: their names, whose suffix says the format.
 
-    A name without a suffix that Pixaris lists gets one, and one that begins with a point, a mark before it.
+    A name without a suffix that Pixaris lists gets one.
     """
-    visible = [f"_{name}" if name.startswith(".") else name for name in map(_tame, names)]
-    return _distinct([_with_suffix(name, IMAGE_SUFFIXES) for name in visible])
-
-
-def _with_suffix(name: str, suffixes: tuple[str, ...]) -> str:
-    return name if name.lower().endswith(suffixes) else f"{name}.png"
+    tame = [_tame(name) for name in names]
+    return _distinct([n if n.lower().endswith(IMAGE_SUFFIXES) else f"{n}.png" for n in tame])
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -231,19 +228,24 @@ def _cut(stem: str, ending: str) -> str:
 
 
 def _tame(name: str) -> str:
-    """A name without what no file or object can have in its own."""
-    return _UNUSABLE.sub("_", name.encode(errors="replace").decode())
+    """A name without what no file or object can have in its own.
+
+    It begins with a mark where the file would be hidden: what is hidden is not carried to the cloud.
+    """
+    tame = _UNUSABLE.sub("_", name.encode(errors="replace").decode())
+    return tame if tame and not tame.startswith(".") else f"_{tame}"
 
 
 def _is_usable(file_name: str) -> bool:
     """Whether a saved argument can be called so: a reader knows it by its name."""
-    fault = component_fault(file_name) or "\\" in file_name or file_name == ARGS_FILE
-    return not fault and is_utf8(file_name) and len(file_name.encode()) <= FILE_NAME_BYTES_MAX
+    if _UNUSABLE.search(file_name) or "\\" in file_name or file_name == ARGS_FILE:
+        return False
+    return is_utf8(file_name) and len(file_name.encode()) <= FILE_NAME_BYTES_MAX
 
 
 def _pillow_images(value: object) -> list[tuple[str, Image.Image]] | None:
-    """The images that GCPExperimentHandler takes out of `PILLOW_IMAGES`; None where it is another list."""
-    if not isinstance(value, list | tuple):
+    """The images that GCPExperimentHandler takes out of `PILLOW_IMAGES`; None where there are none in it."""
+    if not isinstance(value, list | tuple) or not value:
         return None
     inputs = []
     for item in value:
@@ -258,9 +260,21 @@ def _key(key: object) -> str:
     """A key as JSON has it."""
     if isinstance(key, str):
         return str.__str__(key)
-    if key is None or isinstance(key, bool | int | float):
+    if isinstance(key, int) and not isinstance(key, bool):
+        return str(_printable(int(key)))
+    if key is None or isinstance(key, bool | float):
         return json.dumps(key)
     return str(key)
+
+
+def _listed(value: Any) -> Any:  # noqa: ANN401 - any value
+    """What a number or an array of NumPy, a tensor or a series is in Python; any other value as it is.
+
+    A number wider than Python's has none to give, and a class, as a dtype is given, nothing to list.
+    """
+    tolist = None if isinstance(value, type) else getattr(value, "tolist", None)
+    plain = tolist() if callable(tolist) else value
+    return value if type(plain) is type(value) else plain
 
 
 def _printable(number: int) -> int | str:
