@@ -55,8 +55,8 @@ class Behind:
             self._works = True
         if begins:
             try:
-                # A daemon, so that the interpreter's exit comes to `_finish_all`, which waits for the jobs.
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
+                # No daemon: a process of multiprocessing ends without `atexit`, but waits for its threads.
+                threading.Thread(target=self._work, name=self._name).start()
             except RuntimeError:
                 # The interpreter ends, and lets nobody begin a thread.
                 self._work()
@@ -91,7 +91,8 @@ class Behind:
             try:
                 job()
             except BaseException as error:  # noqa: BLE001 - it is raised where somebody can see it
-                self._errors.append(error)
+                with self._changed:
+                    self._errors.append(error)
             del job
             with self._changed:
                 self._bytes -= byte_count

@@ -16,6 +16,7 @@ import mmap
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -55,18 +56,20 @@ class StagedRun:
         """Encode and write everything, on all free cores, and wait until it is on the disk."""
         self._files.mkdir()
         folders = [self._files]
-        contents: dict[Path, Callable[[], bytes]] = {}
+        # By what they are made of: Pillow takes notes in an image while it saves it, so one thread does that.
+        contents: defaultdict[int, list[tuple[Path, Callable[[], bytes]]]] = defaultdict(list)
         if self._run.images:
             folders.append(self._files / GENERATED_IMAGES)
             folders[-1].mkdir()
         for name, image in self._run.images.items():
-            contents[folders[-1] / name] = partial(encode, image, name)
+            contents[id(image)].append((folders[-1] / name, partial(encode, image, name)))
         for name, value in self._run.arguments.items():
             if isinstance(value, Image.Image):
-                contents[self._files / name] = partial(encode, value, name, all_info=True)
+                content = partial(encode, value, name, all_info=True)
             else:
-                contents[self._files / name] = partial(value.encode, "ascii")
-        _on_all_cores([partial(_write_made, path, content) for path, content in contents.items()])
+                content = partial(value.encode, "ascii")
+            contents[id(value)].append((self._files / name, content))
+        _on_all_cores([partial(_write_made, files) for files in contents.values()])
         for folder in folders:
             _sync_folder(folder)
 
@@ -100,12 +103,14 @@ class StagedRun:
             _write(self._hidden / _COMMIT, json.dumps(commit).encode("ascii"))
             _sync_folder(self._files)
             _sync_folder(self._hidden)
-            _rename(self._files, self._dataset_folder, name)
             try:
+                _rename(self._files, self._dataset_folder, name)
                 append(tracking, line.encode("ascii"))
-            except OSError:
+            except BaseException:
+                # Without its line it is no run, and its name is free again.
                 with suppress(OSError):
-                    (self._dataset_folder / name).rename(self._files)
+                    if not self._files.exists():
+                        (self._dataset_folder / name).rename(self._files)
                 raise
         self.discard()
         return name
@@ -154,12 +159,13 @@ def _end(hidden: Path, dataset_folder: Path) -> None:
     except (FileNotFoundError, ValueError):
         return  # Its writer came not so far, or ended while it wrote this: the run has no name yet.
     with locked(tracking_path) as tracking:
+        is_named = os.path.lexists(dataset_folder / name)
         if (hidden / _RUN).exists():
-            if os.path.lexists(dataset_folder / name):
+            if is_named:
                 return  # Its writer told nobody that it is stored, and another run has its name.
             _rename(hidden / _RUN, dataset_folder, name)
-        elif _holds(tracking, line):
-            return
+        elif not is_named or _holds(tracking, line):
+            return  # Somebody removed it since, or nothing is left to do.
         append(tracking, line)
     log.warning("run %s was whole when its process ended: it is stored", dataset_folder / name)
 
@@ -194,7 +200,8 @@ def append(tracking: int, line: bytes) -> None:
     cut leaves it, the rest is appended.
 
     Raises:
-        OSError: the disk refused; what was written of the line is taken back, if nobody wrote after it.
+        OSError: the disk refused. Then, and where anything else ends the call, what was written of the line
+            is taken back, if nobody wrote after it.
     """
     size = os.fstat(tracking).st_size
     tail = os.pread(tracking, len(line), max(0, size - len(line)))
@@ -203,14 +210,14 @@ def append(tracking: int, line: bytes) -> None:
         line = line[len(torn) :]
     elif torn:
         line = b"\n" + line
-    written = 0
+    rest = line
     try:
-        while written < len(line):
-            written += os.write(tracking, line[written:])
+        while rest:
+            rest = rest[os.write(tracking, rest) :]
         os.fsync(tracking)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
-            if os.fstat(tracking).st_size == size + written:
+            if line.startswith(os.pread(tracking, len(line) + 1, size)):
                 os.ftruncate(tracking, size)
         raise
 
@@ -232,14 +239,19 @@ def make_hidden(folder: Path, prefix: str) -> tuple[Path, int]:
     """
     while True:
         hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
-        with suppress(OSError):
+        try:
             handle = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            # Another process may have found it before it was held: that one holds it until it is removed.
-            with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            if _is_at(hidden, handle):
-                return hidden, handle
-            os.close(handle)
+        except FileNotFoundError:
+            continue  # Another process found it before it was held, and removed it.
+        except OSError:
+            hidden.rmdir()
+            raise
+        # Another process may have found it before it was held: that one holds it until it is removed.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if _is_at(hidden, handle):
+            return hidden, handle
+        os.close(handle)
 
 
 def _remove(hidden: Path) -> None:
@@ -282,8 +294,9 @@ def _rename(files: Path, dataset_folder: Path, name: str) -> None:
     _sync_folder(dataset_folder)
 
 
-def _write_made(path: Path, make: Callable[[], bytes]) -> None:
-    _write(path, make())
+def _write_made(files: Iterable[tuple[Path, Callable[[], bytes]]]) -> None:
+    for path, make in files:
+        _write(path, make())
 
 
 def _write(path: Path, content: bytes) -> None:
