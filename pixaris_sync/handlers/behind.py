@@ -7,7 +7,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from contextlib import suppress
+from typing import ClassVar, Final
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ class Behind:
         name: of the thread.
         bytes_limit: how many bytes of jobs may wait.
     """
+
+    #: Whether the interpreter ends: what hooks that come later give is done at once.
+    at_exit: ClassVar[bool] = False
 
     def __init__(self, name: str, bytes_limit: int) -> None:
         self._name = name
@@ -54,12 +58,16 @@ class Behind:
             begins = not self._works
             self._works = True
         if begins:
-            try:
+            self._start()
+
+    def _start(self) -> None:
+        """Let a thread work; at the interpreter's end there may be none any more, or nobody to wait for it."""
+        if not Behind.at_exit:
+            with suppress(RuntimeError):
                 # No daemon: a process of multiprocessing ends without `atexit`, but waits for its threads.
                 threading.Thread(target=self._work, name=self._name).start()
-            except RuntimeError:
-                # The interpreter ends, and lets nobody begin a thread.
-                self._work()
+                return
+        self._work()
 
     def wait(self) -> None:
         """Wait until everything that was taken is done."""
@@ -108,6 +116,7 @@ def _forget_all() -> None:
 
 
 def _finish_all() -> None:
+    Behind.at_exit = True
     for behind in list(_all):
         behind.wait()
         try:

@@ -35,6 +35,10 @@ _PIXEL_BYTES_MAX: Final = 4
 #: The longest keyword of a text in a PNG, in characters of Latin-1, of which each is a byte.
 _KEYWORD_BYTES_MAX: Final = 79
 
+# Else Pillow imports what it writes by when it first does, in a thread: a fork then leaves the child an
+# import that nobody ends, and that it waits for.
+Image.preinit()
+
 
 def encode(image: Image.Image, file_name: str, *, all_info: bool = False) -> bytes:
     """The content of an image's file.
