@@ -27,7 +27,7 @@ class ExperimentHandler(ABC):
         experiment_run_name: str,
         image_name_pairs: "Iterable[tuple[Image.Image, str]]",
         metric_values: Mapping[str, Any],
-        args: Mapping[str, Any] = {},
+        args: Mapping[str, Any],
     ) -> None:
         """Store a run: its images, its arguments and its metrics. See the classes that do it."""
 

@@ -61,7 +61,7 @@ class Behind:
             self._start()
 
     def _start(self) -> None:
-        """Let a thread work; at the interpreter's end there may be none any more, or nobody to wait for it."""
+        """Let a thread work. At the interpreter's end there may be none any more, or nobody waits for it."""
         if not Behind.at_exit:
             with suppress(RuntimeError):
                 # No daemon: a process of multiprocessing ends without `atexit`, but waits for its threads.
