@@ -44,7 +44,7 @@ def test_what_is_public_in_pixaris_is_offered(implementation: str, name: str) ->
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("name", CLASSES[1:])
 def test_handlers_are_of_their_base(implementation: str, name: str) -> None:
-    """Goal: `isinstance` by the base works within an implementation. Method: it; the abstract ones by name."""
+    """Goal: `isinstance` by the base works. Method: within each implementation."""
     base = handler_class(implementation, "ExperimentHandler")
     assert issubclass(handler_class(implementation, name), base)
     assert not inspect.isabstract(handler_class(implementation, name))
