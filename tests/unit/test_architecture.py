@@ -1,7 +1,8 @@
 """The rooms of the package and what each may import: one direction, like a river.
 
-``cli`` stands highest and wires everything; below come what surrounds the engine, the engine, the adapters to
-the outside worlds, which never know each other, then decisions by values alone, then the vocabulary.
+``cli`` and ``handlers``, the two ways in, stand highest and wire everything; below come what surrounds the
+engine, the engine, the adapters to the outside worlds, which never know each other, then decisions by values
+alone, then the vocabulary.
 """
 
 import ast
@@ -26,7 +27,7 @@ ROOT_MODULES_MAX = 12
 
 #: From the highest to the lowest: a room may import what stands in a layer below its own.
 LAYERS = (
-    ("cli",),
+    ("cli", "handlers"),
     ("process",),
     ("pipeline", "verify"),
     ("local", "ledger", "gcs", "bigquery", "clock", "waiting"),
@@ -39,20 +40,25 @@ ROOMS_OF_ROOT_MODULES = {
     "__main__": "cli",
     **dict.fromkeys(("__init__", "errors", "footprint", "model", "ports", "text"), "vocabulary"),
 }
-#: It stands apart: it knows errors and itself, and only ``cli`` knows it.
+#: It stands apart: it knows itself and what anybody may import, and only ``cli`` knows it.
 SANDBOX = "sandbox"
+PUBLIC = ("__init__", "errors")
+#: The package itself gives what a room above it offers, to whoever asks: until then nothing is imported.
+ON_DEMAND = {"__init__": "handlers"}
 #: The modules below `LINES_MIN` that one module imports at most, and why each stands for itself.
 SMALL = {
     "__main__": "`python -m pixaris_sync` looks for it",
     "cli.help": "how help is laid out, whatever flags there are",
     "cli.streams": "what must be right before anything is printed",
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
+    "handlers.frames": "imports pandas, for which nobody who stores runs may wait",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
     "process.open_files": "how much at once the system allows, whatever is done",
     "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",
 }
-#: Concrete adapters that only ``cli`` puts behind the ports.
+#: Concrete adapters, and the rooms that alone put them behind the ports.
 WIRED = ("gcs", "bigquery")
+WIRING = ("cli", "handlers")
 #: Rooms that decide by values alone.
 PURE = ("settings", "limits", "rules", "vocabulary")
 #: Libraries without disk, network, clock or tasks: all that pure modules and the vocabulary may use.
@@ -90,6 +96,8 @@ CLIENTS = {
     "aiohttp": {"gcs"},
     "gcloud": {"gcs"},
     "google": {"bigquery", SANDBOX},
+    "PIL": {"handlers", "local", SANDBOX},
+    "pandas": {"handlers"},
     "requests": {"bigquery"},
     "urllib3": {"bigquery"},
     "watchfiles": {"local"},
@@ -98,7 +106,7 @@ CLIENTS = {
     "signal": {"cli", "process", SANDBOX},
 }
 #: What costs more than the whole rest of a `--help`.
-HEAVY = ("PIL", "aiohttp", "google", "gradio", "numpy", "pandas", "watchfiles")
+HEAVY = frozenset({"PIL", "aiohttp", "google", "gradio", "numpy", "pandas", "watchfiles"})
 
 COMMANDS = sorted(typer.main.get_group(app).commands)
 
@@ -184,9 +192,9 @@ def _may_import(importer: str, imported: Module) -> bool:
     if importer == imported.room:
         return True
     if SANDBOX in (importer, imported.room):
-        return importer == "cli" or imported.name == "errors"
+        return importer == "cli" or imported.name in PUBLIC
     if imported.room in WIRED:
-        return importer == "cli"
+        return importer in WIRING
     return _layer(importer) < _layer(imported.room)
 
 
@@ -217,7 +225,11 @@ def test_the_root_holds_what_every_room_speaks_and_no_more() -> None:
 def test_a_module_imports_only_from_its_room_and_from_below(module: Module) -> None:
     """Goal: one direction. Method: each import, also those for types alone, must be allowed by the layers."""
     by_name = {other.name: other for other in MODULES}
-    above = sorted(name for name in _internal(module) if not _may_import(module.room, by_name[name]))
+    above = sorted(
+        name
+        for name in _internal(module)
+        if not _may_import(module.room, by_name[name]) and by_name[name].room != ON_DEMAND.get(module.name)
+    )
     assert not above, f"{module.name} ({module.room}) must not know {above}"
 
 
@@ -300,30 +312,59 @@ def test_the_rules_find_what_breaks_them(tmp_path: Path) -> None:
     assert _libraries(module) - PURE_LIBRARIES == {"os"}
     assert not _may_import("pipeline", by_name["gcs.store"])
     assert not _may_import("process", by_name["bigquery.sink"])
+    assert not _may_import("handlers", by_name["cli.app"])
+    assert not _may_import("cli", by_name["handlers.local"])
+    assert not _may_import("process", by_name["handlers.local"])
     assert not _may_import("ledger", by_name["local.watch"])
     assert not _may_import("limits", by_name["settings"])
     assert not _may_import("sandbox", by_name["model"])
+    assert not _may_import("sandbox", by_name["handlers.local"])
     assert _may_import("cli", by_name["gcs.store"])
+    assert _may_import("handlers", by_name["gcs.store"])
+    assert _may_import("handlers", by_name["process.ownership"])
     assert _may_import("pipeline", by_name["ledger.rows"])
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_imports_nothing_heavy(command: str) -> None:
     """Goal: help and completion answer at once. Method: what a fresh interpreter holds after --help."""
-    code = (
-        "import atexit, sys\n"
-        "def tell():\n"
-        f"    print('heavy:', *sorted({set(HEAVY)!r} & sys.modules.keys()), file=sys.stderr)\n"
-        "atexit.register(tell)\n"
-        "from pixaris_sync.cli import main\n"
-        "main()\n"
+    shown, imported = _imported_by("from pixaris_sync.cli import main\nmain()", *command.split(), "--help")
+    assert "Usage:" in shown
+    assert not imported & HEAVY
+
+
+def test_the_package_imports_none_of_its_rooms() -> None:
+    """Goal: the command pays for no handler. Method: what a fresh interpreter holds after the import."""
+    _, imported = _imported_by("import pixaris_sync")
+    assert not imported & HEAVY
+    assert {name for name in imported if name.startswith("pixaris_sync")} == {"pixaris_sync"}
+
+
+def test_a_training_process_imports_what_it_stores_with_and_no_more(tmp_path: Path) -> None:
+    """Goal: storing locally costs neither Google's clients nor pandas. Method: the same, after a run."""
+    _, imported = _imported_by(
+        "import sys\n"
+        "from PIL import Image\n"
+        "from pixaris_sync import ExperimentHandler, LocalExperimentHandler\n"
+        "handler = LocalExperimentHandler(sys.argv[1], wait=False)\n"
+        "assert isinstance(handler, ExperimentHandler)\n"
+        "handler.store_results('p', 'd', 'r', [(Image.new('RGB', (1, 1)), 'a.png')], {})\n"
+        "handler.close()",
+        str(tmp_path),
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code, *command.split(), "--help"],
+    assert (tmp_path / "p" / "d" / "experiment_tracking.jsonl").exists()
+    # Pillow imports NumPy by itself, if it is there.
+    assert imported & HEAVY <= {"PIL", "numpy"}
+
+
+def _imported_by(code: str, *arguments: str) -> tuple[str, set[str]]:
+    """What a fresh interpreter prints while it runs this code, and the modules that it holds at its end."""
+    tell = "import atexit, sys\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", tell + code, *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    assert "Usage:" in shown.stdout
-    assert shown.stderr.splitlines()[-1] == "heavy:"
+    return done.stdout, set(done.stderr.splitlines()[-1].split())
