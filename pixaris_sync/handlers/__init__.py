@@ -12,6 +12,7 @@ gradio is needed. ``README.md`` in this folder says where they do better.
 * `portal` lets all of that be called where an event loop is running.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pixaris_sync.handlers.base import ExperimentHandler
@@ -19,18 +20,16 @@ from pixaris_sync.handlers.base import ExperimentHandler
 if TYPE_CHECKING:
     from pixaris_sync.handlers.gcp import GCPExperimentHandler
     from pixaris_sync.handlers.local import LocalExperimentHandler
+    from pixaris_sync.handlers.pictures import read_exactly
 
-__all__ = ["ExperimentHandler", "GCPExperimentHandler", "LocalExperimentHandler"]
+__all__ = ["ExperimentHandler", "GCPExperimentHandler", "LocalExperimentHandler", "read_exactly"]
+
+#: A training process may need one of them alone.
+_ON_DEMAND = {"GCPExperimentHandler": "gcp", "LocalExperimentHandler": "local", "read_exactly": "pictures"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
-    """Import a handler when it is asked for: a training process may need one of them alone."""
-    if name == "LocalExperimentHandler":
-        from pixaris_sync.handlers.local import LocalExperimentHandler  # noqa: PLC0415 - see above
-
-        return LocalExperimentHandler
-    if name == "GCPExperimentHandler":
-        from pixaris_sync.handlers.gcp import GCPExperimentHandler  # noqa: PLC0415 - see above
-
-        return GCPExperimentHandler
+    """Import what is asked for, and no more."""
+    if name in _ON_DEMAND:
+        return getattr(import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

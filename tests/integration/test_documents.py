@@ -1,4 +1,4 @@
-"""Every command that a document shows works as it is written there, and answers as it is shown there."""
+"""What a document shows works as it is written there, and answers as it is shown: commands and Python."""
 
 import contextlib
 import os
@@ -9,19 +9,23 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+from google.cloud import bigquery
+from google.cloud.storage import Client
+from packaging.requirements import Requirement
 
-from tests.integration.cloud import Cloud
+from tests.integration.cloud import NO_RETRY, TIMEOUT_SECONDS, Cloud
 from tests.support.command_line import CommandLine
 from tests.support.documents import DOCUMENTS, REPOSITORY, name_of
 from tests.support.stored_runs import store_run
 from tests.support.waiting import eventually
 
-TIMEOUT_SECONDS = 100.0
+COMMAND_SECONDS = 100.0
 BASH = "/bin/bash"
 #: Commands that are not run here, each with the reason. An entry that no document needs is an error.
 NOT_RUN = {
@@ -40,21 +44,30 @@ STAYING = {"pixaris-sync watch": None, "pixaris-sync sandbox": "Ctrl+C ends it"}
 BESIDE_A_SERVICE = "pixaris-sync limit"
 
 
+#: The destination that documents name, where they do not leave it to the environment.
+NAMED = "my-project", "my-project.pixaris", "my-pixaris-bucket"
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A command in a document, and the answer that the document shows to it, if it shows one."""
+    """A command in a document, and the answer that the document shows to it, if it shows one.
+
+    Python is a command that runs it in the user's home.
+    """
 
     command: str
     answer: str | None
 
 
 def shown_in(document: Path) -> list[Shown]:
-    """The commands of a document's ``sh`` blocks in order; a ``text`` block answers the one before it."""
+    """The ``sh`` and ``python`` blocks of a document in order; a ``text`` block answers what is before it."""
     found: list[Shown] = []
     text = document.read_text(encoding="utf-8")
-    for kind, block in re.findall(r"^```(sh|text)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    for kind, block in re.findall(r"^```(sh|python|text)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         if kind == "sh":
             found += [Shown(command, None) for command in _commands(block)]
+        elif kind == "python":
+            found.append(Shown(f"(cd ~ && python -) <<'PYTHON'\n{block}PYTHON", None))
         else:
             found[-1] = Shown(found[-1].command, block)
     return found
@@ -96,7 +109,7 @@ class Shell:
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_SECONDS,
+            timeout=COMMAND_SECONDS,
             check=False,
         )
         meant = re.search(r"# ends with (\d+)$", command)
@@ -112,7 +125,7 @@ class Shell:
         address.unlink(missing_ok=True)
         with log.open("w") as file, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             notices.bind(str(address))
-            notices.settimeout(TIMEOUT_SECONDS)
+            notices.settimeout(COMMAND_SECONDS)
             process = subprocess.Popen(
                 [BASH, "-c", f"exec {command}"],
                 cwd=REPOSITORY,
@@ -128,15 +141,15 @@ class Shell:
                         pass
                 yield
                 process.send_signal(signal.SIGINT)
-                assert process.wait(TIMEOUT_SECONDS) == 0, log.read_text()
+                assert process.wait(COMMAND_SECONDS) == 0, log.read_text()
             finally:
                 process.kill()
                 process.wait()
 
 
 @pytest.fixture
-def shell(command_line: CommandLine, cloud: Cloud, tmp_path: Path) -> Shell:
-    """A user's shell on a machine with three runs, one without images; settings point at the emulators.
+def user(command_line: CommandLine, cloud: Cloud, tmp_path: Path) -> dict[str, str]:
+    """The environment of a user on a machine with three runs, one without images; the emulators are set.
 
     What is installed with pip finds the packages that it depends on among those of this Python.
     """
@@ -155,7 +168,8 @@ def shell(command_line: CommandLine, cloud: Cloud, tmp_path: Path) -> Shell:
         if not name.startswith(("XDG_", "VIRTUAL_ENV", "COV_"))
     }
     del inherited["PIXARIS_SYNC_STATE_DIR"]
-    environment = {
+    _create_destination(*NAMED)
+    return {
         **inherited,
         **cloud.environment,
         "HOME": str(home),
@@ -165,7 +179,20 @@ def shell(command_line: CommandLine, cloud: Cloud, tmp_path: Path) -> Shell:
         # The emulators answer at once: no row arrives late.
         "PIXARIS_SYNC_DOUBT_SETTLE_SECONDS": "1",
     }
-    return Shell(environment, tmp_path)
+
+
+@pytest.fixture
+def shell(user: Mapping[str, str], tmp_path: Path) -> Shell:
+    """The user's shell."""
+    return Shell(user, tmp_path)
+
+
+def _create_destination(project: str, dataset: str, bucket: str) -> None:
+    with bigquery.Client(project=project) as client:
+        client.create_dataset(dataset, exists_ok=True, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
+    storage = Client(project=project)
+    if not storage.bucket(bucket).exists(retry=NO_RETRY, timeout=TIMEOUT_SECONDS):
+        storage.create_bucket(bucket, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
 
 
 def shape(text: str) -> list[str]:
@@ -197,6 +224,88 @@ def test_every_command_works_as_it_is_written(document: Path, shell: Shell, tmp_
             answer = shell.run(shown.command)
             if shown.answer is not None:
                 assert shape(answer) == shape(shown.answer), f"{shown.command} answers:\n{answer}"
+
+
+@pytest.fixture(scope="session")
+def wheel_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with this wheel and what it requires, and nothing else.
+
+    Each file of the packages that it requires is a link to that of this Python's own environment.
+    """
+    folder = tmp_path_factory.mktemp("wheel_alone")
+    venv, wheels = folder / "venv", folder / "wheels"
+    python = venv / "bin" / "python"
+    for arguments in (
+        ["hatchling", "build", "--target", "wheel", "--directory", str(wheels)],
+        ["venv", "--without-pip", str(venv)],
+    ):
+        subprocess.run([sys.executable, "-m", *arguments], cwd=REPOSITORY, check=True, capture_output=True)
+    [site] = venv.glob("lib/python*/site-packages")
+    for package in _required("pixaris-sync"):
+        _link(package, site)
+    [wheel] = wheels.glob("*.whl")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel],
+        check=True,
+        capture_output=True,
+    )
+    return python.parent
+
+
+def _required(name: str) -> Iterable[Distribution]:
+    """What a package requires to run, directly or not, as its metadata and those of the others say."""
+    found: dict[str, Distribution] = {}
+    waiting = [Requirement(name)]
+    asked = set()
+    while waiting:
+        one = waiting.pop()
+        package = found[one.name] = distribution(one.name)
+        for extra in {"", *one.extras}:
+            if (one.name, extra) not in asked:
+                asked.add((one.name, extra))
+                lines = map(Requirement, package.requires or ())
+                waiting += [
+                    line for line in lines if not line.marker or line.marker.evaluate({"extra": extra})
+                ]
+    del found[name]
+    return found.values()
+
+
+def _link(package: Distribution, site: Path) -> None:
+    """Put a package's files there, with their compiled ones, as Python would otherwise compile all anew."""
+    for file in package.files or ():
+        source = Path(str(file.locate()))
+        compiled = source.parent / "__pycache__" / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
+        for path in (source, compiled):
+            if path.is_file() and path.is_relative_to(sysconfig.get_path("purelib")):
+                link = site / path.relative_to(sysconfig.get_path("purelib"))
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.exists():
+                    link.symlink_to(path)
+
+
+@pytest.mark.large
+def test_the_handlers_of_the_wheel_alone_do_what_the_documents_show(
+    wheel_alone: Path, user: Mapping[str, str], tmp_path: Path
+) -> None:
+    """Goal: neither Pixaris nor gradio is needed. Method: Python of documents where only the wheel is."""
+    environment = {**user, "PATH": f"{wheel_alone}{os.pathsep}{user['PATH']}"}
+    del environment["PYTHONPATH"]
+    shell = Shell(environment, tmp_path)
+    assert shell.run("cd ~; python -c 'import pixaris_sync; print(pixaris_sync.__file__)'").startswith(
+        str(wheel_alone.parent)
+    )
+    for absent in ("pixaris", "gradio", "google.cloud.storage"):
+        shell.run(f"! python -c 'import {absent}' 2>/dev/null")
+    handlers = REPOSITORY / "pixaris_sync" / "handlers" / "README.md"
+    shown = [
+        *shown_in(handlers),
+        *(one for one in shown_in(REPOSITORY / "README.md") if "python -)" in one.command),
+    ]
+    assert len(shown) > len(shown_in(handlers))
+    for one in shown:
+        answer = shell.run(one.command)
+        assert one.answer is None or shape(answer) == shape(one.answer), answer
 
 
 def test_every_reason_for_not_running_is_needed() -> None:

@@ -29,6 +29,7 @@ DOCUMENTS = [
         REPOSITORY / "README.md",
         REPOSITORY / "CHANGELOG.md",
         REPOSITORY / "pixaris_sync" / "README.md",
+        REPOSITORY / "pixaris_sync" / "handlers" / "README.md",
         *sorted(DEPLOY.glob("*.md")),
         REPOSITORY / "systemd" / "README.md",
         REPOSITORY / "tests" / "README.md",

@@ -29,7 +29,7 @@ OTHER_TEXTS = {
 }
 #: Texts that have blanks and are no messages, each with its reason.
 NO_MESSAGES = {
-    r".*(\| None|Callable\[.*|Iterator\[.*|list\[.*)": "a type",
+    r".*(\| None|Callable\[.*|Iterator\[.*|list\[.*)|(Iterable|Mapping)\[.*": "a type",
     r"(bytes|Bearer|multipart|application/json).*|\{.*": "a request",
     rf"[{VARIABLE},:; ()]*(and |line )?[{VARIABLE},:; ()]*( more| like it\))*": "empty",
     r"%\(asctime\)s.*": "the format of the log",
@@ -42,6 +42,7 @@ NO_MESSAGES = {
     ),
     rf"next: .*|{VARIABLE} taken up again": "what `retry` did",
     r"(bandwidth limit: .*|.* bytes per second|.* % of one core)": "what `limit` shows",
+    rf"module {VARIABLE} has no attribute {VARIABLE}": "wrong code",
     r".*must be positive|the connection limits|it is .*, and no positive multiple of .*": "wrong code",
     r"the journal has ended.*|no engine is running.*": "wrong code",
     r"no (object resource|page of a listing|session URI in the answer|range of received bytes)": (
@@ -58,7 +59,7 @@ _STATEMENT = re.compile(
 #: What was tried, as a verb phrase: the first text of an error.
 _OPERATION = re.compile(
     r"(add|ask|begin|carry|change|compare|create|deliver|find|follow|get|insert|list|load|look|map|name|open|"
-    r"prepare|read|scan|set|take|upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
+    r"prepare|read|scan|set|store|take|upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
 )
 #: Calls whose texts are no messages: logs, and what settings and flags say of themselves.
 _OTHER_CALLS = re.compile(r"(.*\.)?(debug|info|Field|Option|Argument|execute|executemany|compile|sub)")
