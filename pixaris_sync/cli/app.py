@@ -263,7 +263,7 @@ def demo(
 ) -> None:
     """Show the whole journey on a fresh sandbox.
 
-    The real Pixaris stores runs here and reads them back there.
+    Our handler stores runs here, and Pixaris' own reads them back there.
     """
     from pixaris_sync.cli.sandbox import run_demo_command
 

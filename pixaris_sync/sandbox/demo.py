@@ -1,4 +1,4 @@
-"""The whole journey on a fresh sandbox, with the real Pixaris handlers at both ends."""
+"""The whole journey on a fresh sandbox: our handler stores runs, and the one of Pixaris reads them back."""
 
 import contextlib
 import io
@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pixaris_sync import LocalExperimentHandler
 from pixaris_sync.errors import ConfigurationError, SyncError
 from pixaris_sync.sandbox.demo_report import DemoReport, DemoRun
 from pixaris_sync.sandbox.emulators import Sandbox
@@ -44,7 +45,7 @@ class Call:
 
 
 def run_demo(console_err: "Console", *, runs: int = 5) -> DemoReport:
-    """Write `runs` runs, watch them arrive, read them back and compare.
+    """Write `runs` runs with our handler, watch them arrive, read them back with Pixaris' and compare.
 
     Sandbox, results folder and everything else are temporary and gone afterwards; environment variables are
     set while it runs. Progress goes to `console_err`; `print_report` shows the outcome.
@@ -74,7 +75,7 @@ def _travel(sandbox: Sandbox, scratch: Path, console_err: "Console", runs: int) 
     )
     written: list[tuple[Call, DemoRun]] = []
     with WatchProcess(local, scratch, sandbox.environment) as watch:
-        console_err.print(f"pixaris-sync watch is running on {local}")
+        console_err.print(f"pixaris-sync watch is running on {local}, where our handler stores runs")
         for number in range(1, runs + 1):
             call = _make_call(number)
             name = _write(local, call)
@@ -89,7 +90,7 @@ def _travel(sandbox: Sandbox, scratch: Path, console_err: "Console", runs: int) 
     for call, run in written:
         report.runs.append(reader.check_run(frame, call, run))
     reader.check_nothing_else(frame, runs)
-    console_err.print("every row, image and file is as it was written; watch ended with exit code 0")
+    console_err.print("every row, image and file is as it was stored; watch ended with exit code 0")
     return report
 
 
@@ -120,11 +121,9 @@ def _make_call(number: int) -> Call:
 
 
 def _write(local: Path, call: Call) -> str:
-    """Store the run with the real LocalExperimentHandler; its name as the tracking file tells it."""
-    from pixaris.experiment_handlers.local import LocalExperimentHandler  # noqa: PLC0415 - optional
-
+    """Store the run; its name as the tracking file tells it."""
     LocalExperimentHandler(str(local)).store_results(
-        PROJECT, DATASET, call.name, list(call.images), dict(call.metrics), dict(call.args)
+        PROJECT, DATASET, call.name, call.images, call.metrics, call.args
     )
     tracking = local / PROJECT / DATASET / "experiment_tracking.jsonl"
     line = tracking.read_text(encoding="utf-8").splitlines()[-1]

@@ -64,7 +64,10 @@ def print_report(report: DemoReport, console_out: "Console") -> None:
     """Show rows, images, links and times."""
     from rich.table import Table  # noqa: PLC0415 - keeps --help fast
 
-    table = Table(title=f"{report.project}/{report.dataset}, read back by GCPExperimentHandler")
+    table = Table(
+        title=f"{report.project}/{report.dataset}\n"
+        "stored by our LocalExperimentHandler, read back by Pixaris' GCPExperimentHandler"
+    )
     table.add_column("experiment_run_name", no_wrap=True)
     for name in _SHOWN:
         table.add_column(name, justify="right")
