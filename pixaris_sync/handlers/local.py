@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pixaris_sync.errors import NameRefusedError
 from pixaris_sync.handlers.base import ExperimentHandler
 from pixaris_sync.handlers.behind import PENDING_BYTES_LIMIT, Behind
+from pixaris_sync.handlers.frames import read_tracking_file
 from pixaris_sync.handlers.record import NewRun, local_names, new_run
 from pixaris_sync.handlers.staging import recover, stage
 from pixaris_sync.rules.contract import (
@@ -163,11 +164,8 @@ class LocalExperimentHandler(ExperimentHandler):
         Returns:
             The frame; an empty one where there is nothing.
         """
-        from pixaris_sync.handlers.frames import read_tracking_file  # noqa: PLC0415 - storing does without
-
-        # A name that is empty is no folder's, and a path in which it stands is another folder's.
         if not project or not dataset:
-            import pandas as pd  # noqa: PLC0415 - the same
+            import pandas as pd  # noqa: PLC0415 - storing does without
 
             return pd.DataFrame()
         return read_tracking_file(Path(self.local_results_folder) / project / dataset / DEFAULT_TRACKING_FILE)

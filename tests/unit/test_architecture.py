@@ -51,7 +51,7 @@ SMALL = {
     "cli.help": "how help is laid out, whatever flags there are",
     "cli.streams": "what must be right before anything is printed",
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
-    "handlers.frames": "imports pandas, for which nobody who stores runs may wait",
+    "handlers.frames": "tracking files as frames, beside runs that are stored",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
     "process.open_files": "how much at once the system allows, whatever is done",
     "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",
