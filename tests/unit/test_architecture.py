@@ -102,7 +102,7 @@ CLIENTS = {
     "urllib3": {"bigquery"},
     "watchfiles": {"local"},
     "typer": {"cli"},
-    "rich": {"cli", SANDBOX},
+    "rich": {"cli", "handlers", SANDBOX},
     "signal": {"cli", "process", SANDBOX},
 }
 #: What costs more than the whole rest of a `--help`.
