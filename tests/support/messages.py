@@ -135,7 +135,7 @@ def _skipped(node: ast.AST) -> Iterable[ast.AST]:
 def _text(node: ast.AST) -> str | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         # A line of the log is put together later.
-        return re.sub(r"%(s|d|g)", VARIABLE, node.value)
+        return re.sub(r"%[sdgr]", VARIABLE, node.value)
     if isinstance(node, ast.JoinedStr):
         parts = (part.value if isinstance(part, ast.Constant) else VARIABLE for part in node.values)
         return "".join(map(str, parts))
