@@ -174,6 +174,7 @@ def test_pixaris_orchestration_stores_with_our_handlers(ours: Ours, pixaris: Rea
     assert_is_in_the_cloud(row, 6, "sketched", pixaris, tmp_path / "theirs")
 
 
+@pytest.mark.parametrize("ours", ["local, behind", "gcp"], indirect=True)
 def test_pixaris_hyperparameter_search_stores_with_our_handlers(
     ours: Ours, pixaris: Reader, tmp_path: Path
 ) -> None:
@@ -194,6 +195,7 @@ def test_pixaris_hyperparameter_search_stores_with_our_handlers(
         assert_is_in_the_cloud(row, width, f"hs-sketched-{number}", pixaris, tmp_path / "theirs")
 
 
+@pytest.mark.parametrize("ours", ["local", "gcp, behind"], indirect=True)
 def test_pixaris_sends_our_handlers_to_a_cluster(ours: Ours, pixaris: Reader, tmp_path: Path) -> None:
     """Goal: they travel. Method: pickled as for Kubernetes with all else; another process does the work."""
     inputs = orchestrated(ours.handler, generation_params=with_width(5))
