@@ -18,7 +18,7 @@ help: ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: $(STAMP) ## The whole journey on local emulators: our handler stores runs, Pixaris reads them back
+demo: $(STAMP) ## The whole journey on local emulators: our handlers store runs, Pixaris reads them back
 	@$(PY) -m pixaris_sync demo $(ARGS)
 
 .PHONY: test

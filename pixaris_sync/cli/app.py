@@ -259,11 +259,13 @@ def sandbox(
 @app.command(cls=PlainCommand)
 def demo(
     *,
-    runs: Annotated[int, typer.Option(min=1, max=100, help="How many runs to store.", metavar="COUNT")] = 5,
+    runs: Annotated[
+        int, typer.Option(min=1, max=100, help="How many runs to store.", metavar="COUNT")
+    ] = 5,
 ) -> None:
     """Show the whole journey on a fresh sandbox.
 
-    Our handler stores runs here, and Pixaris' own reads them back there.
+    Our handlers store runs here, and Pixaris' own reads them back there.
     """
     from pixaris_sync.cli.sandbox import run_demo_command
 

@@ -1,4 +1,4 @@
-"""The whole journey on a fresh sandbox: our handler stores runs, and the one of Pixaris reads them back."""
+"""The whole journey on a fresh sandbox: our handlers store runs, and the one of Pixaris reads them back."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixaris_sync import LocalExperimentHandler
+from pixaris_sync import ExperimentHandler, GCPExperimentHandler, LocalExperimentHandler
 from pixaris_sync.errors import ConfigurationError, SyncError
 from pixaris_sync.sandbox.demo_report import DemoReport, DemoRun
 from pixaris_sync.sandbox.emulators import Sandbox
@@ -45,7 +45,7 @@ class Call:
 
 
 def run_demo(console_err: "Console", *, runs: int = 5) -> DemoReport:
-    """Write `runs` runs with our handler, watch them arrive, read them back with Pixaris' and compare.
+    """Store `runs` runs in a folder and one in the cloud, read them back with Pixaris' handler and compare.
 
     Sandbox, results folder and everything else are temporary and gone afterwards; environment variables are
     set while it runs. Progress goes to `console_err`; `print_report` shows the outcome.
@@ -60,7 +60,15 @@ def run_demo(console_err: "Console", *, runs: int = 5) -> DemoReport:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pixaris-sync-demo-")))
         with console_err.status("starting the emulators"):
             sandbox = stack.enter_context(Sandbox())
-        stack.enter_context(_environment({**sandbox.environment, "GRADIO_ANALYTICS_ENABLED": "False"}))
+        stack.enter_context(
+            _environment(
+                {
+                    **sandbox.environment,
+                    "GRADIO_ANALYTICS_ENABLED": "False",
+                    "PIXARIS_SYNC_STATE_DIR": str(scratch / "state"),
+                }
+            )
+        )
         return _travel(sandbox, scratch, console_err, runs)
 
 
@@ -78,20 +86,21 @@ def _travel(sandbox: Sandbox, scratch: Path, console_err: "Console", runs: int) 
         console_err.print(f"pixaris-sync watch is running on {local}, where our handler stores runs")
         for number in range(1, runs + 1):
             call = _make_call(number)
-            name = _write(local, call)
+            _store(LocalExperimentHandler(str(local)), call)
+            name = _last_name(local)
             committed = time.monotonic()
             _wait_until_visible(reader, name, watch)
             seconds = time.monotonic() - committed
             console_err.print(f"{name}: row visible after {seconds * 1000:.0f} ms")
             written.append((call, DemoRun(name, seconds)))
         watch.end()
+    written.append(_store_in_the_cloud(sandbox, scratch, reader, runs + 1))
+    console_err.print(f"{written[-1][1].name}: stored without a folder")
     frame = reader.load_rows()
-    report = DemoReport(PROJECT, DATASET, [])
-    for call, run in written:
-        report.runs.append(reader.check_run(frame, call, run))
-    reader.check_nothing_else(frame, runs)
+    *watched, direct = [reader.check_run(frame, call, run) for call, run in written]
+    reader.check_nothing_else(frame, len(written))
     console_err.print("every row, image and file is as it was stored; watch ended with exit code 0")
-    return report
+    return DemoReport(PROJECT, DATASET, watched, direct)
 
 
 def _make_call(number: int) -> Call:
@@ -120,11 +129,30 @@ def _make_call(number: int) -> Call:
     )
 
 
-def _write(local: Path, call: Call) -> str:
-    """Store the run; its name as the tracking file tells it."""
-    LocalExperimentHandler(str(local)).store_results(
-        PROJECT, DATASET, call.name, call.images, call.metrics, call.args
+def _store(handler: ExperimentHandler, call: Call) -> None:
+    handler.store_results(PROJECT, DATASET, call.name, call.images, call.metrics, call.args)
+
+
+def _store_in_the_cloud(
+    sandbox: Sandbox, scratch: Path, reader: "_Reader", number: int
+) -> tuple[Call, DemoRun]:
+    """Store a run by the handler that returns when its row is visible."""
+    handler = GCPExperimentHandler(
+        sandbox.project, sandbox.dataset_ref, sandbox.bucket, spool_folder=str(scratch / "spool")
     )
+    call = _make_call(number)
+    before = reader.run_names()
+    begun = time.monotonic()
+    _store(handler, call)
+    seconds = time.monotonic() - begun
+    found = reader.run_names() - before
+    if len(found) != 1:
+        raise _differs(call.name, f"it is {len(found)} rows after it was stored")
+    return call, DemoRun(found.pop(), seconds)
+
+
+def _last_name(local: Path) -> str:
+    """The name of the run that was stored last, as the tracking file tells it."""
     tracking = local / PROJECT / DATASET / "experiment_tracking.jsonl"
     line = tracking.read_text(encoding="utf-8").splitlines()[-1]
     return str(json.loads(line)["experiment_run_name"])
@@ -170,6 +198,11 @@ class _Reader:
                 return None
             raise
         return frame
+
+    def run_names(self) -> set[str]:
+        """The runs that have a row."""
+        frame = self.load_rows()
+        return set() if frame is None else set(frame["experiment_run_name"])
 
     def check_run(self, frame: "pd.DataFrame | None", call: Call, run: DemoRun) -> DemoRun:
         """Compare the run's row, images and files with the call; the run with what was found.

@@ -43,11 +43,12 @@ def test_the_demonstration_ends_well_and_leaves_nothing_behind(
 
     report = run_demo(Console(stderr=True), runs=2)
 
-    assert [len(run.images) for run in report.runs] == [IMAGES_PER_RUN] * 2
-    assert all(run.seconds > 0 for run in report.runs)
+    runs = [*report.runs, report.direct]
+    assert [len(run.images) for run in runs] == [IMAGES_PER_RUN] * 3
+    assert all(run.seconds > 0 for run in runs)
     assert all(
         set(run.links) == {"rating", "hyperparameters", "workflow_pillow_image", "workflow_apiformat_json"}
-        for run in report.runs
+        for run in runs
     )
     assert list(tmp_path.iterdir()) == []
     assert dict(os.environ) == variables
@@ -195,9 +196,9 @@ def _report() -> DemoReport:
             links={"rating": "https://console.cloud.google.com/" + "x" * 100},
             images={"view.png": _png(image)},
         )
-        for number in (1, 2, 6)
+        for number in (1, 2, 6, 7)
     ]
-    return DemoReport("project", "dataset", runs)
+    return DemoReport("project", "dataset", runs[:-1], direct=runs[-1])
 
 
 def _png(image: Image.Image) -> bytes:
@@ -222,6 +223,7 @@ def test_the_report_shows_rows_images_links_and_times(colour: Any) -> None:
     assert "view.png 320x240" in shown
     assert "rating: https://console.cloud.google.com/" + "x" * 100 in shown
     assert "median 200 ms, max 600 ms over 3 runs" in shown
+    assert "visible after 700 ms" in shown
     assert ("\N{UPPER HALF BLOCK}" in shown) == (colour is not None)
 
 
