@@ -13,7 +13,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
 
 from pixaris_sync.handlers.staging import PREFIX
 from tests.crash.storing import Order
@@ -69,7 +68,7 @@ def draw_store_kill(chance: random.Random) -> StoreKill:
     """Draw when."""
     if chance.random() < 0.2:
         return StoreKill(None, 1, chance.uniform(0, 0.3))
-    delay_seconds = chance.choice((0.0, chance.uniform(0, 0.003)))
+    delay_seconds = chance.choice((0.0, 0.0, chance.uniform(0, 0.003)))
     return StoreKill(chance.choice(list(Step)), chance.randint(1, 6), delay_seconds)
 
 
@@ -82,9 +81,8 @@ def store_and_kill(order: Order, environment: Mapping[str, str], kill: StoreKill
     Raises:
         AssertionError: it ended by itself.
     """
-    folder = Path(order.folder, order.project, order.dataset)
     with start(order, environment) as process:
-        seen = _wait_for(kill, folder, process)
+        seen = _wait_for(kill, order, process)
         time.sleep(kill.delay_seconds)
         process.kill()
         told, errors = process.communicate(timeout=_END_SECONDS)
@@ -119,8 +117,9 @@ def start(order: Order, environment: Mapping[str, str]) -> "subprocess.Popen[str
     )
 
 
-def _wait_for(kill: StoreKill, folder: Path, process: "subprocess.Popen[str]") -> bool:
-    look = _LOOKS[kill.step or Step.HIDDEN]
+def _wait_for(kill: StoreKill, order: Order, process: "subprocess.Popen[str]") -> bool:
+    folder = Path(order.folder, order.project, order.dataset)
+    look = _looks(order.name)[kill.step or Step.HIDDEN]
     known, left = look(folder), kill.count
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
@@ -154,10 +153,14 @@ def _images(folder: Path) -> AbstractSet[str]:
     }
 
 
-def _line(folder: Path) -> AbstractSet[str]:
-    with contextlib.suppress(FileNotFoundError):
-        return {str((folder / TRACKING_FILE).stat().st_size)}
-    return frozenset()
+def _lines_with(name: str) -> Callable[[Path], AbstractSet[str]]:
+    def look(folder: Path) -> AbstractSet[str]:
+        with contextlib.suppress(FileNotFoundError):
+            lines = (folder / TRACKING_FILE).read_text(encoding="utf-8").splitlines()
+            return {line for line in lines if name in line}
+        return frozenset()
+
+    return look
 
 
 def _named(folder: Path) -> AbstractSet[str]:
@@ -166,14 +169,16 @@ def _named(folder: Path) -> AbstractSet[str]:
     return {name for name in whole if not folder.joinpath(name, "run").exists()}
 
 
-_LOOKS: Final[Mapping[Step, Callable[[Path], AbstractSet[str]]]] = {
-    Step.HIDDEN: _hidden,
-    Step.IMAGE: _images,
-    Step.ARGUMENTS: _hidden_with("run", "args.json"),
-    Step.COMMIT: _hidden_with("commit.json"),
-    Step.NAMED: _named,
-    Step.LINE: _line,
-}
+def _looks(name: str) -> Mapping[Step, Callable[[Path], AbstractSet[str]]]:
+    """What shows each step: of any run, but for lines, which tell whose they are."""
+    return {
+        Step.HIDDEN: _hidden,
+        Step.IMAGE: _images,
+        Step.ARGUMENTS: _hidden_with("run", "args.json"),
+        Step.COMMIT: _hidden_with("commit.json"),
+        Step.NAMED: _named,
+        Step.LINE: _lines_with(name),
+    }
 
 
 def left_behind(folder: Path) -> Counter[Left]:
