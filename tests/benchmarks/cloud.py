@@ -79,6 +79,10 @@ class Cloud:
         """Answer with this latency from now on."""
         self._ask("latency", f"?latency_ms={latency_ms}")
 
+    def seed(self, objects: int, *, datasets: int, size: int) -> None:
+        """Make objects of so many bytes in `BUCKET`, a hundred images a run, evenly in this many datasets."""
+        self._ask("seed", f"?bucket={BUCKET}&objects={objects}&datasets={datasets}&size={size}")
+
     def counts(self) -> Mapping[str, int]:
         """Requests by kind since the last reset."""
         found: Mapping[str, int] = self._ask("counts")

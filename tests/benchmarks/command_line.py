@@ -12,6 +12,7 @@ import pixaris_sync
 from tests.benchmarks.comparison import AGAIN, Comparison, available
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.flame import draw_flames
+from tests.benchmarks.handlers import CALLS, handlers_text, measure_handlers
 from tests.benchmarks.levels import LevelCase, Levels, levels_text, write_levels
 from tests.benchmarks.many import measure_scale, ratio_text
 from tests.benchmarks.picture import draw
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         "training": (_training, _training_options),
         "flame": (_flame, _flame_options),
         "levels": (_levels, _levels_options),
+        "handlers": (_handlers, _handlers_options),
     }
     word = arguments[0] if arguments and arguments[0] in words else "compare"
     run, add_options = words[word]
@@ -233,6 +235,33 @@ def _levels_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=20, help="limit of each run [%(default)s]")
     parser.add_argument("--json", type=Path, help="file to write everything to")
     _add_flags(parser)
+
+
+def _handlers(options: argparse.Namespace) -> None:
+    calls = [call for call in CALLS if call.where in options.where]
+    found = measure_handlers(
+        options.cache, calls, latencies=options.latencies, repeats=options.repeats, times=options.times
+    )
+    _say(handlers_text(found))
+
+
+def _handlers_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--where",
+        type=lambda text: text.split(","),
+        default=["local", "cloud"],
+        help="which handlers: local, cloud [local,cloud]",
+    )
+    parser.add_argument(
+        "--latencies",
+        type=lambda text: [float(part) for part in text.split(",")],
+        default=[0.0, 50.0],
+        help="of the cloud, in ms, comma-separated [0,50]",
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="rounds [%(default)s]")
+    parser.add_argument(
+        "--times", type=int, default=3, help="calls of each process; the first is not counted [%(default)s]"
+    )
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

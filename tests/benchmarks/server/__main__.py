@@ -41,6 +41,10 @@ class Services:
         match request.segments:
             case ["storage", "v1", "b", *_] | ["upload", "storage", "v1", "b", _, "o", *_]:
                 return self._objects.route(request)
+            case ["download", "storage", "v1", "b", _, "o", *_]:
+                # Where Google's client downloads; elsewhere it is the same.
+                request.segments.pop(0)
+                return self._objects.route(request)
             case ["bigquery", "v2", "projects", _, *_] | ["upload", "bigquery", "v2", "projects", *_]:
                 return self._warehouse.route(request)
             case ["bench", what]:
@@ -59,6 +63,14 @@ class Services:
                 answer = json_answer({})
             case "latency":
                 self._latency_seconds = float(query["latency_ms"]) / 1000
+                answer = json_answer({})
+            case "seed":
+                self._objects.seed(
+                    query["bucket"],
+                    int(query["objects"]),
+                    datasets=int(query["datasets"]),
+                    size=int(query["size"]),
+                )
                 answer = json_answer({})
             case "counts":
                 answer = json_answer({**self._objects.counts, **self._warehouse.counts})

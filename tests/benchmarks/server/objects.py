@@ -1,5 +1,7 @@
 """A bucket service that knows what it was sent: names, sizes, checksums, metadata; not the contents.
 
+What can be downloaded are objects that it made itself.
+
 The JSON API of Google Cloud Storage as far as upload clients use it. Checksums are true; ``md5Hash`` is left
 out, as the service does for composed objects, unless it is asked for: computing it takes many times as long
 as everything else.
@@ -16,12 +18,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import google_crc32c
+
 from tests.benchmarks.server.bodies import Collected, Content, Related, Sink
 from tests.benchmarks.server.uploads import Uploads
 from tests.benchmarks.server.wire import Answer, Request, json_answer, refusal
 
 _TIME = "2026-01-01T00:00:00.000Z"
 _PAGE_OBJECTS = 1000
+_IMAGES_PER_RUN = 100
 
 
 def encoded_crc32c(crc32c: int) -> str:
@@ -35,6 +40,11 @@ def inventory_digest(checksums: Mapping[str, int]) -> str:
     for name in sorted(checksums):
         digest.update(f"{name}\0{checksums[name]}\n".encode())
     return digest.hexdigest()
+
+
+def made_content(name: str, size: int) -> bytes:
+    """The content of an object that the server made: noise that follows from its name."""
+    return hashlib.shake_128(name.encode()).digest(size)
 
 
 @dataclass(slots=True)
@@ -118,9 +128,22 @@ class Objects:
                 return body, lambda: self._bucket(bucket)
             case ["o"]:
                 return body, lambda: self._list(bucket, request.query)
+            case ["o", *name] if request.query.get("alt") == "media":
+                return body, lambda: self._download(bucket, "/".join(name))
             case ["o", *name]:
                 return body, lambda: self._look_up(bucket, "/".join(name))
         return body, self._unknown
+
+    def seed(self, bucket: str, objects: int, *, datasets: int, size: int) -> None:
+        """Make objects, a hundred images a run, evenly in this many datasets of one project."""
+        named = self.objects.setdefault(bucket, {})
+        for number in range(objects):
+            run = number // datasets // _IMAGES_PER_RUN
+            name = f"results/bench/set{number % datasets}/run{run}/generated_images/{number:06d}.png"
+            checksum = google_crc32c.value(made_content(name, size))
+            generation = next(self._numbers)
+            named[name] = StoredObject(bucket, name, size, checksum, generation, "image/png", {}, "")
+        self._names.pop(bucket, None)
 
     def checksums(self) -> dict[str, int]:
         """Checksums by bucket and name."""
@@ -265,6 +288,17 @@ class Objects:
         self.counts["gcs.object"] += 1
         stored = self.objects.get(bucket, {}).get(name)
         return refusal(404, "notFound") if stored is None else json_answer(stored.resource())
+
+    def _download(self, bucket: str, name: str) -> Answer:
+        self.counts["gcs.download"] += 1
+        stored = self.objects.get(bucket, {}).get(name)
+        if stored is None:
+            return refusal(404, "notFound")
+        content = made_content(name, stored.size)
+        if google_crc32c.value(content) != stored.crc32c:
+            return refusal(501, "notImplemented", "contents of what was uploaded are not kept")
+        checksum = f"crc32c={encoded_crc32c(stored.crc32c)}"
+        return Answer(200, content, {"x-goog-hash": checksum, "x-goog-generation": str(stored.generation)})
 
     def _list(self, bucket: str, query: dict[str, str]) -> Answer:
         self.counts["gcs.list"] += 1
