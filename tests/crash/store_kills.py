@@ -15,6 +15,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from pixaris_sync.handlers.staging import PREFIX
+from tests.crash.kill_plan import Killer, KillPlan
+from tests.crash.network_faults import Moment
+from tests.crash.request_log import RequestKind
 from tests.crash.storing import Order
 from tests.support.stored_runs import TRACKING_FILE
 
@@ -22,6 +25,15 @@ _TREE = Path(__file__).parents[2]
 #: How long a step is waited for, by the process's start. It needs half a second to begin.
 _PATIENCE_SECONDS = 4.0
 _END_SECONDS = 60.0
+#: Requests at which to kill, and at most the so-manieth.
+_REQUESTS = (
+    (RequestKind.LISTING, 2),
+    (RequestKind.UPLOAD, 8),
+    (RequestKind.UPLOAD, 2),
+    (RequestKind.STREAM, 2),
+    (RequestKind.LOAD, 1),
+    (RequestKind.QUERY, 3),
+)
 
 
 class Step(StrEnum):
@@ -72,6 +84,13 @@ def draw_store_kill(chance: random.Random) -> StoreKill:
     return StoreKill(chance.choice(list(Step)), chance.randint(1, 6), delay_seconds)
 
 
+def draw_request_kill(chance: random.Random) -> KillPlan:
+    """Draw a request at which to kill."""
+    requests, count_max = chance.choice(_REQUESTS)
+    moment, count = chance.choice(list(Moment)), chance.randint(1, count_max)
+    return KillPlan("store", _PATIENCE_SECONDS, requests=(requests,), moment=moment, count=count)
+
+
 def store_and_kill(order: Order, environment: Mapping[str, str], kill: StoreKill) -> tuple[bool, list[str]]:
     """Start a process that stores runs, and kill it.
 
@@ -88,6 +107,20 @@ def store_and_kill(order: Order, environment: Mapping[str, str], kill: StoreKill
         told, errors = process.communicate(timeout=_END_SECONDS)
     assert process.returncode == -signal.SIGKILL, errors
     # The last line may be cut short with its process.
+    return seen, told.split("\n")[:-1]
+
+
+def store_and_kill_at_request(
+    order: Order, environment: Mapping[str, str], plan: KillPlan, killer: Killer
+) -> tuple[bool, list[str]]:
+    """The same, at a request, which the killer observes."""
+    with start(order, environment) as process, killer.watching(process, plan):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_PATIENCE_SECONDS)
+        seen = bool(killer.killed_at)
+        killer.kill("patience")
+        told, errors = process.communicate(timeout=_END_SECONDS)
+    assert process.returncode == -signal.SIGKILL, errors
     return seen, told.split("\n")[:-1]
 
 

@@ -6,10 +6,11 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,26 @@ import pytest
 from pixaris.experiment_handlers.local import LocalExperimentHandler as PixarisHandler
 
 from pixaris_sync.handlers import LocalExperimentHandler
+from pixaris_sync.sandbox.emulators import Sandbox
+from tests.crash.kill_plan import Killer
 from tests.crash.made_runs import MARKER, PIXARIS, MadeRun, made_run
-from tests.crash.store_kills import Left, Step, draw_store_kill, left_behind, store_and_kill, store_some
+from tests.crash.network_faults import Moment
+from tests.crash.store_kills import (
+    Left,
+    Step,
+    draw_request_kill,
+    draw_store_kill,
+    left_behind,
+    store_and_kill,
+    store_and_kill_at_request,
+    store_some,
+)
 from tests.crash.storing import Order
+from tests.integration.cloud import Cloud, new_cloud
+from tests.support.command_line import CommandLine
 from tests.support.proof_summary import Tell
-from tests.support.stored_runs import DATASET, PROJECT, TRACKING_FILE
+from tests.support.proxy import Proxies, Proxy, Request
+from tests.support.stored_runs import DATASET, PROJECT, TRACKING_FILE, Reader
 
 #: Of each test. Those of `watch` and `sync` take longer, and are told by the same variable.
 KILLS = int(os.environ.get("PIXARIS_SYNC_KILLS", "4"))
@@ -32,6 +48,32 @@ _KILL_SECONDS_MAX = 6
 _END_SECONDS_MAX = 120
 #: Between two runs of Pixaris' own handler.
 _PAUSE_SECONDS = 0.03
+#: Delays that are meant for a cloud, and not for this test.
+_SETTINGS: Mapping[str, float] = {
+    "retry_delay_seconds_min": 0.05,
+    "retry_delay_seconds_max": 0.5,
+    "doubt_settle_seconds": 1.0,
+    "load_spacing_seconds": 0.2,
+    "bulk_spacing_seconds": 0.2,
+}
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
+    """Both emulators."""
+    monkeypatch.chdir(tmp_path)
+    with Sandbox() as sandbox:
+        yield new_cloud(sandbox, monkeypatch)
+
+
+@pytest.fixture
+def proxies(cloud: Cloud) -> Iterator[Proxies]:
+    """What stands between the processes that store and the emulators."""
+    both = Proxies(
+        Proxy(cloud.environment["STORAGE_EMULATOR_HOST"]), Proxy(cloud.environment["BIGQUERY_EMULATOR_HOST"])
+    )
+    with both.storage, both.bigquery:
+        yield both
 
 
 class Judge:
@@ -190,3 +232,95 @@ def test_local_runs_are_whole_or_absent_at_whatever_instant_their_process_is_kil
     tell("kills while runs are stored", {str(what): count for what, count in sorted(kills.items())})
     tell("what they left of runs", {str(what): count for what, count in sorted(left.items())})
     tell("runs stored meanwhile", {"reported": len(judge.stored), "there": len(judge.records())})
+
+
+@pytest.mark.large
+@pytest.mark.timeout(_END_SECONDS_MAX + 2 * _KILL_SECONDS_MAX * KILLS)
+def test_runs_for_the_cloud_become_one_row_each_at_whatever_instant_their_process_is_killed(
+    cloud: Cloud, proxies: Proxies, tmp_path: Path, tell: Tell
+) -> None:
+    """Goal: no kill loses a run that was reported as stored, stores one twice, or a row without its files.
+
+    Method: two processes at a time store runs of the same names with one spool, one that waits for the cloud
+    and one that does not. One is killed at a step that shows in the spool, or by time, the other at a request
+    before or after it is served. Then `sync` carries what the spool still holds, and Pixaris reads.
+    """
+    spool = tmp_path / "spool"
+    environment = {**cloud.environment, **proxies.environment}
+    command_line = CommandLine(spool, tmp_path / "state", environment).having(**_SETTINGS)
+    chance = random.Random(f"{SEED} cloud")  # noqa: S311 - tests need no secrecy
+    killer = _killer_at(proxies)
+    kills: Counter[str] = Counter()
+    stored: list[str] = []
+    past: list[object] = []
+    order = Order("", PROJECT, DATASET, str(spool), wait=True, cloud=_destination(cloud))
+    with _told_of_failure(past), ThreadPoolExecutor() as pool:
+        for number in range(math.ceil(KILLS / 2)):
+            one_waits = chance.random() < 0.5
+            at_step, at_request = draw_store_kill(chance), draw_request_kill(chance)
+            past.append((at_step, at_request))
+            killed = (
+                pool.submit(
+                    store_and_kill,
+                    replace(order, name=f"{number:03d}-one", wait=one_waits),
+                    command_line.environment,
+                    at_step,
+                ),
+                pool.submit(
+                    store_and_kill_at_request,
+                    replace(order, name=f"{number:03d}-other", wait=not one_waits),
+                    command_line.environment,
+                    at_request,
+                    killer,
+                ),
+            )
+            for trigger, outcome in zip((at_step.trigger, "request"), killed, strict=True):
+                seen, markers = outcome.result()
+                kills[trigger if seen else "patience"] += 1
+                stored += markers
+        stored += store_some(replace(order, name="last"), command_line.environment)
+        command_line.sync()
+        rows = _assert_rows_have_their_files(Reader(cloud.handler()), tmp_path / "read")
+        assert set(stored) <= set(rows)
+        assert rows.most_common(1)[0][1] == 1
+        assert sum(kills.values()) >= KILLS
+    tell("kills while runs are stored for the cloud", dict(sorted(kills.items())))
+    tell("runs stored for the cloud meanwhile", {"reported": len(stored), "there": len(rows)})
+
+
+def _destination(cloud: Cloud) -> tuple[str, str, str]:
+    """What GCPExperimentHandler is made with."""
+    return cloud.project, cloud.dataset_ref, cloud.bucket
+
+
+def _killer_at(proxies: Proxies) -> Killer:
+    """A killer that sees every request."""
+    killer = Killer()
+
+    def arrived(request: Request) -> None:
+        killer.observe(Moment.ARRIVED, request, None)
+
+    for proxy in (proxies.storage, proxies.bigquery):
+        proxy.rule = arrived
+        proxy.answered = partial(killer.observe, Moment.ANSWERED)
+    return killer
+
+
+def _assert_rows_have_their_files(reader: Reader, scratch: Path) -> Counter[str]:
+    """Every row's objects are its files, whole; no others are there.
+
+    Returns:
+        How many rows there are of each marker.
+    """
+    frame = reader.frame(PROJECT, DATASET)
+    paths = {name: scratch / name for name in reader.objects()}
+    for name, path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(reader.content(name))
+    dataset = scratch / "results" / PROJECT / DATASET
+    assert {path.name for path in dataset.iterdir()} == set(frame["experiment_run_name"])
+    for row in frame.to_dict("records"):
+        run = made_run(row[MARKER])
+        assert fault_in(dataset / row["experiment_run_name"], run) == ""
+        assert (row["score"], row["seed"]) == (run.metrics["score"], run.args["seed"])
+    return Counter(frame[MARKER])
