@@ -186,7 +186,7 @@ def test_a_hidden_folder_that_another_one_is_removing_is_not_used(
 
     monkeypatch.setattr(tempfile, "mkdtemp", found_at_once)
     monkeypatch.setattr(fcntl, "flock", seen_waiting)
-    hidden, handle = staging._make_hidden(folder)
+    hidden, handle = staging.make_hidden(folder, PREFIX)
     os.close(handle)
     remover[0].join()
     assert len(made) == 2
