@@ -93,6 +93,7 @@ class Measurement:
 
     def rows(self) -> Iterator[Sequence[str]]:
         """As rows of a table; ratios are taken within each round."""
+        stores = self.call.method == "store"
         base = self.timed[PIXARIS].seconds
         where = f", {self.latency_ms:g} ms" if self.call.where == "cloud" else ""
         for name, timed in self.timed.items():
@@ -100,8 +101,8 @@ class Measurement:
             yield (
                 self.call.title + where,
                 _TITLES[name],
-                f"{Spread.of(1000 * seconds for seconds in timed.seconds).text(0)}",
-                f"{Spread.of(1000 * seconds for seconds in timed.stored).text(0)}",
+                Spread.of(1000 * seconds for seconds in timed.seconds).text(0),
+                Spread.of(1000 * seconds for seconds in timed.stored).text(0) if stores else "",
                 "" if name == PIXARIS else ratio.text(1),
                 f"{timed.requests:g}" if self.call.where == "cloud" else "",
             )
