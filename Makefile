@@ -34,8 +34,8 @@ fuzz: $(STAMP) ## Hostile folders and tracking lines, for PIXARIS_SYNC_FUZZ_SECO
 	@PIXARIS_SYNC_FUZZ_SECONDS="$${PIXARIS_SYNC_FUZZ_SECONDS:-300}" $(PY) -m pytest tests/fuzz $(ARGS)
 
 .PHONY: kills
-kills: $(STAMP) ## Kill the real process at PIXARIS_SYNC_KILLS instants (default: 400), by a new seed each time
-	@PIXARIS_SYNC_KILLS="$${PIXARIS_SYNC_KILLS:-400}" \
+kills: $(STAMP) ## Kill real processes at PIXARIS_SYNC_KILLS instants in each test (default: 400), by a new seed
+	@PIXARIS_SYNC_TEST_LARGE=1 PIXARIS_SYNC_KILLS="$${PIXARIS_SYNC_KILLS:-400}" \
 	    PIXARIS_SYNC_CRASH_SEED="$${PIXARIS_SYNC_CRASH_SEED:-$$(date +%s)}" $(PY) -m pytest tests/crash $(ARGS)
 
 .PHONY: bench
