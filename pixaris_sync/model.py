@@ -5,7 +5,7 @@ Every state enum's values are persisted in the ledger and never reused for anoth
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -299,12 +299,19 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class RemoteObject:
-    """An object as GCS tells of it. `crc32c`: checksum as an unsigned 32-bit integer, None: not told."""
+    """An object as GCS tells of it.
+
+    Attributes:
+        name, size, generation: as they are told.
+        crc32c: checksum as an unsigned 32-bit integer; None: not told.
+        metadata: texts of its writer's own, where it was looked up; None: not told, or none.
+    """
 
     name: str
     size: int
     crc32c: int | None
     generation: int
+    metadata: Mapping[str, str] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,7 @@ def read_object(answer: JsonValue) -> RemoteObject:
                 None if checksum is None else int.from_bytes(base64.b64decode(checksum, validate=True), "big")
             ),
             generation=int(answer["generation"]),
+            metadata=answer.get("metadata"),
         )
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError("no object resource") from error

@@ -10,7 +10,7 @@ import secrets
 import socket
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -157,7 +157,9 @@ class ContentBody(aiohttp.Payload):
                 yield view[start : start + piece_bytes]
 
 
-def multipart_body(name: str, content: bytes, content_type: str, checksum: str) -> ContentBody:
+def multipart_body(
+    name: str, content: bytes, content_type: str, checksum: str, metadata: Mapping[str, str] | None = None
+) -> ContentBody:
     """Metadata and content of an object in one request.
 
     Args:
@@ -165,10 +167,12 @@ def multipart_body(name: str, content: bytes, content_type: str, checksum: str) 
         content: all of it.
         content_type: its MIME type.
         checksum: its crc32c, as the API writes it.
+        metadata: texts of the writer's own.
     """
+    own = f', "metadata": {json.dumps(dict(metadata))}' if metadata else ""
     # The checksum is in base64: nothing of it needs to be escaped.
-    metadata = f'{{"crc32c": "{checksum}", "name": {json.dumps(name)}}}'
-    between = f"{metadata}\r\n--{_BOUNDARY}\r\nContent-Type: {content_type}\r\n\r\n".encode("ascii")
+    resource = f'{{"crc32c": "{checksum}", "name": {json.dumps(name)}{own}}}'
+    between = f"{resource}\r\n--{_BOUNDARY}\r\nContent-Type: {content_type}\r\n\r\n".encode("ascii")
     return ContentBody((_METADATA_HEAD + between, content, _TAIL), MULTIPART_CONTENT_TYPE)
 
 

@@ -72,7 +72,13 @@ class GcsCalls:
         )
 
     async def upload(
-        self, name: str, content: bytes, content_type: str, crc32c: int, if_generation: int
+        self,
+        name: str,
+        content: bytes,
+        content_type: str,
+        crc32c: int,
+        if_generation: int,
+        metadata: Mapping[str, str] | None = None,
     ) -> RemoteObject:
         """Send metadata and content in one request."""
         operation, subject = "upload", self.connection.subject(name)
@@ -88,7 +94,7 @@ class GcsCalls:
             response = await storage.session.post(
                 address,  # type: ignore[arg-type]  # as in `stat`
                 headers=await self.connection.authorization(),
-                data=multipart_body(name, content, content_type, checksum),  # type: ignore[arg-type]
+                data=multipart_body(name, content, content_type, checksum, metadata),  # type: ignore[arg-type]
                 timeout=NO_TIME_LIMIT,
                 params=None,
             )
@@ -131,7 +137,7 @@ class GcsCalls:
 
         # The client would hand its address over as text, and text is quoted anew on the way: reserved
         # characters such as the semicolon come out bare. An address that is marked as quoted stays.
-        address = URL(f"{self._object_url(name)}?fields={_OBJECT_FIELDS}", encoded=True)
+        address = URL(f"{self._object_url(name)}?fields={_OBJECT_FIELDS},metadata", encoded=True)
 
         async def send(storage: Storage) -> RemoteObject:
             response = await storage.session.get(

@@ -19,7 +19,7 @@ way; waiting for bandwidth does not. Memory stays below
 because contents are sent out of the memory that they are in, a piece at a time.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pixaris_sync.errors import ConfigurationError
@@ -107,10 +107,17 @@ class GcsObjectStore:
         await self._calls.check()
 
     async def upload(
-        self, name: str, content: bytes, *, content_type: str, crc32c: int, if_generation: int
+        self,
+        name: str,
+        content: bytes,
+        *,
+        content_type: str,
+        crc32c: int,
+        if_generation: int,
+        metadata: Mapping[str, str] | None = None,
     ) -> RemoteObject:
         """See `ObjectStore.upload`."""
-        return await self._calls.upload(name, content, content_type, crc32c, if_generation)
+        return await self._calls.upload(name, content, content_type, crc32c, if_generation, metadata)
 
     async def upload_resumable(
         self,

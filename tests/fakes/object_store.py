@@ -9,7 +9,7 @@ A call goes through: log, delay, ordered fault (nothing is done), the work, lost
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import anyio.lowlevel
@@ -161,7 +161,14 @@ class FakeObjectStore:
         self._leave("check", "")
 
     async def upload(
-        self, name: str, content: bytes, *, content_type: str, crc32c: int, if_generation: int
+        self,
+        name: str,
+        content: bytes,
+        *,
+        content_type: str,
+        crc32c: int,
+        if_generation: int,
+        metadata: Mapping[str, str] | None = None,
     ) -> RemoteObject:
         await self._enter("upload", name)
         self._need_bucket("upload", name)
@@ -169,7 +176,7 @@ class FakeObjectStore:
         self.bytes_received += len(content)
         self._need_generation(name, if_generation)
         _need_checksum(name, content, crc32c)
-        remote = self._store(name, content, content_type, crc32c)
+        remote = self._store(name, content, content_type, crc32c, metadata)
         self.uploads.append(remote)
         self._leave("upload", name)
         return remote
@@ -306,8 +313,16 @@ class FakeObjectStore:
         self.uploads.append(session.finished)
         return session.finished
 
-    def _store(self, name: str, content: bytes, content_type: str, crc32c: int) -> RemoteObject:
-        remote = RemoteObject(name, len(content), crc32c, self._next_generation())
+    def _store(
+        self,
+        name: str,
+        content: bytes,
+        content_type: str,
+        crc32c: int,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RemoteObject:
+        told = dict(metadata) if metadata else None
+        remote = RemoteObject(name, len(content), crc32c, self._next_generation(), told)
         self.objects[name] = StoredObject(remote, content, content_type)
         return remote
 
