@@ -3,7 +3,7 @@
 * `app` holds the commands, `options` makes flags of the settings, `help` shows them.
 * `passes` is behind ``watch``, ``sync`` and ``backfill``, with `progress` while it works. `inspect` is behind
   ``status``, ``verify`` and ``retry``, `limit` and `sandbox` are behind their own names.
-* `wiring` puts the real bucket, tables, folder and ledger together, and takes them apart again.
+* `wiring` is what every command begins with: settings, logging, and the ledger of earlier work.
 * `report` is what is printed, `exits` is how a command ends. `streams` sees to it that printing breaks
   nothing.
 

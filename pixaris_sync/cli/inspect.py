@@ -12,10 +12,11 @@ import anyio
 
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.cli.wiring import found_ledger, open_known_ledger, ports, read_overview, settings_for
+from pixaris_sync.cli.wiring import open_known_ledger, read_overview, settings_for
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.retry import find_runs, retry_runs
 from pixaris_sync.process.ownership import read_owner
+from pixaris_sync.process.wiring import found_ledger, ports
 from pixaris_sync.settings import Settings
 from pixaris_sync.text import printable_line
 

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.cli.wiring import found_ledger, settings_for
+from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.process.live_limits import InForce, LimitFiles, LiveLimits
 from pixaris_sync.process.ownership import running_owner
 from pixaris_sync.process.signals import CHANGE_SIGNAL
+from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.settings import Settings, explain
 
 T = TypeVar("T")

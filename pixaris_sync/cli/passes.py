@@ -17,7 +17,7 @@ from pixaris_sync import __version__
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit, exit_of_pass
 from pixaris_sync.cli.progress import show_progress
-from pixaris_sync.cli.wiring import found_ledger, ports, settings_for, work_as_owner
+from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
@@ -29,6 +29,7 @@ from pixaris_sync.process.open_files import within_open_files
 from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, run_engine
 from pixaris_sync.process.signals import ExitCode, Interruption
+from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
 from pixaris_sync.settings import Settings
 
 if TYPE_CHECKING:

@@ -1,33 +1,20 @@
-"""Puts concrete adapters together for a command, and takes them apart again."""
+"""What every command begins with: settings, logging, and the ledger of earlier work."""
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import anyio
-
-from pixaris_sync.bigquery.sink import BigQueryRowSink
-from pixaris_sync.clock import SystemClock
 from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
-from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.finder import FoundLedger, find_ledger, may_exist, remember_home
+from pixaris_sync.ledger.finder import may_exist
 from pixaris_sync.ledger.overview import Overview, overview
-from pixaris_sync.ledger.rescue import work_with
-from pixaris_sync.limits.bandwidth import Pace
-from pixaris_sync.local.mounts import network_filesystem
-from pixaris_sync.model import RunKey
-from pixaris_sync.ports import ObjectStore, RowSink
-from pixaris_sync.process.ownership import Ownership
 from pixaris_sync.settings import Settings, load_settings
 from pixaris_sync.text import printable_line
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 def settings_for(flags: Mapping[str, Any], config: Path | None) -> Settings:
@@ -64,103 +51,6 @@ def set_up_logging(level: str) -> None:
         handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("pixaris_sync").setLevel(level.upper())
-
-
-@asynccontextmanager
-async def ports(
-    settings: Settings, *, frames: bool = False, pace: Pace | None = None
-) -> AsyncIterator[tuple[ObjectStore, RowSink]]:
-    """The bucket and the BigQuery dataset that the settings name.
-
-    Args:
-        settings: which, and how much at once.
-        frames: tables can be read whole.
-        pace: what uploads hold to.
-    """
-    store = GcsObjectStore(
-        settings.gcp_pixaris_bucket_name,
-        emulator_host=settings.storage_emulator_host,
-        connections_limit=settings.upload_concurrency_limit,
-        timeout_seconds=settings.request_timeout_seconds,
-        chunk_bytes=settings.chunk_bytes,
-        pace=pace,
-    )
-    sink = BigQueryRowSink(
-        settings.gcp_bq_experiment_dataset,
-        settings.gcp_project_id,
-        emulator_host=settings.bigquery_emulator_host,
-        timeout_seconds=settings.request_timeout_seconds,
-        job_timeout_seconds=settings.job_timeout_seconds,
-        threads_limit=settings.warehouse_threads_limit,
-        frames=frames,
-    )
-    try:
-        yield store, sink
-    finally:
-        with anyio.CancelScope(shield=True):
-            await store.close()
-            await sink.close()
-
-
-def found_ledger(settings: Settings) -> FoundLedger:
-    """The ledger of the settings' results folder and destination, whether it was made yet or not.
-
-    Raises:
-        ConfigurationError: it is no results folder, but one or two levels off.
-    """
-    from pixaris_sync.local.results_folder import LocalResults
-
-    folder = LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name)
-    folder.check_place()
-
-    def holds(run: RunKey) -> bool:
-        return folder.signature(run) is not None
-
-    return find_ledger(settings, holds)
-
-
-def work_as_owner(settings: Settings, command: str, work: Callable[[Ledger], T]) -> T:
-    """Do `work` with the ledger, with the results folder locked for this process.
-
-    It is done once more where the ledger turns out to be damaged: see `rescue.work_with`.
-
-    Raises:
-        ConfigurationError: there is no results folder that can be read.
-        FolderOwnedError: another process owns the folder.
-        LedgerError: the ledger cannot be opened.
-    """
-    from pixaris_sync.local.results_folder import LocalResults
-
-    LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name).check()
-    found = found_ledger(settings)
-    path = found.path
-    kind = network_filesystem(path.parent)
-    if kind is not None:
-        log.warning(
-            "the state folder %s is on %s, where SQLite's locks cannot be trusted; "
-            "choose a local folder with --state-dir",
-            path.parent,
-            kind,
-        )
-    clock = SystemClock()
-
-    def work_at_home(ledger: Ledger) -> T:
-        ledger.write(partial(remember_home, home=found.home, now=clock.now()))
-        return work(ledger)
-
-    # The lock first: a newer program must not migrate the ledger under an older one that works with it.
-    with Ownership(
-        settings.local_results_folder, path.with_suffix(".owner"), command, path_lock=found.path_lock
-    ):
-        if found.moved_from is not None:
-            log.info("the results folder was %s before: its ledger %s goes on", found.moved_from, path)
-        if found.left is not None:
-            log.info(
-                "another folder was %s before, and keeps its ledger %s: this one gets a new one",
-                found.home.folder,
-                found.left,
-            )
-        return work_with(path, work_at_home, now=clock.now)
 
 
 def open_known_ledger(path: Path, *, read_only: bool = False) -> Ledger:

@@ -10,7 +10,8 @@ There are three locks, all advisory (``flock``), all gone with their process, ho
 - on a file that stands for the folder's path: where a folder is moved away and another one put in its place
   while a process works there, both of the others are of the one that was moved.
 
-Beside the ledger a note tells who the owner is, for the message that the second one gets.
+Beside the ledger a note tells who the owner is, for the message that the second one gets. A handler in a
+training process owns its spool for moments, again and again: commands wait for it.
 """
 
 import fcntl
@@ -30,6 +31,12 @@ from pixaris_sync.errors import FolderOwnedError
 
 log = logging.getLogger(__name__)
 
+#: The command that the note of a handler names.
+STORE_RESULTS = "store_results"
+#: How often the lock is tried while a handler holds it, and how long where the owner's note is not there: it
+#: is written a moment after the lock was taken.
+_TRY_AGAIN_SECONDS = 0.1
+_UNTOLD_SECONDS = 1.0
 #: Of the files that are locked. They stay: a lock on a removed file would keep nobody out.
 LOCK_SUFFIX = ".lock"
 
@@ -43,9 +50,13 @@ class Owner:
     command: str
     since: float
 
+    @property
+    def _doing(self) -> str:
+        return "storing results" if self.command == STORE_RESULTS else f"pixaris-sync {self.command}"
+
     def __str__(self) -> str:
         when = datetime.fromtimestamp(self.since, tz=UTC).isoformat(timespec="seconds")
-        return f"process {self.pid} on {self.host} (pixaris-sync {self.command}, since {when})"
+        return f"process {self.pid} on {self.host} ({self._doing}, since {when})"
 
 
 class Ownership:
@@ -56,13 +67,17 @@ class Ownership:
         note: where to say who the owner is, if it can be written there; its folder is made.
         command: what this process does.
         path_lock: the file that stands for the folder's path.
+        waits: whether to wait where a handler holds the lock.
     """
 
-    def __init__(self, folder: Path, note: Path, command: str, *, path_lock: Path) -> None:
+    def __init__(
+        self, folder: Path, note: Path, command: str, *, path_lock: Path, waits: bool = False
+    ) -> None:
         self._folder = folder
         self._note = note
         self._command = command
         self._path_lock = path_lock
+        self._waits = waits
         self._handles: list[int] = []
 
     def __enter__(self) -> Self:
@@ -71,6 +86,23 @@ class Ownership:
         Raises:
             FolderOwnedError: another process holds it; the cause says which.
         """
+        begun, is_told = time.monotonic(), False
+        while True:
+            try:
+                self._take()
+            except FolderOwnedError:
+                owner = self._owner()
+                untold = owner is None and time.monotonic() - begun < _UNTOLD_SECONDS
+                if not self._waits or not (untold or (owner and owner.command == STORE_RESULTS)):
+                    raise
+                if owner is not None and not is_told:
+                    is_told = True
+                    log.info("%s is owned by %s: waiting for its end", self._folder, owner)
+                time.sleep(_TRY_AGAIN_SECONDS)
+            else:
+                return self
+
+    def _take(self) -> None:
         self._lock(os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         # A state folder that cannot be written shows soon enough elsewhere.
         with suppress(OSError):
@@ -78,7 +110,6 @@ class Ownership:
             for lock in (self._note.with_suffix(LOCK_SUFFIX), self._path_lock):
                 self._lock(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         self._write_note()
-        return self
 
     def _lock(self, handle: int) -> None:
         self._handles.append(handle)
@@ -118,12 +149,16 @@ class Ownership:
             fresh.chmod(0o600)
             fresh.replace(self._note)
 
-    def _describe_owner(self) -> str:
+    def _owner(self) -> Owner | None:
         owner = read_owner(self._note)
         pids = _locking_pids(self._folder)
         # Its owner may work with another state folder, and the note here be of an earlier one.
-        if owner is not None and (owner.pid in pids or not pids):
+        return owner if owner is not None and (owner.pid in pids or not pids) else None
+
+    def _describe_owner(self) -> str:
+        if (owner := self._owner()) is not None:
             return str(owner)
+        pids = _locking_pids(self._folder)
         return f"process {pids[0]} on this machine" if pids else "another process on this machine"
 
 

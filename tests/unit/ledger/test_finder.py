@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.cli.wiring import found_ledger
 from pixaris_sync.ledger import datasets, intake
 from pixaris_sync.ledger.database import Ledger, get_fact, set_fact
 from pixaris_sync.ledger.finder import HOME, FoundLedger, remember_home
 from pixaris_sync.ledger.rescue import work_with
+from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.settings import Settings, load_settings
 from tests.support.ledgers import NOW, RUN, SHOES, found_run, record, tail
 
