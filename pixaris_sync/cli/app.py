@@ -259,9 +259,7 @@ def sandbox(
 @app.command(cls=PlainCommand)
 def demo(
     *,
-    runs: Annotated[
-        int, typer.Option(min=1, max=100, help="How many runs to store.", metavar="COUNT")
-    ] = 5,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="How many runs to store.", metavar="COUNT")] = 5,
 ) -> None:
     """Show the whole journey on a fresh sandbox.
 

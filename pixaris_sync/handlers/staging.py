@@ -129,7 +129,7 @@ def stage(dataset_folder: Path, tracking_file: str, run: NewRun) -> StagedRun:
     Raises:
         OSError: the disk refused; nothing is left behind.
     """
-    dataset_folder.mkdir(parents=True, exist_ok=True)
+    make_folder(dataset_folder)
     staged = StagedRun(dataset_folder, tracking_file, run)
     try:
         staged.write_files()
@@ -137,6 +137,14 @@ def stage(dataset_folder: Path, tracking_file: str, run: NewRun) -> StagedRun:
         staged.discard()
         raise
     return staged
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it, on the disk; nothing where it is there."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    for one in missing:
+        _sync_folder(one.parent)
 
 
 def recover(dataset_folder: Path) -> None:

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import dataclass
-from sqlite3 import Connection
+from sqlite3 import Connection, Row
 
 from pixaris_sync.ledger.runs import update_run_states
 from pixaris_sync.model import DatasetKey, Problem, TailPosition
+
+
+_DATASET = "SELECT * FROM datasets WHERE project = ? AND dataset = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,19 @@ def open_dataset(db: Connection, now: float, key: DatasetKey, table_id: str) -> 
         "INSERT INTO datasets (project, dataset, table_id, since) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (key.project, key.dataset, table_id, now),
     )
-    row = db.execute(
-        "SELECT * FROM datasets WHERE project = ? AND dataset = ?", (key.project, key.dataset)
-    ).fetchone()
+    return _known_dataset(db.execute(_DATASET, (key.project, key.dataset)).fetchone())
+
+
+def find_dataset(db: Connection, key: DatasetKey) -> KnownDataset | None:
+    """What is known of a dataset; None: nothing."""
+    row = db.execute(_DATASET, (key.project, key.dataset)).fetchone()
+    return _known_dataset(row) if row else None
+
+
+def _known_dataset(row: Row) -> KnownDataset:
     return KnownDataset(
         id=row["id"],
-        key=key,
+        key=DatasetKey(row["project"], row["dataset"]),
         position=TailPosition(**json.loads(row["tail"])) if row["tail"] else None,
         read_whole=bool(row["read_whole"]),
         adopted=row["adopted_at"] is not None,

@@ -182,12 +182,17 @@ def _is_empty(folder: Path) -> bool:
         return False
 
 
-def _home_of(settings: Settings) -> Home:
+def destination_of(settings: Settings) -> tuple[str, ...]:
+    """A destination's identity, as `Home.destination` is."""
     goal = settings.destination
     emulators = (settings.storage_emulator_host or "", settings.bigquery_emulator_host or "")
     # An emulator is a destination of its own, so that trying things out never touches a real ledger.
     hosts = (host.rpartition("://")[2].rstrip("/") for host in emulators)
-    destination = (goal.bucket, goal.bq_project, goal.bq_dataset_id, *hosts)
+    return (goal.bucket, goal.bq_project, goal.bq_dataset_id, *hosts)
+
+
+def _home_of(settings: Settings) -> Home:
+    destination = destination_of(settings)
     folder = settings.local_results_folder.resolve()
     try:
         status = folder.stat()

@@ -137,7 +137,11 @@ class Ownership:
 
     def _close(self) -> None:
         while self._handles:
-            os.close(self._handles.pop())
+            handle = self._handles.pop()
+            # A child that was forked meanwhile has the handle too: closing it would keep the lock.
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)
+            os.close(handle)
 
     def _write_note(self) -> None:
         owner = Owner(os.getpid(), socket.gethostname(), self._command, time.time())
