@@ -35,8 +35,8 @@ class GCPExperimentHandler(ExperimentHandler):
     """Stores and loads runs in Google Cloud.
 
     A run is first stored durably in a spool on this machine, then carried, exactly once. Its images become
-    objects ``results/<project>/<dataset>/<yymmdd>-<name>/generated_images/<image>``, its arguments and metrics
-    a row of the table ``<project>_<dataset>_experiment_results``.
+    objects ``results/<project>/<dataset>/<yymmdd>-<name>/generated_images/<image>``, its arguments and
+    metrics a row of the table ``<project>_<dataset>_experiment_results``.
 
     Emulators, limits and all else that can be set come from the environment, as ``deploy/settings.md`` lists
     it. May be used by many threads, pickled, and taken along into another process.

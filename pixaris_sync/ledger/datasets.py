@@ -7,7 +7,6 @@ from sqlite3 import Connection, Row
 from pixaris_sync.ledger.runs import update_run_states
 from pixaris_sync.model import DatasetKey, Problem, TailPosition
 
-
 _DATASET = "SELECT * FROM datasets WHERE project = ? AND dataset = ?"
 
 
