@@ -4,7 +4,7 @@ import copy
 import math
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from PIL import Image
@@ -43,6 +43,13 @@ class Call:
         """Make it, with copies: GCPExperimentHandler changes what it is given."""
         given = (list(self.images), dict(self.metrics), copy.copy(self.args))
         handler.store_results(self.project, self.dataset, self.name, *given, **self.options)
+
+    def as_local_takes_it(self) -> "Call":
+        """The same with its listed images among the generated ones: Pixaris' local handler takes no list."""
+        args = dict(self.args)
+        listed = args.pop("pillow_images", [])
+        inputs = [(one["pillow_image"], f"z_{one['node_name']}.png".replace(" ", "_")) for one in listed]
+        return replace(self, images=[*self.images, *inputs], args=args)
 
 
 def picture(rng: random.Random, *, texts: bool) -> Image.Image:

@@ -1,5 +1,6 @@
 """Pixaris' real handlers and ours, under one name each: whoever asks for them imports them then."""
 
+import importlib
 import inspect
 from typing import Any, Final
 
@@ -18,9 +19,7 @@ CLASSES: Final = tuple(_CLASSES)
 
 def handler_class(implementation: str, name: str) -> Any:
     """One of `CLASSES`, as this implementation has it."""
-    # Google's clients warn at their first import, whoever is the first to import them.
-    module = __import__(f"{_MODULES[implementation]}.{_CLASSES[name]}", fromlist=[name])
-    return getattr(module, name)
+    return getattr(importlib.import_module(f"{_MODULES[implementation]}.{_CLASSES[name]}"), name)
 
 
 def documented_parameters(implementation: str, name: str, method: str) -> list[inspect.Parameter]:
