@@ -192,13 +192,13 @@ def local_names(names: Sequence[str]) -> list[str]:
     Where that would be one file for several images, each has its whole name, which Pixaris lists by the
     small letters of its suffix alone.
     """
-    usable = [tame(name) for name in names]
-    short = [f"{name.partition('.')[0]}.png" for name in usable]
+    visible = [_visible(name) for name in names]
+    short = [f"{name.partition('.')[0]}.png" for name in visible]
     images_of = Counter(short)
     return _distinct(
         [
             file if images_of[file] == 1 else f"{name.removesuffix('.png')}.png"
-            for file, name in zip(short, usable, strict=True)
+            for file, name in zip(short, visible, strict=True)
         ]
     )
 
@@ -208,8 +208,8 @@ def cloud_names(names: Sequence[str]) -> list[str]:
 
     A name without a suffix that Pixaris lists gets one.
     """
-    usable = [tame(name) for name in names]
-    return _distinct([n if n.lower().endswith(IMAGE_SUFFIXES) else f"{n}.png" for n in usable])
+    visible = map(_visible, names)
+    return _distinct([n if n.lower().endswith(IMAGE_SUFFIXES) else f"{n}.png" for n in visible])
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -223,21 +223,19 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def _cut(stem: str, ending: str) -> str:
-    return cut(stem, FILE_NAME_BYTES_MAX - len(ending.encode())) + ending
+    room = FILE_NAME_BYTES_MAX - len(ending.encode())
+    return stem.encode()[:room].decode(errors="ignore") + ending
 
 
-def cut(name: str, bytes_max: int) -> str:
-    """The beginning of a name that has so many bytes at most."""
-    return name.encode()[:bytes_max].decode(errors="ignore")
+def _visible(name: str) -> str:
+    """A tame name, with a mark before it where the file would be hidden: that is not carried to the cloud."""
+    tamed = _tame(name)
+    return tamed if tamed and not tamed.startswith(".") else f"_{tamed}"
 
 
-def tame(name: str) -> str:
-    """A name without what no file or object can have in its own.
-
-    It begins with a mark where the file would be hidden: what is hidden is not carried to the cloud.
-    """
-    usable = _UNUSABLE.sub("_", name.encode(errors="replace").decode())
-    return usable if usable and not usable.startswith(".") else f"_{usable}"
+def _tame(name: str) -> str:
+    """A name without what no file or object can have in its own."""
+    return _UNUSABLE.sub("_", name.encode(errors="replace").decode())
 
 
 def _is_usable(file_name: str) -> bool:
