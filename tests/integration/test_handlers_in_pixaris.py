@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import pickle
+import re
 import subprocess
 import sys
 import urllib.request
@@ -147,7 +148,7 @@ def assert_is_in_the_cloud(
     row: Mapping[Any, Any], width: int, name: str, pixaris: Reader, folder: Path
 ) -> None:
     """Assert that Pixaris' own handler reads the row and the pictures of such a run."""
-    assert row["experiment_run_name"].endswith(name)
+    assert re.search(rf"[-_]{name}\b", row["experiment_run_name"])
     assert (row["seed"], row["max_parallel_jobs"]) == (7, 2)
     assert row["generation_params"] == str(with_width(width))
     drawn = painted(width)
