@@ -223,17 +223,21 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 
 def _cut(stem: str, ending: str) -> str:
-    room = FILE_NAME_BYTES_MAX - len(ending.encode())
-    return stem.encode()[:room].decode(errors="ignore") + ending
+    return cut(stem, FILE_NAME_BYTES_MAX - len(ending.encode())) + ending
+
+
+def cut(name: str, bytes_max: int) -> str:
+    """The beginning of a name that has so many bytes at most."""
+    return name.encode()[:bytes_max].decode(errors="ignore")
 
 
 def _visible(name: str) -> str:
     """A tame name, with a mark before it where the file would be hidden: that is not carried to the cloud."""
-    tamed = _tame(name)
+    tamed = tame(name)
     return tamed if tamed and not tamed.startswith(".") else f"_{tamed}"
 
 
-def _tame(name: str) -> str:
+def tame(name: str) -> str:
     """A name without what no file or object can have in its own."""
     return _UNUSABLE.sub("_", name.encode(errors="replace").decode())
 

@@ -8,7 +8,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -124,9 +124,16 @@ class FaultyStore(FakeObjectStore):
         # What others do is no business of the observer.
         return super()._store(name, content, content_type, google_crc32c.value(content))
 
-    def _store(self, name: str, content: bytes, content_type: str, crc32c: int) -> RemoteObject:
+    def _store(
+        self,
+        name: str,
+        content: bytes,
+        content_type: str,
+        crc32c: int,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RemoteObject:
         before = self.objects.get(name)
-        remote = super()._store(name, content, content_type, crc32c)
+        remote = super()._store(name, content, content_type, crc32c, metadata)
         self.written_at[name] = self.cloud_faults.clock.elapsed()
         self.observer.saw_object(remote, content, before.content if before else None)
         return remote

@@ -61,7 +61,8 @@ def unstamped(name: str) -> str:
 
 def cells(pixaris: Reader) -> dict[str, dict[str, Any]]:
     """The rows of the dataset by the name that the run was given."""
-    return {unstamped(row["experiment_run_name"]): row for row in pixaris.frame().to_dict("records")}
+    rows: list[dict[str, Any]] = pixaris.frame().to_dict("records")  # type: ignore[assignment]
+    return {unstamped(row["experiment_run_name"]): row for row in rows}
 
 
 def waits_in(spool: Path) -> list[Path]:
@@ -236,7 +237,7 @@ def test_a_watch_that_owns_the_spool_carries_it(
     command = CommandLine(spool, tmp_path / "state", command_line.environment)
     command.environment.update(PIXARIS_SYNC_LOCAL_RESULTS_FOLDER=str(spool))
     with Watching(command, tmp_path) as watch:
-        watch.until(lambda: command.ledgers(), "it works")
+        watch.until(command.ledgers, "it works")
         store(ours, "watched")
         assert [unstamped(name) for name in pixaris.runs()] == ["watched"]
         assert watch.end() == 0
