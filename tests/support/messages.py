@@ -37,12 +37,12 @@ NO_MESSAGES = {
     rf"odd {VARIABLE}": "a digest",
     rf"pixaris-sync {VARIABLE}.*SQLite.*": "the head of a report",
     r"\w+(, \w+)+|iif\(.*": "columns of a statement",
-    r"command line|catching up|finishing what is in flight|only in the table|not the same": (
+    r"command line|storing results|catching up|finishing what is in flight|only in the table|not the same": (
         "a part of another text"
     ),
     rf"next: .*|{VARIABLE} taken up again": "what `retry` did",
     r"(bandwidth limit: .*|.* bytes per second|.* % of one core)": "what `limit` shows",
-    rf"module {VARIABLE} has no attribute {VARIABLE}": "wrong code",
+    rf"module {VARIABLE} has no attribute {VARIABLE}|there is always another name": "wrong code",
     r".*must be positive|the connection limits|it is .*, and no positive multiple of .*": "wrong code",
     r"the journal has ended.*|no engine is running.*": "wrong code",
     r"no (object resource|page of a listing|session URI in the answer|range of received bytes)": (
