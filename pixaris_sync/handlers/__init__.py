@@ -7,7 +7,8 @@ gradio is needed. ``README.md`` in this folder says where they do better.
 * `base` is the interface, `local` and `gcp` are the two handlers.
 * `record` reads what a call was given, `pictures` makes files of images, `staging` puts a run on the disk,
   whole or not at all, `behind` does that behind the caller's back.
-* `spool` is where runs wait for the cloud, `carrier` carries them there, `naming` finds their names.
+* `spool` is where runs wait for the cloud, `carrier` carries them there, `naming` finds their names,
+  `claims` lets the engine know which of them are its own.
 * `loading` reads the cloud, with `patience`; `downloads` loads images. `frames` reads tracking files.
 * `portal` lets all of that be called where an event loop is running.
 """

@@ -22,6 +22,7 @@ from typing import Final
 
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.errors import Failure, FolderOwnedError, LedgerError, SyncError
+from pixaris_sync.handlers.claims import ClaimingStore
 from pixaris_sync.handlers.portal import run as run_anywhere
 from pixaris_sync.handlers.spool import empty, recover_all
 from pixaris_sync.ledger.database import Ledger
@@ -166,7 +167,7 @@ async def _pass(settings: Settings, ledger: Ledger) -> WorkLeft:
             settings=settings,
             mode=Mode(selection=Selection(attempts_limit=settings.sync_attempts_limit)),
             ledger=ledger,
-            store=store,
+            store=ClaimingStore(store, settings.local_results_folder),
             sink=sink,
             clock=clock,
             jitter=random.Random(),  # noqa: S311 - jitter needs no secrecy

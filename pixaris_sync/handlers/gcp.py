@@ -142,7 +142,7 @@ class GCPExperimentHandler(ExperimentHandler):
         if refusal is not None:
             raise refusal
         if self.wait:
-            _carry(settings, stored)
+            _carry_named(settings, stored)
         else:
             self._stored += 1
             self._behind.do(partial(self._carry_behind, settings, stored, self._stored), 0)
@@ -251,11 +251,21 @@ def _carry(settings: Settings, run: RunKey | None) -> None:
     carry(settings, run)
 
 
+def _carry_named(settings: Settings, run: RunKey) -> None:
+    from pixaris_sync.handlers.claims import forget  # noqa: PLC0415 - see `_carry`
+
+    try:
+        _carry(settings, run)
+    finally:
+        forget(settings.local_results_folder, run)
+
+
 def _taken_name(
     settings: Settings, key: DatasetKey, name: str, now: datetime, run: NewRun, staged: StagedRun
 ) -> Iterator[str]:
     """The name that the run has in the bucket now; none where the bucket cannot be asked."""
     from pixaris_sync.handlers.carrier import is_known  # noqa: PLC0415 - see `_carry`
+    from pixaris_sync.handlers.claims import ClaimingStore  # noqa: PLC0415 - see `_carry`
     from pixaris_sync.process.wiring import ports  # noqa: PLC0415 - see `_carry`
 
     folder, _ = place_in(settings.local_results_folder, key)
@@ -268,7 +278,8 @@ def _taken_name(
     async def take() -> str:
         async with ports(settings) as (store, _):
             wanted = wanted_name(key, name, now)
-            return await take_name(store, key, wanted, now=now, is_taken=is_taken, first_file=first)
+            claiming = ClaimingStore(store, settings.local_results_folder)
+            return await take_name(claiming, key, wanted, now=now, is_taken=is_taken, first_file=first)
 
     try:
         yield run_anywhere(take)

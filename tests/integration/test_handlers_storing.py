@@ -104,6 +104,19 @@ def destination(cloud: Cloud, spool: Path) -> tuple[str, ...]:
     return cloud.project, cloud.dataset_ref, cloud.bucket, str(spool)
 
 
+def test_a_run_is_in_no_doubt_about_the_object_that_took_its_name(
+    ours: GCPExperimentHandler, pixaris: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: it returns as soon as the row shows. Method: doubt lasts an hour; what names are taken with."""
+    monkeypatch.setenv("PIXARIS_SYNC_DOUBT_SETTLE_SECONDS", "3600")
+    store(ours, "first", images=2)
+    store(ours, "second")
+    store(ours, "second")
+    store(ours, "argument", images=0, weights={"a": 1})
+
+    assert [name[:6] for name in cells(pixaris)] == ["argume", "first", "second", "second"]
+
+
 def test_rows_and_objects_are_those_of_the_real_handler(
     ours: GCPExperimentHandler, gcp_handler: Any, pixaris: Reader, spool: Path, tmp_path: Path
 ) -> None:
