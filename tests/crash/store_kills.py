@@ -22,17 +22,19 @@ from tests.crash.storing import Order
 from tests.support.stored_runs import TRACKING_FILE
 
 _TREE = Path(__file__).parents[2]
-#: How long a step is waited for, by the process's start. It needs half a second to begin.
-_PATIENCE_SECONDS = 4.0
+#: How long a step is waited for, from the process's start: here, and where a run takes a second.
+_PATIENCE_SECONDS, _CLOUD_PATIENCE_SECONDS = 4.0, 8.0
+#: How long a process that is killed by time alone has stored.
+_WORK_SECONDS, _CLOUD_WORK_SECONDS = 0.3, 3.0
 _END_SECONDS = 60.0
 #: Requests at which to kill, and at most the so-manieth.
 _REQUESTS = (
-    (RequestKind.LISTING, 2),
-    (RequestKind.UPLOAD, 8),
-    (RequestKind.UPLOAD, 2),
-    (RequestKind.STREAM, 2),
-    (RequestKind.LOAD, 1),
-    (RequestKind.QUERY, 3),
+    (RequestKind.LISTING, 4),
+    (RequestKind.UPLOAD, 12),
+    (RequestKind.UPLOAD, 3),
+    (RequestKind.STREAM, 3),
+    (RequestKind.LOAD, 2),
+    (RequestKind.QUERY, 6),
 )
 
 
@@ -76,10 +78,10 @@ class StoreKill:
         return self.step or "time"
 
 
-def draw_store_kill(chance: random.Random) -> StoreKill:
+def draw_store_kill(chance: random.Random, *, in_cloud: bool = False) -> StoreKill:
     """Draw when."""
     if chance.random() < 0.2:
-        return StoreKill(None, 1, chance.uniform(0, 0.3))
+        return StoreKill(None, 1, chance.uniform(0, _CLOUD_WORK_SECONDS if in_cloud else _WORK_SECONDS))
     delay_seconds = chance.choice((0.0, 0.0, chance.uniform(0, 0.003)))
     return StoreKill(chance.choice(list(Step)), chance.randint(1, 6), delay_seconds)
 
@@ -88,7 +90,7 @@ def draw_request_kill(chance: random.Random) -> KillPlan:
     """Draw a request at which to kill."""
     requests, count_max = chance.choice(_REQUESTS)
     moment, count = chance.choice(list(Moment)), chance.randint(1, count_max)
-    return KillPlan("store", _PATIENCE_SECONDS, requests=(requests,), moment=moment, count=count)
+    return KillPlan("store", _CLOUD_PATIENCE_SECONDS, requests=(requests,), moment=moment, count=count)
 
 
 def store_and_kill(order: Order, environment: Mapping[str, str], kill: StoreKill) -> tuple[bool, list[str]]:
@@ -116,7 +118,7 @@ def store_and_kill_at_request(
     """The same, at a request, which the killer observes."""
     with start(order, environment) as process, killer.watching(process, plan):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_PATIENCE_SECONDS)
+            process.wait(timeout=plan.seconds)
         seen = bool(killer.killed_at)
         killer.kill("patience")
         told, errors = process.communicate(timeout=_END_SECONDS)
@@ -154,7 +156,7 @@ def _wait_for(kill: StoreKill, order: Order, process: "subprocess.Popen[str]") -
     folder = Path(order.folder, order.project, order.dataset)
     look = _looks(order.name)[kill.step or Step.HIDDEN]
     known, left = look(folder), kill.count
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + (_CLOUD_PATIENCE_SECONDS if order.cloud else _PATIENCE_SECONDS)
     while time.monotonic() < deadline and process.poll() is None:
         now = look(folder)
         left -= len(now - known)
