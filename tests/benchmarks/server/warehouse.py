@@ -79,6 +79,10 @@ class Warehouse:
                 return self._results(project, job)
             case ("POST", "jobs"):
                 return self._begin_job(project, json.loads(body))
+            case ("GET", "jobs"):
+                # Whoever lists them asks for those that run, and none does.
+                self.counts["bq.jobs.list"] += 1
+                return json_answer({"kind": "bigquery#jobList"})
             case ("GET", "jobs", job):
                 self.counts["bq.jobs.get"] += 1
                 return json_answer(self._jobs[job]) if job in self._jobs else refusal(404, "notFound")
