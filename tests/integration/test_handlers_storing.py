@@ -274,7 +274,7 @@ def test_a_command_waits_for_a_handler_that_owns_the_spool(
     proxies.bigquery.rule = held_until(released, DELIVERIES)
     storing = threading.Thread(target=store, args=(ours,))
     storing.start()
-    eventually(lambda: proxies.bigquery.held, "the handler sends its row")
+    eventually(lambda: proxies.bigquery.count(DELIVERIES), "the handler sends its row")
     command = CommandLine(spool, tmp_path / "state", {**command_line.environment, **cloud_of(command_line)})
     log = tmp_path / "log"
     with log.open("w") as stderr, command.start("sync", stderr=stderr) as process:
