@@ -79,15 +79,18 @@ class Warehouse:
                 return self._results(project, job)
             case ("POST", "jobs"):
                 return self._begin_job(project, json.loads(body))
-            case ("GET", "jobs"):
-                # Whoever lists them asks for those that run, and none does.
-                self.counts["bq.jobs.list"] += 1
-                return json_answer({"kind": "bigquery#jobList"})
-            case ("GET", "jobs", job):
-                self.counts["bq.jobs.get"] += 1
-                return json_answer(self._jobs[job]) if job in self._jobs else refusal(404, "notFound")
+            case ("GET", "jobs", *job):
+                return self._told_of_jobs(job)
         self.counts["bq.other"] += 1
         return refusal(404, "notFound", f"not served: {' '.join(route)} {sorted(query)}")
+
+    def _told_of_jobs(self, job: list[str]) -> Answer:
+        if not job:
+            # Whoever lists them asks for those that run, and none does.
+            self.counts["bq.jobs.list"] += 1
+            return json_answer({"kind": "bigquery#jobList"})
+        self.counts["bq.jobs.get"] += 1
+        return json_answer(self._jobs[job[0]]) if job[0] in self._jobs else refusal(404, "notFound")
 
     def _dataset(self, project: str, dataset: str) -> Answer:
         self.counts["bq.datasets.get"] += 1
@@ -144,6 +147,7 @@ class Warehouse:
             return found
         job = f"query-{next(self._numbers)}"
         self._found[job] = found
+        self._jobs[job] = _job_resource(project, job, {"query": query})
         return json_answer(_results_resource(project, job, found))
 
     def _results(self, project: str, job: str) -> Answer:
