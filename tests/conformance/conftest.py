@@ -69,6 +69,7 @@ def new_destination(
         def make() -> Destination:
             folder = tmp_path_factory.mktemp("destination")
             patch.chdir(folder)
+            patch.setenv("PIXARIS_SYNC_STATE_DIR", str(folder / "state"))
             return Destination(new_cloud(sandbox, patch), folder)
 
         yield make
