@@ -275,7 +275,8 @@ def test_a_command_waits_for_a_handler_that_owns_the_spool(
     storing = threading.Thread(target=store, args=(ours,))
     storing.start()
     eventually(lambda: proxies.bigquery.count(DELIVERIES), "the handler sends its row")
-    command = CommandLine(spool, tmp_path / "state", {**command_line.environment, **cloud_of(command_line)})
+    environment = {**command_line.environment, **proxies.environment}
+    command = CommandLine(spool, tmp_path / "state", environment)
     log = tmp_path / "log"
     with log.open("w") as stderr, command.start("sync", stderr=stderr) as process:
         eventually(lambda: "waiting for its end" in log.read_text(), "it waits")
@@ -286,10 +287,6 @@ def test_a_command_waits_for_a_handler_that_owns_the_spool(
     assert log.read_text().count("waiting for its end") == 1
     assert "storing results" in log.read_text()
     assert len(pixaris.runs()) == 1
-
-
-def cloud_of(command: CommandLine) -> dict[str, str]:
-    return {name: text for name, text in command.environment.items() if name.startswith("PIXARIS_SYNC_GCP")}
 
 
 def test_what_is_denied_raises_at_once_and_goes_later(
@@ -312,10 +309,8 @@ def test_what_is_denied_raises_at_once_and_goes_later(
         proxy.rule = lambda _: None
     assert len(waits_in(spool)) == 2
     ours.flush()
-    assert (
-        sorted(unstamped(name)[:5] for name in pixaris.runs()) == ["files", "rows"]
-        or len(pixaris.runs()) == 2
-    )
+    # The bucket could not be asked for the first one's name.
+    assert sorted(unstamped(name).partition("-")[0] for name in pixaris.runs()) == ["files", "rows"]
     assert waits_in(spool) == []
 
 
