@@ -224,6 +224,7 @@ def test_no_network_loses_nothing_and_the_command_carries_it(
     del cloud
 
 
+@pytest.mark.large
 def test_a_run_without_network_goes_with_the_next_call(
     ours: GCPExperimentHandler,
     proxies: Proxies,
@@ -242,6 +243,7 @@ def test_a_run_without_network_goes_with_the_next_call(
     assert waits_in(spool) == []
 
 
+@pytest.mark.large
 def test_a_watch_that_owns_the_spool_carries_it(
     ours: GCPExperimentHandler, command_line: CommandLine, spool: Path, pixaris: Reader, tmp_path: Path
 ) -> None:
@@ -289,6 +291,7 @@ def test_a_command_waits_for_a_handler_that_owns_the_spool(
     assert len(pixaris.runs()) == 1
 
 
+@pytest.mark.large
 def test_what_is_denied_raises_at_once_and_goes_later(
     ours: GCPExperimentHandler,
     proxies: Proxies,
