@@ -27,7 +27,7 @@ from pixaris_sync.handlers.portal import run as run_anywhere
 from pixaris_sync.handlers.spool import empty, recover_all
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.finder import may_exist
-from pixaris_sync.ledger.overview import WorkLeft, problems
+from pixaris_sync.ledger.overview import WorkLeft, problems, standing, unsynced_runs
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import RunKey, RunState
 from pixaris_sync.pipeline.context import Mode
@@ -207,20 +207,12 @@ def _stand(db: Connection, settings: Settings, run: RunKey | None, left: WorkLef
 
 
 def _stand_of_run(db: Connection, run: RunKey) -> Stand:
-    row = db.execute(
-        "SELECT r.state, r.cause, r.hint FROM runs r JOIN datasets d ON d.id = r.dataset_id"
-        " WHERE d.project = ? AND d.dataset = ? AND r.name = ?",
-        (run.project, run.dataset, run.run),
-    ).fetchone()
-    return Stand(RunState(row[0]), row[1] or "", row[2] or "", 1) if row else Stand(None)
+    found = standing(db, run)
+    return Stand(RunState(found.state), found.cause, found.hint, 1) if found else Stand(None)
 
 
 def _stand_of_all(db: Connection, settings: Settings) -> Stand:
-    counted = {
-        RunState(state): count
-        for state, count in db.execute("SELECT state, count(*) FROM open_runs GROUP BY state")
-        if state != RunState.DOWNLOADED
-    }
+    counted = unsynced_runs(db)
     order = (RunState.QUARANTINED, RunState.INCOMPLETE, RunState.FAILING, RunState.PENDING)
     state = next((one for one in order if one in counted), RunState.SYNCED)
     told = problems(db, Selection(), settings.dataset_tracking_file_name)

@@ -44,7 +44,8 @@ def wanted_name(key: DatasetKey, name: str, now: datetime) -> str:
     mark, so does each character that no object's name can have, and what is too long is cut.
     """
     parts = [tame(part) for part in f"{now:%y%m%d}-{name}".split("/")]
-    named = "/".join(cut(part if part.strip(".") else f"_{part}", _FOLDER_BYTES_MAX) for part in parts)
+    usable = [part if part.strip(".") and part != GENERATED_IMAGES else f"_{part}" for part in parts]
+    named = "/".join(cut(part, _FOLDER_BYTES_MAX) for part in usable)
     room = OBJECT_NAME_BYTES_MAX - len(object_prefix(key).encode()) - _FILE_BYTES_MAX - _ADDED_BYTES
     return cut(named, room).rstrip("/")
 

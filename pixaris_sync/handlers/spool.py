@@ -23,6 +23,7 @@ from pixaris_sync.handlers.staging import PREFIX, locked, make_folder, recover
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.datasets import find_dataset
 from pixaris_sync.ledger.finder import destination_of
+from pixaris_sync.ledger.known import is_all_synced
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.rules.contract import STAMPED, check_dataset_names
 from pixaris_sync.settings import Settings, load_settings
@@ -165,30 +166,27 @@ def _empty_dataset(settings: Settings, ledger: Ledger, key: DatasetKey) -> None:
     if not _folders(folder) and not tracking.exists():
         return
     with locked(tracking) as handle:
-        status = os.fstat(handle)
+        lines = os.pread(handle, os.fstat(handle).st_size, 0)
         # Who finds what a killed writer left looks for its line in the tracking file.
         if any(folder.glob(f"{PREFIX}*")) or any(STAMPED.match(name) for name in _folders(folder)):
             return
-        if not ledger.read(lambda db: _is_synced(db, key, status.st_size)):
+        if not ledger.read(lambda db: _is_synced(db, key, lines)):
             return
         tracking.unlink()
         for name in _folders(folder):
             shutil.rmtree(folder / name)
 
 
-def _is_synced(db: Connection, key: DatasetKey, size: int) -> bool:
-    """Whether all of a tracking file of this size was read, and everything that was read is synced."""
+def _is_synced(db: Connection, key: DatasetKey, lines: bytes) -> bool:
+    """Whether these very lines of a tracking file were read, and everything that was read is synced.
+
+    A new file may have the size, and even the inode, of one that was read and removed.
+    """
     known = find_dataset(db, key)
-    if size and (known is None or known.position is None or known.position.offset != size):
-        return False
     if known is None:
-        return True
-    of_it = (
-        "SELECT 1 FROM open_runs WHERE dataset_id = :id UNION ALL"
-        " SELECT 1 FROM open_records WHERE dataset_id = :id UNION ALL"
-        " SELECT 1 FROM records WHERE dataset_id = :id AND run_id IS NULL"
-    )
-    return db.execute(of_it, {"id": known.id}).fetchone() is None
+        return not lines
+    read = known.position.digest if known.position else ""
+    return (not lines or hashlib.sha256(lines).hexdigest() == read) and is_all_synced(db, known.id)
 
 
 def _dataset_folder(settings: Settings, key: DatasetKey) -> Path:

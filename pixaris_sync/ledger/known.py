@@ -69,6 +69,16 @@ def unfinished_datasets(db: Connection) -> set[DatasetKey]:
     return {DatasetKey(row["project"], row["dataset"]) for row in rows}
 
 
+def is_all_synced(db: Connection, dataset_id: int) -> bool:
+    """Whether everything of a dataset that was ever taken in is synced, and no line was damaged."""
+    left = (
+        "SELECT 1 FROM open_runs WHERE dataset_id = :id UNION ALL"
+        " SELECT 1 FROM open_records WHERE dataset_id = :id UNION ALL"
+        " SELECT 1 FROM records WHERE dataset_id = :id AND run_id IS NULL"
+    )
+    return db.execute(left, {"id": dataset_id}).fetchone() is None
+
+
 def known_datasets(db: Connection) -> list[DatasetKey]:
     """Every dataset that was ever seen."""
     rows = db.execute("SELECT project, dataset FROM datasets ORDER BY project, dataset")

@@ -8,7 +8,7 @@ from pixaris_sync.ledger.database import get_fact
 from pixaris_sync.ledger.notices import NOTHING_TO_DO
 from pixaris_sync.ledger.rows import LAST_SYNCED
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
-from pixaris_sync.model import FileState, RowState, RunState
+from pixaris_sync.model import FileState, RowState, RunKey, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +207,25 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
         )
         found.append(ProblemRun(row["run"], "notice", row["since"], cause, NOTHING_TO_DO))
     return sorted(found, key=lambda problem: (problem.run, problem.since))
+
+
+def standing(db: Connection, run: RunKey) -> ProblemRun | None:
+    """Where a run stands, whatever its state; None: nothing is known of it."""
+    row = db.execute(
+        "SELECT r.state, r.since, r.cause, r.hint FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        " WHERE d.project = ? AND d.dataset = ? AND r.name = ?",
+        (run.project, run.dataset, run.run),
+    ).fetchone()
+    if row is None:
+        return None
+    return ProblemRun(str(run), row["state"], row["since"], row["cause"] or "", row["hint"] or "")
+
+
+def unsynced_runs(db: Connection) -> dict[RunState, int]:
+    """How many runs are in each state but synced and downloaded; states without any are left out."""
+    rows = db.execute("SELECT state, count(*) AS runs FROM open_runs GROUP BY state").fetchall()
+    found = {RunState(row["state"]): row["runs"] for row in rows}
+    return {state: runs for state, runs in found.items() if state is not RunState.DOWNLOADED}
 
 
 @dataclass(frozen=True, slots=True)
