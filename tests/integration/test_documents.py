@@ -182,7 +182,7 @@ def user(command_line: CommandLine, cloud: Cloud, tmp_path: Path) -> dict[str, s
         if not name.startswith(("XDG_", "VIRTUAL_ENV", "COV_"))
     }
     del inherited["PIXARIS_SYNC_STATE_DIR"]
-    _create_destination(*NAMED)
+    _make_destination_anew(*NAMED)
     return {
         **inherited,
         **cloud.environment,
@@ -201,12 +201,17 @@ def shell(user: Mapping[str, str], tmp_path: Path) -> Shell:
     return Shell(user, tmp_path)
 
 
-def _create_destination(project: str, dataset: str, bucket: str) -> None:
+def _make_destination_anew(project: str, dataset: str, bucket: str) -> None:
+    """Documents name it, so that all their tests share it; each shall find it empty."""
     with bigquery.Client(project=project) as client:
-        client.create_dataset(dataset, exists_ok=True, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
+        client.delete_dataset(
+            dataset, delete_contents=True, not_found_ok=True, retry=NO_RETRY, timeout=TIMEOUT_SECONDS
+        )
+        client.create_dataset(dataset, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
     storage = Client(project=project)
-    if not storage.bucket(bucket).exists(retry=NO_RETRY, timeout=TIMEOUT_SECONDS):
-        storage.create_bucket(bucket, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
+    if storage.bucket(bucket).exists(retry=NO_RETRY, timeout=TIMEOUT_SECONDS):
+        storage.bucket(bucket).delete(force=True, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
+    storage.create_bucket(bucket, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
 
 
 def _shape(text: str, varying: str) -> list[str]:
