@@ -5,10 +5,11 @@
 
 from typing import Any
 
-from pixaris_sync.cli import main, wiring
+from pixaris_sync.cli import main
 from pixaris_sync.clock import SteadyClock, SystemClock
 from tests.fakes.object_store import FakeObjectStore
 from tests.fakes.row_sink import FakeRowSink
+from tests.support.stand_ins import use_instead
 
 
 def _store(*_: Any, **__: Any) -> FakeObjectStore:
@@ -20,5 +21,5 @@ def _sink(*_: Any, **__: Any) -> FakeRowSink:
 
 
 if __name__ == "__main__":
-    vars(wiring).update(GcsObjectStore=_store, BigQueryRowSink=_sink)
+    use_instead(_store, _sink)
     main()

@@ -7,9 +7,10 @@ said as always; unlike always, every request to them carries a token that was go
 from typing import Any
 
 from pixaris_sync.bigquery.sink import BigQueryRowSink
-from pixaris_sync.cli import main, wiring
+from pixaris_sync.cli import main
 from pixaris_sync.gcs.store import GcsObjectStore
 from tests.support.secrets import ask_no_other_host
+from tests.support.stand_ins import use_instead
 
 
 def _store(bucket: str, *, emulator_host: str, **options: Any) -> GcsObjectStore:
@@ -23,7 +24,6 @@ def _sink(dataset: str, project: str, *, emulator_host: str, **options: Any) -> 
 
 
 if __name__ == "__main__":
-    for name, stand_in in (("GcsObjectStore", _store), ("BigQueryRowSink", _sink)):
-        setattr(wiring, name, stand_in)
+    use_instead(_store, _sink)
     ask_no_other_host(setattr)
     main()
