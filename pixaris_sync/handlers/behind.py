@@ -24,15 +24,15 @@ class Behind:
     everything that was taken is done. A child after a fork has nothing to do: its parent does it.
 
     Args:
-        name: of the thread.
+        verb: what it does to a run, as "store"; so the thread is called, too.
         bytes_limit: how many bytes of jobs may wait.
     """
 
     #: Whether the interpreter ends: what hooks that come later give is done at once.
     at_exit: ClassVar[bool] = False
 
-    def __init__(self, name: str, bytes_limit: int) -> None:
-        self._name = name
+    def __init__(self, verb: str, bytes_limit: int) -> None:
+        self.verb = verb
         self._bytes_limit = bytes_limit
         self._begin()
         _all.add(self)
@@ -65,7 +65,7 @@ class Behind:
         if not Behind.at_exit:
             with suppress(RuntimeError):
                 # No daemon: a process of multiprocessing ends without `atexit`, but waits for its threads.
-                threading.Thread(target=self._work, name=self._name).start()
+                threading.Thread(target=self._work, name=f"pixaris-sync-{self.verb}").start()
                 return
         self._work()
 
@@ -122,7 +122,7 @@ def _finish_all() -> None:
         try:
             behind.raise_error()
         except Exception:
-            log.exception("at exit: this was not stored")
+            log.exception("at exit: cannot %s everything that was handed over", behind.verb)
 
 
 os.register_at_fork(after_in_child=_forget_all)

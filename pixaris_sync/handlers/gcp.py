@@ -69,7 +69,7 @@ class GCPExperimentHandler(ExperimentHandler):
         self._begin()
 
     def _begin(self) -> None:
-        self._behind = Behind("pixaris-sync-carry", PENDING_BYTES_LIMIT)
+        self._behind = Behind("carry", PENDING_BYTES_LIMIT)
         #: How many runs were stored without waiting, and how many of them the last pass met.
         self._stored = self._carried = 0
 

@@ -65,7 +65,7 @@ class LocalExperimentHandler(ExperimentHandler):
         self._begin()
 
     def _begin(self) -> None:
-        self._behind = Behind("pixaris-sync-store", self.pending_bytes_limit)
+        self._behind = Behind("store", self.pending_bytes_limit)
         #: Dataset folders in which what others left behind was looked for.
         self._recovered: set[Path] = set()
 

@@ -14,7 +14,7 @@ from tests.unit.handlers.results import whole_runs
 
 def test_jobs_are_done_in_order_in_one_thread() -> None:
     """Goal: runs are stored in the order of the calls. Method: many jobs; their threads and order."""
-    behind = Behind("behind", 10**9)
+    behind = Behind("store", 10**9)
     done: list[int] = []
     threads: set[str] = set()
 
@@ -29,13 +29,13 @@ def test_jobs_are_done_in_order_in_one_thread() -> None:
         behind.do(job(number), 1)
     behind.wait()
     assert done == list(range(200))
-    assert threads == {"behind"}
+    assert threads == {"pixaris-sync-store"}
     behind.wait()
 
 
 def test_who_would_have_too_much_wait_waits() -> None:
     """Goal: memory is bounded. Method: jobs that are held back; one more than fits; one larger than all."""
-    behind = Behind("behind", 10)
+    behind = Behind("store", 10)
     gate, taken = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -63,7 +63,7 @@ def test_who_would_have_too_much_wait_waits() -> None:
 
 def test_errors_are_raised_once_with_all_that_came_after() -> None:
     """Goal: no error is lost. Method: three jobs that fail among others; raise them, and again."""
-    behind = Behind("behind", 10**9)
+    behind = Behind("store", 10**9)
     done: list[int] = []
 
     def fail(number: int) -> None:
@@ -109,7 +109,7 @@ if not forked:
     os._exit(0)
 os.waitpid(forked, 0)
 store(handler, "three")
-failing = Behind("failing", 1)
+failing = Behind("store", 1)
 failing.do(lambda: 1 / 0, 1)
 """
 
@@ -124,7 +124,7 @@ def test_whatever_ends_the_interpreter_all_is_stored(tmp_path: Path) -> None:
         timeout=60,
     )
     assert ended.returncode == 0, ended.stderr
-    assert "at exit: this was not stored" in ended.stderr
+    assert "at exit: cannot store everything that was handed over" in ended.stderr
     assert "ZeroDivisionError" in ended.stderr
     names = sorted(name.partition("_")[2] for name in whole_runs(tmp_path / "p" / "d"))
     assert names == ["child", "first hook", "forked", "last hook", "one", "three", "two"]
