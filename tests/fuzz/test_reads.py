@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import pytest
@@ -70,6 +71,8 @@ class Opened:
             self.announced.append(os.fsdecode(arguments[0]))
         elif event in ("open", "os.scandir", "os.listdir", "sqlite3.connect"):
             where = arguments[0]
+            if event == "sqlite3.connect" and where.startswith("file:"):
+                where = unquote(urlsplit(where).path)
             self.paths.append(
                 _of_handle(where) if isinstance(where, int) else os.path.realpath(os.fsdecode(where))
             )

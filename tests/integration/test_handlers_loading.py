@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +186,17 @@ def test_a_half_written_file_is_replaced_and_a_whole_one_is_not_loaded_again(
     assert storage_proxy.count(_DOWNLOADS) == 1
 
 
+_LOAD = f"""
+import sys
+from pixaris_sync.handlers.loading import images_of_run
+from pixaris_sync.model import RunKey
+from pixaris_sync.settings import Settings
+
+settings = Settings.model_validate_json(sys.argv[1])
+images_of_run(settings, RunKey({PROJECT!r}, {DATASET!r}, "run"), sys.argv[2])
+"""
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_load_that_is_ended_leaves_whole_files_and_the_next_one_the_rest(
     bucket: Bucket, settings: Settings, storage_proxy: Proxy, tmp_path: Path, end: signal.Signals
@@ -203,18 +216,24 @@ def test_a_load_that_is_ended_leaves_whole_files_and_the_next_one_the_rest(
 
     storage_proxy.rule = stands_still
     proxied = settings.model_copy(update={"storage_emulator_host": storage_proxy.url})
-    child = multiprocessing.get_context("fork").Process(
-        target=images_of_run, args=(proxied, run, str(tmp_path))
-    )
-    child.start()
     images = tmp_path / str(run) / "generated_images"
-    eventually(
-        lambda: len(list(images.glob("*"))) == 4 and storage_proxy.count(_DOWNLOADS) == 8, "half is loaded"
-    )
-    assert child.pid is not None
-    os.kill(child.pid, end)
-    child.join(20)
-    assert child.exitcode not in (0, None)
+    # A process of its own: a child of this one would have its threads' locks.
+    program = [sys.executable, "-X", "faulthandler", "-c", _LOAD, proxied.model_dump_json(), str(tmp_path)]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as loading:
+        try:
+            eventually(
+                lambda: len(list(images.glob("*"))) == 4 and storage_proxy.count(_DOWNLOADS) == 8,
+                "half is loaded",
+            )
+            loading.send_signal(end)
+            _, told = loading.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            # Let it tell where it hangs.
+            loading.send_signal(signal.SIGABRT)
+            pytest.fail(loading.communicate()[1])
+        finally:
+            loading.kill()
+    assert loading.returncode == -end, told
 
     assert {path.name: path.read_bytes() for path in images.iterdir()} == {
         f"image_{number}.png": content for number in range(4)
