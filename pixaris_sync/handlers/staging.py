@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 PREFIX: Final = ".storing-"
 #: In a hidden folder: the run's folder, and what is appended to the tracking file once that has its name.
 _RUN, _COMMIT = "run", "commit.json"
+#: How much of a tracking file is read at once, from its end, to find its last newline.
+_TAIL_BYTES: Final = 64 * 1024
 
 
 class StagedRun:
@@ -105,7 +107,7 @@ class StagedRun:
             _sync_folder(self._hidden)
             try:
                 _rename(self._files, self._dataset_folder, name)
-                append(tracking, line.encode("ascii"))
+                append(tracking, line.encode("ascii"), self._dataset_folder)
             except BaseException:
                 # Without its line it is no run, and its name is free again.
                 with suppress(OSError):
@@ -174,7 +176,7 @@ def _end(hidden: Path, dataset_folder: Path) -> None:
             _rename(hidden / _RUN, dataset_folder, name)
         elif not is_named or _holds(tracking, line):
             return  # Somebody removed it since, or nothing is left to do.
-        append(tracking, line)
+        append(tracking, line, dataset_folder)
     log.warning("run %s was whole when its process ended: it is stored", dataset_folder / name)
 
 
@@ -201,21 +203,21 @@ def locked(tracking: Path) -> Iterator[int]:
             os.close(handle)
 
 
-def append(tracking: int, line: bytes) -> None:
-    """Append a line to an open tracking file and wait until it is on the disk.
+def append(tracking: int, line: bytes, dataset_folder: Path) -> None:
+    """Append a line to an open and locked tracking file and wait until it is on the disk.
 
-    A last line that has no newline is ended first; where it is the beginning of this very line, as a power
-    cut leaves it, the rest is appended.
+    A last line that has no newline is taken back where it is what a writer of this dataset had begun when it
+    was ended: whoever recovers that one appends it whole. Any other is ended first.
 
     Raises:
         OSError: the disk refused. Then, and where anything else ends the call, what was written of the line
             is taken back, if nobody wrote after it.
     """
     size = os.fstat(tracking).st_size
-    tail = os.pread(tracking, len(line), max(0, size - len(line)))
-    torn = tail[tail.rfind(b"\n") + 1 :]
-    if torn and line.startswith(torn):
-        line = line[len(torn) :]
+    torn = _torn_end(tracking, size)
+    if torn and any(begun.startswith(torn) for begun in _lines_begun(dataset_folder)):
+        size -= len(torn)
+        os.ftruncate(tracking, size)
     elif torn:
         line = b"\n" + line
     rest = line
@@ -228,6 +230,23 @@ def append(tracking: int, line: bytes) -> None:
             if line.startswith(os.pread(tracking, len(line) + 1, size)):
                 os.ftruncate(tracking, size)
         raise
+
+
+def _torn_end(tracking: int, size: int) -> bytes:
+    """What stands behind the last newline of a file of this size."""
+    torn = b""
+    while size and b"\n" not in torn:
+        begin = max(0, size - _TAIL_BYTES)
+        torn = os.pread(tracking, size - begin, begin) + torn
+        size = begin
+    return torn[torn.rfind(b"\n") + 1 :]
+
+
+def _lines_begun(dataset_folder: Path) -> Iterator[bytes]:
+    """The lines that writers of a dataset have appended, or are about to append."""
+    for commit in dataset_folder.glob(f"{PREFIX}*/{_COMMIT}"):
+        with suppress(OSError, ValueError):
+            yield json.loads(commit.read_bytes())["line"].encode("ascii")
 
 
 def _holds(tracking: int, line: bytes) -> bool:

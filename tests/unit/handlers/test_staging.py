@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -72,23 +73,44 @@ def test_no_free_handle_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @given(
-    st.lists(st.binary(max_size=30)), st.sampled_from([b"", b"{", b'{"a": 1', b'{"a": 1}', b'{"a": 1, "b'])
+    st.lists(st.binary(max_size=30)),
+    st.one_of(
+        st.sampled_from([b"", b"{", b'{"a": 1', b'{"a": 1}', b'{"a": 1, "b', b"{" * 200_000]),
+        st.binary(max_size=30).filter(lambda torn: b"\n" not in torn),
+    ),
+    st.booleans(),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_line_is_appended_whole(tmp_path: Path, before: list[bytes], torn: bytes) -> None:
-    """Goal: what was torn does not damage a new line. Method: any content, any torn end."""
-    line = b'{"a": 1}\n'
-    content = b"".join(part + b"\n" for part in before) + torn
+def test_a_line_is_appended_whole(tmp_path: Path, before: list[bytes], torn: bytes, ours: bool) -> None:  # noqa: FBT001 - drawn
+    """Goal: what was torn does not damage a new line. Method: any torn end, begun by a writer here or not."""
+    shutil.rmtree(tmp_path / f"{PREFIX}begun", ignore_errors=True)
+    line, begun = b'{"a": 2}\n', '{"a": 1}\n'
+    if ours:
+        (tmp_path / f"{PREFIX}begun").mkdir()
+        (tmp_path / f"{PREFIX}begun" / "commit.json").write_text(json.dumps({"line": begun}))
+    whole = b"".join(part + b"\n" for part in before)
     tracking = tmp_path / "tracking"
-    tracking.write_bytes(content)
+    tracking.write_bytes(whole + torn)
     with locked(tracking) as handle:
-        append(handle, line)
-    found = tracking.read_bytes()
-    assert found.startswith(content)
-    assert found.endswith(b"\n" + line) or found == line
-    assert found.count(b"\n") <= content.count(b"\n") + 2
-    if line.startswith(torn):
-        assert found == content.removesuffix(torn) + line
+        append(handle, line, tmp_path)
+    is_begun = ours and begun.encode().startswith(torn)
+    kept = torn + b"\n" if torn and not is_begun else b""
+    assert tracking.read_bytes() == whole + kept + line
+
+
+def test_what_a_killed_writer_had_begun_leaves_no_torn_line(tmp_path: Path) -> None:
+    """Goal: no run is lost, no line torn. Method: a kill in the middle of a line, then another writer."""
+    at = next(at for at in range(100) if _ended_before_line(tmp_path / f"{at}", at))
+    dataset = tmp_path / f"{at}" / "p" / "d"
+    (commit,) = dataset.glob(f"{PREFIX}*/commit.json")
+    line = json.loads(commit.read_text())["line"]
+    (dataset / "other.jsonl").write_text(line[: len(line) // 2])
+    # A writer that knows the folder already looks for nothing that others left.
+    staged = stage(dataset, "other.jsonl", new_run([], {}, {}, named=local_names))
+    staged.commit(["mine"], timestamp="now", recorded_folder="rec")
+    recover(dataset)
+    found = [json.loads(one) for one in (dataset / "other.jsonl").read_text().splitlines()]
+    assert [one["experiment_run_name"] for one in found] == ["mine", json.loads(line)["experiment_run_name"]]
 
 
 def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
