@@ -1,6 +1,7 @@
 """What all tests share, and the search of the whole run for secrets that tests handed out."""
 
 import os
+import signal
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 #: Set by .ci/run. Without it tests that are marked as large are left out, so that a person waits less.
 LARGE_TOO = os.environ.get("PIXARIS_SYNC_TEST_LARGE") == "1"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl+C reach what tests start, also where a shell in the background lets it be ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
