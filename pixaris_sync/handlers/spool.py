@@ -24,6 +24,7 @@ from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.datasets import find_dataset
 from pixaris_sync.ledger.finder import destination_of
 from pixaris_sync.ledger.known import is_all_synced
+from pixaris_sync.local.placement import visible_folders
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.rules.contract import STAMPED, check_dataset_names
 from pixaris_sync.settings import Settings, load_settings
@@ -136,7 +137,9 @@ def naming(dataset_folder: Path) -> Iterator[None]:
 def datasets_in(folder: Path) -> list[DatasetKey]:
     """The datasets of a spool."""
     return [
-        DatasetKey(project, dataset) for project in _folders(folder) for dataset in _folders(folder / project)
+        DatasetKey(project, dataset)
+        for project in visible_folders(folder)
+        for dataset in visible_folders(folder / project)
     ]
 
 
@@ -163,17 +166,17 @@ def empty(settings: Settings, ledger: Ledger) -> None:
 def _empty_dataset(settings: Settings, ledger: Ledger, key: DatasetKey) -> None:
     folder = _dataset_folder(settings, key)
     tracking = folder / settings.dataset_tracking_file_name
-    if not _folders(folder) and not tracking.exists():
+    if not visible_folders(folder) and not tracking.exists():
         return
     with locked(tracking) as handle:
         lines = os.pread(handle, os.fstat(handle).st_size, 0)
         # Who finds what a killed writer left looks for its line in the tracking file.
-        if any(folder.glob(f"{PREFIX}*")) or any(STAMPED.match(name) for name in _folders(folder)):
+        if any(folder.glob(f"{PREFIX}*")) or any(STAMPED.match(name) for name in visible_folders(folder)):
             return
         if not ledger.read(lambda db: _is_synced(db, key, lines)):
             return
         tracking.unlink()
-        for name in _folders(folder):
+        for name in visible_folders(folder):
             shutil.rmtree(folder / name)
 
 
@@ -191,15 +194,3 @@ def _is_synced(db: Connection, key: DatasetKey, lines: bytes) -> bool:
 
 def _dataset_folder(settings: Settings, key: DatasetKey) -> Path:
     return settings.local_results_folder / key.project / key.dataset
-
-
-def _folders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                one.name
-                for one in entries
-                if not one.name.startswith(".") and one.is_dir(follow_symlinks=False)
-            )
-    except OSError:
-        return []

@@ -89,6 +89,11 @@ def _folders(folder: Path, looks: _Looks) -> list[str]:
     if looks.left <= 0:
         return []
     looks.left -= 1
+    return visible_folders(folder)
+
+
+def visible_folders(folder: Path) -> list[str]:
+    """The sorted names of the folders in a folder that are not hidden; none where it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return sorted(
