@@ -4,7 +4,7 @@
 own: names, parameters, their order and defaults, and what is returned are the same, and neither Pixaris nor
 gradio is needed. ``README.md`` in this folder says where they do better.
 
-* `base` is the interface, `local` and `gcp` are the two handlers.
+* `base` is the interface and what both handlers share, `local` and `gcp` are these.
 * `record` reads what a call was given, `pictures` makes files of images, `staging` puts a run on the disk,
   whole or not at all, `behind` does that behind the caller's back.
 * `spool` is where runs wait for the cloud, `carrier` carries them there, `naming` finds their names,

@@ -6,7 +6,8 @@ its documentation (https://ottogroup.github.io/pixaris/) and its signatures.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,3 +48,42 @@ class ExperimentHandler(ABC):
         self, project: str, dataset: str, experiment_run_name: str, local_results_directory: str
     ) -> list[str]:
         """The sorted local paths of a run's images."""
+
+
+class StoringHandler(ExperimentHandler):
+    """What the handlers of this package share, which can store behind the caller's back.
+
+    Pickled, it takes along what it was made with, and begins anew in the other process.
+    """
+
+    #: The attributes that it was made with.
+    _kept: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Set up what belongs to one process."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def __enter__(self) -> Self:
+        """Nothing but itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """See `close`."""
+        self.close()
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Wait until what was taken is stored. See the classes that do it."""
+
+    def close(self) -> None:
+        """The same as `flush`; the handler can still be used."""
+        self.flush()

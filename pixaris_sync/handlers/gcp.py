@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from itertools import chain
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pixaris_sync.errors import SyncError
-from pixaris_sync.handlers.base import ExperimentHandler
+from pixaris_sync.handlers.base import StoringHandler
 from pixaris_sync.handlers.behind import PENDING_BYTES_LIMIT, Behind
 from pixaris_sync.handlers.naming import FirstFile, lone_names, take_name, wanted_name
 from pixaris_sync.handlers.portal import run as run_anywhere
@@ -28,10 +27,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _STAMP = "%Y%m%d-%H%M%S"
-_KEPT = ("gcp_project_id", "gcp_bq_experiment_dataset", "gcp_pixaris_bucket_name", "wait", "_spool_folder")
 
 
-class GCPExperimentHandler(ExperimentHandler):
+class GCPExperimentHandler(StoringHandler):
     """Stores and loads runs in Google Cloud.
 
     A run is first stored durably in a spool on this machine, then carried, exactly once. Its images become
@@ -49,6 +47,14 @@ class GCPExperimentHandler(ExperimentHandler):
         wait: whether `store_results` returns when the row can be read. Else it returns when the run is in the
             spool, and never waits for the cloud: what is there is carried behind, in order.
     """
+
+    _kept = (
+        "gcp_project_id",
+        "gcp_bq_experiment_dataset",
+        "gcp_pixaris_bucket_name",
+        "wait",
+        "_spool_folder",
+    )
 
     def __init__(
         self,
@@ -72,23 +78,6 @@ class GCPExperimentHandler(ExperimentHandler):
         self._behind = Behind("carry", PENDING_BYTES_LIMIT)
         #: How many runs were stored without waiting, and how many of them the last pass met.
         self._stored = self._carried = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _KEPT}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
-
-    def __enter__(self) -> Self:
-        """Nothing but itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """See `close`."""
-        self.close()
 
     @property
     def spool_folder(self) -> str:
@@ -159,10 +148,6 @@ class GCPExperimentHandler(ExperimentHandler):
         if os.path.isdir(settings.local_results_folder):
             _carry(settings, None)
         self._behind.raise_error()
-
-    def close(self) -> None:
-        """The same as `flush`; the handler can still be used."""
-        self.flush()
 
     def load_projects_and_datasets(self) -> dict[str, list[str]]:
         """The datasets of each project of the bucket, by project.

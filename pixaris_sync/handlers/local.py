@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pixaris_sync.errors import NameRefusedError
-from pixaris_sync.handlers.base import ExperimentHandler
+from pixaris_sync.handlers.base import StoringHandler
 from pixaris_sync.handlers.behind import PENDING_BYTES_LIMIT, Behind
 from pixaris_sync.handlers.frames import read_tracking_file
 from pixaris_sync.handlers.record import NewRun, local_names, new_run
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 _STAMP = "%Y%m%d-%H%M%S"
 
 
-class LocalExperimentHandler(ExperimentHandler):
+class LocalExperimentHandler(StoringHandler):
     """Stores and loads runs in a folder.
 
     A run is stored as ``<folder>/<project>/<dataset>/<YYYYmmdd-HHMMSS>_<name>``, with its images as PNG in
@@ -52,6 +51,8 @@ class LocalExperimentHandler(ExperimentHandler):
             would be more.
     """
 
+    _kept = ("local_results_folder", "wait", "pending_bytes_limit")
+
     def __init__(
         self,
         local_results_folder: str = "local_results",
@@ -68,23 +69,6 @@ class LocalExperimentHandler(ExperimentHandler):
         self._behind = Behind("store", self.pending_bytes_limit)
         #: Dataset folders in which what others left behind was looked for.
         self._recovered: set[Path] = set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("local_results_folder", "wait", "pending_bytes_limit")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
-
-    def __enter__(self) -> Self:
-        """Nothing but itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """See `close`."""
-        self.close()
 
     def store_results(
         self,
@@ -139,10 +123,6 @@ class LocalExperimentHandler(ExperimentHandler):
         """
         self._behind.wait()
         self._behind.raise_error()
-
-    def close(self) -> None:
-        """The same as `flush`; the handler can still be used."""
-        self.flush()
 
     def load_projects_and_datasets(self) -> dict[str, list[str]]:
         """The folders of the results folder, and the folders in each, both sorted.
