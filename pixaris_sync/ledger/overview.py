@@ -85,7 +85,8 @@ def overview(db: Connection, tracking_file: str, *, at_work: bool = True) -> Ove
     runs[RunState.QUARANTINED] += damaged
     files = _count(db, "SELECT state, count(*) FROM files GROUP BY state", list(FileState))
     # Those of finished runs are packed.
-    files[FileState.UPLOADED] += db.execute("SELECT coalesce(sum(packed_files), 0) FROM runs").fetchone()[0]
+    packed = "SELECT coalesce(sum(packed_files), 0) FROM datasets"
+    files[FileState.UPLOADED] += db.execute(packed).fetchone()[0]
     rows = _count(db, "SELECT state, count(*) FROM records GROUP BY state", list(RowState))
     for row in db.execute(_ROWS_IN_QUARANTINE).fetchall():
         rows[row["state"]] -= row["rows"]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pixaris_sync.ledger.runs import LEFT_AS_IT_IS, OBJECT_WRITE_SECONDS, WAITING, update_run_states
 from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
+from pixaris_sync.ledger.totals import add_to_totals
 from pixaris_sync.model import FileState, FileVersion, Problem, RemoteObject, RowState, RunKey
 
 _Parameters = Mapping[str, Any]
@@ -222,6 +223,12 @@ def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> 
     if confirmed < len(receipts):
         again_at = now + OBJECT_WRITE_SECONDS
         db.executemany(_CONFIRM_OLDER, [(*value[:3], again_at, *value[3:]) for value in values])
+    held = [receipt for receipt in receipts if receipt.remote is not None]
+    sent = [receipt.task.version.size for receipt in held if not receipt.was_there]
+    found = [receipt.task.version.size for receipt in held if receipt.was_there]
+    add_to_totals(
+        db, files_sent=len(sent), bytes_sent=sum(sent), files_found=len(found), bytes_found=sum(found)
+    )
     for receipt in receipts:
         if receipt.was_there:
             db.execute(

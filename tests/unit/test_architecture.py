@@ -1,8 +1,8 @@
 """The rooms of the package and what each may import: one direction, like a river.
 
 ``cli`` and ``handlers``, the two ways in, stand highest; below come what surrounds the engine and puts it
-together, the engine, the adapters to the outside worlds, which never know each other, then decisions by
-values alone, then the vocabulary.
+together, and what shows how it is; the engine; the adapters to the outside worlds, which never know each
+other; then decisions by values alone, then the vocabulary.
 """
 
 import ast
@@ -28,7 +28,7 @@ ROOT_MODULES_MAX = 12
 #: From the highest to the lowest: a room may import what stands in a layer below its own.
 LAYERS = (
     ("cli", "handlers"),
-    ("process",),
+    ("process", "monitoring"),
     ("pipeline", "verify"),
     ("local", "ledger", "gcs", "bigquery", "clock", "waiting"),
     ("settings",),

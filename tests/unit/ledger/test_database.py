@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.errors import Failure, LedgerDamagedError, LedgerEmptyError, LedgerError
-from pixaris_sync.ledger.database import APPLICATION_ID, Ledger, migrations
+from pixaris_sync.ledger.database import APPLICATION_ID, Ledger, _statements, migrations
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_many_processes_may_open_a_ledger_while_it_is_migrated(path: Path) -> No
     waiting = threading.Thread(target=second)
     waiting.start()
     for _, script in migrations():
-        for statement in script.split(";\n"):
+        for statement in _statements(script):
             first.execute(statement)
     first.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     first.execute(f"PRAGMA user_version = {migrations()[-1][0]}")

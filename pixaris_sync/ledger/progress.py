@@ -1,0 +1,126 @@
+"""How far every dataset is, and which runs were synced last."""
+
+from dataclasses import dataclass
+from sqlite3 import Connection, Row
+from typing import Final
+
+from pixaris_sync.ledger.packs import packed_files
+from pixaris_sync.model import DatasetKey, FileState, RowState, RunKey, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetProgress:
+    """How far a dataset is.
+
+    Attributes:
+        runs: how many are in each state; every state is there.
+        files_left, bytes_left: what waits to be uploaded or is on its way, without what is quarantined.
+        rows_left: rows that are not synced, without those that are quarantined.
+        uploading: files that are on their way.
+        cause: why nothing of it can be synced, if so.
+    """
+
+    key: DatasetKey
+    runs: dict[str, int]
+    files_left: int
+    bytes_left: int
+    rows_left: int
+    uploading: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedRun:
+    """A run as it was synced.
+
+    Attributes:
+        files, bytes: of its images and args, and of metrics that became objects.
+        found_at: when its tracking line was taken in.
+        synced_at: when its last row was read back; both in seconds since the epoch.
+    """
+
+    run: RunKey
+    files: int
+    bytes: int
+    found_at: float
+    synced_at: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it took from its line to its row."""
+        return max(0.0, self.synced_at - self.found_at)
+
+
+#: Synced runs are what no other state has.
+_RUNS: Final = """
+SELECT dataset_id, NULL AS state, count(*) AS runs FROM runs GROUP BY dataset_id
+UNION ALL SELECT dataset_id, state, count(*) FROM open_runs GROUP BY dataset_id, state
+"""
+_FILES: Final = f"""
+SELECT dataset_id, count(*) AS files, sum(size) AS bytes, sum(state = '{FileState.UPLOADING}') AS uploading
+FROM open_files WHERE state <> '{FileState.QUARANTINED}' GROUP BY dataset_id
+"""
+_ROWS: Final = f"""
+SELECT dataset_id, count(*) AS rows FROM open_records
+WHERE state <> '{RowState.QUARANTINED}' AND run_id IS NOT NULL GROUP BY dataset_id
+"""
+
+
+def dataset_progress(db: Connection) -> list[DatasetProgress]:
+    """How far every dataset is, in order of their names."""
+    runs: dict[int, dict[str, int]] = {}
+    for row in db.execute(_RUNS):
+        of_dataset = runs.setdefault(row["dataset_id"], dict.fromkeys(map(str, RunState), 0))
+        if row["state"] is None:
+            of_dataset[RunState.SYNCED] += row["runs"]
+        else:
+            of_dataset[row["state"]] += row["runs"]
+            of_dataset[RunState.SYNCED] -= row["runs"]
+    files = {row["dataset_id"]: row for row in db.execute(_FILES)}
+    rows = {row["dataset_id"]: row["rows"] for row in db.execute(_ROWS)}
+    found = db.execute("SELECT id, project, dataset, cause FROM datasets ORDER BY project, dataset")
+    return [
+        _progress(one, runs.get(one["id"]), files.get(one["id"]), rows.get(one["id"], 0)) for one in found
+    ]
+
+
+def _progress(dataset: Row, runs: dict[str, int] | None, files: Row | None, rows: int) -> DatasetProgress:
+    return DatasetProgress(
+        key=DatasetKey(dataset["project"], dataset["dataset"]),
+        runs=runs or dict.fromkeys(map(str, RunState), 0),
+        files_left=files["files"] if files else 0,
+        bytes_left=files["bytes"] if files else 0,
+        rows_left=rows,
+        uploading=files["uploading"] if files else 0,
+        cause=dataset["cause"] or "",
+    )
+
+
+_LAST_SYNCED: Final = """
+SELECT r.id, r.packed_files, r.name, d.project, d.dataset, c.found_at, c.since
+FROM records c INDEXED BY records_synced
+    CROSS JOIN runs r ON r.id = c.run_id CROSS JOIN datasets d ON d.id = r.dataset_id
+WHERE c.state = 'synced' AND r.state = 'synced' ORDER BY c.since DESC LIMIT ?
+"""
+
+
+def last_synced_runs(db: Connection, count: int) -> list[SyncedRun]:
+    """The runs that were synced last, latest first; at most `count`."""
+    return [_synced(db, row) for row in db.execute(_LAST_SYNCED, (count,)).fetchall()]
+
+
+def _synced(db: Connection, row: Row) -> SyncedRun:
+    sizes = _sizes(db, row["id"], is_packed=row["packed_files"] is not None)
+    return SyncedRun(
+        RunKey(row["project"], row["dataset"], row["name"]),
+        len(sizes),
+        sum(sizes),
+        row["found_at"],
+        row["since"],
+    )
+
+
+def _sizes(db: Connection, run_id: int, *, is_packed: bool) -> list[int]:
+    if is_packed:
+        return [file.size for file in packed_files(db, run_id)]
+    return [row["size"] for row in db.execute("SELECT size FROM files WHERE run_id = ?", (run_id,))]

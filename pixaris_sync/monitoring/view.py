@@ -1,0 +1,113 @@
+"""One reading of everything that is shown, and a reader that reads no more often than something changes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Final
+
+from pixaris_sync import __version__
+from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.overview import Overview, overview
+from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun, dataset_progress, last_synced_runs
+from pixaris_sync.ledger.totals import Totals, totals
+from pixaris_sync.model import Destination
+from pixaris_sync.settings import Settings
+
+#: How many of the runs that were synced last are shown.
+LAST_RUNS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where everything stood at one moment.
+
+    Attributes:
+        read_at: that moment, in seconds since the epoch.
+        version: of this package.
+        folder, destination, ledger: what is carried, where to, and where that is written down.
+        ledger_bytes: the ledger's size on the disk, with what was not moved into it yet.
+        overview: everything in numbers, and what is wrong.
+        datasets: each dataset, in order of their names.
+        last_runs: the runs that were synced last, latest first.
+        totals: what was done since the ledger was made.
+    """
+
+    read_at: float
+    version: str
+    folder: Path
+    destination: Destination
+    ledger: Path
+    ledger_bytes: int
+    overview: Overview
+    datasets: tuple[DatasetProgress, ...]
+    last_runs: tuple[SyncedRun, ...]
+    totals: Totals
+
+
+class Reader:
+    """Reads views of a ledger that other threads and processes may be working with. Use from one thread.
+
+    Between two changes of the ledger it is read once.
+
+    Args:
+        settings: of the results folder.
+        path: of its ledger.
+        at_work: asked at each reading whether a process works with it.
+    """
+
+    def __init__(self, settings: Settings, path: Path, at_work: Callable[[], bool]) -> None:
+        self._settings = settings
+        self._path = path
+        self._at_work = at_work
+        self._ledger: Ledger | None = None
+        self._last: tuple[int, bool, View] | None = None
+
+    def read(self) -> View:
+        """The view of this moment.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        if self._ledger is None:
+            self._ledger = Ledger.open(self._path, read_only=True)
+        # Asked first: what changes while it is read is read again the next time.
+        changes, at_work = self._ledger.changes_of_others(), self._at_work()
+        if self._last is not None and self._last[:2] == (changes, at_work):
+            return self._last[2]
+        view = self._ledger.read(partial(self._read, at_work=at_work))
+        self._last = changes, at_work, view
+        return view
+
+    def _read(self, db: Connection, *, at_work: bool) -> View:
+        settings = self._settings
+        return View(
+            read_at=time.time(),
+            version=__version__,
+            folder=settings.local_results_folder,
+            destination=settings.destination,
+            ledger=self._path,
+            ledger_bytes=_size(self._path),
+            overview=overview(db, settings.dataset_tracking_file_name, at_work=at_work),
+            datasets=tuple(dataset_progress(db)),
+            last_runs=tuple(last_synced_runs(db, LAST_RUNS)),
+            totals=totals(db),
+        )
+
+    def close(self) -> None:
+        """Close the ledger; the next reading opens it again."""
+        if self._ledger is not None:
+            self._ledger.close()
+        self._ledger = self._last = None
+
+
+def _size(path: Path) -> int:
+    found = 0
+    for one in (path, path.with_name(f"{path.name}-wal")):
+        try:
+            found += one.stat().st_size
+        except OSError:
+            continue
+    return found
