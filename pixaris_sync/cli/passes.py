@@ -3,7 +3,7 @@
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -112,7 +112,7 @@ def run_pass(
         await show_progress(engine, command)
 
     def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption, "Repair | None", Overview]:
-        ended = anyio.run(partial(_run, settings, mode, ledger, beside=watch_progress, repair=repair))
+        ended = anyio.run(partial(_run, settings, mode, ledger, beside=[watch_progress], repair=repair))
         read = partial(overview, tracking_file=settings.dataset_tracking_file_name, at_work=False)
         return *ended, ledger.read(read)
 
@@ -146,7 +146,7 @@ async def _run(
     mode: Mode,
     ledger: Ledger,
     *,
-    beside: Beside | None = None,
+    beside: Sequence[Beside] = (),
     repair: bool = False,
     forced_code: ExitCode = _exit_of_interrupted,
 ) -> tuple[WorkLeft | None, Interruption, "Repair | None"]:

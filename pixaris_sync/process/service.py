@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ async def run_engine(  # noqa: PLR0913 - all that it works with, by name
     *,
     clock: Clock,
     throttle: Throttle,
-    beside: Beside | None = None,
+    beside: Sequence[Beside] = (),
     forced_code: ExitCode,
 ) -> tuple[WorkLeft | None, Interruption]:
     """Run the engine until it is done, or until a signal ends it.
@@ -49,7 +49,7 @@ async def run_engine(  # noqa: PLR0913 - all that it works with, by name
         sink: the dataset; it stays the caller's.
         clock: time.
         throttle: what the engine holds to; its limits can be changed meanwhile.
-        beside: runs beside the engine and is cancelled at its end (progress).
+        beside: what runs beside the engine, and is cancelled at its end: progress, pages, summaries.
         forced_code: what the process exits with after a second signal, where it has not ended by itself.
 
     Returns:
@@ -75,7 +75,7 @@ async def run_engine(  # noqa: PLR0913 - all that it works with, by name
         forced_code=forced_code,
     ) as (tasks, interruption):
         await tasks.start(throttle.listen)
-        work = [partial(beside, engine)] if beside is not None else []
+        work = [partial(one, engine) for one in beside]
         if mode.follow:
             work.append(partial(_keep_following, engine, settings, clock, notifier))
         left = await engine.run(*work)
