@@ -73,6 +73,27 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def bytes_text(count: float) -> str:
+    """A number of bytes for people: ``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":  # noqa: PLR2004 - the step of the units
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def span_text(seconds: float) -> str:
+    """A time span for people, by its two largest units: ``2 h 5 min``."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    left = int(seconds)
+    parts: list[str] = []
+    for name, size in units:
+        count, left = divmod(left, size)
+        if count or (name == "s" and not parts):
+            parts.append(f"{count} {name}")
+    return " ".join(parts[:2])
+
+
 def printable(text: str) -> str:
     r"""The string with each lone surrogate as a ``\uXXXX`` escape, so that it can be printed and stored."""
     return text.encode(errors="backslashreplace").decode()

@@ -5,11 +5,10 @@ import time
 
 import anyio
 
-from pixaris_sync.cli import report
 from pixaris_sync.ledger.overview import Backlog, backlog
 from pixaris_sync.pipeline.context import Tally
 from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.text import counted
+from pixaris_sync.text import bytes_text, counted, span_text
 
 #: Elsewhere than on a terminal, a line this often.
 LINE_INTERVAL_SECONDS = 10.0
@@ -67,11 +66,11 @@ async def _show_lines(engine: Engine, command: str) -> None:
         await anyio.sleep(LINE_INTERVAL_SECONDS)
         left, tally = await _backlog(engine), engine.context.tally
         done = (tally.bytes + tally.bytes_found) / (time.monotonic() - begun)
-        remaining = f", about {report.span_text(left.bytes / done)} left" if done and left.bytes else ""
+        remaining = f", about {span_text(left.bytes / done)} left" if done and left.bytes else ""
         print(
             f"{command}: {counted(tally.files + tally.files_found, 'file')} and "
             f"{counted(tally.rows, 'row')} done, {_sent(tally, begun)}; {counted(left.files, 'file')}, "
-            f"{report.bytes_text(left.bytes)}, {counted(left.rows, 'row')} to do{remaining}",
+            f"{bytes_text(left.bytes)}, {counted(left.rows, 'row')} to do{remaining}",
             file=sys.stderr,
             flush=True,
         )
@@ -80,7 +79,7 @@ async def _show_lines(engine: Engine, command: str) -> None:
 def _sent(tally: Tally, begun: float) -> str:
     """What was sent since `begun`, and how fast; and what needed not be, as the bucket had it."""
     rate = tally.bytes / max(time.monotonic() - begun, 1.0)
-    sent = f"{report.bytes_text(tally.bytes)} sent"
+    sent = f"{bytes_text(tally.bytes)} sent"
     if tally.bytes:
-        sent += f" ({report.bytes_text(rate)}/s)"
-    return f"{sent}, {report.bytes_text(tally.bytes_found)} found there" if tally.bytes_found else sent
+        sent += f" ({bytes_text(rate)}/s)"
+    return f"{sent}, {bytes_text(tally.bytes_found)} found there" if tally.bytes_found else sent

@@ -1,8 +1,6 @@
 """Findings as text for people and as JSON for machines."""
 
 import json
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pixaris_sync.ledger.overview import Overview
 from pixaris_sync.model import JsonValue
-from pixaris_sync.text import counted, printable_line
+from pixaris_sync.monitoring.grouping import grouped_problems, shared_text
+from pixaris_sync.text import bytes_text, counted, printable_line, span_text
 
 if TYPE_CHECKING:
     from pixaris_sync.process.repair import Repair
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 PROBLEMS_SHOWN = 20
 #: How many runs are named that have the same problem.
 NAMES_SHOWN = 3
-#: What somebody must act on comes first, what is worth to know last.
-_STATES_IN_ORDER = ("quarantined", "incomplete", "failing")
 
 
 def as_json(document: Mapping[str, JsonValue]) -> str:
@@ -31,27 +28,6 @@ def as_json(document: Mapping[str, JsonValue]) -> str:
 def when(at: float | None) -> str | None:
     """Seconds since the epoch as an ISO timestamp in UTC; None stays None."""
     return None if at is None else datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")
-
-
-def bytes_text(count: float) -> str:
-    """A number of bytes for people: ``1.5 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":  # noqa: PLR2004 - the step of the units
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-
-
-def span_text(seconds: float) -> str:
-    """A time span for people, by its two largest units: ``2 h 5 min``."""
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    left = int(seconds)
-    parts: list[str] = []
-    for name, size in units:
-        count, left = divmod(left, size)
-        if count or (name == "s" and not parts):
-            parts.append(f"{count} {name}")
-    return " ".join(parts[:2])
 
 
 def status_document(overview: Overview, now: float) -> dict[str, JsonValue]:
@@ -85,7 +61,7 @@ def status_text(document: Mapping[str, Any]) -> str:
     lines.append(f"last  {document['last_synced_at'] or 'nothing synced yet'}")
     if document["torn_lines"]:
         lines.append(f"torn  last lines of tracking files that are unfinished: {document['torn_lines']}")
-    groups = _grouped(document["problems"])
+    groups = grouped_problems(document["problems"])
     for group in groups[:PROBLEMS_SHOWN]:
         lines += ["", *map(printable_line, _problem_lines(group))]
     if len(groups) > PROBLEMS_SHOWN:
@@ -93,20 +69,6 @@ def status_text(document: Mapping[str, Any]) -> str:
         causes = counted(len(groups) - PROBLEMS_SHOWN, "other cause")
         lines += ["", f"and {left} more with {causes}: --json lists all"]
     return "\n".join(lines)
-
-
-def _grouped(problems: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
-    """Problems that differ by nothing but the run, together."""
-    groups: defaultdict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for problem in problems:
-        groups[problem["state"], _common(problem, "cause"), _common(problem, "hint")].append(problem)
-    order = {state: place for place, state in enumerate(_STATES_IN_ORDER)}
-    return sorted(groups.values(), key=lambda group: order.get(group[0]["state"], len(order)))
-
-
-def _common(problem: Mapping[str, Any], part: str) -> str:
-    """A cause or hint with ``...`` in the place of the run, and of the path or object that it stands in."""
-    return re.sub(rf"\S*{re.escape(problem['run'])}\S*?(?=:?(?:\s|$))", "...", problem[part])
 
 
 def _problem_lines(group: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -120,7 +82,7 @@ def _problem_lines(group: Sequence[Mapping[str, Any]]) -> list[str]:
         lines += [f"  {problem['run']}" for problem in group[:NAMES_SHOWN]]
         if count > NAMES_SHOWN:
             lines.append(f"  and {count - NAMES_SHOWN} more: --json lists all")
-        parts = {part: _common(first, part) for part in ("cause", "hint")}
+        parts = {part: shared_text(first, part) for part in ("cause", "hint")}
     return [*lines, *(f"  {part}: {text}" for part, text in parts.items() if text or part == "cause")]
 
 

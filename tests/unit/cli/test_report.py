@@ -8,6 +8,7 @@ import pytest
 from pixaris_sync.cli import report
 from pixaris_sync.ledger.overview import Overview, ProblemRun, WaitingRuns
 from pixaris_sync.process.repair import Repair
+from pixaris_sync.text import bytes_text, span_text
 from pixaris_sync.verify import Finding, Kind, Sign
 
 NOW = 1_700_000_000.0
@@ -53,7 +54,7 @@ def document(values: dict[str, Any], now: float = NOW) -> dict[str, Any]:
 )
 def test_bytes_are_written_for_people(count: int, text: str) -> None:
     """Goal: readable sizes. Method: both sides of each step."""
-    assert report.bytes_text(count) == text
+    assert bytes_text(count) == text
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_bytes_are_written_for_people(count: int, text: str) -> None:
 )
 def test_spans_are_written_for_people(seconds: float, text: str) -> None:
     """Goal: two units tell enough. Method: both sides of each step."""
-    assert report.span_text(seconds) == text
+    assert span_text(seconds) == text
 
 
 def test_times_are_in_utc() -> None:
