@@ -6,6 +6,10 @@ from typing import Final
 
 from pixaris_sync.ledger.packs import packed_files
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunKey, RunState
+from pixaris_sync.rules.contract import GENERATED_IMAGES
+
+#: So many images of a run are named.
+IMAGES_NAMED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class SyncedRun:
 
     Attributes:
         files, bytes: of its images and args, and of metrics that became objects.
+        images: how many of the files are generated images.
+        first_images: paths of the first `IMAGES_NAMED` of them, relative to the run's folder.
         found_at: when its tracking line was taken in.
         synced_at: when its last row was read back; both in seconds since the epoch.
     """
@@ -42,6 +48,8 @@ class SyncedRun:
     run: RunKey
     files: int
     bytes: int
+    images: int
+    first_images: tuple[str, ...]
     found_at: float
     synced_at: float
 
@@ -110,17 +118,22 @@ def last_synced_runs(db: Connection, count: int) -> list[SyncedRun]:
 
 
 def _synced(db: Connection, row: Row) -> SyncedRun:
-    sizes = _sizes(db, row["id"], is_packed=row["packed_files"] is not None)
+    files = _files(db, row["id"], is_packed=row["packed_files"] is not None)
+    images = [path for path, _ in files if path.startswith(f"{GENERATED_IMAGES}/")]
     return SyncedRun(
         RunKey(row["project"], row["dataset"], row["name"]),
-        len(sizes),
-        sum(sizes),
+        len(files),
+        sum(size for _, size in files),
+        len(images),
+        tuple(images[:IMAGES_NAMED]),
         row["found_at"],
         row["since"],
     )
 
 
-def _sizes(db: Connection, run_id: int, *, is_packed: bool) -> list[int]:
+def _files(db: Connection, run_id: int, *, is_packed: bool) -> list[tuple[str, int]]:
+    """Paths and sizes, in order of the paths."""
     if is_packed:
-        return [file.size for file in packed_files(db, run_id)]
-    return [row["size"] for row in db.execute("SELECT size FROM files WHERE run_id = ?", (run_id,))]
+        return [(file.path, file.size) for file in packed_files(db, run_id)]
+    found = db.execute("SELECT path, size FROM files WHERE run_id = ? ORDER BY path", (run_id,))
+    return [(row["path"], row["size"]) for row in found]

@@ -55,6 +55,7 @@ def test_the_runs_that_were_synced_last_come_first(book: Book) -> None:
     found = book.ask(progress.last_synced_runs, 2)
     assert [one.run.run for one in found] == ["20240103-000001_z", OTHER]
     assert [(one.files, one.bytes, one.seconds) for one in found] == [(2, 15, 0.0)] * 2
+    assert [(one.images, one.first_images) for one in found] == [(1, ("generated_images/a.png",))] * 2
     assert [one.synced_at for one in found] == [NOW + 120, NOW + 60]
 
 
