@@ -46,6 +46,7 @@ ENVIRONMENT_PREFIX = "PIXARIS_SYNC_"
 PIXARIS_KEYS = ("gcp_project_id", "gcp_bq_experiment_dataset", "gcp_pixaris_bucket_name")
 SECTION = "pixaris_sync"
 MEBIBYTE = 1024 * 1024
+PORT_MAX = 65535
 
 T = TypeVar("T")
 NO_FLAG = "no flag"
@@ -80,6 +81,27 @@ def _of_this_machine(percent: float | None) -> float | None:
     return percent
 
 
+def _address(value: str) -> str:
+    host_and_port(value)
+    return value
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The host and port that ``HOST:PORT`` names.
+
+    Raises:
+        ValueError: it names none.
+    """
+    host, _, port = address.strip().rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    # Nobody can tell the end of an IPv6 address from a port.
+    if not host.strip("[]") or (":" in host and not bracketed) or not re.fullmatch("[0-9]{1,5}", port):
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9465, [::1]:9465 or gpu1:9465")
+    if int(port) > PORT_MAX:
+        raise ValueError(f"its port must not be more than {PORT_MAX}")
+    return host[1:-1] if bracketed else host, int(port)
+
+
 #: Bytes per second, also as text with a unit; None or "none" for no limit.
 BandwidthLimit = Annotated[Annotated[int, Field(ge=BYTES_PER_SECOND_MIN)] | None, BeforeValidator(_rate)]
 #: Percent of one core, up to all cores; None or "none" for no limit.
@@ -88,6 +110,9 @@ CpuLimit = Annotated[
     BeforeValidator(_number),
     AfterValidator(_of_this_machine),
 ]
+
+#: Host and port, an IPv6 address in brackets; None or "none" for none.
+Listen = Annotated[Annotated[str, AfterValidator(_address)] | None, BeforeValidator(_number)]
 
 
 class Settings(BaseModel):
@@ -194,6 +219,10 @@ class Settings(BaseModel):
     )
     rescan_interval_seconds: Seconds = Field(
         default=60.0, description="how often watch looks at everything, events or not"
+    )
+    listen: Listen = Field(
+        default=None,
+        description="HOST:PORT at which watch serves its page, metrics and health, such as 127.0.0.1:9465",
     )
     drain_timeout_seconds: PatienceSeconds = Field(
         default=30.0, description="how long watch finishes what is in flight when it is told to stop"

@@ -91,7 +91,7 @@ def _root(
 
 
 @app.command(cls=PlainCommand)
-@with_settings(tuning=True)
+@with_settings(tuning=True, service=True)
 def watch(*, config: ConfigOption = None, flags: dict[str, Any]) -> None:
     """Catch up with everything, then follow the folder.
 

@@ -22,6 +22,8 @@ WHERE = (
     "bigquery_emulator_host",
     "log_level",
 )
+#: Settings of what runs for long.
+OF_SERVICE = ("listen",)
 
 #: Shorter names for flags.
 ALIASES = {
@@ -76,15 +78,23 @@ def _flag(key: str) -> inspect.Parameter:
     )
 
 
-def with_settings(*, tuning: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    *, tuning: bool, service: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command flags for settings; it receives them as ``flags``, a dict of those that were given.
 
     Args:
         tuning: also the flags that tune the engine.
+        service: also those of what runs for long.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        keys = [key for key in Settings.model_fields if key in WHERE or (tuning and has_flag(key))]
+        left_out = () if service else OF_SERVICE
+        keys = [
+            key
+            for key in Settings.model_fields
+            if key in WHERE or (tuning and has_flag(key) and key not in left_out)
+        ]
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for name, parameter in signature.parameters.items() if name != "flags"]
 

@@ -4,6 +4,7 @@ import logging
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -30,7 +31,7 @@ from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, run_engine
 from pixaris_sync.process.signals import ExitCode, Interruption
 from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings import Settings, host_and_port
 
 if TYPE_CHECKING:
     from pixaris_sync.process.repair import Repair
@@ -63,14 +64,39 @@ def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
     )
 
     def work(ledger: Ledger) -> Interruption:
-        _, interruption, _ = anyio.run(
-            partial(_run, settings, Mode(follow=True), ledger, forced_code=_exit_of_watch)
-        )
+        with ExitStack() as stack:
+            beside = _beside_watch(settings, ledger.path, stack)
+            _, interruption, _ = anyio.run(
+                partial(_run, settings, Mode(follow=True), ledger, beside=beside, forced_code=_exit_of_watch)
+            )
         return interruption
 
     interruption = work_as_owner(settings, "watch", work)
     log.info("stopped")
     return _exit_of_watch(interruption)
+
+
+def _beside_watch(settings: Settings, ledger: Path, stack: ExitStack) -> list[Beside]:
+    """What runs beside the engine of ``watch``; `stack` takes what it holds until the end."""
+    beside: list[Beside] = []
+    if settings.listen:
+        beside.append(_page(settings.listen, settings, ledger, stack))
+    return beside
+
+
+def _page(address: str, settings: Settings, ledger: Path, stack: ExitStack) -> Beside:
+    """Serve the page, once the engine runs.
+
+    Raises:
+        ConfigurationError: its address cannot be listened at.
+    """
+    from pixaris_sync.monitoring.server import listening, serve
+    from pixaris_sync.monitoring.view import Reader
+
+    host, port = host_and_port(address)
+    listener = stack.enter_context(listening((host, port)))
+    reader = Reader(settings, ledger, lambda: True)
+    return partial(serve, listener=listener, named=host, reader=reader)
 
 
 def _exit_of_watch(interruption: Interruption) -> Exit:

@@ -23,8 +23,9 @@ def grouped_problems(problems: Iterable[Problem]) -> Sequence[Sequence[Problem]]
 def shared_text(problem: Problem, part: str) -> str:
     """A cause or hint with ``...`` in the place of the run, and of the path or object that it stands in."""
     # By hand: as many patterns as runs would have to be compiled.
-    text, run = problem[part], problem["run"]
-    kept, end = [], 0
+    text, run = str(problem[part]), str(problem["run"])
+    kept: list[str] = []
+    end = 0
     while (found := text.find(run, end)) >= 0:
         begin, after = found, found + len(run)
         while begin > end and not text[begin - 1].isspace():

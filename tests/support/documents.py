@@ -71,7 +71,7 @@ def settings_table() -> str:
 def _setting(key: str) -> list[str]:
     flags = [
         ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
-        for parameter in COMMANDS["sync"].params
+        for parameter in COMMANDS["watch"].params
         if parameter.name == key
     ]
     names = f"`{key}`<br>`{environment_variable(key)}`"

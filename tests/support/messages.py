@@ -21,6 +21,9 @@ OTHER_TEXTS = {
     "cli/sandbox.py": "what the sandbox says of itself",
     "cli/report.py": "the frame of reports; what is wrong comes from elsewhere",
     "gcs/bodies.py": "request bodies",
+    "monitoring/guards.py": "what is said to foreign pages, and a policy for browsers",
+    "monitoring/page.py": "the frame of the page; what is wrong comes from elsewhere",
+    "monitoring/sections.py": "the same",
     "ports.py": "types",
     "process/priority.py": "the log's word on priorities",
     "bigquery/sql.py": "statements",
@@ -30,7 +33,7 @@ OTHER_TEXTS = {
 #: Texts that have blanks and are no messages, each with its reason.
 NO_MESSAGES = {
     r".*(\| None|Callable\[.*|Iterator\[.*|list\[.*)|(Iterable|Mapping)\[.*": "a type",
-    r"(bytes|Bearer|multipart|application/json).*|\{.*": "a request",
+    r"(bytes|Bearer|multipart|application/json|text/plain;|private,).*|\{.*": "a request",
     rf"[{VARIABLE},:; ()]*(and |line )?[{VARIABLE},:; ()]*( more| like it\))*": "empty",
     r"%\(asctime\)s.*": "the format of the log",
     "no flag": "a mark of settings",
@@ -59,7 +62,7 @@ _STATEMENT = re.compile(
 #: What was tried, as a verb phrase: the first text of an error.
 _OPERATION = re.compile(
     r"(add|ask|begin|carry|change|compare|create|deliver|find|follow|get|insert|list|load|look|map|name|open|"
-    r"prepare|read|scan|set|store|take|upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
+    r"prepare|read|scan|set|show|store|take|upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
 )
 #: Calls whose texts are no messages: logs, and what settings and flags say of themselves.
 _OTHER_CALLS = re.compile(r"(.*\.)?(debug|info|Field|Option|Argument|execute|executemany|compile|sub)")

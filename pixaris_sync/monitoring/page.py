@@ -1,0 +1,235 @@
+"""The page: one view of everything as HTML, which says the same without scripts, colours and pictures.
+
+It is made of parts with an id and ``data-part``: the script takes those that have changed out of a new page.
+Equal views make equal pages, so that whoever asks again need not be sent the same: what depends on the time
+of day alone, such as "3 minutes ago", is added by the script.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from pixaris_sync.model import RunKey, RunState
+from pixaris_sync.monitoring.markup import Content, Html, html, tag
+from pixaris_sync.monitoring.sections import (
+    SIGNS,
+    count_text,
+    datasets,
+    name,
+    problems,
+    runs,
+    time_of,
+    waiting,
+)
+from pixaris_sync.monitoring.view import View
+from pixaris_sync.text import bytes_text, span_text
+
+#: Paths of what belongs to the page.
+STYLE, SCRIPT, ICON = "/page.css", "/page.js", "/icon.svg"
+#: Without scripts it is loaded again this often.
+_RELOAD_SECONDS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How the process is, beside what the ledger knows.
+
+    Attributes:
+        since: when it began, in seconds since the epoch.
+        started: it has looked through the results folder.
+        paused: why everything rests, if so.
+        resting: which destinations rest and why, if any.
+        bytes_per_second: how fast uploads were within the last minute; None: nothing is known.
+    """
+
+    since: float
+    started: bool = True
+    paused: str = ""
+    resting: tuple[str, ...] = ()
+    bytes_per_second: float | None = None
+
+
+class Headline(NamedTuple):
+    """The whole in a few words: how it looks, the words, and what else is to be said."""
+
+    kind: str
+    text: str
+    more: str
+
+
+def headline(view: View, moment: Moment) -> Headline:
+    """What somebody reads who reads nothing else."""
+    found = view.overview.runs
+    needy = found[RunState.QUARANTINED] + found[RunState.INCOMPLETE]
+    # What is left out is no run.
+    others = sum(problem.state == RunState.QUARANTINED for problem in view.overview.problems)
+    others = max(0, others - found[RunState.QUARANTINED])
+    waiting, failing = found[RunState.PENDING] + found[RunState.FAILING], found[RunState.FAILING]
+    queue = f"{count_text(waiting, 'run is', 'runs are')} waiting" if waiting else ""
+    more = "; ".join(moment.resting)
+    if failing:
+        more = "; ".join(filter(None, (f"{count_text(failing, 'run')} failed and will be tried again", more)))
+    if moment.paused:
+        return Headline("paused", f"paused: {moment.paused}", queue)
+    if needy or others:
+        text = (
+            f"{count_text(needy, 'run needs', 'runs need')} attention"
+            if needy
+            else f"{count_text(others, 'file or folder needs', 'files and folders need')} attention"
+        )
+        return Headline("attention", text, "; ".join(filter(None, (queue, more))))
+    if queue:
+        return Headline("failing" if failing else "busy", queue, more)
+    if not moment.started:
+        return Headline("waiting", "looking through the results folder", more)
+    if not found[RunState.SYNCED]:
+        return Headline("waiting", "no run is there yet", more or "it is carried as soon as one is stored")
+    return Headline("synced", "everything is synced", more)
+
+
+def page(view: View, moment: Moment, thumbnail: Callable[[RunKey, str], str]) -> bytes:
+    """The whole page.
+
+    Args:
+        view: of the ledger.
+        moment: how the process is.
+        thumbnail: gives the id of a run's image, as it stands below `sections.THUMBNAILS`.
+    """
+    said = headline(view, moment)
+    document = tag(
+        "html",
+        tag(
+            "head",
+            tag("meta", charset="utf-8"),
+            tag("title", f"{said.text} · pixaris-sync"),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag("meta", name="color-scheme", content="light dark"),
+            tag("meta", name="robots", content="noindex"),
+            tag("link", rel="icon", type="image/svg+xml", href=ICON),
+            tag("link", rel="stylesheet", href=STYLE),
+            tag("noscript", tag("meta", http_equiv="refresh", content=str(_RELOAD_SECONDS))),
+            tag("script", src=SCRIPT, defer=True),
+        ),
+        tag(
+            "body",
+            _top(view),
+            tag(
+                "p",
+                "pixaris-sync does not answer: this is how it was ",
+                tag("time", id="seen"),
+                id="lost",
+                role="alert",
+                hidden=True,
+            ),
+            tag(
+                "main",
+                _state(said),
+                _part("numbers", "numbers", _numbers(view, moment), label="In numbers"),
+                _part("problems", "", problems(view)),
+                _part("waiting", "", waiting(view)),
+                _part("datasets", "", datasets(view.datasets)),
+                _part("runs", "", runs(view.last_runs, thumbnail)),
+            ),
+            _part("about", "about", _about(view, moment), kind="footer"),
+        ),
+        lang="en",
+    )
+    return f"<!doctype html>\n{document}\n".encode()
+
+
+def _part(id_: str, class_: str, content: Content, *, kind: str = "section", label: str = "") -> Html:
+    """A part that the script exchanges, and does not show while it is empty."""
+    body = html(content)
+    titled = kind == "section" and not label
+    return tag(
+        kind,
+        body,
+        id=id_,
+        class_=class_ or None,
+        data_part=True,
+        aria_labelledby=f"{id_}-title" if titled and body else None,
+        aria_label=label or None,
+        hidden=not body,
+    )
+
+
+def _top(view: View) -> Html:
+    destination = view.destination
+    return tag(
+        "header",
+        tag("p", tag("img", src=ICON, alt="", width="28", height="28"), "pixaris-sync", class_="brand"),
+        tag(
+            "p",
+            tag("span", "from ", tag("code", name(str(view.folder)))),
+            tag("span", " to bucket ", tag("code", name(destination.bucket))),
+            tag("span", " and dataset ", tag("code", name(destination.bq_dataset))),
+            class_="route",
+        ),
+    )
+
+
+def _state(said: Headline) -> Html:
+    """Readers of the screen hear the word when it changes; so its element stays and what is in it changes."""
+    sign = tag("span", SIGNS[said.kind], class_="sign", aria_hidden="true")
+    word = tag(
+        "div",
+        tag("h1", sign, tag("span", said.text)),
+        id="word",
+        class_=said.kind,
+        data_part=True,
+        role="status",
+        aria_live="polite",
+    )
+    more = _part("more", "", tag("p", said.more) if said.more else None, kind="div")
+    return tag("div", word, more, id="state")
+
+
+def _numbers(view: View, moment: Moment) -> Content:
+    overview = view.overview
+    synced = overview.runs[RunState.SYNCED]
+    total = sum(overview.runs.values()) - overview.runs[RunState.DOWNLOADED]
+    files = overview.files["pending"] + overview.files["uploading"] + overview.files["in_doubt"]
+    left, rate = overview.pending_bytes, moment.bytes_per_second
+    shown: list[tuple[str, str, Content]] = [
+        (
+            "runs synced",
+            f"{synced:,}",
+            f"of {total:,}" if total > synced else "all of them" if total else None,
+        ),
+        ("files to upload", f"{files:,}", bytes_text(left) if files else "nothing left"),
+    ]
+    if files and rate:
+        shown.append(("speed", f"{bytes_text(rate)}/s", f"about {span_text(max(1.0, left / rate))} left"))
+    if overview.oldest_pending_at is not None:
+        shown.append(("oldest waiting run", "", time_of(overview.oldest_pending_at)))
+    if overview.last_synced_at is not None:
+        shown.append(("last row synced", "", time_of(overview.last_synced_at)))
+    tiles = tag(
+        "dl",
+        [
+            tag("div", tag("dt", label), tag("dd", tag("b", number) if number else None, tag("span", more)))
+            for label, number, more in shown
+        ],
+    )
+    if not total:
+        return tiles
+    bar = tag("progress", f"{synced} of {total}", value=str(synced), max=str(total), aria_label="runs synced")
+    return [bar, tiles]
+
+
+def _about(view: View, moment: Moment) -> Content:
+    totals = view.totals
+    sent = f"{count_text(totals.files_sent, 'file')}, {bytes_text(totals.bytes_sent)}"
+    if totals.files_found:
+        sent += f"; {count_text(totals.files_found, 'file')}, {bytes_text(totals.bytes_found)} found there"
+    facts: list[tuple[str, Content]] = [
+        ("Results folder", name(str(view.folder))),
+        ("Google Cloud project", name(view.destination.gcp_project)),
+        ("Bucket", name(view.destination.bucket)),
+        ("BigQuery dataset", name(view.destination.bq_dataset)),
+        ("Ledger", [name(str(view.ledger)), f" ({bytes_text(view.ledger_bytes)})"]),
+        ("Sent so far", sent),
+        ("Watched", ["since ", time_of(moment.since)]),
+        ("Version", f"pixaris-sync {view.version}"),
+    ]
+    return tag("dl", [tag("div", tag("dt", name), tag("dd", text)) for name, text in facts])

@@ -1,0 +1,269 @@
+"""Parts of the page: what is wrong, what waits, how far each dataset is, which runs were synced last.
+
+Each is None where there is nothing to show.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Final
+
+from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun
+from pixaris_sync.model import RunKey, RunState
+from pixaris_sync.monitoring.grouping import Problem, grouped_problems, shared_text
+from pixaris_sync.monitoring.markup import Content, Html, tag
+from pixaris_sync.monitoring.view import View
+from pixaris_sync.text import bytes_text, counted, span_text
+
+#: Where pictures of runs are, each by its id.
+THUMBNAILS: Final = "/thumbnails/"
+#: How many kinds of problems are shown, and how many runs of each are named.
+_GROUPS_SHOWN: Final = 40
+_NAMES_SHOWN: Final = 20
+#: How many datasets are shown in which something is to be done, and how many others.
+_OPEN_DATASETS_SHOWN: Final = 200
+_DATASETS_SHOWN: Final = 1000
+#: More than so many that are done are folded up.
+_UNFOLDED: Final = 20
+#: Below this a span is told in tenths.
+_TENTHS_SECONDS: Final = 10.0
+
+#: How a kind of state looks: never by its colour alone.
+SIGNS: Final = {"synced": "✓", "busy": "↑", "waiting": "…", "failing": "↻", "attention": "!", "paused": "Ⅱ"}
+#: What a problem's state means for somebody: how it looks, and its word.
+_PROBLEMS: Final = {
+    RunState.QUARANTINED: ("attention", "needs attention"),
+    RunState.INCOMPLETE: ("attention", "incomplete"),
+    RunState.FAILING: ("failing", "failing"),
+    "notice": ("waiting", "to know"),
+}
+
+
+def title(name: str, text: str) -> Html:
+    """A heading that names its section."""
+    return tag("h2", text, id=f"{name}-title")
+
+
+def name(text: str) -> Html:
+    """A name of somebody's: its direction ends where it ends."""
+    return tag("bdi", text)
+
+
+def count_text(count: int, noun: str, plural: str = "") -> str:
+    """A number of things, with thousands apart: ``1,000 runs``."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def time_of(at: float) -> Html:
+    """A time; the script writes how long ago that is."""
+    moment = datetime.fromtimestamp(at, tz=UTC)
+    return tag("time", f"{moment:%Y-%m-%d %H:%M} UTC", datetime=moment.isoformat(timespec="milliseconds"))
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < _TENTHS_SECONDS else span_text(seconds)
+
+
+def badge(kind: str, word: str) -> Html:
+    """A word for a state, with its sign and its colour."""
+    return tag(
+        "span", tag("span", SIGNS[kind], class_="sign", aria_hidden="true"), word, class_=f"badge {kind}"
+    )
+
+
+def _prose(text: str) -> list[Content]:
+    """A sentence in which commands stand between backticks."""
+    return [tag("code", part) if at % 2 else part for at, part in enumerate(text.split("`"))]
+
+
+def problems(view: View) -> Content:
+    """Problems, those of one cause together."""
+    if not view.overview.problems:
+        return None
+    groups = grouped_problems(map(asdict, view.overview.problems))
+    left = sum(map(len, groups[_GROUPS_SHOWN:]))
+    return [
+        title("problems", "What is wrong, and what to do"),
+        map(_problem, groups[:_GROUPS_SHOWN]),
+        tag(
+            "p",
+            f"and {left:,} more; ",
+            tag("code", "pixaris-sync status --json"),
+            " lists all",
+            class_="rest",
+        )
+        if left
+        else None,
+    ]
+
+
+def _problem(group: Sequence[Problem]) -> Html:
+    first, count = group[0], len(group)
+    kind, word = _PROBLEMS.get(first["state"], _PROBLEMS["notice"])
+    if count == 1:
+        cause, hint = first["cause"], first["hint"]
+        subject: Content = name(first["run"])
+    else:
+        cause, hint = shared_text(first, "cause"), shared_text(first, "hint")
+        subject = f"{count:,} of the same cause"
+    names = None
+    if count > 1:
+        listed = [tag("li", name(one["run"])) for one in group[:_NAMES_SHOWN]]
+        if count > _NAMES_SHOWN:
+            more = tag("code", "pixaris-sync status --json")
+            listed.append(tag("li", f"and {count - _NAMES_SHOWN:,} more; ", more, " lists all"))
+        names = tag("details", tag("summary", "Which ones"), tag("ul", listed), data_key=f"{word} {cause}")
+    since = min(one["since"] for one in group)
+    return tag(
+        "article",
+        tag("h3", badge(kind, word), " ", subject),
+        tag("p", cause, class_="cause"),
+        tag("p", tag("strong", "What to do: "), _prose(hint), class_="hint") if hint else None,
+        names,
+        tag("p", "since " if count == 1 else "the first since ", time_of(since), class_="since"),
+        class_=f"card problem {kind}",
+    )
+
+
+def waiting(view: View) -> Content:
+    """What pending runs wait for."""
+    if not view.overview.waiting:
+        return None
+    return [
+        title("waiting", "What the others wait for"),
+        tag(
+            "ul",
+            [
+                tag(
+                    "li",
+                    tag("b", count_text(one.runs, "run")),
+                    f": {one.cause} ",
+                    tag("span", "since ", time_of(one.since), class_="since"),
+                )
+                for one in view.overview.waiting
+            ],
+            class_="card",
+        ),
+    ]
+
+
+def _standing(one: DatasetProgress) -> tuple[str, str]:
+    """How a dataset looks, and its word."""
+    if one.cause or one.runs[RunState.QUARANTINED] or one.runs[RunState.INCOMPLETE]:
+        return "attention", "cannot be synced" if one.cause else "needs attention"
+    if one.runs[RunState.FAILING]:
+        return "failing", "failing"
+    if one.uploading:
+        return "busy", f"uploading {counted(one.uploading, 'file')}"
+    if one.runs[RunState.PENDING] or one.rows_left:
+        return "waiting", "waiting"
+    return "synced", "synced"
+
+
+def datasets(progress: Sequence[DatasetProgress]) -> Content:
+    """Each dataset, those first in which something is to be done."""
+    if not progress:
+        return None
+    # What somebody looks for stands first, else they keep their order.
+    standing = [(_standing(one), one) for one in progress]
+    open_ = [pair for pair in standing if pair[0][0] != "synced"]
+    done = [pair for pair in standing if pair[0][0] == "synced"]
+    open_.sort(key=lambda pair: ("attention", "failing", "busy", "waiting").index(pair[0][0]))
+    shown, folded = open_[:_OPEN_DATASETS_SHOWN], done[:_DATASETS_SHOWN]
+    if len(done) <= _UNFOLDED:
+        shown, folded = shown + folded, []
+    content: list[Content] = [title("datasets", "Datasets")]
+    if shown:
+        content.append(_table(shown, "Datasets and how far they are"))
+    if left := len(open_) - _OPEN_DATASETS_SHOWN:
+        content.append(tag("p", f"and {left:,} more like these", class_="rest") if left > 0 else None)
+    if folded:
+        beyond = len(done) - len(folded)
+        content.append(
+            tag(
+                "details",
+                tag("summary", f"{count_text(len(done), 'dataset is', 'datasets are')} synced"),
+                _table(folded, "Datasets that are synced"),
+                tag("p", f"and {beyond:,} more", class_="rest") if beyond else None,
+                data_key="synced datasets",
+            )
+        )
+    return content
+
+
+_COLUMNS: Final = ("synced", "waiting", "failing", "need attention", "to upload")
+
+
+def _table(standing: Iterable[tuple[tuple[str, str], DatasetProgress]], caption: str) -> Html:
+    """A table; its roles are written out, because in a narrow window it is laid out as a list."""
+    heads = [tag("th", text, scope="col", role="columnheader") for text in ("dataset", "state", *_COLUMNS)]
+    rows = []
+    for (kind, word), one in standing:
+        runs = one.runs
+        numbers = (
+            runs[RunState.SYNCED],
+            runs[RunState.PENDING],
+            runs[RunState.FAILING],
+            runs[RunState.QUARANTINED] + runs[RunState.INCOMPLETE],
+        )
+        texts = [f"{number:,}" for number in numbers]
+        texts.append(bytes_text(one.bytes_left) if one.files_left else "0")
+        place = tag("span", name(one.key.project), " / ", tag("b", name(one.key.dataset)))
+        cause = tag("span", one.cause, class_="cause") if one.cause else None
+        cells = [
+            tag("td", text, role="cell", data_label=label, class_="none" if text == "0" else None)
+            for text, label in zip(texts, _COLUMNS, strict=True)
+        ]
+        state = tag("td", badge(kind, word), role="cell")
+        rows.append(
+            tag("tr", tag("th", place, cause, scope="row", role="rowheader"), state, cells, role="row")
+        )
+    head = tag("thead", tag("tr", heads, role="row"), role="rowgroup")
+    body = tag("tbody", rows, role="rowgroup")
+    return tag("table", tag("caption", caption), head, body, class_="card", role="table")
+
+
+def runs(synced: Sequence[SyncedRun], thumbnail: Callable[[RunKey, str], str]) -> Content:
+    """The runs that were synced last."""
+    if not synced:
+        return None
+    return [
+        title("runs", "Synced last"),
+        tag("ul", [_run(one, thumbnail) for one in synced], class_="runs"),
+    ]
+
+
+def _run(one: SyncedRun, thumbnail: Callable[[RunKey, str], str]) -> Html:
+    pictures = [
+        tag(
+            "img",
+            src=THUMBNAILS + thumbnail(one.run, path),
+            alt=path.rpartition("/")[2],
+            loading="lazy",
+            decoding="async",
+            width="160",
+            height="160",
+        )
+        for path in one.first_images
+    ]
+    more = one.images - len(pictures)
+    files = f"{count_text(one.files, 'file')}, {bytes_text(one.bytes)}"
+    return tag(
+        "li",
+        tag(
+            "div",
+            pictures or tag("span", "no images", class_="none"),
+            tag("span", f"+{more:,}", class_="others", title=f"{more:,} more") if more > 0 else None,
+            class_=f"pictures of-{min(4, len(pictures))}",
+        ),
+        tag("h3", name(one.run.run)),
+        tag("p", name(one.run.project), " / ", name(one.run.dataset)),
+        tag(
+            "p",
+            files,
+            tag("span", f"{_took(one.seconds)} from line to row"),
+            time_of(one.synced_at),
+            class_="facts",
+        ),
+        class_="card run",
+    )
