@@ -89,7 +89,9 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def scrolls_sideways(self) -> bool:
-        return bool(self.ask("return document.documentElement.scrollWidth > window.innerWidth"))
+        # A phone shows a page that is too wide smaller, and says so of its window.
+        root = "document.documentElement"
+        return bool(self.ask(f"return {root}.scrollWidth > {root}.clientWidth"))
 
     def complaints(self) -> list[str]:
         """What the browser wrote into its console as an error since it was last asked.
@@ -129,7 +131,8 @@ def browsing(folder: Path, *, width: int = 1280, height: int = 900) -> Iterator[
 
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    options.ignore_local_proxy_environment_variables()
+    # The driver is on this machine; what would say so else is deprecated, and its successor is not for Chrome.
+    options._ignore_local_proxy = True
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     for argument in (*_ARGUMENTS, f"--user-data-dir={folder / 'browser'}"):
         options.add_argument(argument)

@@ -22,7 +22,7 @@ def test_a_page_is_seen_as_by_somebody(tmp_path: Path) -> None:
         browser.prefer(prefers_color_scheme="dark")
         assert browser.ask(color) == "rgb(255, 255, 255)"
         browser.resize(360)
-        assert browser.ask("return innerWidth") == 360
+        assert browser.ask("return document.documentElement.clientWidth") == 360
         assert browser.scrolls_sideways()
         picture = browser.screenshot("page").read_bytes()
         assert picture.startswith(PNG_MAGIC)
