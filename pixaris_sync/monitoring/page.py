@@ -201,7 +201,7 @@ def _numbers(view: View, moment: Moment) -> Content:
     if files and rate:
         shown.append(("speed", f"{bytes_text(rate)}/s", f"about {span_text(max(1.0, left / rate))} left"))
     if overview.oldest_pending_at is not None:
-        shown.append(("oldest waiting run", "", time_of(overview.oldest_pending_at)))
+        shown.append(("waiting longest", "", time_of(overview.oldest_pending_at, since=True)))
     if overview.last_synced_at is not None:
         shown.append(("last row synced", "", time_of(overview.last_synced_at)))
     tiles = tag(
@@ -229,7 +229,7 @@ def _about(view: View, moment: Moment) -> Content:
         ("BigQuery dataset", name(view.destination.bq_dataset)),
         ("Ledger", [name(str(view.ledger)), f" ({bytes_text(view.ledger_bytes)})"]),
         ("Sent so far", sent),
-        ("Watched", ["since ", time_of(moment.since)]),
+        ("Watched", time_of(moment.since, since=True)),
         ("Version", f"pixaris-sync {view.version}"),
     ]
     return tag("dl", [tag("div", tag("dt", name), tag("dd", text)) for name, text in facts])

@@ -54,10 +54,15 @@ def count_text(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
-def time_of(at: float) -> Html:
-    """A time; the script writes how long ago that is."""
+def time_of(at: float, *, since: bool = False) -> Html:
+    """A time, which the script tells as "3 minutes ago", or `since` a time, told as "for 3 minutes"."""
     moment = datetime.fromtimestamp(at, tz=UTC)
-    return tag("time", f"{moment:%Y-%m-%d %H:%M} UTC", datetime=moment.isoformat(timespec="milliseconds"))
+    return tag(
+        "time",
+        f"{'since ' if since else ''}{moment:%Y-%m-%d %H:%M} UTC",
+        datetime=moment.isoformat(timespec="milliseconds"),
+        data_since=since,
+    )
 
 
 def _took(seconds: float) -> str:
@@ -120,7 +125,7 @@ def _problem(group: Sequence[Problem]) -> Html:
         tag("p", cause, class_="cause"),
         tag("p", tag("strong", "What to do: "), _prose(hint), class_="hint") if hint else None,
         names,
-        tag("p", "since " if count == 1 else "the first since ", time_of(since), class_="since"),
+        tag("p", "" if count == 1 else "the first ", time_of(since, since=True), class_="since"),
         class_=f"card problem {kind}",
     )
 
@@ -130,7 +135,7 @@ def waiting(view: View) -> Content:
     if not view.overview.waiting:
         return None
     return [
-        title("waiting", "What the others wait for"),
+        title("waiting", "What waits, and for what"),
         tag(
             "ul",
             [
@@ -138,7 +143,7 @@ def waiting(view: View) -> Content:
                     "li",
                     tag("b", count_text(one.runs, "run")),
                     f": {one.cause} ",
-                    tag("span", "since ", time_of(one.since), class_="since"),
+                    tag("span", time_of(one.since, since=True), class_="since"),
                 )
                 for one in view.overview.waiting
             ],

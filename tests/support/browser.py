@@ -131,7 +131,7 @@ def browsing(folder: Path, *, width: int = 1280, height: int = 900) -> Iterator[
 
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    # The driver is on this machine; what would say so else is deprecated, and its successor is not for Chrome.
+    # The driver is on this machine. The method for it is deprecated, and what follows it is not for Chrome.
     options._ignore_local_proxy = True
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     for argument in (*_ARGUMENTS, f"--user-data-dir={folder / 'browser'}"):

@@ -93,7 +93,7 @@ PURE_EXCEPTIONS = {
 }
 #: Which rooms alone may know a client of an outside world.
 CLIENTS = {
-    "aiohttp": {"gcs"},
+    "aiohttp": {"gcs", "monitoring"},
     "gcloud": {"gcs"},
     "google": {"bigquery", SANDBOX},
     "PIL": {"handlers", "local", SANDBOX},

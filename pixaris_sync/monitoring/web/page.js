@@ -19,14 +19,14 @@
     const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
     const [name, size] = units.find(([, one]) => seconds >= one) ?? units[3];
     const count = Math.max(1, Math.floor(seconds / size));
-    return `${count} ${name}${count === 1 ? "" : "s"} ago`;
+    return `${count} ${name}${count === 1 ? "" : "s"}`;
   };
 
   const tellTimes = () => {
     for (const time of document.querySelectorAll("time[datetime]")) {
       const at = new Date(time.dateTime);
       const seconds = (Date.now() - at) / 1000;
-      const text = seconds < 10 ? "just now" : span(seconds);
+      const text = "since" in time.dataset ? `for ${span(seconds)}` : seconds < 10 ? "just now" : `${span(seconds)} ago`;
       if (time.textContent !== text) {
         time.textContent = text;
         time.title = at.toLocaleString();
