@@ -27,7 +27,7 @@ from pixaris_sync.text import bytes_text, span_text
 #: Paths of what belongs to the page.
 STYLE, SCRIPT, ICON = "/page.css", "/page.js", "/icon.svg"
 #: Without scripts it is loaded again this often.
-_RELOAD_SECONDS: Final = 10
+RELOAD_SECONDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def page(view: View, moment: Moment, thumbnail: Callable[[RunKey, str], str]) ->
             tag("meta", name="robots", content="noindex"),
             tag("link", rel="icon", type="image/svg+xml", href=ICON),
             tag("link", rel="stylesheet", href=STYLE),
-            tag("noscript", tag("meta", http_equiv="refresh", content=str(_RELOAD_SECONDS))),
+            tag("noscript", tag("meta", http_equiv="refresh", content=str(RELOAD_SECONDS))),
             tag("script", src=SCRIPT, defer=True),
         ),
         tag(

@@ -82,7 +82,8 @@ class Browser:
 
     def text(self, selector: str = "body") -> str:
         """What somebody reads there."""
-        return self.find(selector).text
+        # In one step: the page may replace its elements at any time.
+        return str(self.ask("return document.querySelector(arguments[0])?.innerText ?? ''", selector))
 
     def ask(self, script: str, *arguments: object) -> Any:
         """What a script in the page returns: ``return document.title``."""

@@ -1,5 +1,6 @@
 """Views as a page may have to show them: nothing, much, trouble, names that want to do harm, very many."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from pixaris_sync.ledger.totals import Totals
 from pixaris_sync.model import DatasetKey, Destination, FileState, RowState, RunKey, RunState
 from pixaris_sync.monitoring.view import View
 
-NOW = 1_700_000_000.0
+#: Pages tell how long ago things were.
+NOW = float(int(time.time()))
 MEBIBYTE = 1024 * 1024
 #: Each would do something somewhere: in HTML, in an attribute, in a script, in a terminal, in the eye.
 HOSTILE_NAMES = (
@@ -61,8 +63,6 @@ def view(
         waiting=tuple(waiting),
         problems=tuple(problems),
     )
-    fields = {name: value for name, value in changes.items() if name in Overview.__slots__}
-    others = {name: value for name, value in changes.items() if name not in fields}
     made = View(
         read_at=NOW,
         version="1.2.3",
@@ -70,12 +70,19 @@ def view(
         destination=Destination("acme-images", "acme-pixaris", "acme-images.experiments"),
         ledger=Path("/var/lib/pixaris-sync/local_results-1a2b3c.sqlite3"),
         ledger_bytes=3 * MEBIBYTE,
-        overview=replace(overview, **fields),
+        overview=overview,
         datasets=tuple(datasets),
         last_runs=tuple(last_runs),
         totals=Totals(0, 0, 0, 0),
     )
-    return replace(made, **others)
+    return with_changes(made, **changes)
+
+
+def with_changes(made: View, **changes: Any) -> View:
+    """The view with other values of its own, or of its overview."""
+    of_overview = {name: value for name, value in changes.items() if name in Overview.__slots__}
+    others = {name: value for name, value in changes.items() if name not in of_overview}
+    return replace(made, overview=replace(made.overview, **of_overview), **others)
 
 
 def dataset(name: str, project: str = "shoes", *, cause: str = "", **runs: int) -> DatasetProgress:
@@ -118,7 +125,7 @@ def empty(**changes: Any) -> View:
 
 def busy(**changes: Any) -> View:
     names = ("baseline", "guidance-7.5", "lora-v2", "steps-40", "dark-background", "controlnet", "upscaled")
-    return view(
+    made = view(
         runs={"synced": 1_204, "pending": 37},
         files={"uploaded": 9_632, "pending": 290, "uploading": 6},
         datasets=[
@@ -138,13 +145,13 @@ def busy(**changes: Any) -> View:
         oldest_pending_at=NOW - 320,
         last_synced_at=NOW - 3,
         totals=Totals(9_632, 18_900 * MEBIBYTE, 12, 30 * MEBIBYTE),
-        **changes,
     )
+    return with_changes(made, **changes)
 
 
 def synced(**changes: Any) -> View:
     full = busy()
-    return view(
+    made = view(
         runs={"synced": 1_241},
         files={"uploaded": 9_928},
         datasets=[
@@ -155,14 +162,14 @@ def synced(**changes: Any) -> View:
         last_runs=full.last_runs,
         last_synced_at=NOW - 3,
         totals=full.totals,
-        **changes,
     )
+    return with_changes(made, **changes)
 
 
 def with_problems(**changes: Any) -> View:
     outage = "cannot upload object results/shoes/studio/{}/generated_images/0.png: the service answered 503"
     runs = [f"shoes/studio/20240101-11{at // 60:02}{at % 60:02}_sweep" for at in range(212)]
-    return view(
+    made = view(
         runs={"synced": 902, "pending": 4, "failing": 212, "quarantined": 3, "incomplete": 1},
         files={"uploaded": 7_216, "pending": 1_700},
         datasets=[
@@ -202,13 +209,13 @@ def with_problems(**changes: Any) -> View:
         oldest_pending_at=NOW - 900,
         last_synced_at=NOW - 901,
         totals=Totals(7_216, 14_000 * MEBIBYTE, 0, 0),
-        **changes,
     )
+    return with_changes(made, **changes)
 
 
 def hostile(**changes: Any) -> View:
     """Every name and text is hostile."""
-    return view(
+    made = view(
         runs={"synced": 5, "quarantined": len(HOSTILE_NAMES)},
         datasets=[dataset(name, name, cause=name, quarantined=1) for name in HOSTILE_NAMES],
         problems=[problem(f"p/d/{name}", name, hint=name) for name in HOSTILE_NAMES],
@@ -218,13 +225,13 @@ def hostile(**changes: Any) -> View:
         ],
         waiting=[WaitingRuns(1, NOW, name) for name in HOSTILE_NAMES],
         folder=Path("/data/<b>results</b>\x1b[31m"),
-        **changes,
     )
+    return with_changes(made, **changes)
 
 
 def many(number: int = 1000, **changes: Any) -> View:
     """So many datasets, and so many problems of causes of their own."""
-    return view(
+    made = view(
         runs={"synced": 50 * number, "quarantined": number},
         files={"uploaded": 1_000 * number},
         datasets=[dataset(f"dataset-{at:04}", synced=50, quarantined=at % 2) for at in range(number)],
@@ -233,5 +240,5 @@ def many(number: int = 1000, **changes: Any) -> View:
             for at in range(number)
         ],
         last_runs=[synced_run(f"run-{at}", images=20) for at in range(12)],
-        **changes,
     )
+    return with_changes(made, **changes)

@@ -73,6 +73,8 @@
     request = new XMLHttpRequest();
     request.open("GET", "/");
     request.responseType = "document";
+    // Else an answer without content (304) is taken for XML that is broken, of which a document is made, too.
+    request.overrideMimeType("text/html");
     request.timeout = PATIENCE_MS;
     if (version !== null) request.setRequestHeader("If-None-Match", version);
     request.onloadend = () => {
