@@ -17,7 +17,7 @@ class DatasetProgress:
     """How far a dataset is.
 
     Attributes:
-        runs: how many are in each state; every state is there.
+        runs: how many are in each state; every state is there. A damaged line counts as a quarantined one.
         files_left, bytes_left: what waits to be uploaded or is on its way, without what is quarantined.
         rows_left: rows that are not synced, without those that are quarantined.
         uploading: files that are on their way.
@@ -64,6 +64,8 @@ _RUNS: Final = """
 SELECT dataset_id, NULL AS state, count(*) AS runs FROM runs GROUP BY dataset_id
 UNION ALL SELECT dataset_id, state, count(*) FROM open_runs GROUP BY dataset_id, state
 """
+#: A damaged line is a run that nobody can name.
+_DAMAGED: Final = "SELECT dataset_id, count(*) AS lines FROM records WHERE run_id IS NULL GROUP BY dataset_id"
 _FILES: Final = f"""
 SELECT dataset_id, count(*) AS files, sum(size) AS bytes, sum(state = '{FileState.UPLOADING}') AS uploading
 FROM open_files WHERE state <> '{FileState.QUARANTINED}' GROUP BY dataset_id
@@ -84,6 +86,9 @@ def dataset_progress(db: Connection) -> list[DatasetProgress]:
         else:
             of_dataset[row["state"]] += row["runs"]
             of_dataset[RunState.SYNCED] -= row["runs"]
+    for row in db.execute(_DAMAGED):
+        of_dataset = runs.setdefault(row["dataset_id"], dict.fromkeys(map(str, RunState), 0))
+        of_dataset[RunState.QUARANTINED] += row["lines"]
     files = {row["dataset_id"]: row for row in db.execute(_FILES)}
     rows = {row["dataset_id"]: row["rows"] for row in db.execute(_ROWS)}
     found = db.execute("SELECT id, project, dataset, cause FROM datasets ORDER BY project, dataset")

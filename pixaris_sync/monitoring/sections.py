@@ -125,7 +125,7 @@ def _problem(group: Sequence[Problem]) -> Html:
         tag("p", cause, class_="cause"),
         tag("p", tag("strong", "What to do: "), _prose(hint), class_="hint") if hint else None,
         names,
-        tag("p", "" if count == 1 else "the first ", time_of(since, since=True), class_="since"),
+        tag("p", "" if count == 1 else "the first of them ", time_of(since, since=True), class_="since"),
         class_=f"card problem {kind}",
     )
 

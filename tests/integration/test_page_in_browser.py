@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from selenium.common.exceptions import WebDriverException
 
 from pixaris_sync.monitoring import guards, markup, page, server
@@ -16,8 +15,8 @@ from pixaris_sync.monitoring.view import View
 from tests.support import page_checks, views
 from tests.support.browser import Browser, browsing
 from tests.support.page_checks import Check, load_pictures
+from tests.support.page_picture import put_images
 from tests.support.served_page import ServedPage, served_page
-from tests.support.stored_runs import picture
 from tests.support.waiting import eventually
 
 Broken = Callable[[pytest.MonkeyPatch], None]
@@ -50,14 +49,6 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def served(tmp_path: Path) -> Iterator[ServedPage]:
     with served_page(views.empty(), tmp_path) as served:
         yield served
-
-
-def put_images(root: Path, view: View) -> None:
-    for at, run in enumerate(view.last_runs):
-        for path in run.first_images:
-            image = root / str(run.run) / path
-            image.parent.mkdir(parents=True, exist_ok=True)
-            picture(at, (96, 72)).resize((480, 360), Image.Resampling.BICUBIC).save(image)
 
 
 def test_the_page_says_everything_in_words(browser: Browser, served: ServedPage) -> None:

@@ -7,10 +7,10 @@ from sqlite3 import Connection
 
 import pytest
 
-from pixaris_sync.ledger import packs, progress, retry, rows, story, totals, uploads
+from pixaris_sync.ledger import intake, packs, progress, retry, rows, story, totals, uploads
 from pixaris_sync.ledger.totals import Totals
-from pixaris_sync.model import RunKey
-from tests.support.ledgers import NOW, PROBLEM, RUN, SHOES, Book, file, found_run, record
+from pixaris_sync.model import DamagedLine, RunKey
+from tests.support.ledgers import NOW, PROBLEM, RUN, SHOES, Book, file, found_run, record, tail
 
 OTHER = "20240102-000001_y"
 
@@ -43,6 +43,15 @@ def test_a_dataset_tells_its_runs_files_bytes_and_rows(book: Book) -> None:
     assert found.key == SHOES
     assert {state: count for state, count in found.runs.items() if count} == {"synced": 1, "pending": 1}
     assert (found.files_left, found.bytes_left, found.uploading, found.rows_left) == (2, 107, 1, 1)
+
+
+def test_a_damaged_line_is_told_of_its_dataset(book: Book) -> None:
+    """Goal: none counts as synced that needs attention. Method: a synced run, and two damaged lines."""
+    sync(book, RUN)
+    damaged = [DamagedLine(str(line), line, "it is no JSON") for line in (2, 3)]
+    book.do(intake.take_in, book.dataset(), tail(damaged=damaged), [])
+    [found] = book.ask(progress.dataset_progress)
+    assert {state: count for state, count in found.runs.items() if count} == {"synced": 1, "quarantined": 2}
 
 
 def test_the_runs_that_were_synced_last_come_first(book: Book) -> None:
