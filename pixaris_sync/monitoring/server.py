@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from importlib import resources
+from time import monotonic
 from typing import Final
 
 import anyio
@@ -301,7 +302,7 @@ class _Site:
     # -- in the thread -----------------------------------------------------------------------------------
 
     def _look(self) -> View:
-        now = time.monotonic()
+        now = monotonic()
         if self._view is None or now - self._read_at > _FRESH_SECONDS:
             self._view = self._reader.read()
             self._read_at = now

@@ -146,6 +146,22 @@ def test_what_pauses_or_rests_is_told(served: ServedPage) -> None:
     assert "paused: cannot get a token: they expired" in served.get().text
 
 
+def test_the_speed_is_that_of_what_was_sent_lately(
+    served: ServedPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: how fast, and how long still. Method: 30 MiB in 15 s, then a long pause."""
+    now = 1000.0
+    monkeypatch.setattr(server, "monotonic", lambda: now)
+    sent = served.view.totals.bytes_sent
+    assert "/s</b>" not in served.get().text
+    now += 15.0
+    totals = served.view.totals._replace(bytes_sent=sent + 30 * views.MEBIBYTE)
+    served.view = views.busy(totals=totals)
+    assert "<b>2.0 MiB/s</b><span>about 4 min 56 s left</span>" in served.get().text
+    now += 200.0
+    assert "/s</b>" not in served.get().text
+
+
 def test_a_ledger_in_trouble_is_no_empty_page(
     served: ServedPage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

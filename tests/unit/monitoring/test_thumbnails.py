@@ -1,5 +1,6 @@
 """Small pictures are known by ids alone, and kept within bounds."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -77,4 +78,17 @@ async def test_ids_and_pictures_are_bounded(
     assert await pictures.get(ids[2]) is not None
     assert list(pictures._kept) == [ids[2]]
     assert pictures._kept_bytes == len(first.content)
+    pictures.close()
+
+
+async def test_a_service_that_may_not_step_back_shows_pictures_too(
+    pictures: Thumbnails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: as under systemd, whose unit forbids it. Method: no priority may be set."""
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    assert await pictures.get(pictures.id_of(RUN, put_image(tmp_path))) is not None
     pictures.close()
