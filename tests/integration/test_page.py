@@ -86,20 +86,14 @@ def test_watch_shows_what_happens(proxied: CommandLine, proxies: Proxies, tmp_pa
 
 
 def test_an_address_that_cannot_be_had_ends_watch_before_any_work(command_line: CommandLine) -> None:
-    """Goal: nobody waits for a page that is nowhere. Method: a port in use, another machine's, no address."""
+    """Goal: nobody waits for a page that is nowhere. Method: a port in use; nothing was carried."""
     store_run(command_line.folder)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        used = taken.getsockname()[1]
-        for listen, cause, hint in (
-            (f"127.0.0.1:{used}", "another process listens there", "port 0 takes a free one"),
-            ("192.0.2.1:9465", "this machine has no such address", "let --listen name an address"),
-            ("9465", "must be HOST:PORT", "deploy/settings.md"),
-        ):
-            outcome = command_line.run("watch", "--listen", listen)
-            assert outcome.code == 4, str(outcome)
-            assert cause in outcome.stderr
-            assert hint in outcome.stderr
-    assert command_line.sync()["files_uploaded"] == 1
+        outcome = command_line.run("watch", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert outcome.code == 4, str(outcome)
+    assert "another process listens there" in outcome.stderr
+    assert "port 0 takes a free one" in outcome.stderr
+    assert command_line.status()["runs"]["synced"] == 0
 
 
 def test_watch_without_an_address_loads_and_opens_nothing(command_line: CommandLine, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pixaris_sync.errors import ConfigurationError
-from pixaris_sync.settings import Settings, environment_variable, load_settings
+from pixaris_sync.settings import Settings, environment_variable, host_and_port, load_settings
 
 REQUIRED = {
     "gcp_project_id": "project",
@@ -268,3 +268,30 @@ def test_state_inside_the_results_folder_is_refused(tmp_path: Path, inside: str)
             load(local_results_folder=str(results), state_dir=str(state))
         assert "--state-dir" in refusal.value.hint
     load(local_results_folder=str(results), state_dir=str(tmp_path / "results-state"))
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("127.0.0.1:9465", ("127.0.0.1", 9465)),
+        ("[::1]:0", ("::1", 0)),
+        ("gpu1.example.org:65535", ("gpu1.example.org", 65535)),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(written: str, address: tuple[str, int]) -> None:
+    """Goal: where to listen. Method: numbers of both kinds, a name; by default, and by "none", nowhere."""
+    listen = load(listen=written).listen
+    assert listen is not None
+    assert host_and_port(listen) == address
+    assert load().listen is None
+    assert load(listen="none").listen is None
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["9465", ":9465", "127.0.0.1", "127.0.0.1:", "::1:9465", "[]:1", "a:65536", "a:-1", "a:1x", "a:\u0661"],
+)
+def test_an_address_that_is_none_is_refused(written: str) -> None:
+    """Goal: a typing error is told, not guessed at. Method: parts that are missing or wrong."""
+    with pytest.raises(ConfigurationError, match="listen"):
+        load(listen=written)
