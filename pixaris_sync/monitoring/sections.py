@@ -18,15 +18,14 @@ from pixaris_sync.text import bytes_text, counted, span_text
 #: Where pictures of runs are, each by its id.
 THUMBNAILS: Final = "/thumbnails/"
 #: How many kinds of problems are shown, and how many runs of each are named.
-_GROUPS_SHOWN: Final = 40
+_GROUPS_SHOWN: Final = 20
 _NAMES_SHOWN: Final = 20
-#: How many datasets are shown in which something is to be done, and how many others.
-_OPEN_DATASETS_SHOWN: Final = 200
-_DATASETS_SHOWN: Final = 1000
-#: More than so many that are done are folded up.
-_UNFOLDED: Final = 20
+#: How many datasets stand there at once, and how many more can be unfolded, of those in which something is to
+#: be done and of the others.
+_UNFOLDED: Final = 30
+_FOLDED_MAX: Final = 300
 #: Below this a span is told in tenths.
-_TENTHS_SECONDS: Final = 10.0
+_TENTHS_SECONDS: Final = 60.0
 
 #: How a kind of state looks: never by its colour alone.
 SIGNS: Final = {"synced": "✓", "busy": "↑", "waiting": "…", "failing": "↻", "attention": "!", "paused": "Ⅱ"}
@@ -169,33 +168,37 @@ def datasets(progress: Sequence[DatasetProgress]) -> Content:
     """Each dataset, those first in which something is to be done."""
     if not progress:
         return None
-    # What somebody looks for stands first, else they keep their order.
-    standing = [(_standing(one), one) for one in progress]
-    open_ = [pair for pair in standing if pair[0][0] != "synced"]
-    done = [pair for pair in standing if pair[0][0] == "synced"]
-    open_.sort(key=lambda pair: ("attention", "failing", "busy", "waiting").index(pair[0][0]))
-    shown, folded = open_[:_OPEN_DATASETS_SHOWN], done[:_DATASETS_SHOWN]
-    if len(done) <= _UNFOLDED:
-        shown, folded = shown + folded, []
-    content: list[Content] = [title("datasets", "Datasets")]
-    if shown:
-        content.append(_table(shown, "Datasets and how far they are"))
-    if left := len(open_) - _OPEN_DATASETS_SHOWN:
-        content.append(tag("p", f"and {left:,} more like these", class_="rest") if left > 0 else None)
-    if folded:
-        beyond = len(done) - len(folded)
-        content.append(
-            tag(
-                "details",
-                tag("summary", f"{count_text(len(done), 'dataset is', 'datasets are')} synced"),
-                _table(folded, "Datasets that are synced"),
-                tag("p", f"and {beyond:,} more", class_="rest") if beyond else None,
-                data_key="synced datasets",
-            )
-        )
-    return content
+    # Else they keep their order.
+    standing = sorted(
+        ((_standing(one), one) for one in progress), key=lambda pair: _URGENCY.index(pair[0][0])
+    )
+    done = next((at for at, pair in enumerate(standing) if pair[0][0] == "synced"), len(standing))
+    shown = len(standing) if len(standing) <= _UNFOLDED else min(done, _UNFOLDED)
+    return [
+        title("datasets", "Datasets"),
+        _table(standing[:shown], "Datasets and how far they are") if shown else None,
+        _folded(standing[shown:done], "more dataset is not synced", "more datasets are not synced"),
+        _folded(standing[max(shown, done) :], "dataset is synced", "datasets are synced"),
+    ]
 
 
+def _folded(
+    standing: Sequence[tuple[tuple[str, str], DatasetProgress]], one: str, several: str
+) -> Html | None:
+    if not standing:
+        return None
+    beyond = len(standing) - _FOLDED_MAX
+    return tag(
+        "details",
+        tag("summary", count_text(len(standing), one, several)),
+        _table(standing[:_FOLDED_MAX], several),
+        tag("p", f"and {beyond:,} more", class_="rest") if beyond > 0 else None,
+        data_key=several,
+    )
+
+
+#: The kinds of states, those first that somebody must look at.
+_URGENCY: Final = ("attention", "failing", "busy", "waiting", "synced")
 _COLUMNS: Final = ("synced", "waiting", "failing", "need attention", "to upload")
 
 

@@ -112,7 +112,7 @@ async def serve(
     listener: socket.socket,
     named: str,
     reader: Reader,
-    metrics: Callable[[View], bytes] | None = None,
+    metrics: Callable[[], bytes] | None = None,
 ) -> None:
     """Serve until cancelled.
 
@@ -120,8 +120,9 @@ async def serve(
         engine: what is shown.
         listener: as `listening` gives it.
         named: the host as the settings name it.
-        reader: of the engine's ledger; it is closed at the end.
-        metrics: a view as Prometheus' text format 0.0.4; None: there are none.
+        reader: of the engine's ledger, for nobody else; it is closed at the end.
+        metrics: gives them in Prometheus' text format 0.0.4; it is called in the thread that uses `reader`,
+            and may use it too. None: there are none.
     """
     names = Names(named, listener.getsockname()[0])
     log.info("serving status and metrics at http://%s/", names.shown(listener.getsockname()[1]))
@@ -189,7 +190,7 @@ class _Site:
     """What is answered."""
 
     def __init__(
-        self, engine: Engine, names: Names, reader: Reader, metrics: Callable[[View], bytes] | None
+        self, engine: Engine, names: Names, reader: Reader, metrics: Callable[[], bytes] | None
     ) -> None:
         self._engine = engine
         self._names = names
@@ -254,9 +255,11 @@ class _Site:
         return _unless_known(request, response, etag, kept=False)
 
     async def _exposition(self, _: web.BaseRequest) -> web.Response:
-        content = await to_thread.run_sync(self._measured, limiter=self._reading)
-        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        return web.Response(body=content, headers=headers)
+        assert self._metrics is not None  # noqa: S101 - for the type checker: else there is no such route
+        content = await to_thread.run_sync(self._metrics, limiter=self._reading)
+        return web.Response(
+            body=content, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
 
     async def _health(self, _: web.BaseRequest) -> web.Response:
         """200 while the engine's loop and its ledger answer."""
@@ -319,10 +322,6 @@ class _Site:
             content = page(view, moment, self._thumbnails.id_of)
             self._made = view, moment, content, hashlib.blake2b(content, digest_size=16).hexdigest()
         return self._made[2:]
-
-    def _measured(self) -> bytes:
-        assert self._metrics is not None  # noqa: S101 - for the type checker: else there is no such route
-        return self._metrics(self._look())
 
     def _rate(self) -> float | None:
         (first_at, first), (last_at, last) = self._rates[0], self._rates[-1]

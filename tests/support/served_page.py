@@ -118,7 +118,7 @@ def served_page(
     *,
     started: bool = True,
     host: str = "127.0.0.1",
-    metrics: "Callable[[View], bytes] | None" = None,
+    metrics: Callable[[], bytes] | None = None,
 ) -> Iterator[ServedPage]:
     """Serve a page from a thread, until the end of the context.
 
@@ -127,7 +127,7 @@ def served_page(
         root: the results folder with the images.
         started: the engine has looked through the folder.
         host: where to listen.
-        metrics: of a view.
+        metrics: as of `serve`.
     """
     served = ServedPage(view, root)
     running = threading.Event()
