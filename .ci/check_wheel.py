@@ -8,7 +8,7 @@ from pathlib import Path
 
 PACKAGE = "pixaris_sync/"
 #: Without these the package installs, imports, and fails later.
-NEEDED = (f"{PACKAGE}py.typed", f"{PACKAGE}ledger/sql/")
+NEEDED = (f"{PACKAGE}py.typed", f"{PACKAGE}ledger/sql/", f"{PACKAGE}monitoring/web/")
 
 
 def main(wheel: Path) -> int:

@@ -152,7 +152,11 @@ def _scale_options(parser: argparse.ArgumentParser) -> None:
 
 def _idle(options: argparse.Namespace) -> None:
     scale = measure_scale(
-        options.cache, files=options.files, idle_seconds=options.seconds, flags=options.flags
+        options.cache,
+        files=options.files,
+        idle_seconds=options.seconds,
+        flags=options.flags,
+        listen=options.listen,
     )
     _say(scale.text())
 
@@ -160,6 +164,7 @@ def _idle(options: argparse.Namespace) -> None:
 def _idle_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", type=int, default=1_000_000, help="how many are known [%(default)s]")
     parser.add_argument("--seconds", type=float, default=300, help="how long nothing happens [%(default)s]")
+    parser.add_argument("--listen", action="store_true", help="serve the page meanwhile; nobody looks at it")
     _add_flags(parser)
 
 

@@ -92,7 +92,7 @@ class Idle:
         )
 
 
-def measure_scale(cache: Path, *, files: int, idle_seconds: float, flags: str) -> Scale:
+def measure_scale(cache: Path, *, files: int, idle_seconds: float, flags: str, listen: bool = False) -> Scale:
     """Carry a folder of `files` files, look again, and watch it idly for `idle_seconds` (0: not at all).
 
     Args:
@@ -100,6 +100,7 @@ def measure_scale(cache: Path, *, files: int, idle_seconds: float, flags: str) -
         files: how many, rounded to whole runs.
         idle_seconds: how long to watch.
         flags: further flags for pixaris-sync.
+        listen: it serves the page while it watches, which nobody looks at.
     """
     cores = choose_cores()
     client = frozenset({cores.client})
@@ -118,7 +119,8 @@ def measure_scale(cache: Path, *, files: int, idle_seconds: float, flags: str) -
             for _ in range(2)
         )
         state = sum(path.stat().st_size for path in (scratch / "state").iterdir())
-        idle = _idle(place, client, idle_seconds, flags) if idle_seconds else None
+        watch_flags = f"{flags} --listen 127.0.0.1:0" if listen else flags
+        idle = _idle(place, client, idle_seconds, watch_flags) if idle_seconds else None
     return Scale(runs.shape.files, first, second, state, idle)
 
 
