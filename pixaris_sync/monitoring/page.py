@@ -5,6 +5,7 @@ Equal views make equal pages, so that whoever asks again need not be sent the sa
 of day alone, such as "3 minutes ago", is added by the script.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -58,33 +59,40 @@ class Headline(NamedTuple):
 
 
 def headline(view: View, moment: Moment) -> Headline:
-    """What somebody reads who reads nothing else."""
-    found = view.overview.runs
-    needy = found[RunState.QUARANTINED] + found[RunState.INCOMPLETE]
-    # What is left out is no run.
-    others = sum(problem.state == RunState.QUARANTINED for problem in view.overview.problems)
-    others = max(0, others - found[RunState.QUARANTINED])
-    waiting, failing = found[RunState.PENDING] + found[RunState.FAILING], found[RunState.FAILING]
-    queue = f"{count_text(waiting, 'run is', 'runs are')} waiting" if waiting else ""
-    more = "; ".join(moment.resting)
-    if failing:
-        more = "; ".join(filter(None, (f"{count_text(failing, 'run')} failed and will be tried again", more)))
+    """What somebody reads who reads nothing else: the most urgent, and beside it what else there is."""
+    runs = view.overview.runs
+    problems = Counter(problem.state for problem in view.overview.problems)
+    needy = runs[RunState.QUARANTINED] + runs[RunState.INCOMPLETE]
+    failing = runs[RunState.FAILING]
+    waiting = runs[RunState.PENDING] + failing
+    # Problems that are no runs': what is left out, and folders whose disk is not there.
+    left_out = max(0, problems[RunState.QUARANTINED] - runs[RunState.QUARANTINED])
+    away = max(0, problems[RunState.FAILING] - failing)
+    said: list[tuple[str, str]] = []
     if moment.paused:
-        return Headline("paused", f"paused: {moment.paused}", queue)
-    if needy or others:
-        text = (
-            f"{count_text(needy, 'run needs', 'runs need')} attention"
-            if needy
-            else f"{count_text(others, 'file or folder needs', 'files and folders need')} attention"
-        )
-        return Headline("attention", text, "; ".join(filter(None, (queue, more))))
-    if queue:
-        return Headline("failing" if failing else "busy", queue, more)
-    if not moment.started:
-        return Headline("waiting", "looking through the results folder", more)
-    if not found[RunState.SYNCED]:
-        return Headline("waiting", "no run is there yet", more or "it is carried as soon as one is stored")
-    return Headline("synced", "everything is synced", more)
+        said.append(("paused", f"paused: {moment.paused}"))
+    if needy:
+        said.append(("attention", f"{count_text(needy, 'run needs', 'runs need')} attention"))
+    if left_out:
+        text = count_text(left_out, "file or folder needs", "files and folders need")
+        said.append(("attention", f"{text} attention"))
+    if away:
+        said.append(("failing", f"{count_text(away, 'folder is', 'folders are')} away"))
+    if waiting:
+        kind = "failing" if failing else "busy"
+        said.append((kind, f"{count_text(waiting, 'run is', 'runs are')} waiting"))
+    if not said and not moment.started:
+        said.append(("waiting", "looking through the results folder"))
+    if not said and not runs[RunState.SYNCED]:
+        said += [
+            ("waiting", "no run is there yet"),
+            ("waiting", "the first is carried as soon as it is stored"),
+        ]
+    if not said:
+        said.append(("synced", "everything is synced"))
+    tried = [f"{count_text(failing, 'run')} failed and will be tried again"] if failing else []
+    (kind, text), *others = said
+    return Headline(kind, text, "; ".join([*(other for _, other in others), *tried, *moment.resting]))
 
 
 def page(view: View, moment: Moment, thumbnail: Callable[[RunKey, str], str]) -> bytes:

@@ -48,6 +48,14 @@ def test_what_is_left_out_needs_attention_too() -> None:
     assert said.text == "1 file or folder needs attention"
 
 
+def test_a_folder_that_is_away_is_not_everything() -> None:
+    """Goal: nothing is synced that nobody can see. Method: its notice, beside synced runs."""
+    said = headline(
+        view(runs={"synced": 9}, problems=[problem("a/b", "it is away", state="failing")]), _MOMENT
+    )
+    assert (said.kind, said.text) == ("failing", "1 folder is away")
+
+
 def test_what_else_waits_is_said_beside_the_word() -> None:
     """Goal: nothing hides behind the worst. Method: waiting, failing and resting beside it."""
     runs = {"pending": 1, "failing": 2, "quarantined": 1}
