@@ -94,6 +94,26 @@ def span_text(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+def without_run(text: str, run: str) -> str:
+    """A text with ``...`` in the place of a run, and of the path or object that it stands in.
+
+    What differs by nothing else is of one cause.
+    """
+    # By hand: as many patterns as runs would have to be compiled.
+    kept, end = [], 0
+    while (found := text.find(run, end)) >= 0:
+        begin, after = found, found + len(run)
+        while begin > end and not text[begin - 1].isspace():
+            begin -= 1
+        while after < len(text) and not text[after].isspace():
+            after += 1
+        if after > found + len(run) and text[after - 1] == ":":
+            after -= 1
+        kept += [text[end:begin], "..."]
+        end = after
+    return "".join(kept) + text[end:] if kept else text
+
+
 def printable(text: str) -> str:
     r"""The string with each lone surrogate as a ``\uXXXX`` escape, so that it can be printed and stored."""
     return text.encode(errors="backslashreplace").decode()

@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from pixaris_sync.text import without_run
+
 #: A `ledger.overview.ProblemRun` as a mapping, whatever its times are written as.
 Problem = Mapping[str, Any]
 
@@ -22,18 +24,4 @@ def grouped_problems(problems: Iterable[Problem]) -> Sequence[Sequence[Problem]]
 
 def shared_text(problem: Problem, part: str) -> str:
     """A cause or hint with ``...`` in the place of the run, and of the path or object that it stands in."""
-    # By hand: as many patterns as runs would have to be compiled.
-    text, run = str(problem[part]), str(problem["run"])
-    kept: list[str] = []
-    end = 0
-    while (found := text.find(run, end)) >= 0:
-        begin, after = found, found + len(run)
-        while begin > end and not text[begin - 1].isspace():
-            begin -= 1
-        while after < len(text) and not text[after].isspace():
-            after += 1
-        if after > found + len(run) and text[after - 1] == ":":
-            after -= 1
-        kept += [text[end:begin], "..."]
-        end = after
-    return "".join(kept) + text[end:] if kept else text
+    return without_run(problem[part], problem["run"])
