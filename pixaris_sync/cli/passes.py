@@ -32,6 +32,7 @@ from pixaris_sync.process.service import Beside, run_engine
 from pixaris_sync.process.signals import ExitCode, Interruption
 from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
 from pixaris_sync.settings import Settings, host_and_port
+from pixaris_sync.text import counted
 
 if TYPE_CHECKING:
     from pixaris_sync.process.repair import Repair
@@ -63,16 +64,16 @@ def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
         settings.gcp_bq_experiment_dataset,
     )
 
-    def work(ledger: Ledger) -> Interruption:
+    def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption]:
         with ExitStack() as stack:
             beside = _beside_watch(settings, ledger.path, stack)
-            _, interruption, _ = anyio.run(
+            left, interruption, _ = anyio.run(
                 partial(_run, settings, Mode(follow=True), ledger, beside=beside, forced_code=_exit_of_watch)
             )
-        return interruption
+        return left, interruption
 
-    interruption = work_as_owner(settings, "watch", work)
-    log.info("stopped")
+    left, interruption = work_as_owner(settings, "watch", work)
+    log.info("stopped: %s", _left_text(left))
     return _exit_of_watch(interruption)
 
 
@@ -97,6 +98,17 @@ def _page(address: str, settings: Settings, ledger: Path, stack: ExitStack) -> B
     listener = stack.enter_context(listening((host, port)))
     reader = Reader(settings, ledger, lambda: True)
     return partial(serve, listener=listener, named=host, reader=reader)
+
+
+def _left_text(left: WorkLeft | None) -> str:
+    if left is None:
+        return "the next start looks up what was in flight"
+    parts = [
+        f"{counted(count, 'run')} {verb if count > 1 else f'{verb}s'}{rest}"
+        for count, verb, rest in ((left.waiting, "wait", ""), (left.quarantined, "need", " attention"))
+        if count
+    ]
+    return ", ".join(parts) or "nothing waits"
 
 
 def _exit_of_watch(interruption: Interruption) -> Exit:

@@ -75,6 +75,7 @@ class Gate:
 
     Attributes:
         failures: how many attempts have failed since the last success.
+        failing_since: when the first of them did, in seconds since the epoch.
         opens_at: no attempt before this time, in seconds since the epoch.
         last_error: what failed last; None after a success.
     """
@@ -83,6 +84,7 @@ class Gate:
         self._backoff = backoff
         self._jitter = jitter
         self.failures = 0
+        self.failing_since = 0.0
         self.opens_at = 0.0
         self.last_error: SyncError | None = None
         #: The one item that was denied since the last success, how many were in a row, how many may be.
@@ -106,6 +108,7 @@ class Gate:
             return now
         self.last_error = error
         if now >= self.opens_at:
+            self.failing_since = self.failing_since if self.failures else now
             self.failures += 1
             self.opens_at = now + self._backoff.delay_seconds(self.failures, self._jitter, error)
         return self.opens_at

@@ -9,5 +9,6 @@
 * `lane` carries files, `uploads` one of them.
 * `deliveries` carries one table's rows; what is plain about them is in `outgoing_rows`. `table_changes` makes
   the table fit for them, `lookups` asks what it holds, before and after.
+* `told` is what the log says of runs, however many there are; `outages` is what it says of what is away.
 * `preview` says what a pass would do.
 """

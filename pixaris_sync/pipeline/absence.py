@@ -7,6 +7,7 @@ scanned every two seconds.
 """
 
 import logging
+from collections.abc import Collection
 
 from anyio import to_thread
 
@@ -15,6 +16,7 @@ from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.local.presence import AbsentError, PartlyAbsentError
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.pipeline.context import FOLDER, Context, problem_of
+from pixaris_sync.text import span_text
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,13 @@ class Absence:
         self._gate = context.gate(FOLDER)
         self._is_told = False
         self._is_told_of_parts = False
-        self._datasets: set[DatasetKey] = set()
+        #: Datasets in which work rests, and the folder that is away: their own, or that of their project.
+        self._datasets: dict[DatasetKey, str] = {}
+        #: Since when such a folder is.
+        self._away_since: dict[str, float] = {}
+        #: Datasets that were there when they were last listed, and those that were deleted since.
+        self._listed: frozenset[DatasetKey] = frozenset()
+        self._deleted: frozenset[DatasetKey] = frozenset()
 
     async def begin(self) -> None:
         """Learn what the ledger knows; what an earlier process said is over."""
@@ -53,11 +61,26 @@ class Absence:
         if error is not None:
             await self.rest(None, error)
         elif self._gate.failures:
+            self._tell_back(FOLDER, self._gate.failing_since)
             self._gate.succeeded()
             self._is_told = False
-            log.info("%s is back: work in it goes on", FOLDER)
             await context.apply(take_in_notices, context.now(), FOLDER, [])
         return error is None
+
+    async def listed(self, keys: Collection[DatasetKey]) -> None:
+        """Tell of datasets that are not there any more, and of those that are there again."""
+        there, deleted = frozenset(keys), set[DatasetKey]()
+        for key in self._listed - there:
+            error = await to_thread.run_sync(self._context.presence.absence, key)
+            if error is not None:
+                await self.rest(key, error)
+            else:
+                deleted.add(key)
+        if deleted:
+            log.info("gone from the results folder: %s; what the cloud has stays", _names(deleted))
+        if again := self._deleted & there:
+            log.info("there again: %s", _names(again))
+        self._listed, self._deleted = there, (self._deleted | deleted) - there
 
     async def rest(self, key: DatasetKey | None, error: AbsentError) -> None:
         """Let work rest in the results folder, or in a dataset."""
@@ -76,21 +99,31 @@ class Absence:
         if isinstance(error, PartlyAbsentError):
             is_told, self._is_told_of_parts = self._is_told_of_parts, True
         else:
-            is_told = key in self._datasets
-            self._datasets.add(key)
+            folder = self._datasets.setdefault(key, error.subject)
+            is_told = folder in self._away_since
+            self._away_since.setdefault(folder, self._context.now())
         if not is_told:
             _tell(error)
         return _notice(error)
 
     def is_back(self, key: DatasetKey) -> None:
         """A dataset was looked into."""
-        if key in self._datasets:
-            self._datasets.discard(key)
-            log.info("dataset %s is back: work in it goes on", key)
+        folder = self._datasets.pop(key, None)
+        if folder is not None and folder not in self._datasets.values():
+            self._tell_back(f"folder {folder}", self._away_since.pop(folder))
+
+    def _tell_back(self, folder: str, since: float) -> None:
+        away = span_text(self._context.now() - since)
+        log.info("%s is back after %s: work in it goes on", folder, away, extra={"folder": folder})
 
 
 def _tell(error: AbsentError) -> None:
-    log.warning("%s; work in it rests until it is back (%s)", error, error.hint)
+    told = "%s; work in it rests until it is back (%s)"
+    log.warning(told, error, error.hint, extra={"folder": error.subject, "cause": error.cause})
+
+
+def _names(keys: Collection[DatasetKey]) -> str:
+    return ", ".join(sorted(map(str, keys)))
 
 
 def _notice(error: AbsentError) -> Notice:

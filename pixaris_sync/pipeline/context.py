@@ -19,6 +19,7 @@ from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.local.presence import Presence
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey, Problem
+from pixaris_sync.pipeline.outages import Outages
 from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.rules.planner import RowLimits
@@ -94,7 +95,8 @@ class Context:
         draining: no new work is to begin.
         paused: why everything is paused (credentials, settings), until an attempt succeeds again.
         denied_tables: which tables are denied alone, and which because all are.
-        troubles: destinations that are away or deny, by name, and what was told of each.
+        troubles: destinations that are away or deny, by name, and why.
+        outages: what the log tells of them.
         shared_tables: tables that more than one dataset of the folder goes to, and those datasets.
         scan_soon: asks the engine to scan a dataset again.
         throttle_seconds: how long to wait before more work, then to ask again; 0: begin.
@@ -131,6 +133,7 @@ class Context:
         self.shared_tables: Mapping[str, Collection[DatasetKey]] = {}
         self.paused: SyncError | None = None
         self.troubles: dict[str, SyncError] = {}
+        self.outages = Outages(self.now, settings.retry_delay_seconds_max)
         self.draining = False
         self.scan_soon = scan_soon
         self.throttle_seconds = throttle_seconds
@@ -140,8 +143,6 @@ class Context:
         self._backoff = Backoff(settings.retry_delay_seconds_min, settings.retry_delay_seconds_max)
         self._gates: dict[str, Gate] = {}
         self._paused_by = ""
-        #: What was told of a destination since it was well: its name, and the kind of failure or its cause.
-        self._told: set[tuple[str, str]] = set()
         self._denied_alone: set[str] = set()
         self.denied_tables = SharedDenial()
         self._streaming_denied: SyncError | None = None
@@ -193,7 +194,7 @@ class Context:
             told = self.troubles.get(destination)
             if told is None or told.failure is not error.failure:
                 self.troubles[destination] = error
-            self._tell(destination, error, "it is tried again until it works")
+            self.outages.rests(destination, error, since=gate.failing_since, until=opens_at)
         return opens_at
 
     @property
@@ -204,9 +205,8 @@ class Context:
 
     def succeeded(self, destination: str) -> None:
         """Note that a destination works, and credentials and settings with it."""
-        if self.troubles.pop(destination, None):
-            log.info("%s works again", destination)
-            self._told = {told for told in self._told if told[0] != destination}
+        self.troubles.pop(destination, None)
+        self.outages.works(destination)
         self.gate(destination).succeeded()
         if _is_table(destination):
             for table in self.denied_tables.taken(destination):
@@ -218,24 +218,13 @@ class Context:
             of_bucket = (destination == BUCKET) == (self._paused_by == BUCKET)
             if of_bucket or self.paused.failure is Failure.CREDENTIALS:
                 self.paused = None
-                log.info("%s works again: everything goes on", destination)
+                self.outages.resumes(destination)
 
     def pause(self, destination: str, error: SyncError) -> None:
         """Note that an error of a destination stops everything; it is told once."""
         if self.paused is None:
-            log.error("%s; everything is paused until this is mended", error)
+            self.outages.pauses(destination, error, since=self.gate(destination).failing_since)
         self.paused, self._paused_by = error, destination
-
-    def tell_once(self, destination: str, error: SyncError) -> None:
-        """Tell an error of many runs alike once, until its destination works."""
-        self._tell(destination, error, "the runs that it concerns are quarantined")
-
-    def _tell(self, destination: str, error: SyncError, consequence: str) -> None:
-        # What passes has words that differ from one request to the next.
-        what = error.failure if error.failure.retryable else error.cause
-        if (destination, what) not in self._told:
-            self._told.add((destination, what))
-            log.warning("%s; %s", error, consequence)
 
     @property
     def streams(self) -> bool:

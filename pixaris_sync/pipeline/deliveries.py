@@ -165,7 +165,6 @@ class Deliveries:
                 batch.append(map_row(row, context.destination))
             except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this record
                 error = context.reports.as_error("map record of", str(row.run), caught)
-                log.warning("%s", error)
                 await context.apply(quarantine_rows, context.now(), [row], problem_of(error))
         return batch
 
@@ -327,7 +326,6 @@ class Deliveries:
                 f"BigQuery refuses the row in table {table}: {refusal.cause}",
                 "correct the table's column or the record, then run `pixaris-sync retry`",
             )
-            log.warning("%s: %s", rows[index].run, problem.cause)
             await context.apply(quarantine_rows, now, [rows[index]], problem)
 
     async def _not_sent(
@@ -369,7 +367,6 @@ class Deliveries:
             # All or none: halve until the bad row stands alone.
             await context.apply(reschedule_rows, now, rows, problem, batch_limit=len(rows) // 2)
         else:
-            context.tell_once(table, error)
             if len(rows) == 1:
                 cause, count = self._refused_alone.get(table, ("", 0))
                 self._refused_alone[table] = (error.cause, count + 1 if cause == error.cause else 1)

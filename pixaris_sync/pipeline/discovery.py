@@ -116,6 +116,7 @@ class Discovery:
             await self.absence.rest(None, AbsentError(error.subject, error.cause, whole=True))
             return ()
         self.arrivals.listed(found.keys)
+        await self.absence.listed(found.keys)
         notices = [
             Notice(problem.subject, problem_of(problem), quarantined=True) for problem in found.problems
         ]

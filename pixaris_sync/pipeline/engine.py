@@ -42,6 +42,7 @@ from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
 from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.pipeline.snapshot import take_snapshot
+from pixaris_sync.pipeline.told import Told
 from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.rules.planner import AskFirst, ReadBack, SendRows, Step, plan_rows
@@ -114,6 +115,7 @@ class Engine:
         self._troubles_told: dict[str, SyncError] = {}
         self._checking = not mode.follow
         self._started = anyio.Event()
+        self._told = Told(self.context, lambda: self._scanning, self.stirs)
 
     async def started(self) -> None:
         """Wait until the engine works: everything is listed, and (new ledger) the destination was checked."""
@@ -159,12 +161,14 @@ class Engine:
                 await self.context.apply(take_in_notices, self.context.now(), PAUSED, [])
                 await self._discovery.absence.begin()
                 async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._told.keep)
                     tasks.start_soon(self._scan, tasks)
                     for work in beside:
                         tasks.start_soon(work)
                     await self._coordinate(tasks)
                     tasks.cancel_scope.cancel()
                 await _tidy_ledger(self.context)
+                await self._told.end()
                 left = await self.context.apply(work_left, self.context.mode.selection)
             finally:
                 self._journal.close()

@@ -274,7 +274,7 @@ class Lookups:
         context = self._context
         stood = sum(row.state is RowState.UNASKED for row in found)
         if stood:
-            log.info("table %s holds %s, not known here: synced", table, counted(stood, "row"))
+            log.debug("table %s holds %s, not known here: synced", table, counted(stood, "row"))
         context.tally.rows += len(found)
         if found:
             by_name = table not in context.shared_tables
@@ -289,7 +289,6 @@ class Lookups:
                 return error
             context.failed(table, error)
             return None
-        log.warning("%s", error)
         await context.apply(quarantine_rows, context.now(), rows, problem_of(error))
         return None
 
@@ -334,7 +333,7 @@ class Lookups:
                 f"table {table} was made anew after it took the row, or just before",
                 "nothing to do: it is delivered again by a load job",
             )
-            log.warning("%s and %d more: %s", lost[0].run, len(lost) - 1, problem.cause)
+            log.warning("%s: %s; %s", counted(len(lost), "row"), problem.cause, problem.hint)
             await context.apply(reschedule_rows, now, lost, problem, by_load=True)
         if hidden:
             problem = Problem(

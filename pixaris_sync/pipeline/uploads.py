@@ -7,7 +7,6 @@ never overwritten when it has not. Of a run that was synced before this ledger k
 its objects lack was removed by somebody.
 """
 
-import logging
 from typing import NamedTuple
 
 from anyio import to_thread
@@ -28,8 +27,6 @@ from pixaris_sync.local.safe_open import MissingFileError
 from pixaris_sync.model import Problem, RemoteObject
 from pixaris_sync.pipeline.context import BUCKET, FOLDER, Context, problem_of
 from pixaris_sync.rules.contract import IMAGE_SUFFIXES, content_type, object_name
-
-log = logging.getLogger(__name__)
 
 
 class _Body(NamedTuple):
@@ -270,7 +267,6 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
             attempts=1 if context.mode.follow else context.mode.selection.attempts_limit,
         )
     else:
-        log.warning("%s", error)
         gone = isinstance(error, MissingFileError)
         await context.apply(quarantine_upload, now, task, problem_of(error), gone=gone)
 
@@ -303,6 +299,5 @@ async def _remote_failure(context: Context, task: UploadTask, error: SyncError) 
             in_doubt=error.failure is Failure.IN_DOUBT,
         )
     else:
-        log.warning("%s", error)
         await context.apply(quarantine_upload, now, task, problem_of(error))
     return None

@@ -86,7 +86,7 @@ def test_a_mount_that_is_away_for_a_while_condemns_no_run(
         assert watch.end() == 0
 
     assert watch.log().count("rests until it is back") == 1, watch.log()
-    assert watch.log().count("is back: work in it goes on") == 1, watch.log()
+    assert watch.log().count(": work in it goes on") == 1, watch.log()
     assert "quarantined" not in watch.log()
 
 

@@ -27,6 +27,7 @@ OTHER_TEXTS = {
     "ports.py": "types",
     "process/priority.py": "the log's word on priorities",
     "bigquery/sql.py": "statements",
+    "ledger/endings.py": "statements",
     "ledger/selection.py": "statements",
     "ledger/states.py": "the tables of transitions",
 }
