@@ -115,6 +115,9 @@ CpuLimit = Annotated[
 Listen = Annotated[Annotated[str, AfterValidator(_address)] | None, BeforeValidator(_number)]
 
 
+LogFormat = Literal["text", "json"]
+
+
 class Settings(BaseModel):
     """Everything that can be set, validated. Units come last in the names."""
 
@@ -229,6 +232,9 @@ class Settings(BaseModel):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe message to print"
+    )
+    log_format: LogFormat = Field(
+        default="text", description="messages as lines for people, or as JSON, an object a line"
     )
 
     @field_validator("dataset_tracking_file_name")

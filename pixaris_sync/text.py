@@ -75,8 +75,8 @@ def counted(count: int, noun: str) -> str:
 
 def bytes_text(count: float) -> str:
     """A number of bytes for people: ``1.5 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":  # noqa: PLR2004 - the step of the units
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":  # noqa: PLR2004 - the step of the units
             break
         count /= 1024
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -10,13 +10,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pixaris_sync import __version__
+from pixaris_sync.cli.console import print_error
 from pixaris_sync.cli.exits import Exit, exit_of
 from pixaris_sync.cli.help import PlainCommand
 from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
 from pixaris_sync.cli.streams import prepare_streams
 from pixaris_sync.errors import SyncError
 from pixaris_sync.footprint import importing
-from pixaris_sync.text import printable_line
 
 app = typer.Typer(
     name="pixaris-sync",
@@ -53,9 +53,7 @@ def main() -> NoReturn:
         with _ungrouped():
             app()
     except SyncError as error:
-        print(printable_line(f"error: {error}"), file=sys.stderr)
-        if error.hint:
-            print(printable_line(f"hint: {error.hint}"), file=sys.stderr)
+        print_error(error)
         sys.exit(exit_of(error))
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)

@@ -21,6 +21,7 @@ WHERE = (
     "storage_emulator_host",
     "bigquery_emulator_host",
     "log_level",
+    "log_format",
 )
 #: Settings of what runs for long.
 OF_SERVICE = ("listen",)

@@ -1,20 +1,16 @@
 """What every command begins with: settings, logging, and the ledger of earlier work."""
 
-import logging
-import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pixaris_sync.cli.console import set_up_logging
 from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.finder import may_exist
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.settings import Settings, load_settings
-from pixaris_sync.text import printable_line
-
-log = logging.getLogger(__name__)
 
 
 def settings_for(flags: Mapping[str, Any], config: Path | None) -> Settings:
@@ -24,33 +20,8 @@ def settings_for(flags: Mapping[str, Any], config: Path | None) -> Settings:
         ConfigurationError: a setting is missing or unusable.
     """
     settings = load_settings(flags, config=config)
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     return settings
-
-
-class LineFormatter(logging.Formatter):
-    """Writes each message on one line: names of files must neither forge lines nor steer a terminal."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class calls it so
-        """See `logging.Formatter`."""
-        record.message = printable_line(record.message)
-        return super().formatMessage(record)
-
-
-def set_up_logging(level: str) -> None:
-    """Messages go to stderr; a terminal gets colours and keeps its progress bar."""
-    handler: logging.Handler
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.logging import RichHandler
-
-        handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=False)
-        handler.setFormatter(LineFormatter("%(message)s", datefmt="%H:%M:%S"))
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("pixaris_sync").setLevel(level.upper())
 
 
 def open_known_ledger(path: Path, *, read_only: bool = False) -> Ledger:

@@ -302,7 +302,7 @@ def _tell_synced(ending: Ending, level: int) -> None:
             "run": ending.subject,
             "files": ending.files,
             "bytes": ending.bytes,
-            "seconds": None if seconds is None else round(seconds, 3),
+            **({} if seconds is None else {"seconds": round(seconds, 3)}),
         },
     )
 

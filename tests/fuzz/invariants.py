@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from pixaris_sync.cli.console import LineFormatter
 from pixaris_sync.cli.report import as_json, status_document, status_text
-from pixaris_sync.cli.wiring import LineFormatter
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.model import RemoteObject, RunState

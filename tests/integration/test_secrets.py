@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from pixaris_sync.bigquery.sink import BigQueryRowSink
-from pixaris_sync.cli.wiring import set_up_logging
+from pixaris_sync.cli.console import set_up_logging
 from pixaris_sync.errors import SyncError
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
 from pixaris_sync.model import Column, ColumnType, OutgoingRow
@@ -81,6 +81,7 @@ def _logging_kept() -> Iterator[None]:
     try:
         yield
     finally:
+        logging.captureWarnings(capture=False)
         for logger, (handlers, level) in zip(loggers, before, strict=True):
             logger.handlers = handlers
             logger.setLevel(level)

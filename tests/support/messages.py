@@ -36,7 +36,7 @@ NO_MESSAGES = {
     r".*(\| None|Callable\[.*|Iterator\[.*|list\[.*)|(Iterable|Mapping)\[.*": "a type",
     r"(bytes|Bearer|multipart|application/json|text/plain;|private,).*|\{.*": "a request",
     rf"[{VARIABLE},:; ()]*(and |line )?[{VARIABLE},:; ()]*( more| like it\))*": "empty",
-    r"%\(asctime\)s.*": "the format of the log",
+    r".*%\(levelname\)s.*": "the format of the log",
     "no flag": "a mark of settings",
     rf"odd {VARIABLE}": "a digest",
     rf"pixaris-sync {VARIABLE}.*SQLite.*": "the head of a report",

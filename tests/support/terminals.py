@@ -10,6 +10,7 @@ import pty
 import struct
 import termios
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import subprocess
 
 ROWS = 24
+#: A program that draws writes a whole picture at once, and then nothing for longer than this.
+CALM_SECONDS = 0.05
 #: More than any test prints.
 SCROLLBACK_ROWS = 20_000
 #: The environment of a usual terminal, whatever this process has.
@@ -191,6 +194,15 @@ class Terminal:
         self._size = (self._size[0], columns)
         self._set_size()
         self.seen.resize(columns)
+
+    def calm_lines(self) -> list[str]:
+        """`Seen.lines` at a moment at which nothing has been written for a while, and is whole."""
+        while True:
+            written = len(self.written)
+            time.sleep(CALM_SECONDS)
+            lines = self.seen.lines()
+            if len(self.written) == written:
+                return lines
 
     def wait(self) -> int:
         """Wait for the command's end, and until all that it wrote is seen.

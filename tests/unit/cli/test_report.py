@@ -49,7 +49,8 @@ def document(values: dict[str, Any], now: float = NOW) -> dict[str, Any]:
         (1024, "1.0 KiB"),
         (1536, "1.5 KiB"),
         (2**30, "1.0 GiB"),
-        (2**42, "4096.0 GiB"),
+        (2**42, "4.0 TiB"),
+        (2**52, "4096.0 TiB"),
     ],
 )
 def test_bytes_are_written_for_people(count: int, text: str) -> None:
