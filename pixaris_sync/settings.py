@@ -6,15 +6,15 @@ be set in the environment as ``PIXARIS_SYNC_<KEY>``.
 
 Memory, while files are uploaded, is about
 
-    85 MB for Python, its libraries and the ledger
+    81 MiB for Python, its libraries and the ledger
     + the contents of files that are sent or ready to be: upload_concurrency_limit of them are sent at once,
       192 more at most are ready; together never more than inflight_bytes_limit, and only chunk_bytes of a
       file in a resumable session
     + 64 KiB for each connection: upload_concurrency_limit at most, one for each file that is sent
 
-Contents are sent out of the memory that they were read into. 2,000 files of 100 KB come to 85 + 384 x 0.1 +
-192 x 0.066 = 136 MB; measured: 122 to 124. Files of 5 MB come to 85 + 134 + 2 = 221 MB at most; measured: 167
-to 177, because they leave as fast as they are read.
+Contents are sent out of the memory that they were read into. 2,000 files of 100 KB come to 81 + 384 x 0.095 +
+192 x 0.0625 = 129 MiB; measured: 116 to 118. Files of 5 MB come to 81 + 128 + 2 = 211 MiB at most; measured:
+159 to 169, because they leave as fast as they are read.
 """
 
 import os
@@ -70,7 +70,7 @@ def _rate(value: object) -> object:
     if not isinstance(value, str):
         return value
     if not _RATE.fullmatch(value):
-        raise ValueError("must be bytes per second, such as 10MB or 500KiB, or none")
+        raise ValueError("must be bytes per second, such as 10MiB or 500KiB, or none")
     return int(_BYTES.validate_python(value))
 
 
@@ -148,7 +148,7 @@ class Settings(BaseModel):
         default=128 * MEBIBYTE, ge=MEBIBYTE, description="bytes of files held in memory at the same time"
     )
     bandwidth_limit_bytes_per_second: BandwidthLimit = Field(
-        default=None, description="bytes per second that all uploads send together, such as 10MB or 500KiB"
+        default=None, description="bytes per second that all uploads send together, such as 10MiB or 500KiB"
     )
     max_cpu_percent: CpuLimit = Field(
         default=None, description="processor time to use, in percent of one core"

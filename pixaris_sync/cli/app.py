@@ -212,7 +212,7 @@ def retry(
 def limit(
     *,
     bandwidth_limit: Annotated[
-        str | None, typer.Option(help="Bytes per second, such as 10MB or 500KiB, or none.", metavar="VALUE")
+        str | None, typer.Option(help="Bytes per second, such as 10MiB or 500KiB, or none.", metavar="VALUE")
     ] = None,
     max_cpu_percent: Annotated[
         str | None, typer.Option(help="Percent of one core, or none.", metavar="VALUE")

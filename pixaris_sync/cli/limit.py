@@ -78,7 +78,7 @@ def _listening(settings: Settings, ledger: Path, files: LimitFiles) -> InForce:
                 "change the limits for",
                 str(settings.local_results_folder),
                 "no process of this machine carries it to this destination now",
-                hint="limits for the next one are settings: `pixaris-sync watch --bandwidth-limit 5MB`; "
+                hint="limits for the next one are settings: `pixaris-sync watch --bandwidth-limit 5MiB`; "
                 "a service is asked as its user, with its settings and --state-dir",
             )
         in_force = files.in_force()

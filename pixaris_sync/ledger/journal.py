@@ -17,6 +17,7 @@ from pixaris_sync.errors import LedgerDamagedError, LedgerError
 from pixaris_sync.ledger.database import Ledger, Operation, check_on_disk
 from pixaris_sync.ledger.trouble import damaged
 from pixaris_sync.ports import Clock
+from pixaris_sync.text import span_text
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -58,6 +59,7 @@ class Journal:
         self._arrived = anyio.Event()
         self._closed = False
         self._ended = False
+        self._trouble_since = 0.0
         self._damage: LedgerDamagedError | None = None
         # One thread at a time touches the connection.
         self._limiter = anyio.CapacityLimiter(1)
@@ -119,11 +121,13 @@ class Journal:
                     break
                 if self.trouble is None:
                     log.error("%s; nothing new begins until it can be written (%s)", error, error.hint)  # noqa: TRY400 - no bug
+                    self._trouble_since = self._clock.elapsed()
                 self.trouble = error
                 await self._clock.sleep(TROUBLE_PAUSE_SECONDS)
             else:
-                if self.trouble is not None:
-                    log.info("the ledger can be written again")
+                if self.trouble is not None and self._clock is not None:
+                    away = span_text(self._clock.elapsed() - self._trouble_since)
+                    log.info("the ledger can be written again, after %s", away)
                 self.trouble = None
         for entry, outcome in zip(batch, outcomes, strict=True):
             entry.outcome = outcome

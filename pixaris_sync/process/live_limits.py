@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.settings import BandwidthLimit, CpuLimit
+from pixaris_sync.text import bytes_text
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class LiveLimits(BaseModel):
 
     def __str__(self) -> str:
         rate, percent = self.bandwidth_limit_bytes_per_second, self.max_cpu_percent
-        bandwidth = "none" if rate is None else f"{rate:,} bytes per second"
+        bandwidth = "none" if rate is None else f"{bytes_text(rate)}/s"
         processor = "none" if percent is None else f"{percent:g} % of one core"
         return f"bandwidth limit: {bandwidth}; processor limit: {processor}"
 

@@ -86,7 +86,7 @@ def test_a_folder_that_is_moved_under_a_service_is_still_owned_by_it(
         command_line.folder.mkdir()
 
         assert owner in moved.status()["owner"]
-        assert moved.run("limit", "--bandwidth-limit", "5MB").stdout.startswith("bandwidth limit: 5,000,000")
+        assert moved.run("limit", "--bandwidth-limit", "5MiB").stdout.startswith("bandwidth limit: 5.0 MiB/s")
         for place in (moved, command_line):
             outcome = place.run("sync")
             assert outcome.code == 11, str(outcome)

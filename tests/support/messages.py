@@ -45,7 +45,7 @@ NO_MESSAGES = {
         "a part of another text"
     ),
     rf"next: .*|{VARIABLE} taken up again": "what `retry` did",
-    r"(bandwidth limit: .*|.* bytes per second|.* % of one core)": "what `limit` shows",
+    r"(bandwidth limit: .*|.* % of one core)": "what `limit` shows",
     rf"module {VARIABLE} has no attribute {VARIABLE}|there is always another name": "wrong code",
     r".*must be positive|the connection limits|it is .*, and no positive multiple of .*": "wrong code",
     r"the journal has ended.*|no engine is running.*": "wrong code",

@@ -115,7 +115,7 @@ def test_who_cannot_tell_what_is_in_force_works_all_the_same(
 
 def test_limits_are_shown_in_words() -> None:
     """Goal: one line for the log. Method: some and none."""
-    assert str(LIMITS) == "bandwidth limit: 1,000,000 bytes per second; processor limit: 50 % of one core"
+    assert str(LIMITS) == "bandwidth limit: 976.6 KiB/s; processor limit: 50 % of one core"
     assert str(LiveLimits()) == "bandwidth limit: none; processor limit: none"
 
 
