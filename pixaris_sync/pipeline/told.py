@@ -117,6 +117,8 @@ class Told:
         self._synced_pace, self._cause_pace = Pace(), Pace()
         self._gathered, self._gathered_until = Sum(), now
         self._hour, self._hour_ends_at = Sum(), now + SUMMARY_SECONDS
+        #: Nothing happened in the last hour, and nothing waits: the next hour begins when something does.
+        self._quiet = False
         self._causes: dict[tuple[RunState, str], _Cause] = {}
         self._others, self._others_until = 0, now
         #: Folders without a tracking line are told of after a while.
@@ -131,6 +133,8 @@ class Told:
             stirred = self._stirs()
             await self._look(looking=self._is_looking())
             await wait_until(stirred, self._context.clock, self._due_at())
+            if self._quiet:
+                self._quiet, self._hour_ends_at = False, self._context.now() + SUMMARY_SECONDS
             await self._context.clock.sleep(LOOK_SECONDS)
 
     async def end(self) -> None:
@@ -265,7 +269,8 @@ class Told:
     async def _sum_up(self, now: float) -> None:
         hour, self._hour, self._hour_ends_at = self._hour, Sum(), now + SUMMARY_SECONDS
         found = await self._context.apply(stand)
-        if not (hour.runs or found.waiting):
+        self._quiet = not (hour.runs or found.waiting)
+        if self._quiet:
             return
         log.info(
             "in the last hour: %s synced; %s%s",
@@ -281,7 +286,7 @@ class Told:
         due = [cause.due_at for cause in self._causes.values() if cause.more]
         due += [self._gathered_until] if self._gathered.runs else []
         due += [self._others_until] if self._others else []
-        due += [self._hour_ends_at] if self._follows else []
+        due += [self._hour_ends_at] if self._follows and not self._quiet else []
         due += [now + GATHER_SECONDS] if self._rest else []
         outage_ends_at = self._outages.next_end_at()
         due += [] if outage_ends_at is None else [outage_ends_at]

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.support.command_line import TIMEOUT_SECONDS, CommandLine, Watching
+from tests.support.proxy import Proxies, unavailable
 from tests.support.stored_runs import PROJECT, store_run
 from tests.support.terminals import Terminal
 
@@ -195,3 +196,42 @@ def test_lines_in_the_journal_tell_their_priority(command_line: CommandLine, tmp
     command_line.forget_ledger()
     elsewhere = command_line.but(JOURNAL_STREAM="1:2").run("sync")
     assert all(map(_IN_PIPE.fullmatch, elsewhere.stderr.splitlines())), elsewhere.stderr
+
+
+def test_watch_tells_an_outage_and_a_folder_that_vanished_once_each(
+    proxied: CommandLine, proxies: Proxies, tmp_path: Path
+) -> None:
+    """Goal: what is away has one line, and its end another, which says for how long, and what waited.
+
+    Method: a service whose bucket and tables fail while three runs come, and then are well; then its dataset
+    is moved away, and back; then it is stopped.
+    """
+    quick = proxied.having(
+        retry_delay_seconds_min=0.1, retry_delay_seconds_max=0.3, rescan_interval_seconds=0.2
+    )
+    store_run(proxied.folder, "first")
+    folder = proxied.folder / PROJECT / "dataset"
+    with Watching(quick, tmp_path) as watch:
+
+        def wait_for(words: str, times: int = 1) -> None:
+            watch.until(lambda: watch.log().count(words) >= times, f"{words} in the log, {times} times")
+
+        wait_for("caught up: nothing waits")
+        proxies.set_rule(lambda _: unavailable())
+        for number in range(3):
+            store_run(proxied.folder, f"run{number}")
+        wait_for(" rests: ")
+        proxies.set_rule(lambda _: None)
+        wait_for("caught up: nothing waits", times=2)
+        folder.rename(tmp_path / "elsewhere")
+        wait_for(f"gone from the results folder: {PROJECT}/dataset; what the cloud has stays")
+        (tmp_path / "elsewhere").rename(folder)
+        wait_for(f"there again: {PROJECT}/dataset")
+        assert watch.end() == 0
+    log = watch.log()
+    assert log.count(" rests: ") == 1, log
+    [end] = re.findall(r"INFO (.*) works? again after \d+ s; (\d) runs? waited", log)
+    assert end[0] in ("the bucket", f"the bucket, {PROJECT}_dataset_experiment_results"), log
+    assert end[1] == "3", log
+    assert log.count("gone from the results folder") == log.count("there again") == 1, log
+    assert log.splitlines()[-1].endswith("INFO stopped: nothing waits"), log
