@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from functools import cache
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pixaris_sync.errors import SyncError
@@ -43,6 +44,7 @@ def set_up_logging(level: str, log_format: LogFormat = "text") -> None:
     if log_format == "json":
         handler = _JsonHandler()
         handler.setFormatter(_json_formatter())
+        sys.excepthook = _log_exception
     elif draws():
         handler = _ConsoleHandler()
         handler.setFormatter(LineFormatter("%(message)s"))
@@ -81,6 +83,10 @@ def print_error(error: SyncError) -> None:
     print(printable_line(f"error: {error}"), file=sys.stderr)
     if error.hint:
         print(printable_line(f"hint: {error.hint}"), file=sys.stderr)
+
+
+def _log_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    log.critical("ended by an exception", exc_info=(kind, error, trace))
 
 
 class _ConsoleHandler(logging.Handler):
