@@ -54,6 +54,7 @@ class Outages:
         self._now = now
         self._patience_seconds = patience_seconds
         self._known: dict[str, Outage] = {}
+        self._over: list[Outage] = []
 
     def rests(self, destination: str, error: SyncError, *, since: float, until: float) -> None:
         """Attempts at a destination fail `since` then; it is not tried again `until` then."""
@@ -86,17 +87,24 @@ class Outages:
             if outage.away.pop(destination, None) is not None:
                 outage.work.append(destination)
                 outage.worked_at = self._now()
+        self._end()
 
     def resumes(self, destination: str) -> None:
         """Everything goes on, as a destination works."""
         if paused := self._known.get(EVERYTHING):
             paused.work, paused.worked_at = [destination], self._now()
+        self._end()
 
     def over(self) -> list[Outage]:
-        """Those that are over by now; they are forgotten."""
+        """Those that are over since it was asked last."""
+        self._end()
+        over, self._over = self._over, []
+        return over
+
+    def _end(self) -> None:
         now = self._now()
         keys = [key for key, outage in self._known.items() if outage.work and not outage.goes_on(now)]
-        return [self._known.pop(key) for key in keys]
+        self._over += [self._known.pop(key) for key in keys]
 
     def next_end_at(self) -> float | None:
         """When one is over although nothing happens; None: none is."""

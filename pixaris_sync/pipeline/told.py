@@ -28,6 +28,8 @@ LOOK_SECONDS: Final = 1.0
 GATHER_SECONDS: Final = 60.0
 #: How often there is a summary; a cause is told anew after this time.
 SUMMARY_SECONDS: Final = 3600.0
+#: Where things wait and nothing is synced, summaries become ever rarer, up to this.
+SUMMARY_SECONDS_MAX: Final = 24 * SUMMARY_SECONDS
 #: So many lines of one kind at once; later one for each `GATHER_SECONDS`.
 LINES_AT_ONCE: Final = 10
 #: How many runs, datasets or destinations a line names.
@@ -116,7 +118,7 @@ class Told:
         now = context.now()
         self._synced_pace, self._cause_pace = Pace(), Pace()
         self._gathered, self._gathered_until = Sum(), now
-        self._hour, self._hour_ends_at = Sum(), now + SUMMARY_SECONDS
+        self._hour, self._hour_began_at, self._hour_seconds = Sum(), now, SUMMARY_SECONDS
         #: Nothing happened in the last hour, and nothing waits: the next hour begins when something does.
         self._quiet = False
         self._causes: dict[tuple[RunState, str], _Cause] = {}
@@ -134,7 +136,7 @@ class Told:
             await self._look(looking=self._is_looking())
             await wait_until(stirred, self._context.clock, self._due_at())
             if self._quiet:
-                self._quiet, self._hour_ends_at = False, self._context.now() + SUMMARY_SECONDS
+                self._quiet, self._hour_began_at = False, self._context.now()
             await self._context.clock.sleep(LOOK_SECONDS)
 
     async def end(self) -> None:
@@ -154,7 +156,7 @@ class Told:
         self._tell_gathered(now)
         if self._behind and not looking and not context.gate(FOLDER).failures:
             await self._tell_that_nothing_waits()
-        if self._follows and now >= self._hour_ends_at:
+        if self._follows and now >= self._hour_began_at + self._hour_seconds:
             await self._sum_up(now)
 
     # -- what ended ----------------------------------------------------------------------------------------
@@ -163,6 +165,9 @@ class Told:
         """Tell of each, or gather all where there are many."""
         if not endings:
             return
+        if not self._hour.runs:
+            # One that was made longer ends an hour from now.
+            self._hour_seconds = min(self._hour_seconds, now - self._hour_began_at + SUMMARY_SECONDS)
         alone = not self._gathered.runs and self._synced_pace.allows(now, len(endings))
         if not alone and not self._gathered.runs:
             self._gathered_until = now + GATHER_SECONDS
@@ -267,13 +272,17 @@ class Told:
         log.info("caught up: nothing waits%s", _attention(found), extra={"to_act_on": found.to_act_on})
 
     async def _sum_up(self, now: float) -> None:
-        hour, self._hour, self._hour_ends_at = self._hour, Sum(), now + SUMMARY_SECONDS
+        hour, self._hour = self._hour, Sum()
+        seconds, self._hour_began_at = now - self._hour_began_at, now
         found = await self._context.apply(stand)
         self._quiet = not (hour.runs or found.waiting)
+        longer = min(2 * self._hour_seconds, SUMMARY_SECONDS_MAX)
+        self._hour_seconds = longer if found.waiting and not hour.runs else SUMMARY_SECONDS
         if self._quiet:
             return
         log.info(
-            "in the last hour: %s synced; %s%s",
+            "in the last %s: %s synced; %s%s",
+            "hour" if seconds < 1.5 * SUMMARY_SECONDS else span_text(seconds),
             hour.text if hour.runs else "nothing",
             _waiting_text(found, now),
             _attention(found),
@@ -286,7 +295,7 @@ class Told:
         due = [cause.due_at for cause in self._causes.values() if cause.more]
         due += [self._gathered_until] if self._gathered.runs else []
         due += [self._others_until] if self._others else []
-        due += [self._hour_ends_at] if self._follows and not self._quiet else []
+        due += [self._hour_began_at + self._hour_seconds] if self._follows and not self._quiet else []
         due += [now + GATHER_SECONDS] if self._rest else []
         outage_ends_at = self._outages.next_end_at()
         due += [] if outage_ends_at is None else [outage_ends_at]

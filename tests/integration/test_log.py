@@ -27,6 +27,15 @@ _BAR = re.compile(rf"backfill [━╸╺ ]{{10}} {_SIZE} of {_SIZE}(, [^,]+)*")
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*(3|9)[0-9][;m]")
 _HOSTILE = "evil\x1b[31m \u202e"
 
+_TERMINALS = pytest.mark.parametrize(
+    ("columns", "variables"),
+    [
+        (80, {}),
+        pytest.param(120, {"NO_COLOR": "1"}, marks=pytest.mark.large),
+        pytest.param(200, {}, marks=pytest.mark.large),
+    ],
+)
+
 
 def noise(seed: int, size: int = 100) -> Image.Image:
     """An image that does not become smaller when it is compressed."""
@@ -54,14 +63,7 @@ def are_whole(lines: list[str], *, bar: bool) -> bool:
     return all(map(_ON_TERMINAL.fullmatch, lines))
 
 
-@pytest.mark.parametrize(
-    ("columns", "variables"),
-    [
-        (80, {}),
-        pytest.param(120, {"NO_COLOR": "1"}, marks=pytest.mark.large),
-        pytest.param(200, {}, marks=pytest.mark.large),
-    ],
-)
+@_TERMINALS
 def test_a_backfill_on_a_terminal_breaks_no_line(
     command_line: CommandLine, columns: int, variables: Any
 ) -> None:
@@ -104,21 +106,25 @@ def test_a_terminal_that_cannot_draw_and_a_pipe_get_lines(command_line: CommandL
     """Goal: no control characters where nobody obeys them. Method: TERM=dumb; a pipe and FORCE_COLOR."""
     store_load(command_line.folder)
     quick = command_line.having(young_file_seconds=0)
-    with Terminal(quick, "sync", TERM="dumb") as terminal:
+    with Terminal(quick, "backfill", TERM="dumb") as terminal:
         assert terminal.wait() == 3
     written = terminal.written.decode().replace("\r\n", "\n").splitlines()
     log = written[: next(at for at, line in enumerate(written) if re.match(r"\d+ files uploaded", line))]
-    piped = quick.but(FORCE_COLOR="1", COLUMNS="40").run("sync", "--full")
+    piped = quick.but(FORCE_COLOR="1", COLUMNS="40").run("backfill", "--full")
     assert log
     assert all(map(_IN_PIPE.fullmatch, log)), log
     assert all(map(_IN_PIPE.fullmatch, piped.stderr.splitlines())), piped.stderr
     assert "\x1b" not in piped.stderr + piped.stdout
 
 
-def test_watch_on_a_terminal_tells_what_was_synced(command_line: CommandLine) -> None:
+@_TERMINALS
+def test_watch_on_a_terminal_tells_what_was_synced(
+    command_line: CommandLine, columns: int, variables: Any
+) -> None:
     """Goal: whoever starts it by hand sees it work. Method: runs at its start, then Ctrl+C."""
     store_load(command_line.folder)
-    with Terminal(command_line.having(young_file_seconds=0), "watch", columns=80) as terminal:
+    quick = command_line.having(young_file_seconds=0)
+    with Terminal(quick, "watch", columns=columns, **variables) as terminal:
         lines = terminal.calm_lines()
         while not any("caught up: nothing waits; 6 need attention" in line for line in lines):
             assert terminal.process.poll() is None, lines

@@ -94,3 +94,15 @@ def test_a_pause_ends_when_everything_goes_on(hand: Hand, caplog: pytest.LogCapt
     hand.now += 60
     hand.outages.resumes(TABLE)
     assert hand.over() == [([TABLE], 60.0)]
+
+
+def test_one_that_begins_again_at_once_is_another(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+    """Goal: no end is lost, and no beginning. Method: it works and fails again before anybody asks."""
+    error = SyncError("upload", "object", "refused", failure=Failure.CREDENTIALS)
+    for _ in range(2):
+        hand.fails(TABLE)
+        hand.outages.works(TABLE)
+        hand.outages.pauses(BUCKET, error, since=hand.now)
+        hand.outages.resumes(BUCKET)
+    assert len(caplog.records) == 4
+    assert [work for work, _ in hand.over()] == [[TABLE], [BUCKET]] * 2
