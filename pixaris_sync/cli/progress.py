@@ -75,6 +75,8 @@ def fitting(parts: Sequence[str], columns: int) -> str:
 def _parts(tally: Tally, left: Backlog, seconds: float) -> list[str]:
     """How far it is, the most important first."""
     done = tally.bytes + tally.bytes_found
+    if not (done or left.files or left.rows):
+        return ["looking through the results folder"]
     return [
         f"{bytes_text(done)} of {bytes_text(done + left.bytes)}",
         _remaining(tally, left, seconds),

@@ -23,7 +23,7 @@ _ON_TERMINAL = re.compile(rf"\d\d:\d\d:\d\d {_LEVELS} \S.*")
 _IN_PIPE = re.compile(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d,\d{{3}} {_LEVELS} \S.*")
 _IN_JOURNAL = re.compile(rf"<[3467]>{_LEVELS} \S.*")
 _SIZE = r"\d+(\.\d)? [KMG]?i?B"
-_BAR = re.compile(rf"backfill [━╸╺ ]{{10}} {_SIZE} of {_SIZE}(, [^,]+)*")
+_BAR = re.compile(rf"backfill [━╸╺ ]{{10}} (looking through the results folder|{_SIZE} of {_SIZE}(, [^,]+)*)")
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*(3|9)[0-9][;m]")
 _HOSTILE = "evil\x1b[31m \u202e"
 
