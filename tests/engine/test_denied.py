@@ -163,7 +163,7 @@ def test_500_rows_that_need_a_change_of_a_table_are_one_line(
 
 
 @pytest.mark.large
-def test_500_rows_that_a_table_refuses_for_good_are_two_lines(
+def test_500_rows_that_a_table_refuses_for_good_are_few_lines(
     machine: Machine, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Goal: nor does a refusal for good flood the log. Method: the column is refused with 400."""
@@ -177,9 +177,10 @@ def test_500_rows_that_a_table_refuses_for_good_are_two_lines(
     left = machine.run_pass()
 
     assert (left.waiting, left.quarantined) == (0, RUNS)
-    first, more = (line for line in warnings(caplog) if "quarantined" in line)
+    first, *more = (line for line in warnings(caplog) if "quarantined" in line)
     assert "too many columns" in first
-    assert more.startswith(f"and {RUNS - 1} more are quarantined, the last p/")
+    assert len(more) <= 2
+    assert sum(int(line.split()[1]) for line in more) == RUNS - 1
 
 
 def test_a_denied_pass_ends_and_leaves_the_work(machine: Machine) -> None:
