@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 import time
-from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,6 +33,10 @@ class LineFormatter(logging.Formatter):
         record.message = printable_line(record.message.rstrip())
         return super().formatMessage(record)
 
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - as the base class
+        """See `logging.Formatter`; no line of it begins as those of the log do."""
+        return "\n".join(f"  {printable_line(line)}" for line in super().formatException(ei).split("\n"))
+
 
 def set_up_logging(level: str, log_format: LogFormat = "text") -> None:
     """Messages go to stderr, those of libraries from WARNING on, and what Python warns of.
@@ -45,7 +48,7 @@ def set_up_logging(level: str, log_format: LogFormat = "text") -> None:
         handler = _JsonHandler()
         handler.setFormatter(_json_formatter())
         sys.excepthook = _log_exception
-    elif draws():
+    elif _draws():
         handler = _ConsoleHandler()
         handler.setFormatter(LineFormatter("%(message)s"))
     else:
@@ -57,17 +60,22 @@ def set_up_logging(level: str, log_format: LogFormat = "text") -> None:
     logging.getLogger("pixaris_sync").setLevel(level.upper())
 
 
-def draws() -> bool:
-    """Whether stderr is a terminal on which a bar can be drawn."""
+def _draws() -> bool:
+    """Whether stderr is a terminal on which something can be drawn."""
     return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
-@cache
-def console() -> "Console":
-    """The one console of stderr, where it `draws`; it obeys NO_COLOR."""
-    from rich.console import Console
+def console() -> "Console | None":
+    """The console of the log, for whoever draws below it; it obeys NO_COLOR. None: nothing can be drawn."""
+    consoles = [one.console for one in logging.getLogger().handlers if isinstance(one, _ConsoleHandler)]
+    return consoles[0] if consoles else None
 
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+def share(console: "Console") -> None:
+    """Let the log be written above what another console draws, such as one of stdout, from now on."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _ConsoleHandler):
+            handler.console = console
 
 
 def logs_json() -> bool:
@@ -90,7 +98,13 @@ def _log_exception(kind: type[BaseException], error: BaseException, trace: Trace
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes lines above whatever the console shows; the terminal breaks those that are too long."""
+    """Writes lines above whatever its console shows; the terminal breaks those that are too long."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        super().__init__()
+        self.console = Console(stderr=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         from rich.text import Text
@@ -101,7 +115,7 @@ class _ConsoleHandler(logging.Handler):
                 (f"{record.levelname} ", _STYLES.get(record.levelname, "")),
                 self.format(record),
             )
-            console().print(line, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
         except Exception:  # noqa: BLE001 - as every handler of the standard library does
             self.handleError(record)
 

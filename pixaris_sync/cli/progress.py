@@ -3,14 +3,18 @@
 import logging
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 
-from pixaris_sync.cli.console import console, draws, logs_json
+from pixaris_sync.cli.console import console
 from pixaris_sync.ledger.overview import Backlog, backlog
 from pixaris_sync.pipeline.context import Tally
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.text import bytes_text, counted, span_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +28,11 @@ COLUMNS_MAX = 80
 
 async def show_progress(engine: Engine, command: str) -> None:
     """Show how far a pass is until cancelled."""
-    if draws() and not logs_json():
-        await _show_bar(engine, command)
-    else:
+    shown = console()
+    if shown is None:
         await _show_lines(engine, command)
+    else:
+        await _show_bar(engine, command, shown)
 
 
 async def _backlog(engine: Engine) -> Backlog:
@@ -35,7 +40,7 @@ async def _backlog(engine: Engine) -> Backlog:
     return found
 
 
-async def _show_bar(engine: Engine, command: str) -> None:
+async def _show_bar(engine: Engine, command: str, shown: "Console") -> None:
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
 
@@ -45,13 +50,13 @@ async def _show_bar(engine: Engine, command: str) -> None:
         TextColumn("{task.fields[detail]}", table_column=Column(no_wrap=True)),
     )
     begun = time.monotonic()
-    with Progress(*columns, console=console(), transient=True, auto_refresh=False) as bar:
+    with Progress(*columns, console=shown, transient=True, auto_refresh=False) as bar:
         task = bar.add_task(command, total=None, detail="")
         while True:
             left, tally = await _backlog(engine), engine.context.tally
             done = tally.bytes + tally.bytes_found
             # The last column stays free: a terminal may break a line that is as long as it is wide.
-            width = min(console().width, COLUMNS_MAX) - len(command) - BAR_COLUMNS - len("  ") - 1
+            width = min(shown.width, COLUMNS_MAX) - len(command) - BAR_COLUMNS - len("  ") - 1
             bar.update(
                 task,
                 completed=done,

@@ -79,7 +79,15 @@ def test_an_exception_is_one_field(capsys: pytest.CaptureFixture[str]) -> None:
 def test_lines_for_people_obey_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Goal: a name is a name. Method: one that would forge a line, clear the screen and turn the text."""
     set_up_logging("info")
-    logging.getLogger("pixaris_sync.test").warning("run %s", _HOSTILE)
-    [line] = capsys.readouterr().err.splitlines()
+    log = logging.getLogger("pixaris_sync.test")
+    log.warning("run %s", _HOSTILE)
+    try:
+        _fail()
+    except ValueError:
+        log.exception("it failed")
+    line, failed, *trace = capsys.readouterr().err.splitlines()
     assert line.endswith(r" WARNING run a\n2026 ERROR b\x1b[2J\u202e\udcff")
+    assert failed.endswith(" ERROR it failed")
+    assert trace[-1] == r"  2026 ERROR b\x1b[2J\u202e\udcff"
+    assert all(line.startswith("  ") for line in trace)
     assert not logs_json()
