@@ -22,6 +22,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +31,7 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    SecretStr,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -40,6 +42,7 @@ from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
 from pixaris_sync.model import Destination
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
+from pixaris_sync.text import MASK
 
 ENVIRONMENT_PREFIX = "PIXARIS_SYNC_"
 #: The keys that Pixaris' own config.yaml holds and that mean the same to us.
@@ -102,6 +105,17 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host[1:-1] if bracketed else host, int(port)
 
 
+def _is_http(url: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(url.get_secret_value())
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("must be an address that begins with https:// or http://")
+    return url
+
+
 #: Bytes per second, also as text with a unit; None or "none" for no limit.
 BandwidthLimit = Annotated[Annotated[int, Field(ge=BYTES_PER_SECOND_MIN)] | None, BeforeValidator(_rate)]
 #: Percent of one core, up to all cores; None or "none" for no limit.
@@ -110,6 +124,8 @@ CpuLimit = Annotated[
     BeforeValidator(_number),
     AfterValidator(_of_this_machine),
 ]
+#: An HTTP address that no message shows.
+SecretAddress = Annotated[SecretStr, AfterValidator(_is_http)] | None
 
 #: Host and port, an IPv6 address in brackets; None or "none" for none.
 Listen = Annotated[Annotated[str, AfterValidator(_address)] | None, BeforeValidator(_number)]
@@ -230,6 +246,13 @@ class Settings(BaseModel):
     drain_timeout_seconds: PatienceSeconds = Field(
         default=30.0, description="how long watch finishes what is in flight when it is told to stop"
     )
+    metrics_textfile: Path | None = Field(
+        default=None,
+        description="file to write metrics to, for node_exporter's textfile collector (*.prom)",
+    )
+    heartbeat_url: SecretAddress = Field(
+        default=None, description="address to ask as long as everything is synced; it may hold a secret"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe message to print"
     )
@@ -244,7 +267,7 @@ class Settings(BaseModel):
             raise ValueError("must be a bare file name")
         return value
 
-    @field_validator("local_results_folder", "state_dir")
+    @field_validator("local_results_folder", "state_dir", "metrics_textfile")
     @classmethod
     def _at_home(cls, value: Path | None) -> Path | None:
         """``~`` is the home folder also where no shell replaced it: in a file, in a service's variables."""
@@ -292,6 +315,9 @@ class Settings(BaseModel):
             ) from None
 
 
+_SECRETS = [key for key, field in Settings.model_fields.items() if field.annotation == SecretAddress]
+
+
 def load_settings(
     flags: Mapping[str, Any], *, config: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
@@ -327,6 +353,14 @@ def load_settings(
             str(settings.state_folder),
             f"it lies inside the results folder {results}, where Pixaris would show it as a project",
             hint="choose another folder with --state-dir or PIXARIS_SYNC_STATE_DIR",
+        )
+    textfile = settings.metrics_textfile
+    if textfile is not None and _real(textfile.parent).is_relative_to(results):
+        raise ConfigurationError(
+            "use metrics file",
+            str(textfile),
+            f"it lies inside the results folder {results}, where nothing is written",
+            hint="choose another place with --metrics-textfile or PIXARIS_SYNC_METRICS_TEXTFILE",
         )
     return settings
 
@@ -402,6 +436,11 @@ def explain(error: ValidationError, origin: Mapping[str, str]) -> ConfigurationE
     return ConfigurationError(
         "use setting",
         key,
-        f"{first['msg']} (got {first['input']!r} from {origin.get(key, 'the defaults')})",
+        f"{first['msg']} (got {_shown(key, first['input'])} from {origin.get(key, 'the defaults')})",
         hint="deploy/settings.md of the repository lists keys, units and bounds",
     )
+
+
+def _shown(key: str, value: object) -> str:
+    """What was given for a setting; a secret is not shown."""
+    return MASK if key in _SECRETS else repr(value)

@@ -17,6 +17,7 @@ from anyio import to_thread
 from pixaris_sync import __version__
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit, exit_of_pass
+from pixaris_sync.cli.monitoring import beat_once, monitored
 from pixaris_sync.cli.progress import show_progress
 from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.clock import SystemClock
@@ -176,6 +177,8 @@ def run_pass(
         **report.status_document(reached, time.time()),
     }
     print(report.as_json(document) if as_json else report.pass_text(document))
+    if ending is Exit.OK:
+        beat_once(settings)
     return ending
 
 
@@ -191,16 +194,19 @@ async def _run(
     """Run the engine; `repair`: then compare, and run it once more where something was removed."""
     clock = SystemClock()
     throttle = Throttle(settings, ledger.path, clock)
-    async with ports(settings, frames=repair, pace=throttle.pace) as (store, sink):
+    async with (
+        ports(settings, frames=repair, pace=throttle.pace) as (store, sink),
+        monitored(settings, mode, ledger.path, throttle, store=store, sink=sink) as work,
+    ):
         carry = partial(
             run_engine,
             settings,
             ledger=ledger,
-            store=store,
-            sink=sink,
+            store=work.store,
+            sink=work.sink,
             clock=clock,
             throttle=throttle,
-            beside=beside,
+            beside=[*beside, *work.beside],
             forced_code=forced_code,
         )
         left, interruption = await carry(mode)
@@ -208,7 +214,9 @@ async def _run(
             return left, interruption, None
         from pixaris_sync.process.repair import take_up_until_signal
 
-        repaired, interruption = await take_up_until_signal(settings, ledger, store, sink, clock=clock)
+        repaired, interruption = await take_up_until_signal(
+            settings, ledger, work.store, work.sink, clock=clock
+        )
         if repaired is not None and (repaired.objects or repaired.rows):
             left, interruption = await carry(replace(mode, full=False))
         return left, interruption, repaired

@@ -8,6 +8,8 @@ from pixaris_sync.model import Problem, RunState
 
 _COPY = "its row is in the table, and all of its files are in the bucket"
 NOTHING_TO_DO = "nothing to do"
+#: The state of what is only worth to know.
+NOTICE = "notice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Notice:
         """How ``status`` lists it: as a `RunState`, or as a notice."""
         if self.waiting:
             return RunState.FAILING
-        return RunState.QUARANTINED if self.quarantined else "notice"
+        return RunState.QUARANTINED if self.quarantined else NOTICE
 
 
 @dataclass(frozen=True, slots=True)

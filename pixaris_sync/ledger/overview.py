@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.database import get_fact
-from pixaris_sync.ledger.notices import NOTHING_TO_DO
+from pixaris_sync.ledger.notices import NOTHING_TO_DO, NOTICE
 from pixaris_sync.ledger.rows import LAST_SYNCED
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
 from pixaris_sync.model import FileState, RowState, RunKey, RunState
@@ -195,7 +195,7 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
         cause = (
             f"lines that repeat a record which stands before them: {row['repeated_lines']}; they are one row"
         )
-        found.append(ProblemRun(row["run"], "notice", row["since"], cause, REPEATED_HINT))
+        found.append(ProblemRun(row["run"], NOTICE, row["since"], cause, REPEATED_HINT))
     downloaded = db.execute(
         "SELECT d.project || '/' || d.dataset AS run, min(r.since) AS since, count(*) AS folders"
         " FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
@@ -206,7 +206,7 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
         cause = (
             f"run folders that are copies of what is in the cloud, without a tracking line: {row['folders']}"
         )
-        found.append(ProblemRun(row["run"], "notice", row["since"], cause, NOTHING_TO_DO))
+        found.append(ProblemRun(row["run"], NOTICE, row["since"], cause, NOTHING_TO_DO))
     return sorted(found, key=lambda problem: (problem.run, problem.since))
 
 

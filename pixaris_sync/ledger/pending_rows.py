@@ -28,6 +28,7 @@ class PendingRow:
         id: its row in the ledger.
         run, digest, ordinal: which record it is.
         payload: the record as JSON; empty where its line is still to be read.
+        found_at: when its line was taken in.
         state, since: where it stands.
         attempts: how many deliveries have failed in a row.
         sends: how many deliveries were ever begun; as many as seconds since the epoch, once it was repaired.
@@ -42,6 +43,7 @@ class PendingRow:
     ordinal: int
     line: int
     payload: str
+    found_at: float
     state: RowState
     since: float
     attempts: int
@@ -59,6 +61,7 @@ def _pending(row: Row) -> PendingRow:
         ordinal=row["ordinal"],
         line=row["line"],
         payload=row["payload"] or "",
+        found_at=row["found_at"],
         state=RowState(row["state"]),
         since=row["since"],
         attempts=row["attempts"],

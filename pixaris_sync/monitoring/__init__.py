@@ -8,4 +8,6 @@ not held up. Nothing here changes anything, and nothing here asks a service.
 * `page` is the whole page, `sections` its larger parts, and `markup` makes HTML of both in which every text
   stays a text. Style and script of the page are the files in ``web``.
 * `server` serves it beside the engine, `guards` say to whom, and `thumbnails` keeps the small pictures.
+* `measured` counts requests behind the ports. `metrics` puts these and a view into Prometheus' words, and
+  `textfile` into a file. `heartbeat` asks an address for as long as all is well.
 """

@@ -8,7 +8,11 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
 
+import anyio
+from anyio import to_thread
+
 from pixaris_sync import __version__
+from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun, dataset_progress, last_synced_runs
@@ -64,6 +68,14 @@ class Reader:
         self._at_work = at_work
         self._ledger: Ledger | None = None
         self._last: tuple[int, bool, View] | None = None
+        self._one_thread = anyio.CapacityLimiter(1)
+
+    async def look(self) -> View | None:
+        """As `read`, in a thread that others wait for; None where the ledger cannot be read."""
+        try:
+            return await to_thread.run_sync(self.read, limiter=self._one_thread)
+        except LedgerError:
+            return None
 
     def read(self) -> View:
         """The view of this moment.

@@ -14,6 +14,7 @@ from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.limits.backoff import Backoff
+from pixaris_sync.limits.concurrency import AdaptiveConcurrency
 from pixaris_sync.limits.gates import ByteBudget, Gate, SharedDenial
 from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.local.presence import Presence
@@ -60,6 +61,10 @@ class Mode:
     selection: Selection = field(default_factory=Selection)
 
 
+def _nobody_counts(_: float) -> None:
+    """See `Tally.on_row`."""
+
+
 @dataclass(slots=True)
 class Tally:
     """What this process has done so far, for progress and messages.
@@ -69,6 +74,9 @@ class Tally:
         files_found, bytes_found: what it had to send and found there.
         rows: what it read back from the tables.
         records: what it took in.
+        retries: attempts that failed and are repeated.
+        on_row: called for each row that was on its way and is synced now, with the seconds since its line was
+            taken in.
     """
 
     files: int = 0
@@ -77,6 +85,8 @@ class Tally:
     bytes_found: int = 0
     rows: int = 0
     records: int = 0
+    retries: int = 0
+    on_row: Callable[[float], object] = _nobody_counts
 
 
 def no_throttle() -> float:
@@ -97,6 +107,7 @@ class Context:
         denied_tables: which tables are denied alone, and which because all are.
         troubles: destinations that are away or deny, by name, and why.
         outages: what the log tells of them.
+        concurrency: how many uploads there may be at once.
         shared_tables: tables that more than one dataset of the folder goes to, and those datasets.
         scan_soon: asks the engine to scan a dataset again.
         throttle_seconds: how long to wait before more work, then to ask again; 0: begin.
@@ -129,6 +140,7 @@ class Context:
         self.presence = Presence(self.results.root)
         self.files = RunFiles(settings.local_results_folder)
         self.budget = ByteBudget(settings.inflight_bytes_limit)
+        self.concurrency = AdaptiveConcurrency(settings.upload_concurrency_limit)
         self.tally = Tally()
         self.shared_tables: Mapping[str, Collection[DatasetKey]] = {}
         self.paused: SyncError | None = None
@@ -180,6 +192,8 @@ class Context:
         """
         gate = self.gate(destination)
         now = self.now()
+        # What is denied to one table may be one more denial of all of them.
+        self.tally.retries += error.failure.retryable and destination != DATASET
         opens_at = gate.failed(now, error, item=item, again=again)
         denied = error.failure is Failure.PERMISSION and not error.stops_everything
         if denied and _is_table(destination) and self.denied_tables.denied(destination):

@@ -126,7 +126,7 @@ class Engine:
         if self._journal.trouble is not None:
             return f"paused: {self._journal.trouble}"
         # As it was before: what a scan finds meanwhile does not stand in the answer.
-        scanning = self._scanning
+        scanning = self.scanning
         left = await self.context.apply(work_left, self.context.mode.selection)
         for trouble in (self.context.paused, self.context.gate(FOLDER).last_error):
             if trouble is not None:
@@ -277,7 +277,7 @@ class Engine:
             self._progress.notify()
 
     @property
-    def _scanning(self) -> bool:
+    def scanning(self) -> bool:
         """Whether there is, or may be, a dataset to scan."""
         return bool(not self._started.is_set() or self._checking or self._dirty or self._scanned_now)
 
@@ -377,7 +377,7 @@ class Engine:
                 now=now,
                 busy=self._busy_tables,
                 sent_at=self._sent_at,
-                uploads_idle=not self._lane.in_flight and not self._scanning,
+                uploads_idle=not self._lane.in_flight and not self.scanning,
                 limits=self._limits,
             )
             for step in plan.steps:
@@ -388,7 +388,7 @@ class Engine:
             folder_at = self._discovery.absence.next_look_at
             due = (snapshot.next_upload_at, plan.wake_at, self._look_again(), folder_at)
             wakes = [at for at in due if at is not None]
-            busy = self.in_flight or self._scanning or wakes or context.mode.follow
+            busy = self.in_flight or self.scanning or wakes or context.mode.follow
             # What ended since the snapshot was taken may have made something ready that it does not show.
             if not busy and not progress.is_set():
                 return

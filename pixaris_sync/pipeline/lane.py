@@ -4,7 +4,7 @@
 
 Small files are read several at once, in one thread, before there is a request free for them; what is in
 memory is bounded by ``inflight_bytes_limit``. How many requests are under way is up to
-`AdaptiveConcurrency`. Receipts are written down by the transaction that claims the next files, all that have
+`limits.concurrency`. Receipts are written down by the transaction that claims the next files, all that have
 come by then, while other files are sent.
 """
 
@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 
 from pixaris_sync.errors import Failure, LocalFileError, SyncError
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, confirm_uploads, unclaim
-from pixaris_sync.limits.concurrency import AdaptiveConcurrency, Outcome
+from pixaris_sync.limits.concurrency import Outcome
 from pixaris_sync.local.contents import Content, PlannedFile
 from pixaris_sync.pipeline.context import BUCKET, Context
 from pixaris_sync.pipeline.uploads import carry, fail, is_image, is_large
@@ -77,7 +77,7 @@ class UploadLane:
         self._on_files_settled = on_files_settled
         self._on_fatal = on_fatal
         self._gate = context.gate(BUCKET)
-        self._concurrency = AdaptiveConcurrency(context.settings.upload_concurrency_limit)
+        self._concurrency = context.concurrency
         self._in_flight = 0
         self._senders = 0
         self._idle: list[_Idle] = []

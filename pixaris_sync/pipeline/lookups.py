@@ -276,6 +276,9 @@ class Lookups:
         if stood:
             log.debug("table %s holds %s, not known here: synced", table, counted(stood, "row"))
         context.tally.rows += len(found)
+        for row in found:
+            if row.state is not RowState.UNASKED:
+                context.tally.on_row(max(0.0, context.now() - row.found_at))
         if found:
             by_name = table not in context.shared_tables
             await context.apply(confirm_rows, context.now(), found, by_name=by_name)

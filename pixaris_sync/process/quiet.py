@@ -59,6 +59,11 @@ class Throttle:
             return 0.0
         return self._governor.throttle_seconds(self._clock.elapsed(), time.process_time())
 
+    @property
+    def limits(self) -> LiveLimits:
+        """What is in force."""
+        return self._limits
+
     async def listen(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Change limits when another process asks for it, until cancelled."""
         self._files.clear()

@@ -24,6 +24,7 @@ OTHER_TEXTS = {
     "monitoring/guards.py": "what is said to foreign pages, and a policy for browsers",
     "monitoring/page.py": "the frame of the page; what is wrong comes from elsewhere",
     "monitoring/sections.py": "the same",
+    "monitoring/metrics.py": "what metrics mean",
     "ports.py": "types",
     "process/priority.py": "the log's word on priorities",
     "bigquery/sql.py": "statements",

@@ -82,7 +82,7 @@ PURE_LIBRARIES = frozenset(
 #: Every exception to it, by module. `random` is there for the type of a generator that is handed in.
 PURE_EXCEPTIONS = {
     # Reads the environment and Pixaris' config.yaml; that is its work.
-    "settings": frozenset({"os", "pathlib", "platformdirs", "pydantic", "yaml"}),
+    "settings": frozenset({"os", "pathlib", "platformdirs", "pydantic", "urllib", "yaml"}),
     # Speaks to the interpreter, not to the world.
     "footprint": frozenset({"atexit", "contextlib", "ctypes", "gc", "os", "sys"}),
     # `anyio.Event`, to let tasks wait for free memory.
@@ -98,6 +98,7 @@ CLIENTS = {
     "google": {"bigquery", SANDBOX},
     "PIL": {"handlers", "local", SANDBOX},
     "pandas": {"handlers"},
+    "prometheus_client": {"monitoring"},
     "requests": {"bigquery"},
     "urllib3": {"bigquery"},
     "watchfiles": {"local"},
@@ -106,7 +107,9 @@ CLIENTS = {
     "signal": {"cli", "process", SANDBOX},
 }
 #: What costs more than the whole rest of a `--help`.
-HEAVY = frozenset({"PIL", "aiohttp", "google", "gradio", "numpy", "pandas", "watchfiles"})
+HEAVY = frozenset(
+    {"PIL", "aiohttp", "google", "gradio", "numpy", "pandas", "prometheus_client", "watchfiles"}
+)
 
 COMMANDS = sorted(typer.main.get_group(app).commands)
 
