@@ -50,7 +50,9 @@ async def monitored(
     textfile, heartbeat = None, None
     if beats is not None:
         heartbeat = _heartbeat(beats)
-        work.beside.append(partial(heartbeat.beat_while_all_is_well, read=reader.look))
+        work.beside.append(
+            partial(heartbeat.beat_while_all_is_well, read=partial(reader.in_thread, reader.read))
+        )
     if settings.metrics_textfile is not None:
         from pixaris_sync.monitoring.measured import MeasuredSink, MeasuredStore
         from pixaris_sync.monitoring.metrics import Metrics
@@ -60,7 +62,7 @@ async def monitored(
         if heartbeat is not None:
             metrics.heartbeats = heartbeat.counts
         work.store, work.sink = MeasuredStore(store, metrics.requests), MeasuredSink(sink, metrics.requests)
-        textfile = Textfile(settings.metrics_textfile, metrics, reader.look)
+        textfile = Textfile(settings.metrics_textfile, metrics, partial(reader.in_thread, reader.figures))
         work.beside += [metrics.follow, textfile.keep]
     try:
         yield work

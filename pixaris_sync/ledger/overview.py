@@ -1,14 +1,12 @@
 """What the ledger tells of everything: the numbers and problems of ``status``, and what is left to do."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-from pixaris_sync.ledger.database import get_fact
 from pixaris_sync.ledger.notices import NOTHING_TO_DO, NOTICE
-from pixaris_sync.ledger.rows import LAST_SYNCED
+from pixaris_sync.ledger.numbers import numbers
 from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
-from pixaris_sync.model import FileState, RowState, RunKey, RunState
+from pixaris_sync.model import RunKey, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +64,6 @@ class Overview:
 REPEATED_HINT = "nothing to do; whoever wants to may remove the lines that are there twice"
 
 
-def _count(db: Connection, sql: str, states: Sequence[str]) -> dict[str, int]:
-    found = {row[0]: row[1] for row in db.execute(sql)}
-    return {str(state): found.get(state, 0) for state in states}
-
-
 def overview(db: Connection, tracking_file: str, *, at_work: bool = True) -> Overview:
     """Read where everything stands.
 
@@ -79,38 +72,14 @@ def overview(db: Connection, tracking_file: str, *, at_work: bool = True) -> Ove
         tracking_file: its name, for messages about damaged lines.
         at_work: a process goes on with this ledger; else what was under way is in doubt.
     """
-    runs = _count(db, "SELECT state, count(*) FROM runs GROUP BY state", list(RunState))
-    damaged = db.execute("SELECT count(*) FROM records WHERE run_id IS NULL").fetchone()[0]
-    # A damaged line is a run that nobody can name.
-    runs[RunState.QUARANTINED] += damaged
-    files = _count(db, "SELECT state, count(*) FROM files GROUP BY state", list(FileState))
-    # Those of finished runs are packed.
-    packed = "SELECT coalesce(sum(packed_files), 0) FROM datasets"
-    files[FileState.UPLOADED] += db.execute(packed).fetchone()[0]
-    rows = _count(db, "SELECT state, count(*) FROM records GROUP BY state", list(RowState))
-    for row in db.execute(_ROWS_IN_QUARANTINE).fetchall():
-        rows[row["state"]] -= row["rows"]
-        rows[RowState.QUARANTINED] += row["rows"]
-    if not at_work:
-        files[FileState.IN_DOUBT] += files[FileState.UPLOADING]
-        rows[RowState.IN_DOUBT] += rows[RowState.SENDING]
-        files[FileState.UPLOADING] = rows[RowState.SENDING] = 0
-    last = get_fact(db, LAST_SYNCED)
+    counted = numbers(db, at_work=at_work)
     return Overview(
-        runs=runs,
-        files=files,
-        rows=rows,
-        pending_bytes=db.execute(
-            "SELECT coalesce(sum(f.size), 0) FROM open_files f JOIN runs r ON r.id = f.run_id"
-            " JOIN datasets d ON d.id = r.dataset_id"
-            " WHERE f.state <> 'quarantined' AND r.folder_cause IS NULL AND d.cause IS NULL"
-        ).fetchone()[0],
-        oldest_pending_at=db.execute(
-            "SELECT min(coalesce("
-            "    (SELECT min(c.found_at) FROM open_records c WHERE c.run_id = r.id), r.since"
-            ")) FROM open_runs r WHERE r.state IN ('pending', 'failing') AND r.committed"
-        ).fetchone()[0],
-        last_synced_at=float(last) if last else None,
+        runs=counted.runs,
+        files=counted.files,
+        rows=counted.rows,
+        pending_bytes=counted.pending_bytes,
+        oldest_pending_at=counted.oldest_pending_at,
+        last_synced_at=counted.last_synced_at,
         torn_lines=db.execute("SELECT count(*) FROM datasets WHERE torn_bytes > 0").fetchone()[0],
         repeated_lines=db.execute("SELECT coalesce(sum(repeated_lines), 0) FROM datasets").fetchone()[0],
         waiting=tuple(_waiting(db, at_work=at_work)),
@@ -118,13 +87,6 @@ def overview(db: Connection, tracking_file: str, *, at_work: bool = True) -> Ove
     )
 
 
-#: Rows that were never sent and wait for a run that somebody must act on.
-_ROWS_IN_QUARANTINE = f"""
-SELECT c.state, count(*) AS rows FROM open_runs r CROSS JOIN open_records c
-WHERE r.state = '{RunState.QUARANTINED}' AND c.run_id = r.id AND c.sends = 0
-    AND c.state IN ('pending', 'in_doubt')
-GROUP BY c.state
-"""
 #: For what a pending run waits: the first step that it has not done. What is under way stands before what
 #: waits for its turn. A run that no tracking record names has its own cause.
 _WAITS_FOR = """

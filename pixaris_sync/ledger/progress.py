@@ -1,5 +1,6 @@
 """How far every dataset is, and which runs were synced last."""
 
+from collections import Counter
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 from typing import Final
@@ -66,13 +67,15 @@ UNION ALL SELECT dataset_id, state, count(*) FROM open_runs GROUP BY dataset_id,
 """
 #: A damaged line is a run that nobody can name.
 _DAMAGED: Final = "SELECT dataset_id, count(*) AS lines FROM records WHERE run_id IS NULL GROUP BY dataset_id"
+#: Files that do not wait: a dataset counts its open files, and these are few.
 _FILES: Final = f"""
-SELECT dataset_id, count(*) AS files, sum(size) AS bytes, sum(state = '{FileState.UPLOADING}') AS uploading
-FROM open_files WHERE state <> '{FileState.QUARANTINED}' GROUP BY dataset_id
+SELECT dataset_id, state, count(*) AS files, sum(size) AS bytes FROM open_files
+WHERE state IN ('{FileState.UPLOADING}', '{FileState.QUARANTINED}') GROUP BY state, dataset_id
 """
+#: In the order of the index. Damaged lines, which are no rows, are in quarantine.
 _ROWS: Final = f"""
-SELECT dataset_id, count(*) AS rows FROM open_records
-WHERE state <> '{RowState.QUARANTINED}' AND run_id IS NOT NULL GROUP BY dataset_id
+SELECT dataset_id, count(*) AS rows FROM open_records WHERE state <> '{RowState.QUARANTINED}'
+GROUP BY dataset_id, ready
 """
 
 
@@ -89,22 +92,35 @@ def dataset_progress(db: Connection) -> list[DatasetProgress]:
     for row in db.execute(_DAMAGED):
         of_dataset = runs.setdefault(row["dataset_id"], dict.fromkeys(map(str, RunState), 0))
         of_dataset[RunState.QUARANTINED] += row["lines"]
-    files = {row["dataset_id"]: row for row in db.execute(_FILES)}
-    rows = {row["dataset_id"]: row["rows"] for row in db.execute(_ROWS)}
-    found = db.execute("SELECT id, project, dataset, cause FROM datasets ORDER BY project, dataset")
+    files = {(row["dataset_id"], row["state"]): row for row in db.execute(_FILES)}
+    rows: Counter[int] = Counter()
+    for row in db.execute(_ROWS):
+        rows[row["dataset_id"]] += row["rows"]
+    found = db.execute(
+        "SELECT id, project, dataset, cause, open_files, open_bytes FROM datasets ORDER BY project, dataset"
+    )
     return [
-        _progress(one, runs.get(one["id"]), files.get(one["id"]), rows.get(one["id"], 0)) for one in found
+        _progress(
+            one,
+            runs.get(one["id"]),
+            files.get((one["id"], FileState.UPLOADING)),
+            files.get((one["id"], FileState.QUARANTINED)),
+            rows[one["id"]],
+        )
+        for one in found
     ]
 
 
-def _progress(dataset: Row, runs: dict[str, int] | None, files: Row | None, rows: int) -> DatasetProgress:
+def _progress(
+    dataset: Row, runs: dict[str, int] | None, uploading: Row | None, quarantined: Row | None, rows: int
+) -> DatasetProgress:
     return DatasetProgress(
         key=DatasetKey(dataset["project"], dataset["dataset"]),
         runs=runs or dict.fromkeys(map(str, RunState), 0),
-        files_left=files["files"] if files else 0,
-        bytes_left=files["bytes"] if files else 0,
+        files_left=dataset["open_files"] - (quarantined["files"] if quarantined else 0),
+        bytes_left=dataset["open_bytes"] - (quarantined["bytes"] if quarantined else 0),
         rows_left=rows,
-        uploading=files["uploading"] if files else 0,
+        uploading=uploading["files"] if uploading else 0,
         cause=dataset["cause"] or "",
     )
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told: everything from one reading of the ledger, and what this process has counted.
+"""What Prometheus is told: figures of the ledger, and what this process has counted.
 
 Names follow Prometheus' conventions: base units, ``_total`` for what only grows, the moment and not the age
 of what happened, a state as a label. Every label has few values, all known beforehand. Projects, datasets and
@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from pixaris_sync import __version__
 from pixaris_sync.errors import Failure
 from pixaris_sync.monitoring.measured import Histogram, Requests
-from pixaris_sync.monitoring.view import View
+from pixaris_sync.monitoring.view import Figures
 from pixaris_sync.pipeline.context import BUCKET, DATASET, FOLDER, Tally
 from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.text import printable
@@ -44,7 +44,7 @@ _ROW_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 3_600,
 
 
 class Metrics:
-    """What this process has counted, and how it is shown together with a reading of the ledger.
+    """What this process has counted, and how it is shown together with figures of the ledger.
 
     Args:
         folder: the results folder, which every value is told with.
@@ -98,16 +98,16 @@ class Metrics:
                 found.add("ledger")
         return frozenset(found)
 
-    def exposition(self, view: View | None) -> bytes:
+    def exposition(self, figures: Figures | None) -> bytes:
         """Everything in Prometheus' text format, version 0.0.4.
 
         Args:
-            view: a reading of the ledger; None where it cannot be read: then only what was counted is told.
+            figures: of the ledger; None where it cannot be read: then only what was counted is told.
         """
-        self.ledger_is_read = view is not None
+        self.ledger_is_read = figures is not None
         families = [one.family_of(self) for one in OF_PROCESS]
-        if view is not None:
-            families += [one.family_of(view) for one in OF_LEDGER]
+        if figures is not None:
+            families += [one.family_of(figures) for one in OF_LEDGER]
         families += self._process.collect()
         for family in families:
             family.samples = [
@@ -175,75 +175,81 @@ def _by_state(counts: dict[str, int]) -> Iterable[tuple[Sequence[str], float]]:
     return [((state,), count) for state, count in counts.items()]
 
 
-def _disk_free(view: View) -> float | None:
+def _disk_free(figures: Figures) -> float | None:
     try:
-        return shutil.disk_usage(view.ledger.parent).free
+        return shutil.disk_usage(figures.ledger.parent).free
     except OSError:
         return None
 
 
 _COUNTER, _GAUGE, _HISTOGRAM = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-OF_LEDGER: Final[tuple[Described[View], ...]] = (
-    Described("runs", _GAUGE, ("state",), "Runs.", lambda view: _by_state(view.overview.runs)),
-    Described("files", _GAUGE, ("state",), "Files of runs.", lambda view: _by_state(view.overview.files)),
+OF_LEDGER: Final[tuple[Described[Figures], ...]] = (
+    Described("runs", _GAUGE, ("state",), "Runs.", lambda figures: _by_state(figures.numbers.runs)),
+    Described(
+        "files", _GAUGE, ("state",), "Files of runs.", lambda figures: _by_state(figures.numbers.files)
+    ),
     Described(
         "rows",
         _GAUGE,
         ("state",),
         "Rows, one for each tracking record.",
-        lambda view: _by_state(view.overview.rows),
+        lambda figures: _by_state(figures.numbers.rows),
     ),
     Described(
         "pending_bytes",
         _GAUGE,
         (),
         "Size of the files that wait for their upload or are on their way.",
-        _one(lambda view: view.overview.pending_bytes),
+        _one(lambda figures: figures.numbers.pending_bytes),
     ),
     Described(
         "oldest_pending_timestamp_seconds",
         _GAUGE,
         (),
         "When the run was found that waits longest; absent while none waits.",
-        _one(lambda view: view.overview.oldest_pending_at),
+        _one(lambda figures: figures.numbers.oldest_pending_at),
     ),
     Described(
         "last_success_timestamp_seconds",
         _GAUGE,
         (),
         "When a row was last read back from its table; absent before the first.",
-        _one(lambda view: view.overview.last_synced_at),
+        _one(lambda figures: figures.numbers.last_synced_at),
     ),
     Described(
         "files_sent_total",
         _COUNTER,
         (),
         "Files sent to the bucket since the ledger was made.",
-        _one(lambda view: view.totals.files_sent),
+        _one(lambda figures: figures.totals.files_sent),
     ),
     Described(
         "sent_bytes_total",
         _COUNTER,
         (),
         "Size of the files that were sent.",
-        _one(lambda view: view.totals.bytes_sent),
+        _one(lambda figures: figures.totals.bytes_sent),
     ),
     Described(
         "files_found_total",
         _COUNTER,
         (),
         "Files that were to be sent, and that the bucket had already, since the ledger was made.",
-        _one(lambda view: view.totals.files_found),
+        _one(lambda figures: figures.totals.files_found),
     ),
     Described(
         "found_bytes_total",
         _COUNTER,
         (),
         "Size of the files that the bucket had already.",
-        _one(lambda view: view.totals.bytes_found),
+        _one(lambda figures: figures.totals.bytes_found),
     ),
     Described(
-        "ledger_bytes", _GAUGE, (), "Size of the ledger on its disk.", _one(lambda view: view.ledger_bytes)
+        "ledger_bytes",
+        _GAUGE,
+        (),
+        "Size of the ledger on its disk.",
+        _one(lambda figures: figures.ledger_bytes),
     ),
     Described(
         "ledger_filesystem_avail_bytes", _GAUGE, (), "What is free on the ledger's disk.", _one(_disk_free)

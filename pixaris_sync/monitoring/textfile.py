@@ -15,7 +15,7 @@ import anyio
 from anyio import to_thread
 
 from pixaris_sync.monitoring.metrics import Metrics
-from pixaris_sync.monitoring.view import View
+from pixaris_sync.monitoring.view import Figures
 from pixaris_sync.pipeline.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -33,10 +33,10 @@ class Textfile:
     Args:
         path: where; its folder is not made.
         metrics: what is told beside the ledger.
-        read: a reading of the ledger; None where it cannot be read.
+        read: reads the ledger; None where it cannot be read.
     """
 
-    def __init__(self, path: Path, metrics: Metrics, read: Callable[[], Awaitable[View | None]]) -> None:
+    def __init__(self, path: Path, metrics: Metrics, read: Callable[[], Awaitable[Figures | None]]) -> None:
         self._path = path
         self._metrics = metrics
         self._read = read
@@ -46,10 +46,10 @@ class Textfile:
         """Write it when something has changed, and each minute where nothing has, until cancelled."""
         last, written_at = None, float("-inf")
         while True:
-            view = await self._read()
-            if view is not last or time.monotonic() - written_at > AGE_SECONDS_MAX - LOOK_SECONDS:
-                last, written_at = view, time.monotonic()
-                await to_thread.run_sync(self.write, view)
+            figures = await self._read()
+            if figures is not last or time.monotonic() - written_at > AGE_SECONDS_MAX - LOOK_SECONDS:
+                last, written_at = figures, time.monotonic()
+                await to_thread.run_sync(self.write, figures)
             await anyio.sleep(LOOK_SECONDS)
 
     async def write_last(self) -> None:
@@ -57,9 +57,9 @@ class Textfile:
         with anyio.move_on_after(LAST_SECONDS_MAX, shield=True):
             await to_thread.run_sync(self.write, await self._read(), abandon_on_cancel=True)
 
-    def write(self, view: View | None) -> None:
+    def write(self, figures: Figures | None) -> None:
         """Write it."""
-        content = self._metrics.exposition(view)
+        content = self._metrics.exposition(figures)
         try:
             self._replace(content)
         except OSError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -14,11 +14,14 @@ from anyio import to_thread
 from pixaris_sync import __version__
 from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.numbers import Numbers, numbers
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun, dataset_progress, last_synced_runs
 from pixaris_sync.ledger.totals import Totals, totals
 from pixaris_sync.model import Destination
 from pixaris_sync.settings import Settings
+
+T = TypeVar("T")
 
 #: How many of the runs that were synced last are shown.
 LAST_RUNS: Final = 12
@@ -51,6 +54,22 @@ class View:
     totals: Totals
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What metrics tell of a ledger: read in a moment, however much is known, and however much waits.
+
+    Attributes:
+        numbers: how much is in which state.
+        totals: what was done since the ledger was made.
+        ledger, ledger_bytes: as of `View`.
+    """
+
+    numbers: Numbers
+    totals: Totals
+    ledger: Path
+    ledger_bytes: int
+
+
 class Reader:
     """Reads views of a ledger that other threads and processes may be working with. Use from one thread.
 
@@ -68,14 +87,30 @@ class Reader:
         self._at_work = at_work
         self._ledger: Ledger | None = None
         self._last: tuple[int, bool, View] | None = None
+        self._last_figures: tuple[int, bool, Figures] | None = None
         self._one_thread = anyio.CapacityLimiter(1)
 
-    async def look(self) -> View | None:
-        """As `read`, in a thread that others wait for; None where the ledger cannot be read."""
+    async def in_thread(self, read: Callable[[], T]) -> T | None:
+        """What `read` or `figures` answer, in a thread of its own; None where the ledger cannot be read."""
         try:
-            return await to_thread.run_sync(self.read, limiter=self._one_thread)
+            return await to_thread.run_sync(read, limiter=self._one_thread)
         except LedgerError:
             return None
+
+    def figures(self) -> Figures:
+        """The figures of this moment.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        ledger = self._opened()
+        changes, at_work = ledger.changes_of_others(), self._at_work()
+        if self._last_figures is None or self._last_figures[:2] != (changes, at_work):
+            self._last_figures = changes, at_work, ledger.read(partial(self._count, at_work=at_work))
+        return self._last_figures[2]
+
+    def _count(self, db: Connection, *, at_work: bool) -> Figures:
+        return Figures(numbers(db, at_work=at_work), totals(db), self._path, _size(self._path))
 
     def read(self) -> View:
         """The view of this moment.
@@ -83,15 +118,19 @@ class Reader:
         Raises:
             LedgerError: the ledger cannot be read.
         """
-        if self._ledger is None:
-            self._ledger = Ledger.open(self._path, read_only=True)
+        ledger = self._opened()
         # Asked first: what changes while it is read is read again the next time.
-        changes, at_work = self._ledger.changes_of_others(), self._at_work()
+        changes, at_work = ledger.changes_of_others(), self._at_work()
         if self._last is not None and self._last[:2] == (changes, at_work):
             return self._last[2]
-        view = self._ledger.read(partial(self._read, at_work=at_work))
+        view = ledger.read(partial(self._read, at_work=at_work))
         self._last = changes, at_work, view
         return view
+
+    def _opened(self) -> Ledger:
+        if self._ledger is None:
+            self._ledger = Ledger.open(self._path, read_only=True)
+        return self._ledger
 
     def _read(self, db: Connection, *, at_work: bool) -> View:
         settings = self._settings
@@ -112,7 +151,7 @@ class Reader:
         """Close the ledger; the next reading opens it again."""
         if self._ledger is not None:
             self._ledger.close()
-        self._ledger = self._last = None
+        self._ledger = self._last = self._last_figures = None
 
 
 def _size(path: Path) -> int:

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import google_crc32c
 
 from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.numbers import numbers
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.model import FileState, JsonValue, RemoteObject, RowState, RunKey, RunState
 from pixaris_sync.rules.contract import record_digest
 from tests.engine.faulty_cloud import FaultySink, FaultyStore
 from tests.engine.local_folder import MARKER, TRACKING_FILE, LocalFolder, StoredRecord, StoredRun
 from tests.fakes.row_table import StoredRow
+from tests.support.slow_numbers import slow_numbers
 
 
 class Standing(NamedTuple):
@@ -224,6 +226,7 @@ class Invariants:
     def check_ledger(self, ledger: Ledger) -> Overview:
         """What the ledger calls synced is there, and what it does not is explained."""
         found: Overview = ledger.read(lambda db: overview(db, TRACKING_FILE))
+        assert ledger.read(numbers) == ledger.read(slow_numbers), "its counters are wrong"
         ledger.read(self._check_states)
         assert all(problem.cause for problem in found.problems), found.problems
         assert all(waiting.cause for waiting in found.waiting), found.waiting

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.ledger import known, overview, pending_rows, rows, uploads
+from pixaris_sync.ledger import known, numbers, overview, pending_rows, progress, rows, totals, uploads
 from pixaris_sync.model import DeliveryMethod
 from tests.support.ledgers import ALL, NOW, TABLE, Book, file, found_run, record, remote
 
@@ -76,6 +76,25 @@ def test_no_question_scans_or_sorts_what_it_does_not_answer(
     assert [step for step in found if "TEMP B-TREE" in step] == []
     scans = [step for step in found if step.startswith("SCAN")]
     assert [step for step in scans if not re.match(r"SCAN (d|datasets|notices|deliveries)\b", step)] == []
+
+
+@pytest.mark.parametrize("question", [numbers.numbers, progress.dataset_progress, totals.totals])
+def test_what_is_shown_all_the_time_comes_from_counters_and_indexes(
+    book: Book, question: Callable[[sqlite3.Connection], object]
+) -> None:
+    """Goal: a look costs the same however many files there are. Method: no plan reads a file, run or row."""
+    # The walk to the run that waits longest ends with it.
+    small = r"SCAN (d|datasets|facts|totals|\(subquery-\d+\)|c USING INDEX records_waiting)( |$)"
+    found = [step for step in plans(book, question) if step.startswith("SCAN")]
+    assert [step for step in found if "COVERING INDEX" not in step and not re.match(small, step)] == []
+    assert not any("files" in step for step in found)
+
+
+def test_the_last_runs_are_found_by_their_index(book: Book) -> None:
+    """Goal: a dozen runs among a million. Method: the plan goes down one index, and sorts nothing."""
+    found = plans(book, lambda db: progress.last_synced_runs(db, 3))
+    assert [step for step in found if step.startswith("SCAN")] == ["SCAN c USING INDEX records_synced"]
+    assert not any("TEMP B-TREE" in step for step in found)
 
 
 def test_rows_to_look_for_are_found_by_their_index(book: Book) -> None:

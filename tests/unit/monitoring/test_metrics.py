@@ -54,7 +54,7 @@ class Shown:
         self._reader = reader
 
     def text(self) -> str:
-        return self._metrics.exposition(self._reader.read()).decode()
+        return self._metrics.exposition(self._reader.figures()).decode()
 
     def values(self, name: str) -> Values:
         """By the values of its labels but the folder's."""

@@ -9,10 +9,10 @@ import pytest
 
 from pixaris_sync.monitoring.metrics import Metrics
 from pixaris_sync.monitoring.textfile import Textfile
-from pixaris_sync.monitoring.view import View
+from pixaris_sync.monitoring.view import Figures
 
 
-async def unread() -> View | None:
+async def unread() -> Figures | None:
     return None
 
 
