@@ -16,6 +16,9 @@ import typer.main
 
 from pixaris_sync.cli.app import app
 from pixaris_sync.cli.exits import Exit
+from pixaris_sync.model import FileState, RowState, RunState
+from pixaris_sync.monitoring.measured import OUTCOMES
+from pixaris_sync.monitoring.metrics import CAUSES, OF_LEDGER, OF_PROCESS, PREFIX, Described
 from pixaris_sync.settings import MEBIBYTE, Settings, environment_variable
 from tests.support.messages import explained, messages
 
@@ -31,6 +34,7 @@ DOCUMENTS = [
         REPOSITORY / "pixaris_sync" / "README.md",
         REPOSITORY / "pixaris_sync" / "handlers" / "README.md",
         *sorted(DEPLOY.glob("*.md")),
+        *sorted(DEPLOY.glob("*/*.md")),
         REPOSITORY / "systemd" / "README.md",
         REPOSITORY / "tests" / "README.md",
     )
@@ -150,6 +154,40 @@ def commands_table() -> str:
     )
 
 
+#: What may stand in the place of a label.
+_LABEL_VALUES: dict[str, Iterable[object]] = {
+    "service": ("bucket", "tables"),
+    "outcome": OUTCOMES,
+    "cause": CAUSES,
+}
+_STATES: dict[str, Iterable[object]] = {"runs": RunState, "files": FileState, "rows": RowState}
+
+
+def metrics_table() -> str:
+    """Each metric: its name, type, labels with their values, and what it means."""
+    every: tuple[Described[Any], ...] = (*OF_LEDGER, *OF_PROCESS)
+    return _table(
+        ("metric", "type", "labels", "meaning"),
+        (
+            [
+                f"`{PREFIX}{one.name}`",
+                one.family.__name__.removesuffix("MetricFamily").lower(),
+                "; ".join(_label(one, label) for label in one.labels),
+                one.meaning.rstrip("."),
+            ]
+            for one in every
+        ),
+    )
+
+
+def _label(metric: "Described[Any]", label: str) -> str:
+    values = _STATES[metric.name] if label == "state" else _LABEL_VALUES.get(label, ())
+    if metric.name == "heartbeats_total":
+        values = ("ok", "failed")
+    shown = ", ".join(f"`{value}`" for value in values)
+    return f"`{label}`: {shown}" if shown else f"`{label}`"
+
+
 def _states_table(transitions: str) -> Callable[[], str] | None:
     """The table of one state machine, where the ledger has it as data."""
     if not find_spec("pixaris_sync.ledger.states"):
@@ -175,6 +213,7 @@ PARTS: dict[str, Callable[[], str] | None] = {
     "settings": settings_table,
     "exit codes": exit_codes_table,
     "commands": commands_table,
+    "metrics": metrics_table,
     "states:files": _states_table("FILE_TRANSITIONS"),
     "states:rows": _states_table("ROW_TRANSITIONS"),
 }

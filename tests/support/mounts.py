@@ -4,7 +4,8 @@ Where the right to mount is missing, the folder is moved instead: what a process
 """
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,14 @@ def _mounting(*command: str) -> None:
         pytest.skip(str(error))
     if ended.returncode:
         pytest.skip(f"no right to mount: {ended.stderr}")
+
+
+@contextmanager
+def mounted_memory(folder: Path, byte_count: int) -> Iterator[None]:
+    """A disk of its own at `folder`, of so many bytes; the test is skipped where that is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _mounting("mount", "-t", "tmpfs", "-o", f"size={byte_count}", "tmpfs", str(folder))
+    try:
+        yield
+    finally:
+        unmount(folder)
