@@ -16,6 +16,7 @@ from tests.benchmarks.handlers import CALLS, handlers_text, measure_handlers
 from tests.benchmarks.levels import LevelCase, Levels, levels_text, write_levels
 from tests.benchmarks.many import measure_scale, ratio_text
 from tests.benchmarks.picture import draw
+from tests.benchmarks.readings import measure_readings
 from tests.benchmarks.results import Case, table, write_json
 from tests.benchmarks.sets import SHAPES
 from tests.benchmarks.training import measure_slowdown
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         "flame": (_flame, _flame_options),
         "levels": (_levels, _levels_options),
         "handlers": (_handlers, _handlers_options),
+        "readings": (_readings, _readings_options),
     }
     word = arguments[0] if arguments and arguments[0] in words else "compare"
     run, add_options = words[word]
@@ -240,6 +242,15 @@ def _levels_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=20, help="limit of each run [%(default)s]")
     parser.add_argument("--json", type=Path, help="file to write everything to")
     _add_flags(parser)
+
+
+def _readings(options: argparse.Namespace) -> None:
+    for reading in measure_readings(options.cache, options.files):
+        _say(reading.text())
+
+
+def _readings_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--files", type=int, default=1_000_000, help="how many are known [%(default)s]")
 
 
 def _handlers(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
-"""How long it takes to read everything that is shown, from ledgers of very many files.
+"""What it costs to read everything that is shown, from ledgers of very many files.
 
-The ledgers are made by statements, not by passes: what counts is how much stands in them.
+The ledgers are made by statements, not by passes: what counts is how much stands in them. Measured is the
+time of the processor, as others may be at work beside.
 """
 
 import statistics
@@ -24,7 +25,7 @@ _READINGS = 21
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How long it took, in ms: a reading of everything, one of what metrics tell, and their text."""
+    """Processor time in ms: a reading of everything, one of what metrics tell, and their text."""
 
     ledger: str
     view_ms: float

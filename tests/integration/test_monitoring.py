@@ -85,11 +85,18 @@ def test_a_pass_writes_metrics_and_beats_only_when_everything_is_synced(
     assert value(frame, "line_to_row_seconds_count") == 1
     assert value(frame, "bandwidth_limit_bytes_per_second") == math.inf
 
+    beacon.status = 503
+    outcome = told.run("sync")
+    assert outcome.code == Exit.OK
+    assert "at 127.0.0.1 was not reached: it answered 503" in outcome.stderr
+    assert UNTOLD not in outcome.stdout + outcome.stderr
+    assert len(beacon.asked) == 2
+
     damage_run(told.folder)
     assert told.run("sync").code == Exit.PROBLEMS
     frame = parsed(textfile.read_text())
     assert (value(frame, "runs", state="quarantined"), value(frame, "files_sent_total")) == (1, 2)
-    assert len(beacon.asked) == 1
+    assert len(beacon.asked) == 2
 
     nowhere = told.having(metrics_textfile=tmp_path / "nowhere" / "x.prom", heartbeat_url=beacon.address)
     outcome = nowhere.run("sync")
@@ -178,6 +185,7 @@ def test_each_alert_fires_on_what_a_process_in_trouble_tells(
         proxies.set_rule(lambda _: unavailable())
         store_run(told.folder)
         recording.record(90, until=lambda frame: value(frame, "degraded", cause="bucket") == 1)
+        assert value(parsed(textfile.read_text()), "retries_total") >= 3
         watch.kill()
     expected = {
         "PixarisSyncNothingSynced",

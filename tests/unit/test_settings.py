@@ -295,3 +295,34 @@ def test_an_address_that_is_none_is_refused(written: str) -> None:
     """Goal: a typing error is told, not guessed at. Method: parts that are missing or wrong."""
     with pytest.raises(ConfigurationError, match="listen"):
         load(listen=written)
+
+
+def test_metrics_inside_the_results_folder_are_refused(tmp_path: Path) -> None:
+    """Goal: nothing is written among the results. Method: a file right in it, and one beside it."""
+    results = tmp_path / "results"
+    with pytest.raises(ConfigurationError, match="where nothing is written"):
+        load(local_results_folder=results, metrics_textfile=results / "m.prom")
+    beside = tmp_path / "m.prom"
+    assert load(local_results_folder=results, metrics_textfile=beside).metrics_textfile == beside
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://example.org/secret-token",
+        "secret-token",
+        "https://",
+        "https://[::1/secret-token",
+        "http://h:0/",
+    ],
+)
+def test_a_heartbeat_is_an_address_and_is_never_shown(url: str) -> None:
+    """Goal: it may hold a secret. Method: what is refused says not what it was; what is taken shows none."""
+    with pytest.raises(ConfigurationError, match="must be an address") as raised:
+        load(environ={"PIXARIS_SYNC_HEARTBEAT_URL": url})
+    assert "secret-token" not in str(raised.value)
+    assert "from environment" in str(raised.value)
+    good = load(heartbeat_url="https://example.org/secret-token")
+    assert "secret-token" not in repr(good)
+    assert good.heartbeat_url is not None
+    assert good.heartbeat_url.get_secret_value() == "https://example.org/secret-token"

@@ -5,18 +5,26 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import anyio.lowlevel
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.ledger import retry, rows, uploads
+from pixaris_sync.ledger.numbers import Numbers
+from pixaris_sync.ledger.totals import Totals
+from pixaris_sync.limits.concurrency import AdaptiveConcurrency
 from pixaris_sync.monitoring.metrics import CAUSES, OF_LEDGER, OF_PROCESS, PREFIX, Described, Metrics
-from pixaris_sync.monitoring.view import Reader
+from pixaris_sync.monitoring.view import Figures, Reader
+from pixaris_sync.pipeline.context import BUCKET, CHANGING, DATASET, FOLDER, Tally
 from pixaris_sync.settings import Settings
 from tests.support.ledgers import NOW, PROBLEM, RUN, Book, file, found_run, record
 from tests.support.prometheus import promtool
 
+FIGURES = Figures(Numbers({}, {}, {}, 0, None, None), Totals(0, 0, 0, 0), Path("/x/ledger.sqlite3"), 0)
 Values = dict[tuple[str, ...], float]
 OTHER = "20240102-000001_y"
 
@@ -113,6 +121,43 @@ def test_a_ledger_that_cannot_be_read_is_a_cause(metrics: Metrics) -> None:
     assert values_of(text, "at_work") == {(): 0}
     assert values_of(text, "bandwidth_limit_bytes_per_second") == {(): math.inf}
     assert values_of(text, "processor_limit_cores") == {(): 0.5}
+
+
+@pytest.mark.anyio
+async def test_every_cause_is_told_while_it_lasts(metrics: Metrics) -> None:
+    """Goal: degraded by cause. Method: an engine's own words for what rests, in each of their forms."""
+    denied = SyncError("sign in", "here", "expired", failure=Failure.CREDENTIALS)
+    gates = {FOLDER: SimpleNamespace(last_error=None)}
+    context: Any = SimpleNamespace(
+        troubles={}, paused=None, gate=gates.__getitem__, journal=SimpleNamespace(trouble=None), tally=Tally()
+    )
+
+    def degraded() -> set[str]:
+        return {cause for (cause,), told in values_of(text(), "degraded").items() if told}
+
+    def text() -> str:
+        return metrics.exposition(FIGURES).decode()
+
+    async with anyio.create_task_group() as tasks:
+        engine: Any = SimpleNamespace(context=context)
+        tasks.start_soon(metrics.follow, engine)
+        await anyio.lowlevel.checkpoint()
+        context.concurrency = AdaptiveConcurrency(5)
+        assert (degraded(), values_of(text(), "at_work")) == (set(), {(): 1})
+        assert values_of(text(), "uploads_limit") == {(): 5}
+        context.troubles = dict.fromkeys((BUCKET, DATASET, "some_table", f"{CHANGING}x"), PROBLEM)
+        assert degraded() == {"bucket", "dataset", "table"}
+        context.troubles, context.paused = {}, denied
+        assert degraded() == {"credentials"}
+        context.paused = ConfigurationError("find", "b", "no such bucket")
+        gates[FOLDER].last_error = context.journal.trouble = denied
+        assert degraded() == {"settings", "folder", "ledger"}
+        context.tally.on_row(3.0)
+        context.tally.rows = 2
+        tasks.cancel_scope.cancel()
+    assert (degraded(), values_of(text(), "at_work")) == (set(), {(): 0})
+    assert values_of(text(), "line_to_row_seconds_sum") == {(): 3.0}
+    assert values_of(text(), "rows_synced_total") == {(): 2}
 
 
 def test_every_value_tells_its_folder_and_no_name_of_a_run(book: Book, shown: Shown, tmp_path: Path) -> None:
