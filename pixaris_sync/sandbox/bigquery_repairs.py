@@ -22,6 +22,7 @@ from bqemulator.domain.errors import InvalidQueryError, ResourceRef
 from bqemulator.jobs import error_mapper, executor
 from bqemulator.storage import engine, sql_identifiers
 from sqlglot import exp
+from sqlglot.dialects.bigquery import BigQuery
 
 from pixaris_sync.sandbox import bigquery_writes
 
@@ -45,6 +46,7 @@ def install() -> None:
     _start_without_geography()
     _speak_of_resources_as_bigquery()
     _accept_every_table_id()
+    _accept_dashes_in_projects()
     _answer_with_legacy_type_names()
     _alter_tables_fully()
     _keep_the_ids_of_uploaded_jobs()
@@ -120,6 +122,23 @@ def _accept_every_table_id() -> None:
     error_mapper._DUCKDB_SCHEMA_TABLE_RE = re.compile(
         r'"(?P<schema>[A-Za-z0-9_\-]+__[A-Za-z0-9_\-]+)"\."(?P<table>[^"]+)"'
     )
+
+
+def _accept_dashes_in_projects() -> None:
+    """The name of a project with dashes in it needs no backquotes: ``FROM my-project.dataset.table``.
+
+    Seen: such a name is read, but handed to DuckDB without quotes, which takes the dash for a minus sign.
+    """
+    parser = BigQuery.Parser
+    parse_part = parser._parse_table_part
+
+    def parse_quoted(self: Any, schema: bool = False) -> exp.Expr | None:  # noqa: ANN401, FBT001, FBT002 - as the parser has it
+        part = parse_part(self, schema)
+        if isinstance(part, exp.Identifier) and "-" in part.name:
+            part.set("quoted", True)  # noqa: FBT003 - the value of an argument
+        return part
+
+    parser._parse_table_part = parse_quoted
 
 
 def _answer_with_legacy_type_names() -> None:

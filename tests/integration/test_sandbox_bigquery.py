@@ -1,9 +1,11 @@
 """The emulated BigQuery behaves as the real one for tables and streaming: asked by Google's client."""
 
 import math
+from typing import Any
 
 import pytest
 from google.api_core.exceptions import BadRequest, NotFound
+from google.cloud import bigquery
 
 from pixaris_sync.sandbox.bigquery_repairs import split_alter_table
 from tests.integration.cloud import NO_RETRY, TIMEOUT_SECONDS
@@ -225,6 +227,40 @@ def test_table_ids_may_hold_what_the_documentation_allows(warehouse: Warehouse, 
     assert warehouse.rows(table, "name, more") == [("a", "b"), ("c", None)]
     with pytest.raises(BadRequest):
         warehouse.create(f"{name};")
+
+
+@pytest.mark.parametrize("project", ["pixaris-sandbox", "my-2nd-project", "a-b-c-1"])
+def test_a_project_with_dashes_needs_no_backquotes(warehouse: Warehouse, project: str) -> None:
+    """Goal: Pixaris' own statements work, which quote no table. Method: each kind that names one."""
+    dataset = warehouse.cloud.dataset
+    body = {"datasetReference": {"projectId": project, "datasetId": dataset}}
+    warehouse.client.create_dataset(bigquery.Dataset.from_api_repr(body), exists_ok=True)
+    table = f"{project}.{dataset}.votes"
+
+    def ask(statement: str) -> list[tuple[Any, ...]]:
+        return warehouse.ask(statement.replace("votes", table))
+
+    ask("CREATE TABLE votes (name STRING, likes INT64)")
+    ask("ALTER TABLE votes ADD COLUMN `misc` STRING, ADD COLUMN comment STRING")
+    ask("INSERT INTO votes (name, likes, comment) VALUES ('a', 3, 'x-y'), ('a', 1, 'z')")
+    ask("UPDATE votes SET misc = 'b-c' WHERE likes-1 = 0")
+    assert warehouse.stream(table, [{"name": "d", "likes": 5}]) == {}
+
+    totals = """
+        SELECT
+            name,
+            SUM(each.likes-1) AS likes,
+            STRING_AGG(IF(likes > 0 AND comment <> "z", comment, NULL), ', ') AS comments
+        FROM
+            votes AS each
+        GROUP BY
+            name
+        ORDER BY
+            name;
+    """
+    assert ask(totals) == [("a", 2, "x-y"), ("d", 4, None)]
+    joined = "SELECT one.misc FROM votes one JOIN votes other USING (name) WHERE one.likes = 1"
+    assert ask(joined) == [("b-c",), ("b-c",)]
 
 
 def test_frames_are_read_without_the_storage_api(warehouse: Warehouse) -> None:
