@@ -138,7 +138,7 @@ def _accept_dashes_in_projects() -> None:
             part.set("quoted", True)  # noqa: FBT003 - the value of an argument
         return part
 
-    parser._parse_table_part = parse_quoted
+    parser._parse_table_part = parse_quoted  # type: ignore[method-assign]
 
 
 def _answer_with_legacy_type_names() -> None:
