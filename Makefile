@@ -21,6 +21,10 @@ help: ## Show this help
 demo: $(STAMP) ## The whole journey on local emulators: our handlers store runs, Pixaris reads them back
 	@$(PY) -m pixaris_sync demo $(ARGS)
 
+.PHONY: ui
+ui: $(STAMP) ## The Pixaris UI on local emulators with the runs of the demo, until Ctrl+C; ARGS='--open --port 8080'
+	@$(PY) -m pixaris_sync ui --sandbox $(ARGS)
+
 .PHONY: test
 test: $(STAMP) ## Run the tests, with fewer scenarios than CI; ARGS='-k schema' goes to pytest
 	@$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)

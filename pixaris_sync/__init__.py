@@ -7,6 +7,7 @@ Each folder is a room::
       handlers/   the Python API that Pixaris documents: store and load runs
       process/    what surrounds the engine: signals, systemd, ownership, limits that can be changed, priority
       monitoring/ what shows how it is: live view, page, metrics, health
+      ui/         Pixaris' own UI over what was synced
       pipeline/   the engine: scan, upload, deliver, read back
       verify/     folder, ledger and cloud compared
       local/      the results folder: listed, read on, watched; never changed

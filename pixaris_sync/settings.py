@@ -46,7 +46,12 @@ from pixaris_sync.text import MASK
 
 ENVIRONMENT_PREFIX = "PIXARIS_SYNC_"
 #: The keys that Pixaris' own config.yaml holds and that mean the same to us.
-PIXARIS_KEYS = ("gcp_project_id", "gcp_bq_experiment_dataset", "gcp_pixaris_bucket_name")
+PIXARIS_KEYS = (
+    "gcp_project_id",
+    "gcp_bq_experiment_dataset",
+    "gcp_pixaris_bucket_name",
+    "gcp_bq_feedback_table",
+)
 SECTION = "pixaris_sync"
 MEBIBYTE = 1024 * 1024
 PORT_MAX = 65535
@@ -144,6 +149,11 @@ class Settings(BaseModel):
         min_length=1, description="BigQuery dataset, as project.dataset or dataset"
     )
     gcp_pixaris_bucket_name: str = Field(min_length=1, description="Google Cloud Storage bucket")
+    gcp_bq_feedback_table: Unflagged[str | None] = Field(
+        default=None,
+        description="BigQuery table of Pixaris' feedback, as project.dataset.table, for `ui` alone; "
+        "else feedback_tracking in the dataset",
+    )
     local_results_folder: Path = Field(
         default=Path("local_results"), description="folder that LocalExperimentHandler writes to"
     )

@@ -41,6 +41,9 @@ UntilOption = Annotated[
 PortOption = Annotated[
     int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.", metavar="PORT")
 ]
+HostOption = Annotated[
+    str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.", metavar="ADDRESS")
+]
 FullOption = Annotated[
     bool, typer.Option("--full", help="Look at every file again, not only at changed folders.")
 ]
@@ -234,14 +237,37 @@ def limit(
 
 
 @app.command(cls=PlainCommand)
+@with_settings(tuning=False, folder=False)
+def ui(
+    *,
+    sandbox: Annotated[
+        bool, typer.Option("--sandbox", help="Over a fresh sandbox with some runs, not over the bucket.")
+    ] = False,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 0,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Show what was synced in Pixaris' own UI.
+
+    Prints its address once it answers. Ctrl+C ends it.
+    """
+    if sandbox and (config or any(value for key, value in flags.items() if key != "log_level")):
+        raise typer.BadParameter("a sandbox is a destination of its own: name no other one beside it")
+    with importing():
+        from pixaris_sync.cli.ui import run_ui
+
+    sys.exit(run_ui(flags, config, sandbox=sandbox, host=host, port=port, open_browser=open_browser))
+
+
+@app.command(cls=PlainCommand)
 def sandbox(
     *,
     data_dir: Annotated[
         Path | None, typer.Option(help="Keep the data in this folder.", metavar="PATH")
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.", metavar="ADDRESS")
-    ] = "127.0.0.1",
+    host: HostOption = "127.0.0.1",
     storage_port: PortOption = 0,
     bigquery_port: PortOption = 0,
 ) -> None:

@@ -26,6 +26,9 @@ WHERE = (
 #: Settings of what runs for long.
 OF_SERVICE = ("listen",)
 
+#: Those of them that are about the results folder.
+FOLDER = ("local_results_folder", "state_dir", "dataset_tracking_file_name")
+
 #: Shorter names for flags.
 ALIASES = {
     "drain_timeout_seconds": ("--drain-timeout",),
@@ -80,21 +83,22 @@ def _flag(key: str) -> inspect.Parameter:
 
 
 def with_settings(
-    *, tuning: bool, service: bool = False
+    *, tuning: bool, service: bool = False, folder: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command flags for settings; it receives them as ``flags``, a dict of those that were given.
 
     Args:
         tuning: also the flags that tune the engine.
         service: also those of what runs for long.
+        folder: also the flags about the results folder.
     """
+    left_out = (*(() if service else OF_SERVICE), *(() if folder else FOLDER))
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        left_out = () if service else OF_SERVICE
         keys = [
             key
             for key in Settings.model_fields
-            if key in WHERE or (tuning and has_flag(key) and key not in left_out)
+            if (key in WHERE or (tuning and has_flag(key))) and key not in left_out
         ]
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for name, parameter in signature.parameters.items() if name != "flags"]

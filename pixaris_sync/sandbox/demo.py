@@ -129,6 +129,36 @@ def _make_call(number: int) -> Call:
     )
 
 
+def store_examples(sandbox: Sandbox, *, feedback_table: str, runs: int = 5) -> None:
+    """Store the runs of the demonstration, and a feedback iteration of all their pictures.
+
+    Environment variables point at the sandbox already, and the feedback table is there.
+
+    Args:
+        sandbox: where to.
+        feedback_table: as ``project.dataset.table``.
+        runs: how many runs.
+    """
+    from pixaris.feedback_handlers.gcp import GCPFeedbackHandler  # noqa: PLC0415 - optional
+
+    calls = [_make_call(number) for number in range(1, runs + 1)]
+    with tempfile.TemporaryDirectory(prefix="pixaris-sync-demo-") as scratch:
+        pictures = Path(scratch, "pictures")
+        pictures.mkdir()
+        destination = (sandbox.project, sandbox.dataset_ref, sandbox.bucket)
+        handler = GCPExperimentHandler(*destination, spool_folder=str(Path(scratch, "spool")))
+        for call in calls:
+            _store(handler, call)
+            for image, name in call.images:
+                image.save(pictures / f"{call.name}_{name}")
+        GCPFeedbackHandler(
+            gcp_project_id=sandbox.project,
+            gcp_bq_feedback_table=feedback_table,
+            gcp_pixaris_bucket_name=sandbox.bucket,
+            local_feedback_directory=scratch,
+        ).create_feedback_iteration(str(pictures), PROJECT, DATASET, dataset=DATASET)
+
+
 def _store(handler: ExperimentHandler, call: Call) -> None:
     handler.store_results(PROJECT, DATASET, call.name, call.images, call.metrics, call.args)
 

@@ -1,7 +1,7 @@
 """The rooms of the package and what each may import: one direction, like a river.
 
 ``cli`` and ``handlers``, the two ways in, stand highest; below come what surrounds the engine and puts it
-together, and what shows how it is; the engine; the adapters to the outside worlds, which never know each
+together, and what shows it; the engine; the adapters to the outside worlds, which never know each
 other; then decisions by values alone, then the vocabulary.
 """
 
@@ -28,7 +28,7 @@ ROOT_MODULES_MAX = 12
 #: From the highest to the lowest: a room may import what stands in a layer below its own.
 LAYERS = (
     ("cli", "handlers"),
-    ("process", "monitoring"),
+    ("process", "monitoring", "ui"),
     ("pipeline", "verify"),
     ("local", "ledger", "gcs", "bigquery", "clock", "waiting"),
     ("settings",),
@@ -96,9 +96,11 @@ CLIENTS = {
     "aiohttp": {"gcs", "monitoring"},
     "gcloud": {"gcs"},
     "google": {"bigquery", SANDBOX},
-    "PIL": {"handlers", "local", SANDBOX},
+    "PIL": {"handlers", "local", "ui", SANDBOX},
+    "gradio": {"ui"},
     "pandas": {"handlers"},
     "prometheus_client": {"monitoring"},
+    "pixaris": {"ui", SANDBOX},
     "requests": {"bigquery"},
     "urllib3": {"bigquery"},
     "watchfiles": {"local"},
