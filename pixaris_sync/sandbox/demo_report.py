@@ -1,9 +1,13 @@
 """What the demonstration found, as data and on a terminal."""
 
 import io
+import shlex
+import shutil
 import statistics
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixaris_sync.sandbox.pictures import thumbnail
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _SHOWN = ("seed", "upscaled", "similarity")
+_SCRIPT = "pixaris-sync"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,10 @@ class DemoReport:
 
 
 def print_report(report: DemoReport, console_out: "Console") -> None:
-    """Show rows, images, links and times."""
+    """Show rows, images and times, and how to see more of such runs.
+
+    Links are left out: they lead to Google's console, where nothing of a sandbox is.
+    """
     from rich.table import Table  # noqa: PLC0415 - keeps --help fast
 
     table = Table(
@@ -84,8 +92,21 @@ def print_report(report: DemoReport, console_out: "Console") -> None:
     console_out.print(
         f"\nFrom tracking line to visible row: median {report.median_seconds * 1000:.0f} ms, "
         f"max {report.max_seconds * 1000:.0f} ms over {len(report.runs)} runs of LocalExperimentHandler.\n"
-        f"GCPExperimentHandler returned with its row visible after {report.direct.seconds * 1000:.0f} ms."
+        f"GCPExperimentHandler returned with its row visible after {report.direct.seconds * 1000:.0f} ms.\n\n"
+        "The sandbox is gone, and these runs with it. To see them in the Pixaris UI, on a new one:"
     )
+    console_out.print(f"  {_own_command()} ui --sandbox", soft_wrap=True, highlight=False, markup=False)
+
+
+def _own_command() -> str:
+    """What starts this installation of pixaris-sync where this process runs."""
+    script = Path(sys.executable).parent / _SCRIPT
+    found = shutil.which(_SCRIPT)
+    if found and Path(found).resolve() == script.resolve():
+        return _SCRIPT
+    if not script.exists():
+        return shlex.join([sys.executable, "-m", "pixaris_sync"])
+    return shlex.quote(str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script))
 
 
 def _print_run(run: DemoRun, console_out: "Console") -> None:
@@ -97,9 +118,6 @@ def _print_run(run: DemoRun, console_out: "Console") -> None:
         for name, content in run.images.items()
     ]
     console_out.print(Columns(shown, padding=(0, 2)))
-    for key, link in run.links.items():
-        # Not wrapped, so that it can be copied.
-        console_out.print(f"{key}: {link}", soft_wrap=True, highlight=False)
 
 
 def _picture(name: str, content: bytes, *, colour: bool) -> "Text":

@@ -1,7 +1,9 @@
 """The demonstration: it ends well on real components, and it notices whatever is not as it was written."""
 
 import dataclasses
+import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from pixaris_sync.sandbox.demo_report import DemoReport, DemoRun, print_report
 from pixaris_sync.sandbox.pictures import draw_landscape, draw_workflow, thumbnail
 from pixaris_sync.sandbox.watch_process import WatchProcess
 from tests.integration.cloud import Cloud
+from tests.support.documents import REPOSITORY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,16 +205,14 @@ def _report() -> DemoReport:
 
 
 def _png(image: Image.Image) -> bytes:
-    import io  # noqa: PLC0415 - only here
-
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
 
 
 @pytest.mark.parametrize("colour", [None, "truecolor"])
-def test_the_report_shows_rows_images_links_and_times(colour: Any) -> None:
-    """Goal: readable with and without colour, links whole. Method: print to a narrow console."""
+def test_the_report_shows_rows_images_and_times_and_how_to_see_more(colour: Any) -> None:
+    """Goal: readable with and without colour, and no link into nowhere. Method: print to a narrow console."""
     console = Console(
         width=80, record=True, force_terminal=colour is not None, color_system=colour, file=sys.stderr
     )
@@ -221,10 +222,34 @@ def test_the_report_shows_rows_images_links_and_times(colour: Any) -> None:
     shown = console.export_text()
     assert "run-6" in shown
     assert "view.png 320x240" in shown
-    assert "rating: https://console.cloud.google.com/" + "x" * 100 in shown
+    assert "https://" not in shown
     assert "median 200 ms, max 600 ms over 3 runs" in shown
     assert "visible after 700 ms" in shown
     assert ("\N{UPPER HALF BLOCK}" in shown) == (colour is not None)
+    assert shown.rstrip().endswith(" ui --sandbox")
+
+
+@pytest.mark.parametrize(
+    ("folder", "on_path"),
+    [(".", False), ("tests", False), (".", True)],
+    ids=["checkout", "elsewhere", "on the path"],
+)
+def test_the_command_that_the_report_names_is_this_installation(
+    folder: str, monkeypatch: pytest.MonkeyPatch, *, on_path: bool
+) -> None:
+    """Goal: what is shown can be typed. Method: type it in a shell, from several folders."""
+    monkeypatch.chdir(REPOSITORY / folder)
+    monkeypatch.setenv("PATH", f"/usr/bin:/bin:{Path(sys.executable).parent if on_path else ''}")
+    console = Console(width=80, record=True, file=io.StringIO())
+
+    print_report(_report(), console)
+
+    command = console.export_text().rstrip().splitlines()[-1].strip()
+    assert command.startswith("pixaris-sync ") == on_path
+    told = subprocess.run(
+        ["/bin/sh", "-c", f"{command} --help"], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert "Show what was synced in Pixaris' own UI." in told.stdout
 
 
 def test_pictures_are_the_same_each_time_and_different_from_each_other() -> None:
