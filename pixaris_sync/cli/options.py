@@ -23,11 +23,11 @@ WHERE = (
     "log_level",
     "log_format",
 )
-#: Settings of what runs for long.
-OF_SERVICE = ("listen",)
-
 #: Those of them that are about the results folder.
 FOLDER = ("local_results_folder", "state_dir", "dataset_tracking_file_name")
+
+#: Settings of what runs for long.
+OF_SERVICE = ("listen",)
 
 #: Shorter names for flags.
 ALIASES = {

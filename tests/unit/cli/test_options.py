@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from pixaris_sync.cli import inspect, passes
 from pixaris_sync.cli.app import app
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.cli.options import OF_SERVICE, WHERE, has_flag, shown_default
+from pixaris_sync.cli.options import FOLDER, OF_SERVICE, WHERE, has_flag, shown_default
 from pixaris_sync.settings import Settings
 
 #: Typer carries its own click: what it makes of commands is looked at by attributes, not by class.
@@ -29,7 +29,7 @@ def run(*arguments: str) -> Any:
 
 def test_every_command_of_the_table_is_there() -> None:
     """Goal: nothing promised is missing. Method: the command group's names."""
-    assert set(GROUP.commands) == {*TUNED, *ASKING, "sandbox", "demo"}
+    assert set(GROUP.commands) == {*TUNED, *ASKING, "ui", "sandbox", "demo"}
 
 
 @pytest.mark.parametrize("name", TUNED)
@@ -67,6 +67,7 @@ def test_what_a_machine_is_told_once_has_no_flag() -> None:
     assert {key for key in Settings.model_fields if not has_flag(key)} == {
         "bulk_spacing_seconds",
         "doubt_settle_seconds",
+        "gcp_bq_feedback_table",
         "job_timeout_seconds",
         "load_rows_limit",
         "load_spacing_seconds",
@@ -89,7 +90,14 @@ def test_commands_that_ask_take_what_finds_the_ledger(name: str) -> None:
     assert "--chunk-bytes" not in flags
 
 
-@pytest.mark.parametrize("name", [*TUNED, *ASKING])
+def test_the_ui_takes_what_finds_the_cloud() -> None:
+    """Goal: short help. Method: flags for the destination, none for a folder that it does not read."""
+    flags = options("ui")
+    assert {f"--{key.replace('_', '-')}" for key in WHERE if key not in FOLDER} <= flags.keys()
+    assert not {f"--{key.replace('_', '-')}" for key in FOLDER} & flags.keys()
+
+
+@pytest.mark.parametrize("name", [*TUNED, *ASKING, "ui"])
 def test_every_command_takes_pixaris_config(name: str) -> None:
     """Goal: `--config config.yaml` everywhere. Method: look it up."""
     assert "--config" in options(name)
