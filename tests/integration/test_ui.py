@@ -19,8 +19,9 @@ from tests.integration.warehouse import Warehouse
 from tests.support.browser import Browser, browsing
 from tests.support.command_line import CommandLine
 from tests.support.pixaris_ui import ShownUi, Visitor
-from tests.support.proxy import Proxies, refusal
+from tests.support.proxy import Loss, Proxies, refusal
 from tests.support.stored_runs import DATASET, PROJECT, picture, store_run
+from tests.support.waiting import eventually
 
 FEEDBACK = "feedback_tracking"
 #: Each has a width of its own, so that it is seen which is shown.
@@ -57,7 +58,8 @@ def create_iteration(cloud: Cloud, name: str, folder: Path) -> None:
 @pytest.mark.large
 @pytest.mark.timeout(300)
 def test_the_ui_shows_what_was_synced_and_takes_feedback(
-    command_line: CommandLine,
+    proxied: CommandLine,
+    proxies: Proxies,
     cloud: Cloud,
     warehouse: Warehouse,
     bucket: Bucket,
@@ -66,15 +68,17 @@ def test_the_ui_shows_what_was_synced_and_takes_feedback(
 ) -> None:
     """Goal: people see their runs, and are heard. Method: sync, one session in a browser; then break things.
 
-    What breaks: an object is removed before its run is shown, then the table of feedback is dropped.
+    What breaks: an object is removed before its run is shown, then the table of feedback is dropped, and at
+    last the bucket answers no longer, while somebody waits for images.
     """
-    first = store_run(command_line.folder, "first", images=pictures(WIDTHS), metrics={"similarity": 0.25})
-    second = store_run(command_line.folder, "second", images=pictures(WIDTHS), metrics={"similarity": 0.75})
-    store_run(command_line.folder, "third", project=OTHER_PROJECT, dataset="hats")
-    command_line.sync()
-    before = sorted(command_line.folder.rglob("*"))
+    folder = proxied.folder
+    first = store_run(folder, "first", images=pictures(WIDTHS), metrics={"similarity": 0.25})
+    second = store_run(folder, "second", images=pictures(WIDTHS), metrics={"similarity": 0.75})
+    third = store_run(folder, "third", project=OTHER_PROJECT, dataset="hats")
+    proxied.sync()
+    before = sorted(folder.rglob("*"))
 
-    with ShownUi(command_line, tmp_path / "ui") as ui:
+    with ShownUi(proxied, tmp_path / "ui") as ui:
         create_iteration(cloud, "favourites", tmp_path / "feedback")
         visitor = Visitor(browser, ui.address)
 
@@ -121,12 +125,19 @@ def test_the_ui_shows_what_was_synced_and_takes_feedback(
         visitor.rate(0, "Like", "")
         assert "Not found: Table" in visitor.toast("Not found")
 
+        proxies.storage.rule = lambda _: Loss.SWALLOWED_REQUEST
+        visitor.open()
+        visitor.choose("Project", OTHER_PROJECT)
+        visitor.choose("Dataset", "hats")
+        listings = len(proxies.storage.seen)
+        visitor.choose("Experiments", third.name)
+        eventually(lambda: len(proxies.storage.seen) > listings, "images are asked for")
         ended = ui.end()
 
     assert (ended.code, ended.stdout) == (0, ""), str(ended)
     assert "Traceback" not in ended.stderr
     assert list(ui.temporary.iterdir()) == []
-    assert sorted(command_line.folder.rglob("*")) == before
+    assert sorted(folder.rglob("*")) == before
 
 
 def fetch(address: str, *, body: Any = None, **headers: str) -> bytes:

@@ -74,9 +74,9 @@ class ShownUi:
         return self._log.read_text(encoding="utf-8")
 
     def end(self, number: int = signal.SIGINT) -> Outcome:
-        """Send a signal, and wait; what it printed after its address."""
+        """Send a signal, and wait, but not as long as for a request; what it printed after its address."""
         self._process.send_signal(number)
-        rest, _ = self._process.communicate(timeout=TIMEOUT_SECONDS)
+        rest, _ = self._process.communicate(timeout=TIMEOUT_SECONDS / 3)
         return Outcome(self._process.returncode, rest, self.log())
 
 
