@@ -78,7 +78,11 @@ def test_the_ui_shows_what_was_synced_and_takes_feedback(
     proxied.sync()
     before = sorted(folder.rglob("*"))
 
-    with ShownUi(proxied, tmp_path / "ui") as ui:
+    flagged = proxied.but(STORAGE_EMULATOR_HOST=None, BIGQUERY_EMULATOR_HOST=None)
+    # Google's clients take addresses with a scheme, ours also without.
+    flags = ["--storage-emulator-host", proxies.storage.url.removeprefix("http://")]
+    flags += ["--bigquery-emulator-host", proxies.bigquery.url.removeprefix("http://")]
+    with ShownUi(flagged, tmp_path / "ui", *flags) as ui:
         create_iteration(cloud, "favourites", tmp_path / "feedback")
         visitor = Visitor(browser, ui.address)
 
