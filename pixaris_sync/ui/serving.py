@@ -254,12 +254,13 @@ def _built(settings: Settings, table: FeedbackTable, scratch: Path) -> tuple[Any
         local_feedback_directory=str(scratch / "feedback"),
     )
     main.gr = seen = _Gradio(gradio, scratch)
+    told = _Told(feedback, seen), _Told(experiments, seen)
     try:
-        main.launch_ui(_Told(feedback), _Told(experiments), results_directory=str(scratch / "runs"))
-    except gradio.Error as error:
-        if isinstance(error.__cause__, SyncError):
-            raise error.__cause__ from None
-        raise SyncError("read feedback table", str(table), _line(error.__cause__ or error)) from None
+        main.launch_ui(*told, results_directory=str(scratch / "runs"))
+    except SyncError:
+        raise
+    except Exception as error:
+        raise SyncError("build", "the Pixaris UI", _line(error)) from error
     assert seen.launched is not None  # noqa: S101 - `launch_ui` ends with it
     return seen.launched
 
@@ -309,25 +310,28 @@ def _sketch_logo(folder: Path) -> Path:
 
 
 class _Told:
-    """A handler whose errors are told in the page, and in one line of the log instead of a traceback."""
+    """A handler whose errors are told in the page, and in one line of the log instead of a traceback.
 
-    def __init__(self, handler: object) -> None:
+    Until there is a page they are what they are.
+    """
+
+    def __init__(self, handler: object, seen: _Gradio) -> None:
         self._handler = handler
+        self._seen = seen
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the handler has
         found = getattr(self._handler, name)
-        return partial(_call, found) if callable(found) else found
+        return partial(self._call, found) if callable(found) else found
 
-
-def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed through
-    from gradio import Error  # noqa: PLC0415 - of the extra
-
-    try:
-        return function(*arguments, **options)
-    except Exception as error:
-        told = _line(error)
-        log.warning("the Pixaris UI: %s", told)
-        raise Error(told, print_exception=False) from error
+    def _call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed through
+        try:
+            return function(*arguments, **options)
+        except Exception as error:
+            if self._seen.launched is None:
+                raise
+            told = _line(error)
+            log.warning("the Pixaris UI: %s", told)
+            raise self._seen.Error(told, print_exception=False) from error
 
 
 def _line(error: BaseException) -> str:

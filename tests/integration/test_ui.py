@@ -20,7 +20,7 @@ from tests.support.browser import Browser, browsing
 from tests.support.command_line import CommandLine
 from tests.support.pixaris_ui import ShownUi, Visitor
 from tests.support.proxy import Loss, Proxies, refusal
-from tests.support.stored_runs import DATASET, PROJECT, picture, store_run
+from tests.support.stored_runs import DATASET, PROJECT, StoredRun, picture, store_run
 from tests.support.waiting import eventually
 
 FEEDBACK = "feedback_tracking"
@@ -55,6 +55,38 @@ def create_iteration(cloud: Cloud, name: str, folder: Path) -> None:
     ).create_feedback_iteration(str(folder / "chosen"), PROJECT, name, "260101", DATASET)
 
 
+def choose_first_run(visitor: Visitor, first: StoredRun, second: StoredRun) -> None:
+    """Assert what is offered on the way to the images of a run, and that they are seen."""
+    assert visitor.is_offered("Project", ["", OTHER_PROJECT, PROJECT])
+    visitor.choose("Project", OTHER_PROJECT)
+    assert visitor.is_offered("Dataset", ["hats"])
+    visitor.choose("Project", PROJECT)
+    assert visitor.is_offered("Dataset", [DATASET])
+    visitor.choose("Dataset", DATASET)
+    assert visitor.is_offered("Experiments", sorted([first.name, second.name]))
+    visitor.choose("Experiments", first.name)
+    assert visitor.gallery(first.name) == list(WIDTHS)
+
+
+def give_feedback(visitor: Visitor, warehouse: Warehouse, table: str) -> None:
+    """Assert that feedback arrives in the table, and is seen when the page is loaded anew."""
+    assert visitor.show_iteration(PROJECT, "260101_favourites") == list(WIDTHS)
+    visitor.rate(1, "Dislike", "too dark")
+    assert visitor.toast("Feedback sent") == "Feedback sent successfully"
+    rows = warehouse.rows(table, "comment, likes, dislikes, image_name, misc")
+    assert sorted(rows) == [
+        ("too dark", 0, 1, "view_1.png", ""),
+        *(("upload", 0, 0, f"view_{at}.png", "") for at in range(3)),
+    ]
+    visitor.open()
+    visitor.show_iteration(PROJECT, "260101_favourites")
+    assert visitor.previous_feedback() == [
+        *("Likes: 0 - Comments: []", "Dislikes: 0 - Comments: []"),
+        *("Likes: 0 - Comments: []", "Dislikes: 1 - Comments: ['too dark']"),
+        *("Likes: 0 - Comments: []", "Dislikes: 0 - Comments: []"),
+    ]
+
+
 @pytest.mark.large
 @pytest.mark.timeout(300)
 def test_the_ui_shows_what_was_synced_and_takes_feedback(
@@ -86,15 +118,7 @@ def test_the_ui_shows_what_was_synced_and_takes_feedback(
         create_iteration(cloud, "favourites", tmp_path / "feedback")
         visitor = Visitor(browser, ui.address)
 
-        assert visitor.choices("Project") == ["", OTHER_PROJECT, PROJECT]
-        visitor.choose("Project", OTHER_PROJECT)
-        assert visitor.choices("Dataset") == ["hats"]
-        visitor.choose("Project", PROJECT)
-        assert visitor.choices("Dataset") == [DATASET]
-        visitor.choose("Dataset", DATASET)
-        assert visitor.choices("Experiments") == sorted([first.name, second.name])
-        visitor.choose("Experiments", first.name)
-        assert visitor.gallery(first.name) == list(WIDTHS)
+        choose_first_run(visitor, first, second)
         browser.screenshot("ui-gallery")
 
         bucket.blob(f"results/{second.key}/generated_images/view_1.png").delete(timeout=TIMEOUT_SECONDS)
@@ -108,21 +132,7 @@ def test_the_ui_shows_what_was_synced_and_takes_feedback(
         ]
         browser.screenshot("ui-table")
 
-        assert visitor.show_iteration(PROJECT, "260101_favourites") == list(WIDTHS)
-        visitor.rate(1, "Dislike", "too dark")
-        assert visitor.toast("Feedback sent") == "Feedback sent successfully"
-        rows = warehouse.rows(cloud.table(FEEDBACK), "comment, likes, dislikes, image_name, misc")
-        assert sorted(rows) == [
-            ("too dark", 0, 1, "view_1.png", ""),
-            *(("upload", 0, 0, f"view_{at}.png", "") for at in range(3)),
-        ]
-        visitor.open()
-        visitor.show_iteration(PROJECT, "260101_favourites")
-        assert visitor.previous_feedback() == [
-            *("Likes: 0 - Comments: []", "Dislikes: 0 - Comments: []"),
-            *("Likes: 0 - Comments: []", "Dislikes: 1 - Comments: ['too dark']"),
-            *("Likes: 0 - Comments: []", "Dislikes: 0 - Comments: []"),
-        ]
+        give_feedback(visitor, warehouse, cloud.table(FEEDBACK))
         browser.screenshot("ui-feedback")
 
         warehouse.client.delete_table(cloud.table(FEEDBACK))

@@ -112,8 +112,13 @@ class Visitor:
         assert isinstance(found, list)
         return found
 
+    def is_offered(self, label: str, expected: list[str]) -> bool:
+        """Whether a list offers just that, at once or when the page has followed."""
+        return eventually(lambda: self.choices(label) == expected, f"{label} offers {expected}")
+
     def choose(self, label: str, value: str) -> None:
         """Choose one of a list, in addition where several may be chosen."""
+        eventually(lambda: value in self.choices(label), f"{label} offers {value}")
         self._open_list(label)
         self._click(f"li[role='option'][aria-label='{value}']")
         self._close_list()
@@ -139,7 +144,6 @@ class Visitor:
         """Show a feedback iteration; the widths of its images in their order, once they are loaded."""
         self.turn_to("Feedback")
         self._click("button", "Reload projects")
-        eventually(lambda: project in self.choices("Project"), f"project {project} is offered")
         self.choose("Project", project)
         self.choose("Feedback Iterations", iteration)
         return self._widths(f"Iteration {iteration}", ".image-frame img")

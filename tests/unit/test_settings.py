@@ -19,7 +19,7 @@ PIXARIS_CONFIG = """\
 gcp_project_id: 'file-project'
 gcp_pixaris_bucket_name: 'file-bucket'
 gcp_bq_experiment_dataset: 'file-project.file_dataset'
-gcp_bq_feedback_dataset: 'file-project.feedback'
+gcp_bq_feedback_table: 'file-project.file_dataset.feedback_tracking'
 gcp_feedback_bucket: "feedback"
 example:
   nested: [1, 2]
@@ -60,6 +60,7 @@ def test_pixaris_own_config_is_taken_as_it_is(tmp_path: Path) -> None:
         assert settings.gcp_project_id == "file-project"
         assert settings.gcp_pixaris_bucket_name == "file-bucket"
         assert settings.gcp_bq_experiment_dataset == "file-project.file_dataset"
+        assert settings.gcp_bq_feedback_table == "file-project.file_dataset.feedback_tracking"
         assert settings.destination.bq_dataset_id == "file_dataset"
 
 
