@@ -42,7 +42,7 @@ from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
 from pixaris_sync.model import Destination
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
-from pixaris_sync.text import MASK
+from pixaris_sync.text import MASK, counted
 
 ENVIRONMENT_PREFIX = "PIXARIS_SYNC_"
 #: The keys that Pixaris' own config.yaml holds and that mean the same to us.
@@ -85,7 +85,7 @@ def _rate(value: object) -> object:
 def _of_this_machine(percent: float | None) -> float | None:
     most = 100 * (os.cpu_count() or 1)
     if percent is not None and percent > most:
-        raise ValueError(f"must not be more than {most}: this machine has {most // 100} cores")
+        raise ValueError(f"must not be more than {most}: this machine has {counted(most // 100, 'core')}")
     return percent
 
 

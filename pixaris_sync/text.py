@@ -68,9 +68,9 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def counted(count: int, noun: str) -> str:
-    """A number of things: ``1 file``, ``2 files``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things: ``1 file``, ``2 files``; `plural` where it is more than an s at the end."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def bytes_text(count: float) -> str:

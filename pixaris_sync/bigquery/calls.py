@@ -45,6 +45,7 @@ from pixaris_sync.errors import (
 from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal, TableMetadata
 from pixaris_sync.rules.contract import RUN_NAME_KEY
 from pixaris_sync.rules.names import JOB_ID_PREFIX, table_id_fault
+from pixaris_sync.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -256,7 +257,7 @@ class BigQueryCalls:
         cells = [wire_cells(row) for row in rows]
         size = insert_size(rows, cells)
         if size > INSERT_BYTES_MAX or len(rows) > INSERT_ROWS_MAX:
-            cause = f"{len(rows)} rows of {size} bytes are more than BigQuery takes in one request"
+            cause = f"{counted(len(rows), 'row')} of {size} bytes: more than BigQuery takes in one request"
             raise SyncError(operation, subject, cause, hint="send fewer rows at once, or by a load job")
         with translated(operation, subject, repeatable=False):
             insert_errors = self._client.insert_rows_json(

@@ -18,7 +18,7 @@ from pixaris_sync.ledger.retry import find_runs, retry_runs
 from pixaris_sync.process.ownership import read_owner
 from pixaris_sync.process.wiring import found_ledger, ports
 from pixaris_sync.settings import Settings
-from pixaris_sync.text import printable_line
+from pixaris_sync.text import counted, printable_line
 
 
 def show_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
@@ -26,7 +26,7 @@ def show_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool)
     settings = settings_for(flags, config)
     path = found_ledger(settings).path
     owner = read_owner(path.with_suffix(".owner"))
-    reached = read_overview(settings, path, at_work=owner is not None)
+    reached = read_overview(settings, path, at_work=owner.work if owner else None)
     document = report.status_document(reached, time.time())
     document["owner"] = None if owner is None else str(owner)
     document["ledger"] = str(path)
@@ -53,9 +53,9 @@ def retry(
     if as_json:
         print(report.as_json(document))
         return Exit.OK
-    print(f"{released} taken up again")
+    print(f"{counted(released, 'run')} taken up again")
     if released:
-        print(f"next: {owner} goes on with them" if owner else "next: run `pixaris-sync sync`")
+        print(f"next: {owner} goes on with that" if owner else "next: run `pixaris-sync sync`")
     return Exit.OK
 
 
@@ -110,7 +110,8 @@ async def _verify(settings: Settings, *, both_ways: bool, as_json: bool) -> Exit
     else:
         print(", ".join(f"{count} {name}" for name, count in summary.items()))
         if only_in_cloud and not both_ways:
-            print(f"{only_in_cloud} objects and rows are only in the cloud: --both-ways lists them")
+            apart = counted(only_in_cloud, "object or row is", "objects and rows are")
+            print(f"{apart} only in the cloud: --both-ways lists them")
         for hint in hints:
             print(printable_line(f"hint: {hint}"))
     return Exit.FAILED if differing else Exit.OK

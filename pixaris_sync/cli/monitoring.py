@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 from pydantic import SecretStr
 
+from pixaris_sync.ledger.selection import Work
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.quiet import Throttle
@@ -46,7 +47,7 @@ async def monitored(
     from pixaris_sync.monitoring.view import Reader
 
     work = Monitored(store, sink)
-    reader = Reader(settings, ledger, lambda: True)
+    reader = Reader(settings, ledger, Work)
     textfile, heartbeat = None, None
     if beats is not None:
         heartbeat = _heartbeat(beats)

@@ -23,7 +23,7 @@ from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
-from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.ledger.selection import Selection, Work
 from pixaris_sync.model import JsonValue
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
@@ -97,7 +97,7 @@ def _page(address: str, settings: Settings, ledger: Path, stack: ExitStack) -> B
 
     host, port = host_and_port(address)
     listener = stack.enter_context(listening((host, port)))
-    reader = Reader(settings, ledger, lambda: True)
+    reader = Reader(settings, ledger, Work)
     return partial(serve, listener=listener, named=host, reader=reader)
 
 
@@ -152,10 +152,10 @@ def run_pass(
 
     def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption, "Repair | None", Overview]:
         ended = anyio.run(partial(_run, settings, mode, ledger, beside=[watch_progress], repair=repair))
-        read = partial(overview, tracking_file=settings.dataset_tracking_file_name, at_work=False)
+        read = partial(overview, tracking_file=settings.dataset_tracking_file_name, at_work=None)
         return *ended, ledger.read(read)
 
-    left, interruption, repaired, reached = work_as_owner(settings, command, work)
+    left, interruption, repaired, reached = work_as_owner(settings, command, work, selection=limited)
     if interruption.number is not None or left is None:
         ending = Exit.INTERRUPTED
     else:

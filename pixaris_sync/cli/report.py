@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PROBLEMS_SHOWN = 20
 #: How many runs are named that have the same problem.
 NAMES_SHOWN = 3
+#: The word for a folder that has no owner.
+NOBODY = "no process works on this folder"
 
 
 def as_json(document: Mapping[str, JsonValue]) -> str:
@@ -44,6 +46,7 @@ def status_document(overview: Overview, now: float) -> dict[str, JsonValue]:
         "oldest_pending_seconds": None if oldest is None else max(0.0, now - oldest),
         "last_synced_at": when(overview.last_synced_at),
         "torn_lines": overview.torn_lines,
+        "torn_files": list(overview.torn_files),
         "repeated_lines": overview.repeated_lines,
         "waiting": [{**asdict(waiting), "since": when(waiting.since)} for waiting in overview.waiting],
         "problems": [{**asdict(problem), "since": when(problem.since)} for problem in overview.problems],
@@ -51,16 +54,25 @@ def status_document(overview: Overview, now: float) -> dict[str, JsonValue]:
 
 
 def status_text(document: Mapping[str, Any]) -> str:
-    """What ``status`` prints, of `status_document`: as many lines for an outage of many runs as for one."""
+    """What ``status`` prints, of `status_document`: as many lines for an outage of many runs as for one.
+
+    Beside it the document may name the folder's `owner`.
+    """
     lines = [f"{name:<5} {_counts(document[name])}" for name in ("runs", "files", "rows")]
     waiting = f"{bytes_text(document['pending_bytes'])} to upload"
     if document["oldest_pending_seconds"] is not None:
         waiting += f", oldest run waiting for {span_text(document['oldest_pending_seconds'])}"
     lines.append(f"wait  {waiting}")
     lines += [f"      {one['runs']} pending: {printable_line(one['cause'])}" for one in document["waiting"]]
+    if document.get("owner"):
+        lines.append(f"work  {printable_line(document['owner'])}")
+    elif document["waiting"] or document["oldest_pending_seconds"] is not None:
+        lines.append(f"work  {NOBODY}: `pixaris-sync sync` or `pixaris-sync watch` carries what waits")
     lines.append(f"last  {document['last_synced_at'] or 'nothing synced yet'}")
-    if document["torn_lines"]:
-        lines.append(f"torn  last lines of tracking files that are unfinished: {document['torn_lines']}")
+    torn = document["torn_files"]
+    lines += [f"torn  the last line of {printable_line(name)} is unfinished" for name in torn[:NAMES_SHOWN]]
+    if len(torn) > NAMES_SHOWN:
+        lines.append(f"      and {len(torn) - NAMES_SHOWN} more: --json lists all")
     groups = grouped_problems(document["problems"])
     for group in groups[:PROBLEMS_SHOWN]:
         lines += ["", *map(printable_line, _problem_lines(group))]

@@ -10,6 +10,7 @@ from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.finder import may_exist
 from pixaris_sync.ledger.overview import Overview, overview
+from pixaris_sync.ledger.selection import Work
 from pixaris_sync.settings import Settings, load_settings
 
 
@@ -44,8 +45,8 @@ def open_known_ledger(path: Path, *, read_only: bool = False) -> Ledger:
     )
 
 
-def read_overview(settings: Settings, path: Path, *, at_work: bool) -> Overview:
-    """Where everything stands by the ledger at `path`; `at_work`: while another process works.
+def read_overview(settings: Settings, path: Path, *, at_work: Work | None) -> Overview:
+    """Where everything stands by the ledger at `path`; `at_work`: what another process does with it now.
 
     Raises:
         ConfigurationError: there is no ledger yet.

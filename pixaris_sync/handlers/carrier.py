@@ -36,7 +36,7 @@ from pixaris_sync.process.ownership import STORE_RESULTS
 from pixaris_sync.process.quiet import Throttle
 from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
 from pixaris_sync.settings import Settings
-from pixaris_sync.text import printable
+from pixaris_sync.text import counted, printable
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,8 @@ def carry(settings: Settings, run: RunKey | None = None) -> None:
         failure = Failure.PERMISSION if stand.denied else Failure.PERMANENT
         if stand.state in (None, *_WAITING) and not stand.denied:
             failure = Failure.TRANSIENT
-        cause = stand.cause if run is not None else f"{stand.runs} runs stay in the spool: {stand.cause}"
+        stay = counted(stand.runs, "run stays", "runs stay")
+        cause = stand.cause if run is not None else f"{stay} in the spool: {stand.cause}"
         kept = SyncError("carry", subject, cause, hint=stand.hint, failure=failure)
         kept.add_note(_note(settings))
         raise kept
@@ -141,7 +142,8 @@ def _carried(settings: Settings, run: RunKey | None) -> Stand:
         if run is not None and (stand := _looked_up(settings, run)).state not in (None, *_WAITING):
             return stand
         try:
-            return work_as_owner(settings, STORE_RESULTS, partial(_work, settings, run), waits=False)
+            work = partial(_work, settings, run)
+            return work_as_owner(settings, STORE_RESULTS, work, selection=_selection(settings), waits=False)
         except FolderOwnedError as error:
             stand = _looked_up(settings, run)
             if stand.state is RunState.FAILING:
@@ -159,13 +161,17 @@ def _work(settings: Settings, run: RunKey | None, ledger: Ledger) -> Stand:
     return stand
 
 
+def _selection(settings: Settings) -> Selection:
+    return Selection(attempts_limit=settings.sync_attempts_limit)
+
+
 async def _pass(settings: Settings, ledger: Ledger) -> WorkLeft:
     clock = SystemClock()
     throttle = Throttle(settings, ledger.path, clock)
     async with ports(settings, pace=throttle.pace) as (store, sink):
         engine = Engine(
             settings=settings,
-            mode=Mode(selection=Selection(attempts_limit=settings.sync_attempts_limit)),
+            mode=Mode(selection=_selection(settings)),
             ledger=ledger,
             store=ClaimingStore(store, settings.local_results_folder),
             sink=sink,
@@ -212,15 +218,15 @@ def _stand_of_run(db: Connection, run: RunKey) -> Stand:
 
 
 def _stand_of_all(db: Connection, settings: Settings) -> Stand:
-    counted = unsynced_runs(db)
+    unsynced = unsynced_runs(db)
     order = (RunState.QUARANTINED, RunState.INCOMPLETE, RunState.FAILING, RunState.PENDING)
-    state = next((one for one in order if one in counted), RunState.SYNCED)
+    state = next((one for one in order if one in unsynced), RunState.SYNCED)
     told = problems(db, Selection(), settings.dataset_tracking_file_name)
     damaged = next((one for one in told if one.state == RunState.QUARANTINED), None)
     if damaged is not None:
         state = RunState.QUARANTINED
     worst = next((one for one in told if one.state == state and one.cause), None)
-    runs = sum(counted.values())
+    runs = sum(unsynced.values())
     return Stand(state, worst.cause if worst else "", worst.hint if worst else "", runs)
 
 

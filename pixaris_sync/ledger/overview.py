@@ -1,12 +1,13 @@
 """What the ledger tells of everything: the numbers and problems of ``status``, and what is left to do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.notices import NOTHING_TO_DO, NOTICE
 from pixaris_sync.ledger.numbers import numbers
-from pixaris_sync.ledger.selection import SELECTED, SELECTED_DATASETS, Selection, selected
+from pixaris_sync.ledger.selection import EVERYTHING, SELECTED, SELECTED_DATASETS, Selection, Work, selected
 from pixaris_sync.model import RunKey, RunState
+from pixaris_sync.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Overview:
         pending_bytes: size of the files that wait for their upload or are on their way.
         oldest_pending_at: since when the run that waits longest has been waiting; None: none waits.
         last_synced_at: when a row was last read back; None: never.
-        torn_lines: tracking files whose last line is unfinished.
+        torn_files: ``project/dataset/<tracking file>`` whose last line is unfinished.
         repeated_lines: lines of tracking files that repeat a record which stands before them.
         waiting: what pending runs wait for; each of them is counted once.
         problems: failing, quarantined and incomplete runs, damaged lines, and what is left out or worth to
@@ -55,43 +56,66 @@ class Overview:
     pending_bytes: int
     oldest_pending_at: float | None
     last_synced_at: float | None
-    torn_lines: int
+    torn_files: tuple[str, ...]
     repeated_lines: int
     waiting: tuple[WaitingRuns, ...]
     problems: tuple[ProblemRun, ...]
 
+    @property
+    def torn_lines(self) -> int:
+        """How many last lines are unfinished."""
+        return len(self.torn_files)
 
+
+#: Without a word on it: a process that carries everything.
+_ANYBODY = Work()
 REPEATED_HINT = "nothing to do; whoever wants to may remove the lines that are there twice"
 
 
-def overview(db: Connection, tracking_file: str, *, at_work: bool = True) -> Overview:
+def overview(db: Connection, tracking_file: str, *, at_work: Work | None = _ANYBODY) -> Overview:
     """Read where everything stands.
 
     Args:
         db: a transaction.
-        tracking_file: its name, for messages about damaged lines.
-        at_work: a process goes on with this ledger; else what was under way is in doubt.
+        tracking_file: its name, for messages about its lines.
+        at_work: what a process does with this ledger now, so that what it leaves out is told. None: no
+            process works with it, so that what was under way is in doubt.
     """
-    counted = numbers(db, at_work=at_work)
+    in_numbers = numbers(db, at_work=at_work is not None)
+    torn = "SELECT project, dataset FROM datasets WHERE torn_bytes > 0 ORDER BY project, dataset"
     return Overview(
-        runs=counted.runs,
-        files=counted.files,
-        rows=counted.rows,
-        pending_bytes=counted.pending_bytes,
-        oldest_pending_at=counted.oldest_pending_at,
-        last_synced_at=counted.last_synced_at,
-        torn_lines=db.execute("SELECT count(*) FROM datasets WHERE torn_bytes > 0").fetchone()[0],
+        runs=in_numbers.runs,
+        files=in_numbers.files,
+        rows=in_numbers.rows,
+        pending_bytes=in_numbers.pending_bytes,
+        oldest_pending_at=in_numbers.oldest_pending_at,
+        last_synced_at=in_numbers.last_synced_at,
+        torn_files=tuple(f"{row['project']}/{row['dataset']}/{tracking_file}" for row in db.execute(torn)),
         repeated_lines=db.execute("SELECT coalesce(sum(repeated_lines), 0) FROM datasets").fetchone()[0],
-        waiting=tuple(_waiting(db, at_work=at_work)),
-        problems=tuple(problems(db, Selection(), tracking_file)),
+        waiting=tuple(_waiting(db, at_work)),
+        problems=tuple(_with_left_out(db, problems(db, EVERYTHING, tracking_file), at_work)),
     )
 
 
+#: Its name begins with a time, which `Selection.since` and `Selection.until` are about.
+_DATED = "r.name GLOB '[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]-[0-9][0-9][0-9][0-9][0-9][0-9]*'"
+#: Why the process that is at work does not carry a run; NULL: it does. See `_carrying`.
+_LEFT_OUT = f"""
+CASE WHEN {SELECTED} THEN NULL WHEN {SELECTED_DATASETS} AND NOT {_DATED} THEN :undated ELSE :left_out END
+"""
+#: The same of a run that has failed.
+_GIVEN_UP = f"""
+coalesce({_LEFT_OUT}, CASE
+    WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.attempts >= :attempts_limit)
+        OR EXISTS (SELECT 1 FROM open_records c WHERE c.run_id = r.id AND c.attempts >= :attempts_limit)
+    THEN :given_up END)
+"""
 #: For what a pending run waits: the first step that it has not done. What is under way stands before what
 #: waits for its turn. A run that no tracking record names has its own cause.
-_WAITS_FOR = """
+_WAITS_FOR = f"""
 CASE
 WHEN NOT r.committed THEN coalesce(r.cause, 'its tracking record is to be read')
+WHEN {_LEFT_OUT} IS NOT NULL THEN {_LEFT_OUT}
 WHEN d.adopted_at IS NULL THEN 'its dataset is to be compared with the bucket before anything is sent'
 WHEN r.held AND r.signature IS NOT NULL THEN 'its table is to be asked whether it holds the row already'
 WHEN :at_work AND EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'uploading')
@@ -115,12 +139,39 @@ END
 """
 
 
-def _waiting(db: Connection, *, at_work: bool) -> list[WaitingRuns]:
+def _carrying(at_work: Work | None) -> dict[str, str | int | None]:
+    """The parameters of what is said of runs that the process at work does not carry."""
+    leaves = f"`{at_work}`, which is at work, leaves it out: run `pixaris-sync sync` afterwards"
+    return {
+        **(at_work.selection if at_work else EVERYTHING).parameters,
+        "left_out": leaves,
+        "undated": f"its name begins with no time, so that {leaves}",
+        "given_up": "the process that is at work has tried it often enough: the next one tries it again",
+    }
+
+
+def _with_left_out(db: Connection, found: list[ProblemRun], at_work: Work | None) -> list[ProblemRun]:
+    """The same problems; the hints of failing runs tell where the process at work does not try them again."""
+    if at_work is None or at_work.selection == EVERYTHING:
+        return found
+    rows = db.execute(
+        f"SELECT d.project || '/' || d.dataset || '/' || r.name AS run, {_GIVEN_UP} AS why"
+        f" FROM open_runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.state = '{RunState.FAILING}'",
+        _carrying(at_work),
+    )
+    left = {row["run"]: row["why"] for row in rows if row["why"]}
+    return [
+        replace(one, hint="; ".join(filter(None, (one.hint, left[one.run])))) if one.run in left else one
+        for one in found
+    ]
+
+
+def _waiting(db: Connection, at_work: Work | None) -> list[WaitingRuns]:
     rows = db.execute(
         f"SELECT count(*) AS runs, min(r.since) AS since, {_WAITS_FOR} AS cause"
         " FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
         " WHERE r.state = 'pending' GROUP BY 3 ORDER BY 1 DESC, 3",
-        {"at_work": at_work},
+        {**_carrying(at_work), "at_work": at_work is not None},
     )
     return [WaitingRuns(row["runs"], row["since"], row["cause"]) for row in rows]
 
@@ -154,9 +205,8 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
         for row in [*runs, *lines, *notices]
     ]
     for row in repeated:
-        cause = (
-            f"lines that repeat a record which stands before them: {row['repeated_lines']}; they are one row"
-        )
+        lines_repeat = counted(row["repeated_lines"], "line repeats", "lines repeat")
+        cause = f"{lines_repeat} a record of this file, which is one row"
         found.append(ProblemRun(row["run"], NOTICE, row["since"], cause, REPEATED_HINT))
     downloaded = db.execute(
         "SELECT d.project || '/' || d.dataset AS run, min(r.since) AS since, count(*) AS folders"
@@ -165,9 +215,8 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
         names,
     )
     for row in downloaded:
-        cause = (
-            f"run folders that are copies of what is in the cloud, without a tracking line: {row['folders']}"
-        )
+        copies = counted(row["folders"], "run folder is a copy", "run folders are copies")
+        cause = f"{copies} of what is in the cloud, without a tracking line"
         found.append(ProblemRun(row["run"], NOTICE, row["since"], cause, NOTHING_TO_DO))
     return sorted(found, key=lambda problem: (problem.run, problem.since))
 

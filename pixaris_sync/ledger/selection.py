@@ -1,5 +1,6 @@
-"""Which runs a pass is about."""
+"""Which runs a pass is about, and what a process that is at work does with them."""
 
+import shlex
 from dataclasses import dataclass
 
 #: A condition over datasets d that holds for those of selected runs; see `Selection.parameters`.
@@ -49,3 +50,35 @@ class Selection:
             "until": self.until,
             "attempts_limit": self.attempts_limit,
         }
+
+    @property
+    def flags(self) -> str:
+        """The flags that select the same; empty: all."""
+        given = {
+            "--project": self.project,
+            "--dataset": self.dataset,
+            "--since": _date(self.since),
+            "--until": _date(self.until),
+        }
+        return " ".join(f"{flag} {shlex.quote(value)}" for flag, value in given.items() if value is not None)
+
+
+def _date(bound: str | None) -> str | None:
+    """The day that a bound of run names begins, as flags name it."""
+    return f"{bound[:4]}-{bound[4:6]}-{bound[6:8]}" if bound else None
+
+
+#: All runs, as often as it takes.
+EVERYTHING = Selection()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a process that works with a ledger does: its command, and on which runs."""
+
+    command: str = "watch"
+    selection: Selection = EVERYTHING
+
+    def __str__(self) -> str:
+        """As on the command line."""
+        return " ".join(filter(None, ("pixaris-sync", self.command, self.selection.flags)))

@@ -17,6 +17,7 @@ from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.numbers import Numbers, numbers
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun, dataset_progress, last_synced_runs
+from pixaris_sync.ledger.selection import Work
 from pixaris_sync.ledger.totals import Totals, totals
 from pixaris_sync.model import Destination
 from pixaris_sync.settings import Settings
@@ -78,15 +79,15 @@ class Reader:
     Args:
         settings: of the results folder.
         path: of its ledger.
-        at_work: asked at each reading whether a process works with it.
+        at_work: asked at each reading what a process does with it; None: no process works with it.
     """
 
-    def __init__(self, settings: Settings, path: Path, at_work: Callable[[], bool]) -> None:
+    def __init__(self, settings: Settings, path: Path, at_work: Callable[[], Work | None]) -> None:
         self._settings = settings
         self._path = path
         self._at_work = at_work
         self._ledger: Ledger | None = None
-        self._last: tuple[int, bool, View] | None = None
+        self._last: tuple[int, Work | None, View] | None = None
         self._last_figures: tuple[int, bool, Figures] | None = None
         self._one_thread = anyio.CapacityLimiter(1)
 
@@ -104,7 +105,7 @@ class Reader:
             LedgerError: the ledger cannot be read.
         """
         ledger = self._opened()
-        changes, at_work = ledger.changes_of_others(), self._at_work()
+        changes, at_work = ledger.changes_of_others(), self._at_work() is not None
         if self._last_figures is None or self._last_figures[:2] != (changes, at_work):
             self._last_figures = changes, at_work, ledger.read(partial(self._count, at_work=at_work))
         return self._last_figures[2]
@@ -132,7 +133,7 @@ class Reader:
             self._ledger = Ledger.open(self._path, read_only=True)
         return self._ledger
 
-    def _read(self, db: Connection, *, at_work: bool) -> View:
+    def _read(self, db: Connection, *, at_work: Work | None) -> View:
         settings = self._settings
         return View(
             read_at=time.time(),

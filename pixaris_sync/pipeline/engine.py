@@ -47,6 +47,7 @@ from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.rules.planner import AskFirst, ReadBack, SendRows, Step, plan_rows
 from pixaris_sync.settings import Settings
+from pixaris_sync.text import counted
 from pixaris_sync.waiting import Wakeup, wait_until
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Engine:
         self._troubles_told: dict[str, SyncError] = {}
         self._checking = not mode.follow
         self._started = anyio.Event()
-        self._told = Told(self.context, lambda: self._scanning, self.stirs)
+        self._told = Told(self.context, lambda: self.scanning, self.stirs)
 
     async def started(self) -> None:
         """Wait until the engine works: everything is listed, and (new ledger) the destination was checked."""
@@ -131,13 +132,15 @@ class Engine:
         for trouble in (self.context.paused, self.context.gate(FOLDER).last_error):
             if trouble is not None:
                 return f"paused: {trouble}"
-        attention = f", {left.quarantined} need attention" if left.quarantined else ""
+        needy = left.quarantined
+        attention = f", {counted(needy, 'needs attention', 'need attention')}" if needy else ""
         if not left.waiting and scanning:
             return f"looking through the results folder{attention}"
         if not left.waiting:
             return f"nothing waits{attention}" if attention else "everything is synced"
         rests = "".join(f", {name} rests: {error}" for name, error in self.context.troubles.items())
-        return f"{left.waiting} runs waiting, {self.in_flight} transfers under way{attention}{rests}"
+        waiting, moving = counted(left.waiting, "run"), counted(self.in_flight, "transfer")
+        return f"{waiting} waiting, {moving} under way{attention}{rests}"
 
     async def run(self, *beside: Callable[[], Coroutine[Any, Any, object]]) -> WorkLeft:
         """Carry what is there; with `Mode.follow`, go on until `drain`.

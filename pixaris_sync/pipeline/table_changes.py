@@ -13,6 +13,7 @@ from pixaris_sync.model import Cell, Column
 from pixaris_sync.pipeline.context import CHANGING, Context
 from pixaris_sync.pipeline.outgoing_rows import map_row
 from pixaris_sync.rules.schema import BatchPlan, KeySurvey, plan_batch
+from pixaris_sync.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class TableChanges:
             if plan.needed == plan.add:
                 raise
             # What others of the waiting records need may be refused: that must not hold up these.
-            log.warning("%s; only the columns of the next %d rows are tried", error, len(batch))
+            log.warning("%s; only the columns of the next %s are tried", error, counted(len(batch), "row"))
             return await self._change(table, plan.needed, plan.widen, is_new=is_new)
 
     async def _change(self, table: str, add: Sequence[Column], widen: Sequence[str], *, is_new: bool) -> bool:

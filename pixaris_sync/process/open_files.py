@@ -10,6 +10,7 @@ from typing import Final
 
 from pixaris_sync.errors import OPEN_FILES_HINT
 from pixaris_sync.settings import Settings
+from pixaris_sync.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,9 @@ def within_open_files(settings: Settings) -> Settings:
         return settings
     uploads = max(1, (allowed - other) // FILES_PER_UPLOAD)
     log.warning(
-        "only %d files may be open: %d uploads at the same time instead of %d (%s)",
-        allowed,
-        uploads,
+        "only %s may be open: %s at the same time instead of %d (%s)",
+        counted(allowed, "file"),
+        counted(uploads, "upload"),
         settings.upload_concurrency_limit,
         OPEN_FILES_HINT,
     )

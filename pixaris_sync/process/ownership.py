@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Self
 
 from pixaris_sync.errors import FolderOwnedError
+from pixaris_sync.ledger.selection import EVERYTHING, Selection, Work
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +44,26 @@ LOCK_SUFFIX = ".lock"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who owns a folder: a process on a host, doing `command` since `since` (seconds since the epoch)."""
+    """Who owns a folder: a process on a host, doing `command` since `since` (seconds since the epoch).
+
+    `selection` is which runs it carries; notes of older versions do not tell it.
+    """
 
     pid: int
     host: str
     command: str
     since: float
+    selection: Selection = EVERYTHING
 
     @property
-    def _doing(self) -> str:
-        return "storing results" if self.command == STORE_RESULTS else f"pixaris-sync {self.command}"
+    def work(self) -> Work:
+        """What it does."""
+        return Work(self.command, self.selection)
 
     def __str__(self) -> str:
+        doing = "storing results" if self.command == STORE_RESULTS else self.work
         when = datetime.fromtimestamp(self.since, tz=UTC).isoformat(timespec="seconds")
-        return f"process {self.pid} on {self.host} ({self._doing}, since {when})"
+        return f"process {self.pid} on {self.host} ({doing}, since {when})"
 
 
 class Ownership:
@@ -66,16 +73,25 @@ class Ownership:
         folder: the results folder.
         note: where to say who the owner is, if it can be written there; its folder is made.
         command: what this process does.
+        selection: which runs it carries.
         path_lock: the file that stands for the folder's path.
         waits: whether to wait where a handler holds the lock.
     """
 
     def __init__(
-        self, folder: Path, note: Path, command: str, *, path_lock: Path, waits: bool = False
+        self,
+        folder: Path,
+        note: Path,
+        command: str,
+        *,
+        selection: Selection = EVERYTHING,
+        path_lock: Path,
+        waits: bool = False,
     ) -> None:
         self._folder = folder
         self._note = note
         self._command = command
+        self._selection = selection
         self._path_lock = path_lock
         self._waits = waits
         self._handles: list[int] = []
@@ -144,7 +160,7 @@ class Ownership:
             os.close(handle)
 
     def _write_note(self) -> None:
-        owner = Owner(os.getpid(), socket.gethostname(), self._command, time.time())
+        owner = Owner(os.getpid(), socket.gethostname(), self._command, time.time(), self._selection)
         fresh = self._note.with_suffix(".new")
         # It only serves a message: a full disk shows soon enough elsewhere.
         with suppress(OSError):
@@ -169,9 +185,10 @@ class Ownership:
 def read_owner(note: Path) -> Owner | None:
     """The owner that a note names; None where there is no note, or its process is gone."""
     try:
-        owner = Owner(**json.loads(note.read_text(encoding="utf-8")))
+        told = json.loads(note.read_text(encoding="utf-8"))
+        owner = Owner(**{**told, "selection": Selection(**told.get("selection", {}))})
         return None if _is_gone(owner) else owner
-    except (OSError, ValueError, TypeError, OverflowError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         return None
 
 

@@ -14,6 +14,7 @@ from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.finder import FoundLedger, find_ledger, remember_home
 from pixaris_sync.ledger.rescue import work_with
+from pixaris_sync.ledger.selection import EVERYTHING, Selection
 from pixaris_sync.limits.bandwidth import Pace
 from pixaris_sync.local.mounts import network_filesystem
 from pixaris_sync.model import RunKey
@@ -78,8 +79,15 @@ def found_ledger(settings: Settings) -> FoundLedger:
     return find_ledger(settings, holds)
 
 
-def work_as_owner(settings: Settings, command: str, work: Callable[[Ledger], T], *, waits: bool = True) -> T:
-    """Do `work` with the ledger, with the results folder locked for this process.
+def work_as_owner(
+    settings: Settings,
+    command: str,
+    work: Callable[[Ledger], T],
+    *,
+    selection: Selection = EVERYTHING,
+    waits: bool = True,
+) -> T:
+    """Do `work` with the ledger on the selected runs, with the results folder locked for this process.
 
     Where a handler of a training process owns the folder, this waits for its end, unless `waits` is false.
 
@@ -114,6 +122,7 @@ def work_as_owner(settings: Settings, command: str, work: Callable[[Ledger], T],
         settings.local_results_folder,
         path.with_suffix(".owner"),
         command,
+        selection=selection,
         path_lock=found.path_lock,
         waits=waits,
     ):

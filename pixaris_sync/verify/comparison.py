@@ -17,7 +17,7 @@ from pixaris_sync.model import DatasetKey, RunState
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import table_id
 from pixaris_sync.settings import Settings
-from pixaris_sync.text import printable
+from pixaris_sync.text import counted, printable
 from pixaris_sync.verify.expected import Expected, expect
 from pixaris_sync.verify.findings import Finding, Kind, Sign, failed
 from pixaris_sync.verify.objects import compare_objects
@@ -198,4 +198,8 @@ def _standing(known: KnownRun | None) -> str:
 def _trouble(expected: Expected, run: str) -> str:
     """What of a run is not as it should be, in words; empty where everything is."""
     counts = ((expected.missing[run], "missing"), (expected.differing[run], "not the same"))
-    return " and ".join(f"{count} object(s) or row(s) are {what}" for count, what in counts if count)
+    return " and ".join(
+        f"{counted(count, 'object or row is', 'objects or rows are')} {what}"
+        for count, what in counts
+        if count
+    )

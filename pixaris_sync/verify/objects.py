@@ -9,7 +9,7 @@ from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ObjectStore
 from pixaris_sync.rules.contract import object_prefix
-from pixaris_sync.text import printable
+from pixaris_sync.text import counted, printable
 from pixaris_sync.verify.expected import Expected, ExpectedObject
 from pixaris_sync.verify.findings import BACKUP_HINT, Finding, Kind, Sign, failed
 
@@ -154,7 +154,7 @@ def _unclear(expected: Expected, name: str, wanted: ExpectedObject, error: SyncE
 
 def _difference(remote: RemoteObject, wanted: ExpectedObject, here: int | None) -> str:
     if here is None and wanted.version is not None:
-        text = f"{wanted.version.size} bytes here, {remote.size} in the bucket"
+        text = f"{counted(wanted.version.size, 'byte')} here, {remote.size} in the bucket"
     else:
         side = "by the ledger" if wanted.by_ledger else "here"
         text = f"crc32c {here:08x} {side}, {remote.crc32c:08x} in the bucket"

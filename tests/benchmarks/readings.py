@@ -12,6 +12,7 @@ from sqlite3 import Connection
 
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.packs import pack
+from pixaris_sync.ledger.selection import Work
 from pixaris_sync.model import FileState, RowState, RunState
 from pixaris_sync.monitoring.metrics import Metrics
 from pixaris_sync.monitoring.view import Reader
@@ -111,7 +112,7 @@ def measure_reading(path: Path, name: str) -> Reading:
     metrics = Metrics(path.parent, lambda: (1e6, 1.0))
     views, numbers, texts = [], [], []
     for _ in range(_READINGS):
-        reader = Reader(settings, path, lambda: True)
+        reader = Reader(settings, path, Work)
         try:
             begun = time.thread_time()
             reader.read()

@@ -57,7 +57,7 @@ def _check(db: Connection, name: str) -> StatusCheck:
     synced = Counter({RunKey(*row[:3]): row[3] for row in rows})
     wrong = [*_wrong_sums(db, found), *_wrong_runs(db), *_unexplained(db, found)]
     unexplained = [f"{name}: {what}" for what in wrong]
-    idle = overview(db, TRACKING_FILE, at_work=False)
+    idle = overview(db, TRACKING_FILE, at_work=None)
     return StatusCheck(found, idle, synced, unexplained)
 
 

@@ -41,7 +41,7 @@ def test_a_downloaded_copy_is_no_problem(
         assert {state: count for state, count in document["runs"].items() if count} == {"downloaded": 2}
         [notice] = document["problems"]
         assert (notice["run"], notice["state"]) == (f"{PROJECT}/{DATASET}", "notice")
-        copies = "run folders that are copies of what is in the cloud, without a tracking line: 2"
+        copies = "2 run folders are copies of what is in the cloud, without a tracking line"
         assert (notice["cause"], notice["hint"]) == (copies, "nothing to do")
         assert document["waiting"] == []
     assert proxies.seen == []

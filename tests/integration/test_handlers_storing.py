@@ -210,7 +210,7 @@ def test_no_network_loses_nothing_and_the_command_carries_it(
     told = [text for text in warnings if "waits in spool" in text]
     assert len(told) == 1, warnings
     assert len(waits_in(spool)) == 1
-    with pytest.raises(SyncError, match="1 runs stay in the spool") as caught:
+    with pytest.raises(SyncError, match="1 run stays in the spool") as caught:
         ours.flush()
     assert caught.value.failure is Failure.TRANSIENT
     proxies.storage.refuses = proxies.bigquery.refuses = lambda: False

@@ -58,7 +58,7 @@ NO_MESSAGES = {
     rf"process {VARIABLE} on {VARIABLE} .*|(another )?process ({VARIABLE} )?on this machine": "an owner",
 }
 _STATEMENT = re.compile(
-    r"\b(SELECT|UPDATE|INSERT|JOIN|ORDER BY|IS NULL|CASE|WHERE|COLUMN|INDEXED|AND|state <>)\b"
+    r"\b(SELECT|UPDATE|INSERT|JOIN|GLOB|ORDER BY|IS NULL|CASE|WHERE|COLUMN|INDEXED|AND|state <>)\b"
     r"|\biif\(|state = |= \?|[>=] :"
 )
 #: What was tried, as a verb phrase: the first text of an error.
@@ -66,8 +66,10 @@ _OPERATION = re.compile(
     r"(add|ask|begin|carry|change|compare|create|deliver|find|follow|get|insert|list|load|look|map|name|open|"
     r"prepare|read|scan|set|show|store|take|upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
 )
-#: Calls whose texts are no messages: logs, and what settings and flags say of themselves.
-_OTHER_CALLS = re.compile(r"(.*\.)?(debug|info|Field|Option|Argument|execute|executemany|compile|sub)")
+#: Calls whose texts are no messages: logs, nouns, and what settings and flags say of themselves.
+_OTHER_CALLS = re.compile(
+    r"(.*\.)?(debug|info|counted|Field|Option|Argument|execute|executemany|compile|sub)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pixaris_sync.text import MASK, is_utf8, printable, printable_line, scrub
+from pixaris_sync.text import MASK, counted, is_utf8, printable, printable_line, scrub
 from tests.support.secrets import (
     ACCESS_TOKEN,
     CLIENT_SECRET,
@@ -97,3 +97,9 @@ def test_what_cannot_be_encoded_can_be_stored_all_the_same() -> None:
     """Goal: a name of odd bytes breaks nothing. Method: with and without a lone surrogate."""
     assert [is_utf8(text) for text in ("図\n", "lone\udcff")] == [True, False]
     assert [printable(text) for text in ("図\n", "lone\udcff")] == ["図\n", r"lone\udcff"]
+
+
+def test_things_are_counted_in_words_that_fit() -> None:
+    """Goal: no "1 runs". Method: none, one and two, with a plain plural and with another."""
+    assert [counted(count, "file") for count in range(3)] == ["0 files", "1 file", "2 files"]
+    assert [counted(count, "run stays", "runs stay") for count in (1, 2)] == ["1 run stays", "2 runs stay"]

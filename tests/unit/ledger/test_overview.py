@@ -20,7 +20,7 @@ from pixaris_sync.ledger import (
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.known import InspectedRun
 from pixaris_sync.ledger.notices import Notice, Orphan
-from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.ledger.selection import Selection, Work
 from pixaris_sync.model import DamagedLine, DatasetKey, DeliveryMethod, FileState, Problem, RowState, RunState
 from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, TABLE, Book, file, found_run, inline, record, tail
 
@@ -118,7 +118,7 @@ def test_lines_that_are_there_twice_are_told_of(book: Book) -> None:
     found = look(book)
     [notice] = found.problems
     assert (found.repeated_lines, notice.run, notice.state) == (2, f"shop/shoes/{NAME}", "notice")
-    assert "before them: 2;" in notice.cause
+    assert notice.cause == "2 lines repeat a record of this file, which is one row"
     assert book.ask(overview.work_left, ALL).quarantined == 0
 
 
@@ -392,7 +392,7 @@ def test_what_is_under_way_is_in_doubt_where_nobody_is_at_work(book: Book) -> No
     """Goal: after a kill nothing is "being uploaded". Method: a claimed file, a row being sent."""
 
     def told() -> tuple[str, int, int]:
-        found = book.ask(overview.overview, NAME, at_work=False)
+        found = book.ask(overview.overview, NAME, at_work=None)
         assert (found.files["uploading"], found.rows["sending"]) == (0, 0)
         [waiting] = found.waiting
         return waiting.cause, found.files["in_doubt"], found.rows["in_doubt"]
@@ -424,7 +424,7 @@ def test_downloaded_folders_are_counted_and_stay_so_while_they_look_the_same(boo
     book.do(notices.note_answers, dataset_id, dict(zip(names, ("a", "b"), strict=True)), {})
     [notice] = look(book).problems
     assert (notice.run, notice.state) == ("shop/shoes", "notice")
-    assert notice.cause.endswith("without a tracking line: 2")
+    assert notice.cause.startswith("2 run folders are copies of")
     assert look(book).runs["downloaded"] == 2
     assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=0, quarantined=0)
     assert take("a", "b") == []
@@ -436,3 +436,51 @@ def test_downloaded_folders_are_counted_and_stay_so_while_they_look_the_same(boo
     ]
     release(book, book.ask(retry.find_runs, names[0]))
     assert names[0] in take("a", "other")
+
+
+def test_what_the_process_at_work_does_not_carry_is_told(book: Book) -> None:
+    """Goal: nobody waits for what nobody carries. Method: processes that select a part, all, and nobody.
+
+    A run of each kind: selected, too old, without a time in its name, of another dataset, and failing ones
+    that were tried often enough or are not selected.
+    """
+    leaves = (
+        "`pixaris-sync backfill --dataset shoes --since 2024-01-02 --until 2024-03-01`, which is at work, "
+    )
+    leaves += "leaves it out: run `pixaris-sync sync` afterwards"
+    given_up = "the process that is at work has tried it often enough: the next one tries it again"
+    turn = "its row waits for its turn to be sent"
+    for name in (RUN, OTHER, "undated", "20240103-000001_old", "20240101-000009_old"):
+        book.take(found_run(record(name), name=name))
+    boots = book.dataset(DatasetKey("shop", "boots"))
+    book.take(found_run(record(OTHER, digest="boots"), name=OTHER), dataset_id=boots)
+    failing = [row for row in book.ready() if row.run.run.endswith("_old")]
+    for _ in range(3):
+        book.do(rows.reschedule_rows, failing, PROBLEM)
+
+    def told(at_work: Work | None) -> tuple[dict[str, int], dict[str, str]]:
+        found = book.ask(overview.overview, NAME, at_work=at_work)
+        hints = {one.run.rpartition("/")[2]: one.hint for one in found.problems}
+        return {one.cause: one.runs for one in found.waiting}, hints
+
+    part = Selection(None, "shoes", "20240102-000000", "20240301-000000", 3)
+    waiting, hints = told(Work("backfill", part))
+    assert waiting == {turn: 1, leaves: 2, f"its name begins with no time, so that {leaves}": 1}
+    assert hints == {
+        "20240103-000001_old": f"{PROBLEM.hint}; {given_up}",
+        "20240101-000009_old": f"{PROBLEM.hint}; {leaves}",
+    }
+    for everything in (Work("watch"), None):
+        waiting, hints = told(everything)
+        assert waiting == {turn: 4}
+        assert set(hints.values()) == {PROBLEM.hint}
+    _, hints = told(Work("sync", Selection(attempts_limit=4)))
+    assert set(hints.values()) == {PROBLEM.hint}
+
+
+def test_tracking_files_whose_last_line_is_torn_are_named(book: Book) -> None:
+    """Goal: one finds the file. Method: one dataset of two."""
+    book.take(found_run(record()), torn_bytes=4)
+    book.take(found_run(record(digest="boots")), dataset_id=book.dataset(DatasetKey("shop", "boots")))
+    found = look(book)
+    assert (found.torn_files, found.torn_lines) == ((f"shop/shoes/{NAME}",), 1)

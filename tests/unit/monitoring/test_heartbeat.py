@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.ledger import notices, rows, uploads
+from pixaris_sync.ledger.selection import Work
 from pixaris_sync.monitoring.heartbeat import INTERVAL_SECONDS, Heartbeat, all_is_well
 from pixaris_sync.monitoring.view import Reader
 from pixaris_sync.settings import Settings
@@ -90,7 +91,7 @@ def test_all_is_well_only_where_nothing_waits_for_long(book: Book, tmp_path: Pat
         gcp_pixaris_bucket_name="b",
         local_results_folder=tmp_path,
     )
-    reader = Reader(settings, book.ledger.path, lambda: True)
+    reader = Reader(settings, book.ledger.path, Work)
 
     def well(seconds: float = 0) -> bool:
         return all_is_well(reader.read(), NOW + seconds)

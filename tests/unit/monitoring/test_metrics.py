@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.ledger import retry, rows, uploads
 from pixaris_sync.ledger.numbers import Numbers
+from pixaris_sync.ledger.selection import Work
 from pixaris_sync.ledger.totals import Totals
 from pixaris_sync.limits.concurrency import AdaptiveConcurrency
 from pixaris_sync.monitoring.metrics import CAUSES, OF_LEDGER, OF_PROCESS, PREFIX, Described, Metrics
@@ -49,7 +50,7 @@ def shown(book: Book, metrics: Metrics, tmp_path: Path) -> Iterator["Shown"]:
         gcp_pixaris_bucket_name="b",
         local_results_folder=tmp_path / "local_results",
     )
-    reader = Reader(settings, book.ledger.path, lambda: True)
+    reader = Reader(settings, book.ledger.path, Work)
     yield Shown(metrics, reader)
     reader.close()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.ledger import rows
+from pixaris_sync.ledger.selection import Work
 from pixaris_sync.monitoring.view import Reader
 from pixaris_sync.settings import Settings
 from tests.support.ledgers import RUN, Book, file, found_run, record
@@ -26,7 +27,7 @@ def reader(book: Book, tmp_path: Path) -> Iterator[Reader]:
         gcp_pixaris_bucket_name="b",
         local_results_folder=tmp_path,
     )
-    reader = Reader(settings, book.ledger.path, lambda: True)
+    reader = Reader(settings, book.ledger.path, Work)
     yield reader
     reader.close()
 

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.errors import FolderOwnedError
+from pixaris_sync.ledger.selection import EVERYTHING, Selection, Work
 from pixaris_sync.process.ownership import Ownership, read_owner, running_owner
 
 #: Takes the lock, says so, and holds it until its input ends or it is killed.
 OWNER = """
 import sys
 from pathlib import Path
+from pixaris_sync.ledger.selection import EVERYTHING, Selection, Work
 from pixaris_sync.process.ownership import Ownership
 with Ownership(Path(sys.argv[1]), Path(sys.argv[2]), "watch", path_lock=Path(sys.argv[3])):
     print("owned", flush=True)
@@ -171,7 +173,7 @@ def test_a_note_that_cannot_be_written_does_not_stop_the_work(folder: Path, tmp_
         assert "on this machine" in cause
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": 1}', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": 1}', "null", '{"selection": 1}'])
 def test_a_note_that_says_nothing_names_nobody(note: Path, text: str) -> None:
     """Goal: a torn note is no crash. Method: texts that are no note."""
     assert read_owner(note) is None
@@ -224,3 +226,20 @@ def test_a_folder_that_is_gone_has_no_running_owner(folder: Path, note: Path) ->
     with owning(folder, note, "watch"):
         folder.rmdir()
         assert running_owner(folder, note) is None
+
+
+def test_a_note_tells_what_the_owner_carries(folder: Path, note: Path) -> None:
+    """Goal: who looks on knows what is left out. Method: owners of a part and of all; an older note."""
+    part = Selection("a b", None, "20240102-000000", "20240203-000000", 3)
+    with Ownership(folder, note, "backfill", selection=part, path_lock=path_lock_of(folder, note)):
+        found = read_owner(note)
+        assert found is not None
+        assert found.work == Work("backfill", part)
+        assert (
+            str(found.work) == "pixaris-sync backfill --project 'a b' --since 2024-01-02 --until 2024-02-03"
+        )
+        assert f"({found.work}, since" in str(found)
+    note.write_text(json.dumps({"pid": os.getpid(), "host": "elsewhere", "command": "sync", "since": 0}))
+    older = read_owner(note)
+    assert older is not None
+    assert older.work == Work("sync", EVERYTHING)
