@@ -157,14 +157,28 @@ def backfill(
 
 @app.command(cls=PlainCommand)
 @with_settings(tuning=False)
-def status(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
+def status(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Runs whose story to tell, as project/dataset/run or as their run name.", metavar="RUN"
+        ),
+    ] = None,
+    *,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
     """Show the state of runs, files and rows, by the ledger.
 
-    It asks no service and disturbs no process that runs.
+    It asks no service and disturbs no process that runs. With RUN it tells all that is known of that one.
     """
     with importing():
         from pixaris_sync.cli.inspect import show_status
+        from pixaris_sync.cli.story import show_runs
 
+    if runs:
+        sys.exit(show_runs(runs, flags, config, as_json=json))
     sys.exit(show_status(flags, config, as_json=json))
 
 

@@ -62,18 +62,27 @@ def retry(
 def _retry(db: Connection, *, names: Sequence[str], now: float) -> int:
     if not names:
         return retry_runs(db, now, None)
+    return retry_runs(db, now, runs_named("take up run", db, names))
+
+
+def runs_named(operation: str, db: Connection, names: Sequence[str]) -> list[int]:
+    """The runs of these names, each once; of a name that several runs have, all.
+
+    Raises:
+        SyncError: no run has one of the names; nothing can be done as `operation` says.
+    """
     run_ids: list[int] = []
     for name in names:
         found = find_runs(db, name)
         if not found:
             raise SyncError(
-                "take up run",
+                operation,
                 name,
                 "the ledger knows no run of this name",
                 hint="name it as project/dataset/run, as `pixaris-sync status` does",
             )
         run_ids.extend(found)
-    return retry_runs(db, now, run_ids)
+    return list(dict.fromkeys(run_ids))
 
 
 def run_verify(flags: Mapping[str, Any], config: Path | None, *, both_ways: bool, as_json: bool) -> Exit:

@@ -5,7 +5,15 @@ from sqlite3 import Connection
 
 from pixaris_sync.ledger.notices import NOTHING_TO_DO, NOTICE
 from pixaris_sync.ledger.numbers import numbers
-from pixaris_sync.ledger.selection import EVERYTHING, SELECTED, SELECTED_DATASETS, Selection, Work, selected
+from pixaris_sync.ledger.selection import (
+    ANYBODY,
+    EVERYTHING,
+    SELECTED,
+    SELECTED_DATASETS,
+    Selection,
+    Work,
+    selected,
+)
 from pixaris_sync.model import RunKey, RunState
 from pixaris_sync.text import counted
 
@@ -67,12 +75,10 @@ class Overview:
         return len(self.torn_files)
 
 
-#: Without a word on it: a process that carries everything.
-_ANYBODY = Work()
 REPEATED_HINT = "nothing to do; whoever wants to may remove the lines that are there twice"
 
 
-def overview(db: Connection, tracking_file: str, *, at_work: Work | None = _ANYBODY) -> Overview:
+def overview(db: Connection, tracking_file: str, *, at_work: Work | None = ANYBODY) -> Overview:
     """Read where everything stands.
 
     Args:
@@ -81,7 +87,7 @@ def overview(db: Connection, tracking_file: str, *, at_work: Work | None = _ANYB
         at_work: what a process does with this ledger now, so that what it leaves out is told. None: no
             process works with it, so that what was under way is in doubt.
     """
-    in_numbers = numbers(db, at_work=at_work is not None)
+    in_numbers, left = numbers(db, at_work=at_work is not None), left_out(db, at_work)
     torn = "SELECT project, dataset FROM datasets WHERE torn_bytes > 0 ORDER BY project, dataset"
     return Overview(
         runs=in_numbers.runs,
@@ -93,7 +99,10 @@ def overview(db: Connection, tracking_file: str, *, at_work: Work | None = _ANYB
         torn_files=tuple(f"{row['project']}/{row['dataset']}/{tracking_file}" for row in db.execute(torn)),
         repeated_lines=db.execute("SELECT coalesce(sum(repeated_lines), 0) FROM datasets").fetchone()[0],
         waiting=tuple(_waiting(db, at_work)),
-        problems=tuple(_with_left_out(db, problems(db, EVERYTHING, tracking_file), at_work)),
+        problems=tuple(
+            replace(one, hint=with_left_out(one.hint, left.get(one.run)))
+            for one in problems(db, EVERYTHING, tracking_file)
+        ),
     )
 
 
@@ -150,20 +159,31 @@ def _carrying(at_work: Work | None) -> dict[str, str | int | None]:
     }
 
 
-def _with_left_out(db: Connection, found: list[ProblemRun], at_work: Work | None) -> list[ProblemRun]:
-    """The same problems; the hints of failing runs tell where the process at work does not try them again."""
+def left_out(db: Connection, at_work: Work | None) -> dict[str, str]:
+    """Failing runs, as ``project/dataset/run``, that the process at work does not try again, and why."""
     if at_work is None or at_work.selection == EVERYTHING:
-        return found
+        return {}
     rows = db.execute(
         f"SELECT d.project || '/' || d.dataset || '/' || r.name AS run, {_GIVEN_UP} AS why"
         f" FROM open_runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.state = '{RunState.FAILING}'",
         _carrying(at_work),
     )
-    left = {row["run"]: row["why"] for row in rows if row["why"]}
-    return [
-        replace(one, hint="; ".join(filter(None, (one.hint, left[one.run])))) if one.run in left else one
-        for one in found
-    ]
+    return {row["run"]: row["why"] for row in rows if row["why"]}
+
+
+def with_left_out(hint: str, why: str | None) -> str:
+    """The hint of a failing run, and why the process at work does not try it again, if so."""
+    return "; ".join(filter(None, (hint, why)))
+
+
+def waits_for(db: Connection, run_id: int, at_work: Work | None) -> str:
+    """For what a pending run waits; empty: it does not."""
+    row = db.execute(
+        f"SELECT {_WAITS_FOR} AS cause FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
+        " WHERE r.id = :run AND r.state = 'pending'",
+        {**_carrying(at_work), "at_work": at_work is not None, "run": run_id},
+    ).fetchone()
+    return row["cause"] if row else ""
 
 
 def _waiting(db: Connection, at_work: Work | None) -> list[WaitingRuns]:

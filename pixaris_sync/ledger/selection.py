@@ -82,3 +82,7 @@ class Work:
     def __str__(self) -> str:
         """As on the command line."""
         return " ".join(filter(None, ("pixaris-sync", self.command, self.selection.flags)))
+
+
+#: A process that carries everything.
+ANYBODY = Work()

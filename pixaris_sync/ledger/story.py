@@ -1,12 +1,14 @@
 """All that is known of one run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 from typing import Final
 
+from pixaris_sync.ledger.overview import left_out, waits_for, with_left_out
 from pixaris_sync.ledger.packs import packed_files
-from pixaris_sync.model import FileState, RunKey
+from pixaris_sync.ledger.selection import ANYBODY, Work
+from pixaris_sync.model import FileState, RunKey, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,10 @@ class RowStory:
 
 @dataclass(frozen=True, slots=True)
 class RunStory:
-    """All that is known of a run: where it stands, since when and why, its files and its rows."""
+    """All that is known of a run: where it stands, since when and why, its files and its rows.
+
+    The cause of a pending run is what it waits for.
+    """
 
     run: RunKey
     state: str
@@ -61,19 +66,27 @@ class RunStory:
     files: tuple[FileStory, ...]
     rows: tuple[RowStory, ...]
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it took from its first line to its last row; None: it is not synced."""
+        if self.state != RunState.SYNCED or not self.rows:
+            return None
+        return max(0.0, max(row.since for row in self.rows) - min(row.found_at for row in self.rows))
+
 
 _RUN: Final = """
 SELECT r.*, d.project, d.dataset FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = ?
 """
 
 
-def run_stories(db: Connection, run_ids: Iterable[int]) -> list[RunStory]:
-    """The stories of runs, by the ids that `retry.find_runs` finds."""
+def run_stories(db: Connection, run_ids: Iterable[int], at_work: Work | None = ANYBODY) -> list[RunStory]:
+    """The stories of runs, by the ids that `retry.find_runs` finds; `at_work` as for `overview.overview`."""
     found = (db.execute(_RUN, (run_id,)).fetchone() for run_id in run_ids)
-    return [_story(db, row) for row in found if row is not None]
+    left = left_out(db, at_work)
+    return [_story(db, row, at_work, left) for row in found if row is not None]
 
 
-def _story(db: Connection, run: Row) -> RunStory:
+def _story(db: Connection, run: Row, at_work: Work | None, left: Mapping[str, str]) -> RunStory:
     if run["packed_files"] is not None:
         files = [
             FileStory(file.path, file.size, FileState.UPLOADED, run["since"], 0, 0.0, "", "")
@@ -108,12 +121,13 @@ def _story(db: Connection, run: Row) -> RunStory:
         )
         for row in db.execute("SELECT * FROM records WHERE run_id = ? ORDER BY line", (run["id"],))
     ]
+    key = RunKey(run["project"], run["dataset"], run["name"])
     return RunStory(
-        RunKey(run["project"], run["dataset"], run["name"]),
+        key,
         run["state"],
         run["since"],
-        run["cause"] or "",
-        run["hint"] or "",
+        run["cause"] or waits_for(db, run["id"], at_work),
+        with_left_out(run["hint"] or "", left.get(str(key))),
         tuple(files),
         tuple(rows),
     )

@@ -1,5 +1,6 @@
 """The command ``status``: what it says of everything, and of one run."""
 
+import shutil
 import signal
 import subprocess
 import threading
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.support.command_line import CommandLine
-from tests.support.proxy import Proxies, Request
+from tests.support.proxy import Proxies, held_until
 from tests.support.stored_runs import append_line, store_run
 from tests.support.waiting import eventually
 
@@ -16,13 +17,8 @@ from tests.support.waiting import eventually
 def held_back(proxied: CommandLine, proxies: Proxies, *arguments: str, uploads: int) -> Iterator[None]:
     """A command at work: so many uploads are on their way and do not arrive. It is killed at the end."""
     release = threading.Event()
-
-    def hold(request: Request) -> None:
-        if "/upload/" in request.path:
-            release.wait(30)
-
     proxies.forget()
-    proxies.storage.rule = hold
+    proxies.storage.rule = held_until(release)
     with proxied.start(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             eventually(lambda: proxies.uploads == uploads, "uploads are on their way")
@@ -57,3 +53,48 @@ def test_status_says_who_carries_what_waits_and_who_does_not(proxied: CommandLin
     torn = f"{other.key.dataset_key}/{other.tracking.name}"
     assert f"\ntorn  the last line of {torn} is unfinished\n" in after
     assert (document["torn_files"], document["torn_lines"]) == ([torn], 1)
+
+
+def test_status_of_a_run_tells_its_story(proxied: CommandLine, proxies: Proxies) -> None:
+    """Goal: what became of this run? Method: a synced run and a waiting one, by both of their names.
+
+    Then two runs of one name, and a name that nobody has.
+    """
+    run = store_run(proxied.folder, images=2)
+    assert proxied.run("status", run.name).code == 4
+    proxied.sync()
+    twin = proxied.folder / run.key.project / "twin"
+    shutil.copytree(run.folder.parent, twin)
+    proxies.storage.refuses = lambda: True
+    proxied.having(sync_attempts_limit=1).sync(expect=5)
+
+    for name in (str(run.key), run.name):
+        outcome = proxied.run("status", name)
+        assert outcome.code == 0, str(outcome)
+        assert outcome.stdout.startswith(f"{run.key}: synced (since 20")
+        assert f"\n  bucket  gs://{proxied.environment['PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME']}/results/" in (
+            outcome.stdout
+        )
+    told = proxied.run("status", "--json", run.name, str(run.key)).document["runs"]
+    assert [(one["run"], one["state"]) for one in told] == [
+        (str(run.key), "synced"),
+        (f"{run.key.project}/twin/{run.name}", "failing"),
+    ]
+    synced, failing = told
+    assert 0 < synced["seconds"] < 60
+    assert {one["path"]: one["state"] for one in synced["files"]} == {
+        "args.json": "uploaded",
+        "generated_images/image_0.png": "uploaded",
+        "generated_images/image_1.png": "uploaded",
+    }
+    [row] = synced["rows"]
+    assert (row["line"], row["state"], row["sends"]) == (1, "synced", 1)
+    assert row["found_at"] <= row["accepted_at"] <= row["since"]
+    assert failing["cause"]
+    assert {one["attempts"] for one in failing["files"]} == {1}
+
+    unknown, of_retry = proxied.run("status", "nobody"), proxied.run("retry", "nobody")
+    assert unknown.code == of_retry.code == 1
+    cause = "cannot tell of run nobody: the ledger knows no run of this name\n"
+    hint = "hint: name it as project/dataset/run, as `pixaris-sync status` does\n"
+    assert unknown.stderr == f"error: {cause}{hint}"

@@ -25,6 +25,7 @@ OTHER_TEXTS = {
     "monitoring/page.py": "the frame of the page; what is wrong comes from elsewhere",
     "monitoring/sections.py": "the same",
     "monitoring/metrics.py": "what metrics mean",
+    "cli/story.py": "the frame of a run's story; what is wrong comes from elsewhere",
     "ports.py": "types",
     "process/priority.py": "the log's word on priorities",
     "bigquery/sql.py": "statements",
@@ -64,7 +65,7 @@ _STATEMENT = re.compile(
 #: What was tried, as a verb phrase: the first text of an error.
 _OPERATION = re.compile(
     r"(add|ask|begin|carry|change|compare|create|deliver|find|follow|get|insert|list|load|look|map|name|open|"
-    r"prepare|read|scan|set|show|store|take|upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
+    r"prepare|read|scan|set|show|store|take|tell|upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
 )
 #: Calls whose texts are no messages: logs, nouns, and what settings and flags say of themselves.
 _OTHER_CALLS = re.compile(
