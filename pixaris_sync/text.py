@@ -94,6 +94,11 @@ def span_text(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+def seconds_text(seconds: float) -> str:
+    """A time span for people that may be short: ``0.4 s``, else as `span_text`."""
+    return f"{seconds:.1f} s" if seconds < 60 else span_text(seconds)  # noqa: PLR2004 - a minute
+
+
 def without_run(text: str, run: str) -> str:
     """A text with ``...`` in the place of a run, and of the path or object that it stands in.
 

@@ -165,6 +165,9 @@ def status(
         ),
     ] = None,
     *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on showing it as it changes, until Ctrl+C.")
+    ] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
     flags: dict[str, Any],
@@ -173,12 +176,20 @@ def status(
 
     It asks no service and disturbs no process that runs. With RUN it tells all that is known of that one.
     """
+    if runs and watch:
+        raise typer.BadParameter("it shows everything: name no RUN with it", param_hint="--watch")
     with importing():
-        from pixaris_sync.cli.inspect import show_status
-        from pixaris_sync.cli.story import show_runs
+        if runs:
+            from pixaris_sync.cli.story import show_runs
+        elif watch:
+            from pixaris_sync.cli.live import watch_status
+        else:
+            from pixaris_sync.cli.inspect import show_status
 
     if runs:
         sys.exit(show_runs(runs, flags, config, as_json=json))
+    if watch:
+        sys.exit(watch_status(flags, config, as_json=json))
     sys.exit(show_status(flags, config, as_json=json))
 
 

@@ -75,7 +75,7 @@ def status_text(document: Mapping[str, Any]) -> str:
         lines.append(f"      and {len(torn) - NAMES_SHOWN} more: --json lists all")
     groups = grouped_problems(document["problems"])
     for group in groups[:PROBLEMS_SHOWN]:
-        lines += ["", *map(printable_line, _problem_lines(group))]
+        lines += ["", *map(printable_line, problem_lines(group))]
     if len(groups) > PROBLEMS_SHOWN:
         left = sum(map(len, groups[PROBLEMS_SHOWN:]))
         causes = counted(len(groups) - PROBLEMS_SHOWN, "other cause")
@@ -83,7 +83,8 @@ def status_text(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _problem_lines(group: Sequence[Mapping[str, Any]]) -> list[str]:
+def problem_lines(group: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is said of problems of one cause: which runs, why, and what to do."""
     first, count = group[0], len(group)
     if count == 1:
         lines = [f"{first['state']}: {first['run']} (since {first['since']})"]

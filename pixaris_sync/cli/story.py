@@ -23,7 +23,7 @@ from pixaris_sync.process.ownership import read_owner
 from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.rules.contract import object_name, table_id
 from pixaris_sync.settings import Settings
-from pixaris_sync.text import counted, printable_line
+from pixaris_sync.text import bytes_text, counted, printable_line, seconds_text
 
 #: How many files are named that are in the same state for the same cause.
 FILES_SHOWN: Final = 10
@@ -124,17 +124,13 @@ def _lines(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "", f"{run['run']}: {run['state']} (since {run['since']})"
     yield from _why("  ", run, ())
     if run["seconds"] is not None:
-        yield "  ", f"time    {_span(run['seconds'])} from its line to its row"
+        yield "  ", f"time    {seconds_text(run['seconds'])} from its line to its row"
     yield "  ", f"bucket  {run['prefix']}"
     yield "  ", f"table   {run['table']}"
     told = (run["cause"], run["hint"])
     for row in run["rows"]:
         yield from _row_lines(row, told)
     yield from _file_lines(run["files"], told)
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 60 else report.span_text(seconds)  # noqa: PLR2004 - a minute
 
 
 def _why(indent: str, of: Mapping[str, Any], told: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -172,12 +168,12 @@ def _file_lines(files: Sequence[Mapping[str, Any]], told: Collection[str]) -> It
         groups[file["state"], *why].append(file)
     begin, indent = "files   ", "  "
     for (state, cause, hint), group in sorted(groups.items(), key=lambda item: not item[0][1]):
-        size = report.bytes_text(sum(file["size"] for file in group))
+        size = bytes_text(sum(file["size"] for file in group))
         yield indent, f"{begin}{len(group)} {state.replace('_', ' ')} ({size})"
         begin, indent = "", _INDENT
         yield from _why(_INDENT, {"cause": cause, "hint": hint} if group[1:] else group[0], told)
         for file in group[:FILES_SHOWN]:
-            yield f"{_INDENT}  ", f"{report.bytes_text(file['size'])}  {file['path']}{_tries(file)}"
+            yield f"{_INDENT}  ", f"{bytes_text(file['size'])}  {file['path']}{_tries(file)}"
         if len(group) > FILES_SHOWN:
             yield f"{_INDENT}  ", f"and {len(group) - FILES_SHOWN} more: --json lists all"
     if not files:

@@ -19,6 +19,7 @@ class DatasetProgress:
 
     Attributes:
         runs: how many are in each state; every state is there. A damaged line counts as a quarantined one.
+        under_way: pending runs of which a file or row is on its way; where no process is at work, it was.
         files_left, bytes_left: what waits to be uploaded or is on its way, without what is quarantined.
         rows_left: rows that are not synced, without those that are quarantined.
         uploading: files that are on their way.
@@ -27,6 +28,7 @@ class DatasetProgress:
 
     key: DatasetKey
     runs: dict[str, int]
+    under_way: int
     files_left: int
     bytes_left: int
     rows_left: int
@@ -77,6 +79,12 @@ _ROWS: Final = f"""
 SELECT dataset_id, count(*) AS rows FROM open_records WHERE state <> '{RowState.QUARANTINED}'
 GROUP BY dataset_id, ready
 """
+_UNDER_WAY: Final = f"""
+SELECT r.dataset_id, count(*) AS runs FROM open_runs r WHERE r.state = '{RunState.PENDING}' AND r.id IN (
+    SELECT run_id FROM open_files WHERE state = '{FileState.UPLOADING}'
+    UNION SELECT run_id FROM open_records WHERE state = '{RowState.SENDING}'
+) GROUP BY r.dataset_id
+"""
 
 
 def dataset_progress(db: Connection) -> list[DatasetProgress]:
@@ -96,6 +104,7 @@ def dataset_progress(db: Connection) -> list[DatasetProgress]:
     rows: Counter[int] = Counter()
     for row in db.execute(_ROWS):
         rows[row["dataset_id"]] += row["rows"]
+    under_way = {row["dataset_id"]: row["runs"] for row in db.execute(_UNDER_WAY)}
     found = db.execute(
         "SELECT id, project, dataset, cause, open_files, open_bytes FROM datasets ORDER BY project, dataset"
     )
@@ -103,6 +112,7 @@ def dataset_progress(db: Connection) -> list[DatasetProgress]:
         _progress(
             one,
             runs.get(one["id"]),
+            under_way.get(one["id"], 0),
             files.get((one["id"], FileState.UPLOADING)),
             files.get((one["id"], FileState.QUARANTINED)),
             rows[one["id"]],
@@ -112,11 +122,17 @@ def dataset_progress(db: Connection) -> list[DatasetProgress]:
 
 
 def _progress(
-    dataset: Row, runs: dict[str, int] | None, uploading: Row | None, quarantined: Row | None, rows: int
+    dataset: Row,
+    runs: dict[str, int] | None,
+    under_way: int,
+    uploading: Row | None,
+    quarantined: Row | None,
+    rows: int,
 ) -> DatasetProgress:
     return DatasetProgress(
         key=DatasetKey(dataset["project"], dataset["dataset"]),
         runs=runs or dict.fromkeys(map(str, RunState), 0),
+        under_way=under_way,
         files_left=dataset["open_files"] - (quarantined["files"] if quarantined else 0),
         bytes_left=dataset["open_bytes"] - (quarantined["bytes"] if quarantined else 0),
         rows_left=rows,

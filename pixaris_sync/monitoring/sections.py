@@ -13,7 +13,7 @@ from pixaris_sync.model import RunKey, RunState
 from pixaris_sync.monitoring.grouping import Problem, grouped_problems, shared_text
 from pixaris_sync.monitoring.markup import Content, Html, tag
 from pixaris_sync.monitoring.view import View
-from pixaris_sync.text import bytes_text, counted, span_text
+from pixaris_sync.text import bytes_text, counted, seconds_text
 
 #: Where pictures of runs are, each by its id.
 THUMBNAILS: Final = "/thumbnails/"
@@ -24,8 +24,6 @@ _NAMES_SHOWN: Final = 20
 #: be done and of the others.
 _UNFOLDED: Final = 30
 _FOLDED_MAX: Final = 300
-#: Below this a span is told in tenths.
-_TENTHS_SECONDS: Final = 60.0
 
 #: How a kind of state looks: never by its colour alone.
 SIGNS: Final = {"synced": "✓", "busy": "↑", "waiting": "…", "failing": "↻", "attention": "!", "paused": "Ⅱ"}
@@ -62,10 +60,6 @@ def time_of(at: float, *, since: bool = False) -> Html:
         datetime=moment.isoformat(timespec="milliseconds"),
         data_since=since,
     )
-
-
-def _took(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < _TENTHS_SECONDS else span_text(seconds)
 
 
 def badge(kind: str, word: str) -> Html:
@@ -269,7 +263,7 @@ def _run(one: SyncedRun, thumbnail: Callable[[RunKey, str], str]) -> Html:
         tag(
             "p",
             files,
-            tag("span", f"{_took(one.seconds)} from line to row"),
+            tag("span", f"{seconds_text(one.seconds)} from line to row"),
             time_of(one.synced_at),
             class_="facts",
         ),

@@ -74,7 +74,7 @@ class Figures:
 class Reader:
     """Reads views of a ledger that other threads and processes may be working with. Use from one thread.
 
-    Between two changes of the ledger it is read once.
+    Between two changes of the ledger it is read once. One that takes its place is read from then on.
 
     Args:
         settings: of the results folder.
@@ -87,6 +87,7 @@ class Reader:
         self._path = path
         self._at_work = at_work
         self._ledger: Ledger | None = None
+        self._identity: tuple[int, int] | None = None
         self._last: tuple[int, Work | None, View] | None = None
         self._last_figures: tuple[int, bool, Figures] | None = None
         self._one_thread = anyio.CapacityLimiter(1)
@@ -129,8 +130,11 @@ class Reader:
         return view
 
     def _opened(self) -> Ledger:
-        if self._ledger is None:
-            self._ledger = Ledger.open(self._path, read_only=True)
+        """The ledger that is at the path now: a damaged one is set aside, and another made."""
+        identity = _identity(self._path)
+        if self._ledger is None or identity != self._identity:
+            self.close()
+            self._ledger, self._identity = Ledger.open(self._path, read_only=True), identity
         return self._ledger
 
     def _read(self, db: Connection, *, at_work: Work | None) -> View:
@@ -153,6 +157,15 @@ class Reader:
         if self._ledger is not None:
             self._ledger.close()
         self._ledger = self._last = self._last_figures = None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one at its path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _size(path: Path) -> int:

@@ -17,7 +17,7 @@ import anyio
 from pixaris_sync.ledger.endings import Ending, Stand, anything_waits, note_endings, stand, take_endings
 from pixaris_sync.model import RunState
 from pixaris_sync.pipeline.context import FOLDER, Context
-from pixaris_sync.text import bytes_text, counted, span_text, without_run
+from pixaris_sync.text import bytes_text, counted, seconds_text, span_text, without_run
 from pixaris_sync.waiting import wait_until
 
 log = logging.getLogger(__name__)
@@ -310,7 +310,7 @@ def _tell_synced(ending: Ending, level: int) -> None:
         ending.subject,
         counted(ending.files, "file"),
         bytes_text(ending.bytes),
-        "" if seconds is None else f" in {_seconds_text(seconds)}",
+        "" if seconds is None else f" in {seconds_text(seconds)}",
         "" if ending.sent else "; its row stood there",
         extra={
             "run": ending.subject,
@@ -330,10 +330,6 @@ def _some(names: Sequence[str], noun: str) -> str:
     more = len(names) - NAMES_SHOWN
     shown = ", ".join(names[:NAMES_SHOWN])
     return f"{shown} and {counted(more, f'more {noun}')}" if more > 0 else shown
-
-
-def _seconds_text(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < GATHER_SECONDS else span_text(seconds)
 
 
 def _waiting_text(found: Stand, now: float) -> str:
