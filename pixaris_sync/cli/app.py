@@ -10,8 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pixaris_sync import __version__
-from pixaris_sync.cli.console import print_error
-from pixaris_sync.cli.exits import Exit, exit_of
+from pixaris_sync.cli.exits import CommandLineError, Exit, tell, tell_machines
 from pixaris_sync.cli.help import PlainCommand
 from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
 from pixaris_sync.cli.streams import prepare_streams
@@ -49,18 +48,37 @@ FullOption = Annotated[
 ]
 
 
+#: What is wrong with a command line; typer exports no more than one kind of it.
+_UsageError: Any = typer.BadParameter.__base__
+
+
 def main() -> NoReturn:
     """Run the command line; every error ends here, as one line, a hint and an exit code."""
     prepare_streams()
+    # Asked for before anything of the command line was understood: that may be what is wrong.
+    as_json = "--json" in sys.argv[1:]
     try:
         with _ungrouped():
-            app()
+            code = app(standalone_mode=False)
     except SyncError as error:
-        print_error(error)
-        sys.exit(exit_of(error))
+        code = tell(error, as_json=as_json)
+    except _UsageError as error:
+        error.show()
+        code = error.exit_code
+        if as_json:
+            tell_machines(_misunderstood(error), code)
     except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
-    sys.exit(Exit.OK)
+        code = Exit.INTERRUPTED
+    # Click makes this of an interruption, too. A pass that was interrupted has said what it did.
+    if as_json and code == Exit.INTERRUPTED:
+        tell_machines(SyncError("finish", "the command", "it was interrupted"), code)
+    sys.exit(code or Exit.OK)
+
+
+def _misunderstood(error: Any) -> CommandLineError:  # noqa: ANN401 - see `_UsageError`
+    command = error.ctx.command_path if error.ctx else app.info.name
+    hint = f"`{command} --help` tells what it takes"
+    return CommandLineError("understand", "the command line", error.format_message(), hint=hint)
 
 
 @contextmanager
@@ -177,7 +195,8 @@ def status(
     It asks no service and disturbs no process that runs. With RUN it tells all that is known of that one.
     """
     if runs and watch:
-        raise typer.BadParameter("it shows everything: name no RUN with it", param_hint="--watch")
+        cause = "`status --watch` shows everything, and no single run"
+        raise CommandLineError("watch", " ".join(runs), cause, hint="leave RUN or --watch out")
     with importing():
         if runs:
             from pixaris_sync.cli.story import show_runs

@@ -1,7 +1,9 @@
-"""The one table of exit codes, and which error ends in which."""
+"""The one table of exit codes, which error ends in which, and how it is told."""
 
+import json
 from enum import IntEnum
 
+from pixaris_sync.cli.console import print_error
 from pixaris_sync.errors import Failure, FolderOwnedError, SyncError
 
 
@@ -27,8 +29,14 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+class CommandLineError(SyncError):
+    """The command line asks for something that cannot be meant."""
+
+
 def exit_of(error: SyncError) -> Exit:
     """The exit code for an error that ends a command."""
+    if isinstance(error, CommandLineError):
+        return Exit.USAGE
     if isinstance(error, FolderOwnedError):
         return Exit.OWNED
     if error.stops_everything or error.failure is Failure.PERMISSION:
@@ -49,3 +57,22 @@ def exit_of_pass(*, waiting: int, quarantined: int, denied: bool = False) -> Exi
     if waiting:
         return Exit.WORK_LEFT
     return Exit.PROBLEMS if quarantined else Exit.OK
+
+
+def tell(error: SyncError, *, as_json: bool) -> Exit:
+    """Say why a command ends, in words on stderr and, if asked to, as one JSON document on stdout.
+
+    Returns:
+        The exit code.
+    """
+    print_error(error)
+    code = exit_of(error)
+    if as_json:
+        tell_machines(error, code)
+    return code
+
+
+def tell_machines(error: SyncError, code: int) -> None:
+    """Print an error as a JSON document."""
+    parts = {part: getattr(error, part) for part in ("operation", "subject", "cause", "hint")}
+    print(json.dumps({"error": {**parts, "exit_code": int(code)}}))

@@ -1,6 +1,5 @@
 """``status``, ``verify`` and ``retry``: commands that ask, or change the ledger and nothing else."""
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any
 import anyio
 
 from pixaris_sync.cli import report
-from pixaris_sync.cli.exits import Exit
+from pixaris_sync.cli.exits import CommandLineError, Exit
 from pixaris_sync.cli.wiring import open_known_ledger, read_overview, settings_for
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.retry import find_runs, retry_runs
@@ -37,11 +36,14 @@ def show_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool)
 def retry(
     names: Sequence[str], flags: Mapping[str, Any], config: Path | None, *, all_runs: bool, as_json: bool
 ) -> Exit:
-    """Take quarantined runs up again."""
+    """Take quarantined runs up again.
+
+    Raises:
+        CommandLineError: none is named, or some are and all are to be taken up.
+    """
     if bool(names) == all_runs:
-        print("error: name the runs to take up again, or give --all", file=sys.stderr)
-        print("hint: `pixaris-sync status` lists quarantined runs", file=sys.stderr)
-        return Exit.USAGE
+        cause = "either they are named, or --all is given"
+        raise CommandLineError("take up", "runs", cause, hint="`pixaris-sync status` lists quarantined runs")
     settings = settings_for(flags, config)
     ledger = open_known_ledger(found_ledger(settings).path)
     try:

@@ -226,6 +226,8 @@ def run_dry(mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_jso
     """Say what a backfill would do."""
     settings = settings_for(flags, config)
     document = anyio.run(partial(_preview, settings, mode))
+    left = document["not_carried"]
+    document["not_carried"] = [{**problem, "since": report.when(problem["since"])} for problem in left]
     print(report.as_json(document) if as_json else report.preview_text(document))
     return Exit.OK
 

@@ -1,14 +1,17 @@
 """The command ``status``: what it says of everything, and of one run."""
 
+import json
+import re
 import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from tests.support.command_line import CommandLine
 from tests.support.proxy import Proxies, held_until
+from tests.support.screen import Terminal
 from tests.support.stored_runs import append_line, store_run
 from tests.support.waiting import eventually
 
@@ -98,3 +101,68 @@ def test_status_of_a_run_tells_its_story(proxied: CommandLine, proxies: Proxies)
     cause = "cannot tell of run nobody: the ledger knows no run of this name\n"
     hint = "hint: name it as project/dataset/run, as `pixaris-sync status` does\n"
     assert unknown.stderr == f"error: {cause}{hint}"
+
+
+def test_status_watch_shows_everything_as_it_changes(proxied: CommandLine, proxies: Proxies) -> None:
+    """Goal: one looks instead of asking. Method: terminals of three widths, and a pipe, through a pass.
+
+    At first nothing was ever synced; then uploads are held back, then all is synced. One terminal is resized
+    meanwhile. In the end the last view stands there, and the cursor is back.
+    """
+    runs = [store_run(proxied.folder, f"run-{number}", dataset=f"set_{number}") for number in range(3)]
+    with ExitStack() as stack:
+        terminals = [stack.enter_context(Terminal(columns)) for columns in (80, 120, 200)]
+        for terminal in terminals[1:]:
+            terminal.resize(terminal.columns, 50)
+        plain = proxied.but(NO_COLOR="1", TERM="xterm-256color")
+        watching = [
+            stack.enter_context(proxied.but(TERM="xterm-256color").start("status", "--watch", **one.options))
+            for one in terminals[:2]
+        ]
+        watching.append(stack.enter_context(plain.start("status", "--watch", **terminals[2].options)))
+        piped = stack.enter_context(proxied.start("status", "--watch", "--json", stdout=subprocess.PIPE))
+        for process in (*watching, piped):
+            stack.callback(process.kill)
+
+        def all_show(*patterns: str) -> bool:
+            return all(
+                re.search(one, "\n".join(of.shown), re.MULTILINE) for of in terminals for one in patterns
+            )
+
+        eventually(lambda: all_show("waiting for the first pass"), "nothing was synced yet")
+        with held_back(proxied, proxies, "sync", uploads=3):
+            eventually(
+                lambda: all_show(
+                    r"^work +process \d+ on .*\(pixaris-sync sync,",
+                    r"^now +3 files .* and 3 rows left",
+                    r"^project/set_1 +0 +1 +0 ",
+                    r"^all +0 +3 +0 ",
+                ),
+                "three runs are under way",
+            )
+            terminals[0].resize(100, 30)
+        eventually(lambda: all_show("^work +no process works on this folder$"), "it was killed")
+        proxies.storage.rule = None
+        proxied.sync()
+        done = [r"^all +3 +0 +0 ", r"^now +everything is synced", rf"{runs[2].name} +2 "]
+        eventually(lambda: all_show(*done), "everything is synced")
+        for terminal in terminals:
+            lines = terminal.shown
+            assert lines[0].startswith("from    ")
+            assert [line[:8].rstrip() for line in lines if re.match(r"[a-z]+ {2,8}\S", line[:9])].count(
+                "now"
+            ) == 1
+            assert len([line for line in lines if line.startswith("project/set_1/")]) == 1
+            assert "line to row" in next(line for line in lines if line.startswith("last synced"))
+            assert not terminal.has_cursor
+
+        for process in (*watching, piped):
+            process.send_signal(signal.SIGINT)
+        assert [process.wait(10) for process in (*watching, piped)] == [0] * 4
+        assert all_show(*done)
+        assert all(terminal.has_cursor for terminal in terminals)
+        colours = re.compile(rb"\x1b\[(?:\d+;)*3[0-7](?:;\d+)*m")
+        assert not colours.search(terminals[2].printed)
+        assert piped.stdout is not None
+        documents = [json.loads(line) for line in piped.stdout]
+        assert documents[-1]["runs"]["synced"] == 3

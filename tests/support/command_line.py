@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pixaris_sync.settings import environment_variable
+from tests.support.schemas import misfit_in
 from tests.support.waiting import eventually
 
 T = TypeVar("T")
@@ -126,7 +127,11 @@ class CommandLine:
                 stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
             finally:
                 process.kill()
-        return Outcome(process.returncode, stdout, stderr)
+        outcome = Outcome(process.returncode, stdout, stderr)
+        if "--json" in arguments:
+            misfit = misfit_in(arguments[0], outcome.code, stdout)
+            assert not misfit, f"{misfit}\n{outcome}"
+        return outcome
 
     def sync(self, *arguments: str, expect: int = 0) -> dict[str, Any]:
         """``sync --json``: its document, once its exit code is the expected one."""

@@ -19,6 +19,7 @@ OTHER_TEXTS = {
     "cli/options.py": "help",
     "cli/progress.py": "progress",
     "cli/sandbox.py": "what the sandbox says of itself",
+    "cli/panes.py": "the frame of the live view; what is wrong comes from elsewhere",
     "cli/report.py": "the frame of reports; what is wrong comes from elsewhere",
     "gcs/bodies.py": "request bodies",
     "monitoring/guards.py": "what is said to foreign pages, and a policy for browsers",
