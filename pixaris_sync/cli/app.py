@@ -197,18 +197,16 @@ def status(
     if runs and watch:
         cause = "`status --watch` shows everything, and no single run"
         raise CommandLineError("watch", " ".join(runs), cause, hint="leave RUN or --watch out")
-    with importing():
-        if runs:
-            from pixaris_sync.cli.story import show_runs
-        elif watch:
-            from pixaris_sync.cli.live import watch_status
-        else:
-            from pixaris_sync.cli.inspect import show_status
-
     if runs:
+        with importing():
+            from pixaris_sync.cli.story import show_runs
         sys.exit(show_runs(runs, flags, config, as_json=json))
     if watch:
+        with importing():
+            from pixaris_sync.cli.live import watch_status
         sys.exit(watch_status(flags, config, as_json=json))
+    with importing():
+        from pixaris_sync.cli.inspect import show_status
     sys.exit(show_status(flags, config, as_json=json))
 
 

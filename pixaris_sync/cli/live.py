@@ -21,7 +21,7 @@ from rich.text import Text
 
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.cli.panes import Now, head, panes
+from pixaris_sync.cli.panes import Now, head, panes, wrapped
 from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.errors import LedgerEmptyError, LedgerError
 from pixaris_sync.ledger.finder import may_exist
@@ -137,7 +137,7 @@ def _show(source: _Source, settings: Settings, console: Console) -> None:
     def lines() -> list[Text]:
         view = source.look()
         if view is None:
-            return [*head(settings, source.path, console), *Text(NOTHING_YET).wrap(console, console.width)]
+            return [*head(settings, source.path, console), *wrapped(NOTHING_YET, 0, console)]
         now = Now(source.owner, rate.of(view.totals), source.trouble)
         return panes(view, now, settings, console)
 

@@ -146,7 +146,7 @@ def _pace(view: View, now: Now, console: Console) -> list[Text]:
         reasons.append(f"{runs} pending: for other reasons, as `pixaris-sync status` tells")
     if now.owner is None and (files or rows or overview.waiting):
         reasons.append("`pixaris-sync sync` or `pixaris-sync watch` carries what waits")
-    return [*lines, *(line for reason in reasons for line in _wrapped(reason, _INDENT, console))]
+    return [*lines, *(line for reason in reasons for line in wrapped(reason, _INDENT, console))]
 
 
 def _table(datasets: Sequence[tuple[str, _Amounts]], width: int, room: int) -> list[Text]:
@@ -222,10 +222,10 @@ def _problems(view: View, console: Console) -> list[list[Text]]:
     for group in grouped_problems(documents):
         first, *others = report.problem_lines(group)
         style = _PROBLEM_STYLES.get(group[0]["state"], "bold")
-        lines = _wrapped(first, 0, console, style)
+        lines = wrapped(first, 0, console, style)
         for line in others:
             text = line.lstrip()
-            lines += _wrapped(text, len(line) - len(text), console)
+            lines += wrapped(text, len(line) - len(text), console)
         groups.append([Text(), *lines])
     return groups
 
@@ -244,7 +244,7 @@ def _fitting(groups: Sequence[Sequence[Text]], room: int, width: int) -> list[Te
     return lines
 
 
-def _wrapped(text: str, indent: int, console: Console, style: str = "") -> list[Text]:
+def wrapped(text: str, indent: int, console: Console, style: str = "") -> list[Text]:
     """A text on as many lines as it takes, broken between words where possible."""
     room = max(1, console.width - indent)
     lines = Text(printable_line(text), style=style).wrap(console, room)
@@ -255,7 +255,7 @@ def _wrapped(text: str, indent: int, console: Console, style: str = "") -> list[
 
 def _named(word: str, text: str, console: Console) -> list[Text]:
     """A text behind a word, on as many lines as it takes."""
-    first, *more = _wrapped(text, _INDENT, console)
+    first, *more = wrapped(text, _INDENT, console)
     return [Text.assemble((f"{word:<{_INDENT}}", "bold"), first[_INDENT:]), *more]
 
 

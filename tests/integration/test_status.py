@@ -8,9 +8,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.support.command_line import CommandLine
-from tests.support.proxy import Proxies, held_until
+from tests.support.proxy import UPLOADS, Answer, Proxies, Request, unavailable
+from tests.support.schemas import misfit
 from tests.support.screen import Terminal
 from tests.support.stored_runs import append_line, store_run
 from tests.support.waiting import eventually
@@ -18,10 +23,17 @@ from tests.support.waiting import eventually
 
 @contextmanager
 def held_back(proxied: CommandLine, proxies: Proxies, *arguments: str, uploads: int) -> Iterator[None]:
-    """A command at work: so many uploads are on their way and do not arrive. It is killed at the end."""
+    """A command at work: so many uploads are on their way. They never arrive, and it is killed at the end."""
     release = threading.Event()
+
+    def hold(request: Request) -> Answer | None:
+        if not request.matches(UPLOADS):
+            return None
+        release.wait(30)
+        return unavailable()
+
     proxies.forget()
-    proxies.storage.rule = held_until(release)
+    usual, proxies.storage.rule = proxies.storage.rule, hold
     with proxied.start(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             eventually(lambda: proxies.uploads == uploads, "uploads are on their way")
@@ -29,6 +41,7 @@ def held_back(proxied: CommandLine, proxies: Proxies, *arguments: str, uploads: 
         finally:
             process.send_signal(signal.SIGKILL)
             release.set()
+            proxies.storage.rule = usual
 
 
 def test_status_says_who_carries_what_waits_and_who_does_not(proxied: CommandLine, proxies: Proxies) -> None:
@@ -64,20 +77,17 @@ def test_status_of_a_run_tells_its_story(proxied: CommandLine, proxies: Proxies)
     Then two runs of one name, and a name that nobody has.
     """
     run = store_run(proxied.folder, images=2)
-    assert proxied.run("status", run.name).code == 4
     proxied.sync()
     twin = proxied.folder / run.key.project / "twin"
     shutil.copytree(run.folder.parent, twin)
-    proxies.storage.refuses = lambda: True
+    proxies.storage.rule = lambda request: unavailable() if request.matches(UPLOADS) else None
     proxied.having(sync_attempts_limit=1).sync(expect=5)
 
-    for name in (str(run.key), run.name):
-        outcome = proxied.run("status", name)
-        assert outcome.code == 0, str(outcome)
-        assert outcome.stdout.startswith(f"{run.key}: synced (since 20")
-        assert f"\n  bucket  gs://{proxied.environment['PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME']}/results/" in (
-            outcome.stdout
-        )
+    outcome = proxied.run("status", str(run.key))
+    assert outcome.code == 0, str(outcome)
+    assert outcome.stdout.startswith(f"{run.key}: synced (since 20")
+    bucket = proxied.environment["PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME"]
+    assert f"\n  bucket  gs://{bucket}/results/{run.key}/\n" in outcome.stdout
     told = proxied.run("status", "--json", run.name, str(run.key)).document["runs"]
     assert [(one["run"], one["state"]) for one in told] == [
         (str(run.key), "synced"),
@@ -86,7 +96,6 @@ def test_status_of_a_run_tells_its_story(proxied: CommandLine, proxies: Proxies)
     synced, failing = told
     assert 0 < synced["seconds"] < 60
     assert {one["path"]: one["state"] for one in synced["files"]} == {
-        "args.json": "uploaded",
         "generated_images/image_0.png": "uploaded",
         "generated_images/image_1.png": "uploaded",
     }
@@ -103,7 +112,10 @@ def test_status_of_a_run_tells_its_story(proxied: CommandLine, proxies: Proxies)
     assert unknown.stderr == f"error: {cause}{hint}"
 
 
-def test_status_watch_shows_everything_as_it_changes(proxied: CommandLine, proxies: Proxies) -> None:
+@pytest.mark.large
+def test_status_watch_shows_everything_as_it_changes(
+    proxied: CommandLine, proxies: Proxies, tmp_path: Path
+) -> None:
     """Goal: one looks instead of asking. Method: terminals of three widths, and a pipe, through a pass.
 
     At first nothing was ever synced; then uploads are held back, then all is synced. One terminal is resized
@@ -120,7 +132,9 @@ def test_status_watch_shows_everything_as_it_changes(proxied: CommandLine, proxi
             for one in terminals[:2]
         ]
         watching.append(stack.enter_context(plain.start("status", "--watch", **terminals[2].options)))
-        piped = stack.enter_context(proxied.start("status", "--watch", "--json", stdout=subprocess.PIPE))
+        printed = tmp_path / "printed"
+        file = stack.enter_context(printed.open("w"))
+        piped = stack.enter_context(proxied.start("status", "--watch", "--json", stdout=file))
         for process in (*watching, piped):
             stack.callback(process.kill)
 
@@ -129,7 +143,7 @@ def test_status_watch_shows_everything_as_it_changes(proxied: CommandLine, proxi
                 re.search(one, "\n".join(of.shown), re.MULTILINE) for of in terminals for one in patterns
             )
 
-        eventually(lambda: all_show("waiting for the first pass"), "nothing was synced yet")
+        eventually(lambda: all_show(r"waiting for the\s+first pass"), "nothing was synced yet")
         with held_back(proxied, proxies, "sync", uploads=3):
             eventually(
                 lambda: all_show(
@@ -142,10 +156,15 @@ def test_status_watch_shows_everything_as_it_changes(proxied: CommandLine, proxi
             )
             terminals[0].resize(100, 30)
         eventually(lambda: all_show("^work +no process works on this folder$"), "it was killed")
-        proxies.storage.rule = None
         proxied.sync()
-        done = [r"^all +3 +0 +0 ", r"^now +everything is synced", rf"{runs[2].name} +2 "]
+        done = [r"^all +3 +0 +0 ", r"^now +everything is synced", rf"{runs[2].name} +1 "]
         eventually(lambda: all_show(*done), "everything is synced")
+
+        def documents() -> list[dict[str, Any]]:
+            return [json.loads(line) for line in printed.read_text().splitlines()]
+
+        eventually(lambda: documents()[-1]["runs"]["synced"] == 3, "the last document says so")
+        assert [misfit("status", one) for one in documents()] == [""] * len(documents())
         for terminal in terminals:
             lines = terminal.shown
             assert lines[0].startswith("from    ")
@@ -163,6 +182,3 @@ def test_status_watch_shows_everything_as_it_changes(proxied: CommandLine, proxi
         assert all(terminal.has_cursor for terminal in terminals)
         colours = re.compile(rb"\x1b\[(?:\d+;)*3[0-7](?:;\d+)*m")
         assert not colours.search(terminals[2].printed)
-        assert piped.stdout is not None
-        documents = [json.loads(line) for line in piped.stdout]
-        assert documents[-1]["runs"]["synced"] == 3

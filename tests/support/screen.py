@@ -54,7 +54,7 @@ class Terminal:
     @property
     def columns(self) -> int:
         """Its width."""
-        return self._screen.columns
+        return int(self._screen.columns)
 
     @property
     def shown(self) -> list[str]:

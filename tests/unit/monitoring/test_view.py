@@ -1,10 +1,12 @@
 """One reading of everything, made again only where something has changed."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger import rows
 from pixaris_sync.ledger.selection import Work
 from pixaris_sync.monitoring.view import Reader
@@ -53,3 +55,17 @@ def test_nothing_is_read_again_until_something_changes(book: Book, reader: Reade
     second = reader.read()
     assert second is not first
     assert second.overview.runs["pending"] == 1
+
+
+def test_a_ledger_that_takes_the_place_of_another_is_read(book: Book, reader: Reader, tmp_path: Path) -> None:
+    """Goal: no view of what was set aside. Method: replace the file as a rescue does; then take it away."""
+    book.take(found_run(record(), files=[file()]))
+    assert reader.read().overview.runs["pending"] == 1
+    path = book.ledger.path
+    book.ledger.close()
+    for one in path.parent.glob(f"{path.name}*"):
+        one.rename(one.with_name(f"aside-{one.name}"))
+    with pytest.raises(LedgerError):
+        reader.read()
+    with closing(Book(tmp_path).ledger):
+        assert reader.read().overview.runs["pending"] == 0
