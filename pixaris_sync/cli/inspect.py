@@ -14,7 +14,7 @@ from pixaris_sync.cli.exits import CommandLineError, Exit
 from pixaris_sync.cli.wiring import open_known_ledger, read_overview, settings_for
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.retry import find_runs, retry_runs
-from pixaris_sync.process.ownership import read_owner
+from pixaris_sync.process.ownership import Owner, read_owner
 from pixaris_sync.process.wiring import found_ledger, ports
 from pixaris_sync.settings import Settings
 from pixaris_sync.text import counted, printable_line
@@ -57,8 +57,17 @@ def retry(
         return Exit.OK
     print(f"{counted(released, 'run')} taken up again")
     if released:
-        print(f"next: {owner} goes on with that" if owner else "next: run `pixaris-sync sync`")
+        print(_next(owner))
     return Exit.OK
+
+
+def _next(owner: Owner | None) -> str:
+    """Who carries what was taken up again."""
+    if owner is None:
+        return "next: run `pixaris-sync sync`"
+    if owner.selection.flags:
+        return f"next: run `pixaris-sync sync` after {owner}, which may leave it out"
+    return f"next: {owner} goes on with that"
 
 
 def _retry(db: Connection, *, names: Sequence[str], now: float) -> int:

@@ -1,0 +1,116 @@
+"""`status --watch` in terminals of three widths, with a ledger that a test writes into."""
+
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from pixaris_sync.ledger import rows
+from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.process.ownership import Ownership, read_owner
+from pixaris_sync.process.wiring import found_ledger
+from pixaris_sync.settings import Settings, environment_variable
+from tests.support.command_line import CommandLine
+from tests.support.ledgers import Book, file, found_run, record
+from tests.support.screen import Terminal
+from tests.support.waiting import eventually
+
+WIDTHS = (80, 120, 200)
+DESTINATION = {
+    "gcp_project_id": "project",
+    "gcp_bq_experiment_dataset": "pixaris",
+    "gcp_pixaris_bucket_name": "bucket",
+}
+
+
+@pytest.fixture
+def command_line(tmp_path: Path) -> CommandLine:
+    folder = tmp_path / "local_results"
+    folder.mkdir()
+    environment = {environment_variable(key): value for key, value in DESTINATION.items()}
+    return CommandLine(folder, tmp_path / "state", {**environment, "TERM": "xterm-256color"})
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(Terminal(columns)) for columns in WIDTHS]
+
+
+def test_the_live_view_follows_the_ledger_at_every_width(
+    command_line: CommandLine, terminals: list[Terminal], tmp_path: Path
+) -> None:
+    """Goal: one looks instead of asking. Method: no ledger yet, a `backfill` at work, all synced, Ctrl+C.
+
+    One terminal is made narrower meanwhile, one may have no colours. At each moment each screen holds one
+    view, of which no line is glued or broken; in the end the last one stands there, and the cursor is back.
+    """
+    settings = Settings(**DESTINATION, local_results_folder=command_line.folder, state_dir=tmp_path / "state")
+    found = found_ledger(settings)
+    plain = command_line.but(NO_COLOR="1")
+    with ExitStack() as stack:
+        commands = (command_line, command_line, plain)
+        watching = [
+            stack.enter_context(command.start("status", "--watch", **terminal.options))
+            for command, terminal in zip(commands, terminals, strict=True)
+        ]
+        for process in watching:
+            stack.callback(process.kill)
+
+        def all_show(*patterns: str) -> bool:
+            for terminal in terminals:
+                lines = terminal.shown
+                if not all(re.search(one, "\n".join(lines), re.MULTILINE) for one in patterns):
+                    return False
+                # One view, as it was laid out.
+                words = [
+                    line[:8].strip() for line in lines if re.match(r"(from|to|ledger|work|now) +\S", line)
+                ]
+                assert words in (["from", "to", "ledger"], ["from", "to", "ledger", "work", "now"]), lines
+                assert sum(line.startswith("dataset ") for line in lines) <= 1, lines
+                assert {line[-1] for line in lines if re.match("(shop|all)", line)} <= {"B", "s"}, lines
+            return True
+
+        eventually(lambda: all_show(r"waiting for the\s+first pass"), "nothing was ever synced")
+        book = Book(None)
+        book.ledger = stack.enter_context(closing(Ledger.open(found.path)))
+        names = [f"20240101-00000{number}_x" for number in range(3)]
+        part = Selection("shop", "shoes")
+        note = found.path.with_suffix(".owner")
+        owner = Ownership(command_line.folder, note, "backfill", selection=part, path_lock=found.path_lock)
+        with owner:
+            for name in names:
+                book.take(found_run(record(name), name=name, files=[file(size=2048)]))
+            tasks = book.claim(2)
+            work = r"^work +process \d+ on "
+            left = r"^now +3 files \(6.0 KiB\) and 3 rows left"
+            eventually(lambda: all_show(work, left, r"^shop/shoes +0 +2 +1 "), "two runs are under way")
+            for terminal in terminals:
+                assert str(read_owner(note)) in " ".join(" ".join(terminal.shown).split())
+            terminals[0].resize(70, 30)
+            for task in tasks:
+                book.upload(task)
+            eventually(
+                lambda: all_show(work, r"^now +1 file \(2.0 KiB\) and 3 rows left"), "two files are there"
+            )
+            book.upload_all()
+            book.do(rows.confirm_rows, book.ready())
+        done = (
+            r"^work +no process works on this folder$",
+            r"^now +everything is synced",
+            r"^shop/shoes +3 +0 ",
+        )
+        eventually(lambda: all_show(*done, rf"^shop/shoes/{names[2]} +1 +2.0 KiB +0.0 s$"), "all is synced")
+        assert not any(terminal.has_cursor for terminal in terminals)
+
+        for number, process in zip((signal.SIGINT, signal.SIGINT, signal.SIGTERM), watching, strict=True):
+            process.send_signal(number)
+        assert [process.wait(10) for process in watching] == [0, 0, 0]
+        eventually(lambda: all(terminal.has_cursor for terminal in terminals), "the cursor is back")
+        assert all_show(*done)
+    coloured = [bool(re.search(rb"\x1b\[(\d+;)*3\d", terminal.printed)) for terminal in terminals]
+    assert not coloured[2]
