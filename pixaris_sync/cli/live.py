@@ -51,7 +51,7 @@ def watch_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool
         LedgerError: the ledger cannot be read at the start.
     """
     settings = settings_for(flags, config)
-    source = _Source(settings)
+    source = Source(settings)
     console = Console()
     is_live = sys.stdout.isatty() and not console.is_dumb_terminal and not as_json
 
@@ -68,7 +68,7 @@ def watch_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool
     return Exit.OK
 
 
-class _Source:
+class Source:
     """What is shown: the newest view, and who works on the folder; the ledger may come and be replaced."""
 
     def __init__(self, settings: Settings) -> None:
@@ -129,7 +129,7 @@ class Rate:
         return (done - before) / (now - since) if now > since else 0.0
 
 
-def _show(source: _Source, settings: Settings, console: Console) -> None:
+def _show(source: Source, settings: Settings, console: Console) -> None:
     changed = threading.Event()
     signal.signal(signal.SIGWINCH, lambda *_: changed.set())
     rate = Rate()
@@ -163,7 +163,7 @@ def _joined(lines: list[Text]) -> Text:
     return joined
 
 
-def _print(source: _Source, *, as_json: bool) -> None:
+def _print(source: Source, *, as_json: bool) -> None:
     printed: tuple[View | None, str] | None = None
     while True:
         view, now = source.look(), time.time()

@@ -4,10 +4,13 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pixaris_sync.cli.live import Source
+from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger import rows
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.selection import Selection
@@ -114,3 +117,30 @@ def test_the_live_view_follows_the_ledger_at_every_width(
         assert all_show(*done)
     coloured = [bool(re.search(rb"\x1b\[(\d+;)*3\d", terminal.printed)) for terminal in terminals]
     assert not coloured[2]
+
+
+def test_what_cannot_be_read_now_is_told_beside_the_last_view(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    """Goal: a view for months survives a disk in trouble. Method: no ledger, one, garbage, and it again."""
+    settings = Settings(**DESTINATION, local_results_folder=command_line.folder, state_dir=tmp_path / "state")
+    source = Source(settings)
+    assert source.look() is None
+    path = found_ledger(settings).path
+    Ledger.open(path).close()
+    view = source.look()
+    assert view is not None
+    whole = path.rename(path.with_suffix(".whole"))
+    path.write_text("garbage" * 1000)
+    assert source.look() is view
+    assert source.trouble.startswith(f"cannot use ledger {path}")
+    whole.replace(path)
+    again = source.look()
+    assert again is not None
+    assert again == replace(view, read_at=again.read_at)
+    assert source.trouble == ""
+    path.unlink()
+    assert source.look() is None
+    path.write_text("garbage" * 1000)
+    with pytest.raises(LedgerError):
+        Source(settings).look()
