@@ -211,7 +211,7 @@ def test_everything_is_synced_is_said_when_it_is(
         store_run(proxied.folder, f"run-{number}", images=0, args={"flow": {"a": number}})
     with Watching(proxied.having(accept_runs_without_images=True), tmp_path) as watch:
         try:
-            watch.until(lambda: any("runs waiting" in told for told in watch.told("STATUS")), "it looked")
+            watch.until(lambda: any("waiting" in told for told in watch.told("STATUS")), "it looked")
             before = watch.told("STATUS")
         finally:
             release.set()
@@ -276,6 +276,8 @@ def test_an_outage_is_ridden_out(
     """Goal: work waits for the network. Method: everything is answered with 503, then with answers again."""
     eager = proxied.having(retry_delay_seconds_min=0.05, retry_delay_seconds_max=0.2)
     with Watching(eager, tmp_path, *_EVENTS_ONLY) as watch:
+        # Before, there may be no ledger to ask.
+        watch.wait_until_ready()
         first = store_run(proxied.folder, "first")
         _wait_for_rows(pixaris, watch, first)
         # Its row shows before it has been read back: an outage in between would make this run fail, too.
