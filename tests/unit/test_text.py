@@ -1,9 +1,13 @@
 """What a text may show: no secret, nothing that a terminal would obey, and all of the rest."""
 
+import ast
+import re
 import time
+from pathlib import Path
 
 import pytest
 
+import pixaris_sync
 from pixaris_sync.text import MASK, counted, is_utf8, printable, printable_line, scrub
 from tests.support.secrets import (
     ACCESS_TOKEN,
@@ -103,3 +107,38 @@ def test_things_are_counted_in_words_that_fit() -> None:
     """Goal: no "1 runs". Method: none, one and two, with a plain plural and with another."""
     assert [counted(count, "file") for count in range(3)] == ["0 files", "1 file", "2 files"]
     assert [counted(count, "run stays", "runs stay") for count in (1, 2)] == ["1 run stays", "2 runs stay"]
+
+
+#: What is counted, in the plural.
+_NOUNS = (
+    "(?:causes|columns|cores|datasets|errors|files|folders|images|lines|objects|problems|processes|records|"
+    "requests|rows|runs|seconds|tables|times|transfers|uploads)"
+)
+
+
+def _counts_without_words(source: str) -> list[str]:
+    """Texts in which a plural stands behind whatever number there is."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(str(one.value) if isinstance(one, ast.Constant) else "\0" for one in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value.replace("%d", "\0")
+        else:
+            continue
+        is_statement = re.search(r"\b(FROM|WHERE)\b", text)
+        if not is_statement and re.search(rf"\0 (?:\w+ )?{_NOUNS}\b", text):
+            found.append(f"{node.lineno}: {text}")
+    return found
+
+
+def test_no_plural_stands_behind_a_number_that_may_be_one() -> None:
+    """Goal: no "1 runs" anywhere. Method: all texts of the package with a number before a plural.
+
+    The sandbox stands apart.
+    """
+    package = Path(pixaris_sync.__file__).parent
+    paths = [path for path in sorted(package.rglob("*.py")) if path.parent.name != "sandbox"]
+    found = {path.name: _counts_without_words(path.read_text(encoding="utf-8")) for path in paths}
+    assert {name: texts for name, texts in found.items() if texts} == {}
+    assert len(_counts_without_words('f"{left} runs waiting"; log.info("%d more files", 1)')) == 2

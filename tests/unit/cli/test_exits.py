@@ -1,7 +1,11 @@
 """One table of exit codes."""
 
+import json
+import sys
+
 import pytest
 
+from pixaris_sync.cli import app, inspect
 from pixaris_sync.cli.exits import Exit, exit_of, exit_of_pass
 from pixaris_sync.errors import (
     ConfigurationError,
@@ -11,6 +15,7 @@ from pixaris_sync.errors import (
     LocalFileError,
     SyncError,
 )
+from tests.support.schemas import misfit
 
 
 def test_the_codes_are_those_that_were_promised() -> None:
@@ -64,3 +69,25 @@ def test_a_pass_ends_by_what_it_leaves(waiting: int, quarantined: int, ending: E
 def test_a_pass_whose_work_is_denied_needs_somebody(waiting: int, quarantined: int, ending: Exit) -> None:
     """Goal: no script comes back for ever for a role that nobody grants. Method: the same, denied."""
     assert exit_of_pass(waiting=waiting, quarantined=quarantined, denied=True) is ending
+
+
+def test_an_interruption_is_told_to_machines_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Goal: whoever reads JSON learns of Ctrl+C. Method: interrupt a command, with and without it."""
+
+    def interrupted(*_: object, **__: object) -> Exit:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspect, "show_status", interrupted)
+    printed = []
+    for arguments in (["status", "--json"], ["status"]):
+        monkeypatch.setattr(sys, "argv", ["pixaris-sync", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        assert ended.value.code == Exit.INTERRUPTED
+        printed.append(capsys.readouterr().out)
+    error = json.loads(printed[0])["error"]
+    assert (error["cause"], error["exit_code"]) == ("it was interrupted", 130)
+    assert misfit("error", {"error": error}) == ""
+    assert printed[1] == ""

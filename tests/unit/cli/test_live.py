@@ -38,6 +38,11 @@ def command_line(tmp_path: Path) -> CommandLine:
     return CommandLine(folder, tmp_path / "state", {**environment, "TERM": "xterm-256color"})
 
 
+def settings_of(command_line: CommandLine) -> Settings:
+    where = {"local_results_folder": command_line.folder, "state_dir": command_line.state_dir}
+    return Settings.model_validate({**DESTINATION, **where})
+
+
 @pytest.fixture
 def terminals() -> Iterator[list[Terminal]]:
     with ExitStack() as stack:
@@ -45,14 +50,14 @@ def terminals() -> Iterator[list[Terminal]]:
 
 
 def test_the_live_view_follows_the_ledger_at_every_width(
-    command_line: CommandLine, terminals: list[Terminal], tmp_path: Path
+    command_line: CommandLine, terminals: list[Terminal]
 ) -> None:
     """Goal: one looks instead of asking. Method: no ledger yet, a `backfill` at work, all synced, Ctrl+C.
 
     One terminal is made narrower meanwhile, one may have no colours. At each moment each screen holds one
     view, of which no line is glued or broken; in the end the last one stands there, and the cursor is back.
     """
-    settings = Settings(**DESTINATION, local_results_folder=command_line.folder, state_dir=tmp_path / "state")
+    settings = settings_of(command_line)
     found = found_ledger(settings)
     plain = command_line.but(NO_COLOR="1")
     with ExitStack() as stack:
@@ -119,11 +124,9 @@ def test_the_live_view_follows_the_ledger_at_every_width(
     assert not coloured[2]
 
 
-def test_what_cannot_be_read_now_is_told_beside_the_last_view(
-    command_line: CommandLine, tmp_path: Path
-) -> None:
+def test_what_cannot_be_read_now_is_told_beside_the_last_view(command_line: CommandLine) -> None:
     """Goal: a view for months survives a disk in trouble. Method: no ledger, one, garbage, and it again."""
-    settings = Settings(**DESTINATION, local_results_folder=command_line.folder, state_dir=tmp_path / "state")
+    settings = settings_of(command_line)
     source = Source(settings)
     assert source.look() is None
     path = found_ledger(settings).path

@@ -11,6 +11,7 @@ from pixaris_sync.ledger import retry, rows, story, uploads
 from pixaris_sync.model import DeliveryMethod, Problem
 from pixaris_sync.settings import Settings
 from tests.support.ledgers import NOW, RUN, TABLE, Book, file, found_run, record
+from tests.support.schemas import misfit
 
 
 @pytest.fixture
@@ -28,7 +29,9 @@ def told(book: Book) -> dict[str, Any]:
         local_results_folder=Path("/results"),
     )
     [found] = book.ask(story.run_stories, book.ask(retry.find_runs, RUN))
-    return run_document(found, settings)
+    document = run_document(found, settings)
+    assert misfit("story", {"runs": [document]}) == ""
+    return document
 
 
 def test_the_story_of_a_synced_run_tells_its_times(book: Book) -> None:
