@@ -18,12 +18,11 @@ from pixaris_sync.cli.wiring import open_known_ledger, settings_for
 from pixaris_sync.ledger.selection import Work
 from pixaris_sync.ledger.story import RunStory, run_stories
 from pixaris_sync.model import JsonValue
-from pixaris_sync.monitoring.grouping import shared_text
 from pixaris_sync.process.ownership import read_owner
 from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.rules.contract import object_name, table_id
 from pixaris_sync.settings import Settings
-from pixaris_sync.text import bytes_text, counted, printable_line, seconds_text
+from pixaris_sync.text import bytes_text, counted, printable_line, seconds_text, without_run
 
 #: How many files are named that are in the same state for the same cause.
 FILES_SHOWN: Final = 10
@@ -163,9 +162,8 @@ def _file_lines(files: Sequence[Mapping[str, Any]], told: Collection[str]) -> It
     """Files by state and cause: what is wrong first, as many lines for thousands as for a few."""
     groups: defaultdict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for file in files:
-        alike = {"run": file["path"], "cause": file["cause"], "hint": file["hint"]}
-        why = (shared_text(alike, "cause"), shared_text(alike, "hint"))
-        groups[file["state"], *why].append(file)
+        cause, hint = (without_run(file[part], file["path"]) for part in ("cause", "hint"))
+        groups[file["state"], cause, hint].append(file)
     begin, indent = "files   ", "  "
     for (state, cause, hint), group in sorted(groups.items(), key=lambda item: not item[0][1]):
         size = bytes_text(sum(file["size"] for file in group))

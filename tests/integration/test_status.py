@@ -16,8 +16,8 @@ import pytest
 from tests.support.command_line import CommandLine
 from tests.support.proxy import UPLOADS, Answer, Proxies, Request, unavailable
 from tests.support.schemas import misfit
-from tests.support.screen import Terminal
 from tests.support.stored_runs import append_line, store_run
+from tests.support.terminals import Terminal
 from tests.support.waiting import eventually
 
 
@@ -123,24 +123,18 @@ def test_status_watch_shows_everything_as_it_changes(
     """
     runs = [store_run(proxied.folder, f"run-{number}", dataset=f"set_{number}") for number in range(3)]
     with ExitStack() as stack:
-        terminals = [stack.enter_context(Terminal(columns)) for columns in (80, 120, 200)]
-        for terminal in terminals[1:]:
-            terminal.resize(terminal.columns, 50)
-        plain = proxied.but(NO_COLOR="1", TERM="xterm-256color")
-        watching = [
-            stack.enter_context(proxied.but(TERM="xterm-256color").start("status", "--watch", **one.options))
-            for one in terminals[:2]
+        terminals = [
+            stack.enter_context(Terminal(proxied, "status", "--watch", columns=columns, rows=40))
+            for columns in (80, 120, 200)
         ]
-        watching.append(stack.enter_context(plain.start("status", "--watch", **terminals[2].options)))
         printed = tmp_path / "printed"
-        file = stack.enter_context(printed.open("w"))
-        piped = stack.enter_context(proxied.start("status", "--watch", "--json", stdout=file))
-        for process in (*watching, piped):
-            stack.callback(process.kill)
+        piped = stack.enter_context(Terminal(proxied, "status", "--watch", "--json", stdout=printed))
 
         def all_show(*patterns: str) -> bool:
             return all(
-                re.search(one, "\n".join(of.shown), re.MULTILINE) for of in terminals for one in patterns
+                re.search(one, "\n".join(of.seen.rows()), re.MULTILINE)
+                for of in terminals
+                for one in patterns
             )
 
         eventually(lambda: all_show(r"waiting for the\s+first pass"), "nothing was synced yet")
@@ -154,7 +148,7 @@ def test_status_watch_shows_everything_as_it_changes(
                 ),
                 "three runs are under way",
             )
-            terminals[0].resize(100, 30)
+            terminals[0].resize(100)
         eventually(lambda: all_show("^work +no process works on this folder$"), "it was killed")
         proxied.sync()
         done = [r"^all +3 +0 +0 ", r"^now +everything is synced", rf"{runs[2].name} +1 "]
@@ -166,19 +160,17 @@ def test_status_watch_shows_everything_as_it_changes(
         eventually(lambda: documents()[-1]["runs"]["synced"] == 3, "the last document says so")
         assert [misfit("status", one) for one in documents()] == [""] * len(documents())
         for terminal in terminals:
-            lines = terminal.shown
+            lines = terminal.seen.rows()
             assert lines[0].startswith("from    ")
             assert [line[:8].rstrip() for line in lines if re.match(r"[a-z]+ {2,8}\S", line[:9])].count(
                 "now"
             ) == 1
             assert len([line for line in lines if line.startswith("project/set_1/")]) == 1
             assert "line to row" in next(line for line in lines if line.startswith("last synced"))
-            assert not terminal.has_cursor
+            assert not terminal.seen.cursor_shows
 
-        for process in (*watching, piped):
-            process.send_signal(signal.SIGINT)
-        assert [process.wait(10) for process in (*watching, piped)] == [0] * 4
+        for terminal in (*terminals, piped):
+            terminal.process.send_signal(signal.SIGINT)
+        assert [terminal.wait() for terminal in (*terminals, piped)] == [0] * 4
         assert all_show(*done)
-        assert all(terminal.has_cursor for terminal in terminals)
-        colours = re.compile(rb"\x1b\[(?:\d+;)*3[0-7](?:;\d+)*m")
-        assert not colours.search(terminals[2].printed)
+        assert all(terminal.seen.cursor_shows for terminal in terminals)

@@ -2,7 +2,6 @@
 
 import re
 import signal
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.settings import Settings, environment_variable
 from tests.support.command_line import CommandLine
 from tests.support.ledgers import Book, file, found_run, record
-from tests.support.screen import Terminal
+from tests.support.terminals import Terminal
 from tests.support.waiting import eventually
 
 WIDTHS = (80, 120, 200)
@@ -35,7 +34,7 @@ def command_line(tmp_path: Path) -> CommandLine:
     folder = tmp_path / "local_results"
     folder.mkdir()
     environment = {environment_variable(key): value for key, value in DESTINATION.items()}
-    return CommandLine(folder, tmp_path / "state", {**environment, "TERM": "xterm-256color"})
+    return CommandLine(folder, tmp_path / "state", environment)
 
 
 def settings_of(command_line: CommandLine) -> Settings:
@@ -43,15 +42,7 @@ def settings_of(command_line: CommandLine) -> Settings:
     return Settings.model_validate({**DESTINATION, **where})
 
 
-@pytest.fixture
-def terminals() -> Iterator[list[Terminal]]:
-    with ExitStack() as stack:
-        yield [stack.enter_context(Terminal(columns)) for columns in WIDTHS]
-
-
-def test_the_live_view_follows_the_ledger_at_every_width(
-    command_line: CommandLine, terminals: list[Terminal]
-) -> None:
+def test_the_live_view_follows_the_ledger_at_every_width(command_line: CommandLine) -> None:
     """Goal: one looks instead of asking. Method: no ledger yet, a `backfill` at work, all synced, Ctrl+C.
 
     One terminal is made narrower meanwhile, one may have no colours. At each moment each screen holds one
@@ -59,19 +50,17 @@ def test_the_live_view_follows_the_ledger_at_every_width(
     """
     settings = settings_of(command_line)
     found = found_ledger(settings)
-    plain = command_line.but(NO_COLOR="1")
     with ExitStack() as stack:
-        commands = (command_line, command_line, plain)
-        watching = [
-            stack.enter_context(command.start("status", "--watch", **terminal.options))
-            for command, terminal in zip(commands, terminals, strict=True)
+        terminals = [
+            stack.enter_context(
+                Terminal(command_line, "status", "--watch", columns=columns, NO_COLOR=colours)
+            )
+            for columns, colours in zip(WIDTHS, (None, None, "1"), strict=True)
         ]
-        for process in watching:
-            stack.callback(process.kill)
 
         def all_show(*patterns: str) -> bool:
             for terminal in terminals:
-                lines = terminal.shown
+                lines = terminal.seen.rows()
                 if not all(re.search(one, "\n".join(lines), re.MULTILINE) for one in patterns):
                     return False
                 # One view, as it was laid out.
@@ -98,8 +87,8 @@ def test_the_live_view_follows_the_ledger_at_every_width(
             left = r"^now +3 files \(6.0 KiB\) and 3 rows left"
             eventually(lambda: all_show(work, left, r"^shop/shoes +0 +2 +1 "), "two runs are under way")
             for terminal in terminals:
-                assert str(read_owner(note)) in " ".join(" ".join(terminal.shown).split())
-            terminals[0].resize(70, 30)
+                assert str(read_owner(note)) in " ".join(" ".join(terminal.seen.rows()).split())
+            terminals[0].resize(70)
             for task in tasks:
                 book.upload(task)
             eventually(
@@ -113,15 +102,14 @@ def test_the_live_view_follows_the_ledger_at_every_width(
             r"^shop/shoes +3 +0 ",
         )
         eventually(lambda: all_show(*done, rf"^shop/shoes/{names[2]} +1 +2.0 KiB +0.0 s$"), "all is synced")
-        assert not any(terminal.has_cursor for terminal in terminals)
+        assert not any(terminal.seen.cursor_shows for terminal in terminals)
 
-        for number, process in zip((signal.SIGINT, signal.SIGINT, signal.SIGTERM), watching, strict=True):
-            process.send_signal(number)
-        assert [process.wait(10) for process in watching] == [0, 0, 0]
-        eventually(lambda: all(terminal.has_cursor for terminal in terminals), "the cursor is back")
+        for number, terminal in zip((signal.SIGINT, signal.SIGINT, signal.SIGTERM), terminals, strict=True):
+            terminal.process.send_signal(number)
+        assert [terminal.wait() for terminal in terminals] == [0, 0, 0]
+        assert all(terminal.seen.cursor_shows for terminal in terminals)
         assert all_show(*done)
-    coloured = [bool(re.search(rb"\x1b\[(\d+;)*3\d", terminal.printed)) for terminal in terminals]
-    assert not coloured[2]
+    assert not re.search(rb"\x1b\[(\d+;)*3\d", terminals[2].written)
 
 
 def test_what_cannot_be_read_now_is_told_beside_the_last_view(command_line: CommandLine) -> None:
