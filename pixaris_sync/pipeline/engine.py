@@ -326,7 +326,8 @@ class Engine:
         except SyncError as error:
             if self._stops(error):
                 return False
-            log.warning("%s; trying again when there is work", error)
+            now = self.context.now()
+            self.context.outages.rests(BUCKET, error, since=now, until=now)
         return True
 
     def _stops(self, error: SyncError, destination: str = BUCKET) -> bool:

@@ -62,7 +62,7 @@ class Outages:
         denied = kind is Failure.PERMISSION
         key = f"{kind} {destination}" if denied else kind
         outage = self._known.get(key)
-        if outage is None or not (destination in outage.away or outage.goes_on(self._now())):
+        if outage is None or not outage.goes_on(self._now()):
             level = logging.ERROR if denied else logging.WARNING
             told = "%s rests: %s; it is tried again until it works"
             log.log(level, told, destination, error, extra=_fields(destination, error))

@@ -1,6 +1,7 @@
 """What the log of `watch` says, and that it can be read."""
 
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -288,3 +289,25 @@ def test_a_denial_is_for_somebody_to_act_on(machine: Machine, log: Log) -> None:
         ("ERROR", "is paused"),
         ("INFO", " again after "),
     ], log.text
+
+
+def test_a_start_without_network_is_one_outage(machine: Machine, log: Log) -> None:
+    """Goal: the outage once, also where it was there before. Method: start offline, for twenty minutes."""
+    machine.local.store(name="old")
+    machine.cloud_faults.offline = True
+    day = Day(machine)
+
+    async def script() -> None:
+        await day.sleep(1200)
+        machine.cloud_faults.offline = False
+        await day.sleep(600)
+
+    day.follow(script)
+
+    messages = [record.getMessage() for _, record in log.lines]
+    assert len(messages) == 5, log.text
+    assert messages[0].startswith("the bucket rests: ")
+    assert messages[1].startswith("table ")
+    assert re.search(r" again after 2\d min", messages[2]), log.text
+    assert messages[3].startswith("synced p/d/")
+    assert messages[4] == "caught up: nothing waits"
