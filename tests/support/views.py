@@ -58,7 +58,7 @@ def view(
         pending_bytes=0,
         oldest_pending_at=None,
         last_synced_at=None,
-        torn_lines=0,
+        torn_files=(),
         repeated_lines=0,
         waiting=tuple(waiting),
         problems=tuple(problems),
@@ -90,6 +90,7 @@ def dataset(name: str, project: str = "shoes", *, cause: str = "", **runs: int) 
     return DatasetProgress(
         DatasetKey(project, name),
         counts(RunState, **runs),
+        under_way=min(1, pending),
         files_left=8 * pending,
         bytes_left=8 * pending * MEBIBYTE,
         rows_left=pending,

@@ -60,7 +60,9 @@ def view(*datasets: DatasetProgress, problems: tuple[ProblemRun, ...] = (), last
         ),
         datasets=tuple(sorted(datasets, key=lambda one: one.key)),
         last_runs=tuple(
-            SyncedRun(RunKey("project", "set", f"20240101-{at:06d}_a-run"), 12, 123_456_789, AT, AT + 2.3)
+            SyncedRun(
+                RunKey("project", "set", f"20240101-{at:06d}_a-run"), 12, 123_456_789, 12, (), AT, AT + 2.3
+            )
             for at in range(last)
         ),
         totals=Totals(0, 0, 0, 0),
