@@ -1,6 +1,7 @@
 """Datasets: which there are, how far their tracking files were read, and why one is refused."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection, Row
 
@@ -56,3 +57,16 @@ def refuse_dataset(db: Connection, now: float, dataset_id: int, problem: Problem
     if changed:
         runs = db.execute("SELECT id FROM runs WHERE dataset_id = ?", (dataset_id,)).fetchall()
         update_run_states(db, now, [row["id"] for row in runs])
+
+
+def count_new_files(db: Connection, dataset_id: int, sizes: Sequence[int], *, uploaded: bool = False) -> None:
+    """Count files that were written into ``files``, by their sizes; triggers count what becomes of them.
+
+    A trigger would count these as well, and take longer for each than it takes to write it.
+    """
+    columns = "uploaded_files = uploaded_files + :count"
+    if not uploaded:
+        columns = "open_files = open_files + :count, open_bytes = open_bytes + :size"
+    counted = {"id": dataset_id, "count": len(sizes), "size": sum(sizes)}
+    if sizes:
+        db.execute(f"UPDATE datasets SET {columns} WHERE id = :id", counted)

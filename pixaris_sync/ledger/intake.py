@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Connection, Row
 
+from pixaris_sync.ledger.datasets import count_new_files
 from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.packs import packed_files, restore
 from pixaris_sync.ledger.runs import (
@@ -238,7 +239,12 @@ def _take_in_new(
     db: Connection, now: float, dataset_id: int, run_id: int, run_name: str, files: Sequence[FoundFile]
 ) -> None:
     """Take in files of a run that are not known yet."""
-    db.executemany(_NEW_FILE, [_new_file(now, dataset_id, run_id, run_name, file) for file in files])
+    distinct: dict[str, FoundFile] = {}
+    for file in files:
+        distinct.setdefault(file.path, file)
+    new = distinct.values()
+    db.executemany(_NEW_FILE, [_new_file(now, dataset_id, run_id, run_name, file) for file in new])
+    count_new_files(db, dataset_id, [file.version.size for file in new])
 
 
 def _new_file(now: float, dataset_id: int, run_id: int, run_name: str, file: FoundFile) -> tuple[object, ...]:
@@ -264,6 +270,7 @@ def _take_in_file(
 ) -> None:
     version = file.version
     if db.execute(_NEW_FILE, _new_file(now, dataset_id, run_id, run_name, file)).rowcount:
+        count_new_files(db, dataset_id, [version.size])
         return
     known = db.execute(
         f"SELECT id, state, {_STAMP} FROM files WHERE run_id = ? AND path = ?", (run_id, file.path)

@@ -37,6 +37,7 @@ from operator import sub
 from sqlite3 import Connection
 from typing import NamedTuple
 
+from pixaris_sync.ledger.datasets import count_new_files
 from pixaris_sync.model import FileState, FileVersion
 
 log = logging.getLogger(__name__)
@@ -155,11 +156,14 @@ def packed_files(db: Connection, run_id: int) -> list[PackedFile]:
 
 def restore(db: Connection, run_id: int) -> None:
     """Let a run's files stand in ``files``, where it has a pack: something about them is going to change."""
-    if not db.execute(
-        "UPDATE runs SET packed_files = NULL WHERE id = ? AND packed_files IS NOT NULL", (run_id,)
-    ).rowcount:
+    run = db.execute(
+        "UPDATE runs SET packed_files = NULL WHERE id = ? AND packed_files IS NOT NULL RETURNING dataset_id",
+        (run_id,),
+    ).fetchone()
+    if run is None:
         return
     files = packed_files(db, run_id)
+    count_new_files(db, run["dataset_id"], [file.size for file in files], uploaded=True)
     of_all = {"run_id": run_id, "state": FileState.UPLOADED}
     db.executemany(
         _RESTORE,

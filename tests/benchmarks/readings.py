@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.datasets import count_new_files
 from pixaris_sync.ledger.packs import pack
 from pixaris_sync.ledger.selection import Work
 from pixaris_sync.model import FileState, RowState, RunState
@@ -95,6 +96,8 @@ def fill(db: Connection, runs: int, *, synced: bool, first: int = 0) -> None:
             " VALUES (?, ?, ?, ?, 4000, 1, 1, ?, 0)",
             ((n + 1, dataset[n], path, _name(n), FileState.PENDING) for n in numbers for path in paths),
         )
+        for n in numbers:
+            count_new_files(db, dataset[n], [4_000] * len(paths))
 
 
 def _name(number: int) -> str:
