@@ -152,7 +152,11 @@ class Visitor:
         """Give feedback on the image of this number."""
         from selenium.webdriver.common.by import By  # noqa: PLC0415 - only for tests that run
 
-        column = self._seen(".column:has(> fieldset)")[number]
+        # Its parts are drawn one after the other.
+        parts = ("> fieldset", "textarea", f"input[value='{rating}']", "button.primary")
+        selector = ".column" + "".join(f":has({part})" for part in parts)
+        eventually(lambda: len(self._seen(selector)) > number, "feedback can be given")
+        column = self._seen(selector)[number]
         column.find_element(By.CSS_SELECTOR, "textarea").send_keys(comment)
         column.find_element(By.CSS_SELECTOR, f"input[value='{rating}']").click()
         button = column.find_element(By.CSS_SELECTOR, "button.primary")
