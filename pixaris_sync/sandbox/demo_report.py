@@ -89,11 +89,12 @@ def print_report(report: DemoReport, console_out: "Console") -> None:
     console_out.print(table)
     for run in (*report.runs, report.direct):
         _print_run(run, console_out)
+    runs = "1 run" if len(report.runs) == 1 else f"{len(report.runs)} runs"
     console_out.print(
         f"\nFrom tracking line to visible row: median {report.median_seconds * 1000:.0f} ms, "
-        f"max {report.max_seconds * 1000:.0f} ms over {len(report.runs)} runs of LocalExperimentHandler.\n"
+        f"max {report.max_seconds * 1000:.0f} ms over {runs} of LocalExperimentHandler.\n"
         f"GCPExperimentHandler returned with its row visible after {report.direct.seconds * 1000:.0f} ms.\n\n"
-        "The sandbox is gone, and these runs with it. To see them in the Pixaris UI, on a new one:"
+        "The sandbox is gone, and these runs with it. This shows them in the Pixaris UI, on a new one:"
     )
     console_out.print(f"  {_own_command()} ui --sandbox", soft_wrap=True, highlight=False, markup=False)
 
