@@ -41,6 +41,7 @@ from pydantic import (
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
 from pixaris_sync.model import Destination
+from pixaris_sync.rules.addresses import host_and_port
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
 from pixaris_sync.text import MASK, counted
 
@@ -54,7 +55,6 @@ PIXARIS_KEYS = (
 )
 SECTION = "pixaris_sync"
 MEBIBYTE = 1024 * 1024
-PORT_MAX = 65535
 
 T = TypeVar("T")
 NO_FLAG = "no flag"
@@ -92,22 +92,6 @@ def _of_this_machine(percent: float | None) -> float | None:
 def _address(value: str) -> str:
     host_and_port(value)
     return value
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """The host and port that ``HOST:PORT`` names.
-
-    Raises:
-        ValueError: it names none.
-    """
-    host, _, port = address.strip().rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    # Nobody can tell the end of an IPv6 address from a port.
-    if not host.strip("[]") or (":" in host and not bracketed) or not re.fullmatch("[0-9]{1,5}", port):
-        raise ValueError("must be HOST:PORT, such as 127.0.0.1:9465, [::1]:9465 or gpu1:9465")
-    if int(port) > PORT_MAX:
-        raise ValueError(f"its port must not be more than {PORT_MAX}")
-    return host[1:-1] if bracketed else host, int(port)
 
 
 def _is_http(url: SecretStr) -> SecretStr:

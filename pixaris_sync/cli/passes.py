@@ -32,7 +32,8 @@ from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, run_engine
 from pixaris_sync.process.signals import ExitCode, Interruption
 from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
-from pixaris_sync.settings import Settings, host_and_port
+from pixaris_sync.rules.addresses import host_and_port
+from pixaris_sync.settings import Settings
 from pixaris_sync.text import counted
 
 if TYPE_CHECKING:

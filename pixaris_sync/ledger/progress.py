@@ -82,7 +82,7 @@ GROUP BY dataset_id, ready
 _UNDER_WAY: Final = f"""
 SELECT r.dataset_id, count(*) AS runs FROM open_runs r WHERE r.state = '{RunState.PENDING}' AND r.id IN (
     SELECT run_id FROM open_files WHERE state = '{FileState.UPLOADING}'
-    UNION SELECT run_id FROM open_records WHERE state = '{RowState.SENDING}'
+    UNION SELECT run_id FROM records WHERE delivery_id IS NOT NULL AND state = '{RowState.SENDING}'
 ) GROUP BY r.dataset_id
 """
 

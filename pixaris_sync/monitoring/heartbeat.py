@@ -73,7 +73,7 @@ class Heartbeat:
                 good = HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
                 return "" if good else f"it answered {answer.status}"
         except TimeoutError:
-            return f"no answer within {TIMEOUT_SECONDS:g} seconds"
+            return f"no answer within {TIMEOUT_SECONDS:g} s"
         except aiohttp.TooManyRedirects:
             return "it redirects too often"
         except aiohttp.ClientConnectorError as error:

@@ -30,10 +30,7 @@ from pixaris_sync.ledger.packs import (
     pages_to_give_back,
 )
 from pixaris_sync.ledger.rows import recover_deliveries
-from pixaris_sync.ledger.uploads import (
-    adoption_failed,
-    recover_uploads,
-)
+from pixaris_sync.ledger.uploads import adoption_failed, recover_uploads
 from pixaris_sync.model import DatasetKey, RunKey
 from pixaris_sync.pipeline.adoption import FirstCheck, adopt
 from pixaris_sync.pipeline.arrival import Arrivals

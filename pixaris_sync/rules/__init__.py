@@ -2,7 +2,7 @@
 
 * `contract` is what Pixaris writes and reads: local names to cloud names, tracking records to cells.
 * `names` says what file systems, GCS and BigQuery take as names.
-* `addresses` says where content may go that an answer names an address for.
+* `addresses` says where content may go that an answer names an address for, and takes one to listen at apart.
 * `schema` says which value goes into which column, and what a table must gain first.
 * `planner` says what to do next with rows.
 * `readback` says whether a row that was read back is the one that was meant.

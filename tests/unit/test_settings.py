@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pixaris_sync.errors import ConfigurationError
-from pixaris_sync.settings import Settings, environment_variable, host_and_port, load_settings
+from pixaris_sync.rules.addresses import host_and_port
+from pixaris_sync.settings import Settings, environment_variable, load_settings
 
 REQUIRED = {
     "gcp_project_id": "project",

@@ -126,7 +126,7 @@ def _counts_without_words(source: str) -> list[str]:
             text = node.value.replace("%d", "\0")
         else:
             continue
-        is_statement = re.search(r"\b(FROM|WHERE)\b", text)
+        is_statement = re.search(r"\b(FROM|SET|WHERE)\b| = ", text)
         if not is_statement and re.search(rf"\0 (?:\w+ )?{_NOUNS}\b", text):
             found.append(f"{node.lineno}: {text}")
     return found
