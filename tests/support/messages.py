@@ -61,7 +61,7 @@ NO_MESSAGES = {
 }
 _STATEMENT = re.compile(
     r"\b(SELECT|UPDATE|INSERT|JOIN|GLOB|ORDER BY|IS NULL|CASE|WHERE|COLUMN|INDEXED|AND|state <>)\b"
-    r"|\biif\(|state = |= \?|[>=] :"
+    r"|\biif\(|state = |= \?|[>=+] :"
 )
 #: What was tried, as a verb phrase: the first text of an error.
 _OPERATION = re.compile(
