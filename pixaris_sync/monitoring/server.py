@@ -56,6 +56,8 @@ _FRESH_SECONDS: Final = 1.0
 #: The speed is that of the last so many seconds, if at least so many are known.
 _RATE_SECONDS: Final = 60.0
 _RATE_SECONDS_MIN: Final = 2.0
+#: In so many turns of the loop, what was accepted becomes a connection, or is refused and closed.
+_TURNS_OF_ACCEPTING: Final = 4
 #: How long an answer that is being given may take when the process ends.
 _END_SECONDS: Final = 1.0
 _OTHER_ADDRESS: Final = "let --listen name an address of this machine, such as 127.0.0.1:9465"
@@ -159,8 +161,12 @@ async def serve(
             tasks.start_soon(site.wait_for_start)
             await anyio.sleep_forever()
     finally:
-        accepting.close()
+        loop.remove_reader(listener)
         with anyio.CancelScope(shield=True):
+            # What was accepted just now becomes a connection first: closing the server would leave it open.
+            for _ in range(_TURNS_OF_ACCEPTING):
+                await asyncio.sleep(0)
+            accepting.close()
             await server.shutdown(_END_SECONDS)
             await site.close()
 
