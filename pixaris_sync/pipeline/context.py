@@ -208,7 +208,7 @@ class Context:
             told = self.troubles.get(destination)
             if told is None or told.failure is not error.failure:
                 self.troubles[destination] = error
-            self.outages.rests(destination, error, since=gate.failing_since, until=opens_at)
+            self.outages.rests(_named(destination), error, since=gate.failing_since, until=opens_at)
         return opens_at
 
     @property
@@ -220,7 +220,7 @@ class Context:
     def succeeded(self, destination: str) -> None:
         """Note that a destination works, and credentials and settings with it."""
         self.troubles.pop(destination, None)
-        self.outages.works(destination)
+        self.outages.works(_named(destination))
         self.gate(destination).succeeded()
         if _is_table(destination):
             for table in self.denied_tables.taken(destination):
@@ -232,12 +232,12 @@ class Context:
             of_bucket = (destination == BUCKET) == (self._paused_by == BUCKET)
             if of_bucket or self.paused.failure is Failure.CREDENTIALS:
                 self.paused = None
-                self.outages.resumes(destination)
+                self.outages.resumes(_named(destination))
 
     def pause(self, destination: str, error: SyncError) -> None:
         """Note that an error of a destination stops everything; it is told once."""
         if self.paused is None:
-            self.outages.pauses(destination, error, since=self.gate(destination).failing_since)
+            self.outages.pauses(_named(destination), error, since=self.gate(destination).failing_since)
         self.paused, self._paused_by = error, destination
 
     @property
@@ -283,6 +283,10 @@ class Context:
 
 def _is_table(destination: str) -> bool:
     return destination not in (BUCKET, FOLDER, DATASET) and not destination.startswith(CHANGING)
+
+
+def _named(destination: str) -> str:
+    return f"table {destination}" if _is_table(destination) else destination
 
 
 def problem_of(error: SyncError) -> Problem:

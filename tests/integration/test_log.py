@@ -237,7 +237,7 @@ def test_watch_tells_an_outage_and_a_folder_that_vanished_once_each(
     log = watch.log()
     assert log.count(" rests: ") == 1, log
     [end] = re.findall(r"INFO (.*) works? again after \d+ s; (\d) runs? waited", log)
-    assert end[0] in ("the bucket", f"the bucket, {PROJECT}_dataset_experiment_results"), log
+    assert end[0] in ("the bucket", f"the bucket, table {PROJECT}_dataset_experiment_results"), log
     assert end[1] == "3", log
     assert log.count("gone from the results folder") == log.count("there again") == 1, log
     assert log.splitlines()[-1].endswith("INFO stopped: nothing waits"), log
