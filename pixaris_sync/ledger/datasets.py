@@ -1,13 +1,25 @@
 """Datasets: which there are, how far their tracking files were read, and why one is refused."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import sub
 from sqlite3 import Connection, Row
 
 from pixaris_sync.ledger.runs import update_run_states
 from pixaris_sync.model import DatasetKey, Problem, TailPosition
 
+_COUNT = """
+UPDATE datasets
+SET uploaded_files = uploaded_files + ?, open_files = open_files + ?, open_bytes = open_bytes + ?
+"""
+_OF_RUN = "WHERE id = (SELECT dataset_id FROM runs WHERE id = ?)"
+_FILES_OF_RUN = """
+SELECT coalesce(sum(state = 'uploaded'), 0), coalesce(sum(state <> 'uploaded'), 0),
+    coalesce(sum(iif(state <> 'uploaded', size, 0)), 0)
+FROM files WHERE run_id = ?
+"""
 _DATASET = "SELECT * FROM datasets WHERE project = ? AND dataset = ?"
 
 
@@ -60,13 +72,29 @@ def refuse_dataset(db: Connection, now: float, dataset_id: int, problem: Problem
 
 
 def count_new_files(db: Connection, dataset_id: int, sizes: Sequence[int], *, uploaded: bool = False) -> None:
-    """Count files that were written into ``files``, by their sizes; triggers count what becomes of them.
+    """Count files that were written into ``files``, by their sizes.
 
-    A trigger would count these as well, and take longer for each than it takes to write it.
+    Triggers would count them too, and take longer for each than it takes to write it.
     """
-    columns = "uploaded_files = uploaded_files + :count"
-    if not uploaded:
-        columns = "open_files = open_files + :count, open_bytes = open_bytes + :size"
-    counted = {"id": dataset_id, "count": len(sizes), "size": sum(sizes)}
     if sizes:
-        db.execute(f"UPDATE datasets SET {columns} WHERE id = :id", counted)
+        counts = (len(sizes), 0, 0) if uploaded else (0, len(sizes), sum(sizes))
+        db.execute(f"{_COUNT} WHERE id = ?", (*counts, dataset_id))
+
+
+def count_uploaded_files(db: Connection, sizes_of_runs: Mapping[int, Sequence[int]]) -> None:
+    """Count files that were open and are uploaded, by the sizes of those of each run."""
+    db.executemany(
+        f"{_COUNT} {_OF_RUN}",
+        [(len(sizes), -len(sizes), -sum(sizes), run_id) for run_id, sizes in sizes_of_runs.items()],
+    )
+
+
+@contextmanager
+def counting_files(db: Connection, run_ids: Iterable[int]) -> Iterator[None]:
+    """Count what becomes of files of these runs meanwhile; deleted ones, which count themselves, excepted."""
+    before = {run_id: tuple(db.execute(_FILES_OF_RUN, (run_id,)).fetchone()) for run_id in run_ids}
+    yield
+    for run_id, counts in before.items():
+        after = tuple(db.execute(_FILES_OF_RUN, (run_id,)).fetchone())
+        if after != counts:
+            db.execute(f"{_COUNT} {_OF_RUN}", (*map(sub, after, counts), run_id))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Connection, Row
 
-from pixaris_sync.ledger.datasets import count_new_files
+from pixaris_sync.ledger.datasets import count_new_files, counting_files
 from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.packs import packed_files, restore
 from pixaris_sync.ledger.runs import (
@@ -231,7 +231,9 @@ def _forget_unless_found(db: Connection, now: float, run_id: int, found: Collect
     kept = [(row["id"],) for row in asked if row["path"] in found]
     gone = [(row["id"],) for row in asked if row["path"] not in found and row["state"] != FileState.UPLOADING]
     db.executemany("UPDATE files SET forget_unless_found = 0 WHERE id = ?", kept)
-    db.executemany(f"UPDATE files SET {LEFT_AS_IT_IS} WHERE id = ? AND ours", [(now, *file) for file in gone])
+    with counting_files(db, [run_id] if gone else []):
+        left = f"UPDATE files SET {LEFT_AS_IT_IS} WHERE id = ? AND ours"
+        db.executemany(left, [(now, *file) for file in gone])
     db.executemany("DELETE FROM files WHERE id = ? AND state <> 'uploaded'", gone)
 
 
@@ -277,11 +279,16 @@ def _take_in_file(
     ).fetchone()
     if FileVersion(*tuple(known)[2:]) == version:
         return
-    # A newer version of the same file; whether its content differs too shows when it is read.
+    with counting_files(db, [run_id]):
+        _take_in_version(db, now, known, file)
+
+
+def _take_in_version(db: Connection, now: float, known: Row, file: FoundFile) -> None:
+    """Take in a newer version of the same file; whether its content differs too shows when it is read."""
     db.execute(
         f"UPDATE files SET ({_STAMP}) = (?, ?, ?, ?), content = ?, session_uri = NULL, stood = 0,"
         " taken = taken OR state = 'uploaded' AND crc32c IS NULL WHERE id = ?",
-        (*_stamp(version), file.content, known["id"]),
+        (*_stamp(file.version), file.content, known["id"]),
     )
     if known["state"] != FileState.UPLOADING:
         # Attempts go on being counted while it waits: a file that is rewritten without end must not keep a

@@ -1,4 +1,9 @@
-"""How many runs, files and rows are in each state: read from counters and indexes, however many there are."""
+"""How many runs, files and rows are in each state: from counters and indexes alone, however many there are.
+
+A file changes its state some times, so that the counters of files are kept by those who change it (see
+`datasets.count_new_files` and its neighbours): a trigger would take longer than the change itself. Runs and rows
+are fewer, and are counted in their indexes.
+"""
 
 from dataclasses import dataclass
 from sqlite3 import Connection

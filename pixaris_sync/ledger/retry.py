@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
 
+from pixaris_sync.ledger.datasets import counting_files
 from pixaris_sync.ledger.packs import restore
 from pixaris_sync.ledger.runs import WAITING, update_run_states
 from pixaris_sync.model import FileState, RowState, RunKey, RunState
@@ -122,12 +123,13 @@ def upload_again(
             continue
         restore(db, run_id)
         of_run = {"run": run_id, "path": path, "now": now, "accepted_before": accepted_before}
-        found = db.execute(
-            "UPDATE files SET state = 'pending', since = :now, generation = 0, crc32c = NULL, ours = 0,"
-            " stood = 0"
-            " WHERE run_id = :run AND path = :path AND state = 'uploaded' AND content_crc32c IS NULL",
-            of_run,
-        ).rowcount
+        with counting_files(db, [run_id]):
+            found = db.execute(
+                "UPDATE files SET state = 'pending', since = :now, generation = 0, crc32c = NULL, ours = 0,"
+                " stood = 0"
+                " WHERE run_id = :run AND path = :path AND state = 'uploaded' AND content_crc32c IS NULL",
+                of_run,
+            ).rowcount
         if not found and db.execute(_NONE_UNDER_WAY, of_run).fetchone():
             found = db.execute(
                 "DELETE FROM files WHERE run_id = :run AND path = :path AND state = 'uploaded'", of_run

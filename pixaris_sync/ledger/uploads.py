@@ -1,10 +1,12 @@
 """Transitions of files: claimed, uploaded, rescheduled, quarantined; and what adoption finds."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any, NamedTuple
 
+from pixaris_sync.ledger.datasets import count_uploaded_files, counting_files
 from pixaris_sync.ledger.runs import LEFT_AS_IT_IS, OBJECT_WRITE_SECONDS, WAITING, update_run_states
 from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
 from pixaris_sync.ledger.totals import add_to_totals
@@ -209,21 +211,19 @@ WHERE id = ? AND NOT ({_SAME_VERSION})
 
 def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> None:
     """Record that objects hold files' contents, or that nobody wants them to."""
-    values = [
-        (now, receipt.remote.crc32c, receipt.remote.generation, *_unchanged(receipt.task))
-        for receipt in receipts
-        if receipt.remote is not None
-    ]
-    confirmed = db.executemany(_CONFIRM, values).rowcount
-    for receipt in receipts:
-        if receipt.remote is None:
-            confirmed += db.execute(_LEAVE, (now, *_unchanged(receipt.task))).rowcount
-            # One that changed on the way is looked at as it is now.
-            unclaim(db, now, receipt.task, in_doubt=False)
-    if confirmed < len(receipts):
-        again_at = now + OBJECT_WRITE_SECONDS
-        db.executemany(_CONFIRM_OLDER, [(*value[:3], again_at, *value[3:]) for value in values])
-    held = [receipt for receipt in receipts if receipt.remote is not None]
+    held = confirmed = [receipt for receipt in receipts if receipt.remote is not None]
+    values = [(now, *_object(receipt), *_unchanged(receipt.task)) for receipt in held]
+    if db.executemany(_CONFIRM, values).rowcount < len(held):
+        same = f"SELECT 1 FROM files WHERE id = ? AND {_SAME_VERSION}"
+        confirmed = [one for one in held if db.execute(same, _unchanged(one.task)).fetchone()]
+    sizes: defaultdict[int, list[int]] = defaultdict(list)
+    for receipt in confirmed:
+        sizes[receipt.task.run_id].append(receipt.task.version.size)
+    count_uploaded_files(db, sizes)
+    ids = {receipt.task.id for receipt in confirmed}
+    others = [receipt for receipt in receipts if receipt.task.id not in ids]
+    with counting_files(db, {receipt.task.run_id for receipt in others}):
+        as_before = [_leave_or_confirm_older(db, now, receipt) for receipt in others]
     sent = [receipt.task.version.size for receipt in held if not receipt.was_there]
     found = [receipt.task.version.size for receipt in held if receipt.was_there]
     add_to_totals(
@@ -238,11 +238,30 @@ def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> 
     # A run that has open files as before, and no cause that has gone, is where it was.
     runs = {receipt.task.run_id for receipt in receipts}
     to_update = {receipt.task.run_id for receipt in receipts if receipt.task.had_cause}
-    if confirmed < len(receipts):
+    if not all(as_before):
         to_update = runs
     open_file = "SELECT 1 FROM open_files WHERE run_id = ? LIMIT 1"
     to_update |= {run for run in runs - to_update if db.execute(open_file, (run,)).fetchone() is None}
     update_run_states(db, now, sorted(to_update))
+
+
+def _leave_or_confirm_older(db: Connection, now: float, receipt: Receipt) -> bool:
+    """Record what became of a file that is not confirmed; whether it is as it was when it was claimed."""
+    unchanged = _unchanged(receipt.task)
+    if receipt.remote is None:
+        left = db.execute(_LEAVE, (now, *unchanged)).rowcount
+        # One that changed on the way is looked at as it is now.
+        unclaim(db, now, receipt.task, in_doubt=False)
+        return left > 0
+    again_at = now + OBJECT_WRITE_SECONDS
+    db.execute(_CONFIRM_OLDER, (now, *_object(receipt), again_at, *unchanged))
+    return False
+
+
+def _object(receipt: Receipt) -> tuple[int | None, int]:
+    """Checksum and generation of the object that holds a file's content."""
+    assert receipt.remote is not None  # noqa: S101 - whoever asks knows
+    return receipt.remote.crc32c, receipt.remote.generation
 
 
 def _waiting(taken: bool) -> FileState:  # noqa: FBT001 - the column's name

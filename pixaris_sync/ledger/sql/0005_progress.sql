@@ -20,8 +20,8 @@ BEGIN
     UPDATE datasets SET packed_files = packed_files - old.packed_files WHERE id = old.dataset_id;
 END;
 
--- How many files of a dataset stand in ``files``: those that are uploaded, and the others, with their size. What
--- comes in is counted by who writes it, see datasets.py.
+-- How many files of a dataset stand in ``files``: those that are uploaded, and the others, with their size. Who
+-- writes there counts, see datasets.py; only what is deleted is counted by itself.
 ALTER TABLE datasets ADD COLUMN uploaded_files INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE datasets ADD COLUMN open_files INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE datasets ADD COLUMN open_bytes INTEGER NOT NULL DEFAULT 0;
@@ -31,15 +31,6 @@ FROM (
         sum(iif(state <> 'uploaded', size, 0)) AS open_bytes
     FROM files GROUP BY dataset_id
 ) f WHERE f.dataset_id = datasets.id;
-CREATE TRIGGER files_change AFTER UPDATE OF state, size ON files
-WHEN (old.state = 'uploaded') <> (new.state = 'uploaded') OR old.size <> new.size
-BEGIN
-    UPDATE datasets SET uploaded_files = uploaded_files + (new.state = 'uploaded') - (old.state = 'uploaded'),
-        open_files = open_files + (new.state <> 'uploaded') - (old.state <> 'uploaded'),
-        open_bytes = open_bytes + iif(new.state <> 'uploaded', new.size, 0)
-            - iif(old.state <> 'uploaded', old.size, 0)
-    WHERE id = new.dataset_id;
-END;
 CREATE TRIGGER files_forget AFTER DELETE ON files
 BEGIN
     UPDATE datasets SET uploaded_files = uploaded_files - (old.state = 'uploaded'),
