@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.browser import browsing
 
 _PAGE = """data:text/html,<!doctype html><meta name=viewport content=width=device-width><style>
@@ -10,6 +12,7 @@ p { width: 600px; height: 3000px } @media (prefers-color-scheme: dark) { p { col
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.large
 def test_a_page_is_seen_as_by_somebody(tmp_path: Path) -> None:
     """Goal: text, width, colours, errors and pictures are told. Method: a page with some of each."""
     with browsing(tmp_path, width=1000) as browser:
