@@ -1,8 +1,7 @@
 """How many runs, files and rows are in each state: from counters and indexes alone, however many there are.
 
-A file changes its state some times, so that the counters of files are kept by those who change it (see
-`datasets.count_new_files` and its neighbours): a trigger would take longer than the change itself. Runs and rows
-are fewer, and are counted in their indexes.
+Files are many and change often, so that whoever changes one counts (see `datasets.count_new_files` and its
+neighbours): a trigger would take longer than the change itself. Runs and rows are counted in their indexes.
 """
 
 from dataclasses import dataclass

@@ -6,6 +6,7 @@ time of the processor, as others may be at work beside.
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -113,22 +114,29 @@ def measure_reading(path: Path, name: str) -> Reading:
         local_results_folder=path.parent,
     )
     metrics = Metrics(path.parent, lambda: (1e6, 1.0))
-    views, numbers, texts = [], [], []
-    for _ in range(_READINGS):
+
+    def seconds(read: Callable[[Reader], object]) -> float:
+        """Of one reading, by somebody who has not looked before."""
         reader = Reader(settings, path, Work)
         try:
             begun = time.thread_time()
-            reader.read()
-            read = time.thread_time()
-            figures = reader.figures()
-            counted = time.thread_time()
-            metrics.exposition(figures)
-            views.append(read - begun)
-            numbers.append(counted - read)
-            texts.append(time.thread_time() - counted)
+            read(reader)
+            return time.thread_time() - begun
         finally:
             reader.close()
-    return Reading(name, *(statistics.median(one) * 1000 for one in (views, numbers, texts)))
+
+    def milliseconds(read: Callable[[Reader], object]) -> float:
+        return 1000 * statistics.median(seconds(read) for _ in range(_READINGS))
+
+    reader = Reader(settings, path, Work)
+    figures = reader.figures()
+    reader.close()
+    return Reading(
+        name,
+        view_ms=milliseconds(Reader.read),
+        numbers_ms=milliseconds(Reader.figures),
+        text_ms=milliseconds(lambda _: metrics.exposition(figures)),
+    )
 
 
 def measure_readings(cache: Path, files: int) -> list[Reading]:
