@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 import anyio
 from pydantic import SecretStr
 
+from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger.selection import Work
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.quiet import Throttle
 from pixaris_sync.process.service import Beside
+from pixaris_sync.rules.addresses import host_and_port
 from pixaris_sync.settings import Settings
 
 if TYPE_CHECKING:
     from pixaris_sync.monitoring.heartbeat import Heartbeat
+    from pixaris_sync.monitoring.metrics import Metrics
+    from pixaris_sync.monitoring.view import Reader
 
 
 @dataclass(slots=True)
@@ -35,42 +39,75 @@ class Monitored:
 async def monitored(
     settings: Settings, mode: Mode, ledger: Path, throttle: Throttle, *, store: ObjectStore, sink: RowSink
 ) -> AsyncIterator[Monitored]:
-    """Count and tell what settings ask for; nothing is imported for what they do not.
+    """Count, show and tell what settings ask for; nothing is imported for what they do not.
 
     The metrics' file is written a last time at the end, when the engine has ended.
+
+    Raises:
+        ConfigurationError: the page's address cannot be listened at.
     """
     # A pass asks it once, at its end.
     beats = settings.heartbeat_url if mode.follow else None
-    if beats is None and settings.metrics_textfile is None:
-        yield Monitored(store, sink)
+    listen = settings.listen if mode.follow else None
+    work = Monitored(store, sink)
+    if not (beats or listen or settings.metrics_textfile):
+        yield work
         return
     from pixaris_sync.monitoring.view import Reader
 
-    work = Monitored(store, sink)
-    reader = Reader(settings, ledger, Work)
-    textfile, heartbeat = None, None
-    if beats is not None:
-        heartbeat = _heartbeat(beats)
-        work.beside.append(
-            partial(heartbeat.beat_while_all_is_well, read=partial(reader.in_thread, reader.read))
-        )
-    if settings.metrics_textfile is not None:
-        from pixaris_sync.monitoring.measured import MeasuredSink, MeasuredStore
-        from pixaris_sync.monitoring.metrics import Metrics
-        from pixaris_sync.monitoring.textfile import Textfile
+    def new_reader() -> Reader:
+        return Reader(settings, ledger, Work)
 
-        metrics = Metrics(settings.local_results_folder, partial(_limits, throttle))
-        if heartbeat is not None:
-            metrics.heartbeats = heartbeat.counts
-        work.store, work.sink = MeasuredStore(store, metrics.requests), MeasuredSink(sink, metrics.requests)
-        textfile = Textfile(settings.metrics_textfile, metrics, partial(reader.in_thread, reader.figures))
-        work.beside += [metrics.follow, textfile.keep]
-    try:
+    async with AsyncExitStack() as stack:
+        metrics = None
+        if listen or settings.metrics_textfile:
+            metrics = _measure(work, settings, throttle)
+        if beats is not None:
+            heartbeat, reader = _heartbeat(beats), new_reader()
+            stack.callback(reader.close)
+            if metrics is not None:
+                metrics.heartbeats = heartbeat.counts
+            read = partial(reader.in_thread, reader.read)
+            work.beside.append(partial(heartbeat.beat_while_all_is_well, read=read))
+        if metrics is not None and settings.metrics_textfile is not None:
+            from pixaris_sync.monitoring.textfile import Textfile
+
+            reader = new_reader()
+            stack.callback(reader.close)
+            textfile = Textfile(settings.metrics_textfile, metrics, partial(reader.in_thread, reader.figures))
+            work.beside.append(textfile.keep)
+            stack.push_async_callback(textfile.write_last)
+        if metrics is not None and listen is not None:
+            work.beside.append(_page(listen, new_reader(), metrics, stack))
         yield work
-    finally:
-        if textfile is not None:
-            await textfile.write_last()
-        reader.close()
+
+
+def _measure(work: Monitored, settings: Settings, throttle: Throttle) -> "Metrics":
+    """Count what the engine does, and what it asks of the services."""
+    from pixaris_sync.monitoring.measured import MeasuredSink, MeasuredStore
+    from pixaris_sync.monitoring.metrics import Metrics
+
+    metrics = Metrics(settings.local_results_folder, partial(_limits, throttle))
+    work.store = MeasuredStore(work.store, metrics.requests)
+    work.sink = MeasuredSink(work.sink, metrics.requests)
+    work.beside.append(metrics.follow)
+    return metrics
+
+
+def _page(address: str, reader: "Reader", metrics: "Metrics", stack: AsyncExitStack) -> Beside:
+    """Serve the page with its metrics, once the engine runs; it closes the reader."""
+    from pixaris_sync.monitoring.server import listening, serve
+
+    host, port = host_and_port(address)
+    listener = stack.enter_context(listening((host, port)))
+
+    def exposition() -> bytes:
+        try:
+            return metrics.exposition(reader.figures())
+        except LedgerError:
+            return metrics.exposition(None)
+
+    return partial(serve, listener=listener, named=host, reader=reader, metrics=exposition)
 
 
 def beat_once(settings: Settings) -> None:

@@ -4,7 +4,6 @@ import logging
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -23,7 +22,7 @@ from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
-from pixaris_sync.ledger.selection import Selection, Work
+from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import JsonValue
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
@@ -32,7 +31,6 @@ from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, run_engine
 from pixaris_sync.process.signals import ExitCode, Interruption
 from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
-from pixaris_sync.rules.addresses import host_and_port
 from pixaris_sync.settings import Settings
 from pixaris_sync.text import counted
 
@@ -67,39 +65,14 @@ def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
     )
 
     def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption]:
-        with ExitStack() as stack:
-            beside = _beside_watch(settings, ledger.path, stack)
-            left, interruption, _ = anyio.run(
-                partial(_run, settings, Mode(follow=True), ledger, beside=beside, forced_code=_exit_of_watch)
-            )
+        left, interruption, _ = anyio.run(
+            partial(_run, settings, Mode(follow=True), ledger, forced_code=_exit_of_watch)
+        )
         return left, interruption
 
     left, interruption = work_as_owner(settings, "watch", work)
     log.info("stopped: %s", _left_text(left))
     return _exit_of_watch(interruption)
-
-
-def _beside_watch(settings: Settings, ledger: Path, stack: ExitStack) -> list[Beside]:
-    """What runs beside the engine of ``watch``; `stack` takes what it holds until the end."""
-    beside: list[Beside] = []
-    if settings.listen:
-        beside.append(_page(settings.listen, settings, ledger, stack))
-    return beside
-
-
-def _page(address: str, settings: Settings, ledger: Path, stack: ExitStack) -> Beside:
-    """Serve the page, once the engine runs.
-
-    Raises:
-        ConfigurationError: its address cannot be listened at.
-    """
-    from pixaris_sync.monitoring.server import listening, serve
-    from pixaris_sync.monitoring.view import Reader
-
-    host, port = host_and_port(address)
-    listener = stack.enter_context(listening((host, port)))
-    reader = Reader(settings, ledger, Work)
-    return partial(serve, listener=listener, named=host, reader=reader)
 
 
 def _left_text(left: WorkLeft | None) -> str:

@@ -66,6 +66,10 @@ def test_watch_shows_what_happens(proxied: CommandLine, proxies: Proxies, tmp_pa
         shown = page_says(watch, port, "everything is synced", f"<bdi>{run.name}</bdi>")
         assert "1 file," in shown.text
         assert get(port, If_None_Match=shown.headers["ETag"]).status == 304
+        metrics = get(port, "/metrics").text
+        assert re.search(r'^pixaris_sync_runs\{.*state="synced".*\} 1\.0$', metrics, re.MULTILINE)
+        uploads = r'^pixaris_sync_requests_total\{.*kind="upload",outcome="ok",.*\} 1\.0$'
+        assert re.search(uploads, metrics, re.MULTILINE)
         [image] = re.findall('src="(/thumbnails/[0-9a-f]+)"', shown.text)
         small = get(port, image)
         assert (small.headers["Content-Type"], small.body[:3]) == ("image/jpeg", b"\xff\xd8\xff")
