@@ -57,6 +57,10 @@ def set_up_logging(level: str, log_format: LogFormat = "text") -> None:
         handler.setFormatter(LineFormatter(f"{when}%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+    # Google's libraries keep what they log to themselves where nobody has set a level before.
+    google = logging.getLogger("google")
+    google.setLevel(logging.WARNING)
+    google.propagate = True
     logging.getLogger("pixaris_sync").setLevel(level.upper())
 
 

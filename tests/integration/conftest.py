@@ -118,5 +118,6 @@ def in_process(
         monkeypatch.setenv(name, value)
     handlers, level = logging.root.handlers[:], logging.root.level
     yield InProcess(capsys, monkeypatch)
+    logging.captureWarnings(capture=False)
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)

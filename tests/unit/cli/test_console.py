@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from google.api_core import client_logging
 
 from pixaris_sync.cli.console import logs_json, set_up_logging
 
@@ -17,16 +18,17 @@ _HOSTILE = "a\n2026 ERROR b\x1b[2J\u202e\udcff"
 @pytest.fixture(autouse=True)
 def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is set up for the whole process is gone after each test."""
-    loggers = (logging.getLogger(), logging.getLogger("pixaris_sync"))
-    before = [(logger.handlers, logger.level) for logger in loggers]
+    loggers = [logging.getLogger(name) for name in ("", "pixaris_sync", "google")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
     # `basicConfig` closes what is there, which is pytest's.
     loggers[0].handlers = []
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     yield
     logging.captureWarnings(capture=False)
-    for logger, (handlers, level) in zip(loggers, before, strict=True):
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
         logger.handlers = handlers
         logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def _objects(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -42,6 +44,7 @@ def _fail() -> None:
 def test_libraries_and_warnings_go_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
     """Goal: nothing on stderr is something else. Method: a library logs, and Python warns."""
     set_up_logging("info", "json")
+    client_logging.initialize_logging()  # type: ignore[no-untyped-call] # Google's
     logging.getLogger("google.auth").warning("no %s", "quota project")
     logging.getLogger("google.auth").info("not told")
     with warnings.catch_warnings():
