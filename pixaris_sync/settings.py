@@ -261,6 +261,13 @@ class Settings(BaseModel):
             raise ValueError("must be a bare file name")
         return value
 
+    @field_validator("metrics_textfile")
+    @classmethod
+    def _is_file(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.name:
+            raise ValueError("must name a file")
+        return value
+
     @field_validator("local_results_folder", "state_dir", "metrics_textfile")
     @classmethod
     def _at_home(cls, value: Path | None) -> Path | None:

@@ -12,10 +12,10 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
-from yarl import URL
 
 from pixaris_sync import USER_AGENT
 from pixaris_sync.ledger.notices import NOTICE
@@ -44,7 +44,8 @@ class Heartbeat:
 
     def __init__(self, url: str) -> None:
         self.counts = {"ok": 0, "failed": 0}
-        self._url = URL(url)
+        self._url = url
+        self._host = urlsplit(url).hostname
         self._fails = False
 
     async def beat(self) -> None:
@@ -52,9 +53,9 @@ class Heartbeat:
         failure = await self._ask()
         self.counts["failed" if failure else "ok"] += 1
         if failure and not self._fails:
-            log.warning("the heartbeat's address at %s was not reached: %s", self._url.host, failure)
+            log.warning("the heartbeat's address at %s was not reached: %s", self._host, failure)
         elif self._fails and not failure:
-            log.info("the heartbeat's address at %s is reached again", self._url.host)
+            log.info("the heartbeat's address at %s is reached again", self._host)
         self._fails = bool(failure)
 
     async def _ask(self) -> str:

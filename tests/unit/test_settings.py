@@ -304,6 +304,8 @@ def test_metrics_inside_the_results_folder_are_refused(tmp_path: Path) -> None:
     results = tmp_path / "results"
     with pytest.raises(ConfigurationError, match="where nothing is written"):
         load(local_results_folder=results, metrics_textfile=results / "m.prom")
+    with pytest.raises(ConfigurationError, match="must name a file"):
+        load(metrics_textfile="/")
     beside = tmp_path / "m.prom"
     assert load(local_results_folder=results, metrics_textfile=beside).metrics_textfile == beside
 

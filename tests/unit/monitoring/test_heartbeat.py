@@ -63,7 +63,7 @@ async def test_what_does_not_answer_is_told_once_without_its_address(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("broken", ["nobody listens", "no such host", "no address"])
+@pytest.mark.parametrize("broken", ["nobody listens", "no such host", "no address", "no host"])
 async def test_nothing_that_goes_wrong_is_raised_or_tells_the_address(
     broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -75,6 +75,7 @@ async def test_nothing_that_goes_wrong_is_raised_or_tells_the_address(
             "nobody listens": f"http://127.0.0.1:{port}/{UNTOLD}",
             "no such host": f"http://nobody.invalid/{UNTOLD}",
             "no address": f"http://127.0.0.1/\x01{UNTOLD}",
+            "no host": f"http://127 0 0 1/{UNTOLD}",
         }[broken]
         heartbeat = Heartbeat(url)
         await heartbeat.beat()
