@@ -20,6 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pixaris_sync.cli import report
+from pixaris_sync.cli.console import share
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.panes import Now, head, panes, wrapped
 from pixaris_sync.cli.wiring import settings_for
@@ -53,6 +54,7 @@ def watch_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool
     settings = settings_for(flags, config)
     source = Source(settings)
     console = Console()
+    share(console)
     is_live = sys.stdout.isatty() and not console.is_dumb_terminal and not as_json
 
     def stop(*_: object) -> None:
