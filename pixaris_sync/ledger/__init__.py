@@ -16,9 +16,10 @@ since the epoch.
   `pending_rows` says which rows wait for what, `runs` draws from files and rows the state of their run.
   `retry` takes quarantined runs up again, `forgetting` leaves what was given up.
 * `selection` says which runs a pass is about. What ``status`` and the monitoring tell is read by `numbers`
-  (how much is in which state), `overview` (these, and what is wrong), `progress` (each dataset, and the last
-  runs), `totals` (what was ever done) and `story` (one run). `inventory` reads what ``verify`` compares.
-  `endings` notes which runs are synced, and on which somebody must act, while it happens, for the log.
+  (how much is in which state), `waiting` (what runs wait for), `overview` (these, and what is wrong),
+  `progress` (each dataset, and the last runs), `totals` (what was ever done) and `story` (one run).
+  `inventory` reads what ``verify`` compares. `endings` notes which runs are synced, and on which somebody
+  must act, while it happens, for the log.
 * `packs` packs the files of finished runs, so that the ledger stays small.
 
 Invariants kept here: a run's state is always what its folder, files and records make it

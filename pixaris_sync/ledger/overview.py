@@ -14,6 +14,7 @@ from pixaris_sync.ledger.selection import (
     Work,
     selected,
 )
+from pixaris_sync.ledger.waiting import WaitingRuns, left_out, waiting_runs, with_left_out
 from pixaris_sync.model import RunKey, RunState
 from pixaris_sync.text import counted
 
@@ -31,15 +32,6 @@ class ProblemRun:
     since: float
     cause: str
     hint: str
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingRuns:
-    """Pending runs that wait for the same: how many, since when the first of them waits, and for what."""
-
-    runs: int
-    since: float
-    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,102 +90,12 @@ def overview(db: Connection, tracking_file: str, *, at_work: Work | None = ANYBO
         last_synced_at=in_numbers.last_synced_at,
         torn_files=tuple(f"{row['project']}/{row['dataset']}/{tracking_file}" for row in db.execute(torn)),
         repeated_lines=db.execute("SELECT coalesce(sum(repeated_lines), 0) FROM datasets").fetchone()[0],
-        waiting=tuple(_waiting(db, at_work)),
+        waiting=tuple(waiting_runs(db, at_work)),
         problems=tuple(
             replace(one, hint=with_left_out(one.hint, left.get(one.run)))
             for one in problems(db, EVERYTHING, tracking_file)
         ),
     )
-
-
-#: Its name begins with a time, which `Selection.since` and `Selection.until` are about.
-_DATED = "r.name GLOB '[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]-[0-9][0-9][0-9][0-9][0-9][0-9]*'"
-#: Why the process that is at work does not carry a run; NULL: it does. See `_carrying`.
-_LEFT_OUT = f"""
-CASE WHEN {SELECTED} THEN NULL WHEN {SELECTED_DATASETS} AND NOT {_DATED} THEN :undated ELSE :left_out END
-"""
-#: The same of a run that has failed.
-_GIVEN_UP = f"""
-coalesce({_LEFT_OUT}, CASE
-    WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.attempts >= :attempts_limit)
-        OR EXISTS (SELECT 1 FROM open_records c WHERE c.run_id = r.id AND c.attempts >= :attempts_limit)
-    THEN :given_up END)
-"""
-#: For what a pending run waits: the first step that it has not done. What is under way stands before what
-#: waits for its turn. A run that no tracking record names has its own cause.
-_WAITS_FOR = f"""
-CASE
-WHEN NOT r.committed THEN coalesce(r.cause, 'its tracking record is to be read')
-WHEN {_LEFT_OUT} IS NOT NULL THEN {_LEFT_OUT}
-WHEN d.adopted_at IS NULL THEN 'its dataset is to be compared with the bucket before anything is sent'
-WHEN r.held AND r.signature IS NOT NULL THEN 'its table is to be asked whether it holds the row already'
-WHEN :at_work AND EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'uploading')
-    THEN 'its files are being uploaded'
-WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'pending')
-    THEN 'its files wait for their turn to be uploaded'
-WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id)
-    THEN 'its files may be in the bucket already: they are looked up before they are sent'
-WHEN r.quiet_at IS NOT NULL
-    THEN 'files of it were still arriving: its row waits until its folder has been still for some seconds'
-WHEN r.signature IS NULL THEN 'its folder is to be inspected again'
-ELSE CASE (SELECT iif(c.state = 'sending' AND NOT :at_work, 'in_doubt', c.state)
-           FROM open_records c WHERE c.run_id = r.id
-           ORDER BY c.state = 'sending' DESC, c.state = 'pending' DESC, c.state = 'in_doubt' DESC LIMIT 1)
-    WHEN 'sending' THEN 'its row is being sent'
-    WHEN 'pending' THEN 'its row waits for its turn to be sent'
-    WHEN 'in_doubt' THEN 'its row may be in the table already: it is looked for before it is sent'
-    ELSE 'its row was taken: it is to be read back'
-    END
-END
-"""
-
-
-def _carrying(at_work: Work | None) -> dict[str, str | int | None]:
-    """The parameters of what is said of runs that the process at work does not carry."""
-    leaves = f"`{at_work}`, which is at work, leaves it out: run `pixaris-sync sync` afterwards"
-    return {
-        **(at_work.selection if at_work else EVERYTHING).parameters,
-        "left_out": leaves,
-        "undated": f"its name begins with no time, so that {leaves}",
-        "given_up": "the process that is at work has tried it often enough: the next one tries it again",
-    }
-
-
-def left_out(db: Connection, at_work: Work | None) -> dict[str, str]:
-    """Failing runs, as ``project/dataset/run``, that the process at work does not try again, and why."""
-    if at_work is None or at_work.selection == EVERYTHING:
-        return {}
-    rows = db.execute(
-        f"SELECT d.project || '/' || d.dataset || '/' || r.name AS run, {_GIVEN_UP} AS why"
-        f" FROM open_runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.state = '{RunState.FAILING}'",
-        _carrying(at_work),
-    )
-    return {row["run"]: row["why"] for row in rows if row["why"]}
-
-
-def with_left_out(hint: str, why: str | None) -> str:
-    """The hint of a failing run, and why the process at work does not try it again, if so."""
-    return "; ".join(filter(None, (hint, why)))
-
-
-def waits_for(db: Connection, run_id: int, at_work: Work | None) -> str:
-    """For what a pending run waits; empty: it does not."""
-    row = db.execute(
-        f"SELECT {_WAITS_FOR} AS cause FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
-        " WHERE r.id = :run AND r.state = 'pending'",
-        {**_carrying(at_work), "at_work": at_work is not None, "run": run_id},
-    ).fetchone()
-    return row["cause"] if row else ""
-
-
-def _waiting(db: Connection, at_work: Work | None) -> list[WaitingRuns]:
-    rows = db.execute(
-        f"SELECT count(*) AS runs, min(r.since) AS since, {_WAITS_FOR} AS cause"
-        " FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
-        " WHERE r.state = 'pending' GROUP BY 3 ORDER BY 1 DESC, 3",
-        {**_carrying(at_work), "at_work": at_work is not None},
-    )
-    return [WaitingRuns(row["runs"], row["since"], row["cause"]) for row in rows]
 
 
 def problems(db: Connection, selection: Selection, tracking_file: str) -> list[ProblemRun]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from sqlite3 import Connection, Row
 from typing import Final
 
-from pixaris_sync.ledger.overview import left_out, waits_for, with_left_out
 from pixaris_sync.ledger.packs import packed_files
 from pixaris_sync.ledger.selection import ANYBODY, Work
+from pixaris_sync.ledger.waiting import left_out, waits_for, with_left_out
 from pixaris_sync.model import FileState, RunKey, RunState
 
 

@@ -205,7 +205,7 @@ class Orphans:
             return Orphan(run.run, young=False, problem=refused)
         signature = context.results.signature(run) or ""
         if 0 <= context.age_seconds(changed_ns) < context.settings.incomplete_after_seconds:
-            cause = "its folder has no tracking line yet: it is being stored, or downloaded by Pixaris"
+            cause = "being stored, or downloaded by Pixaris: no tracking line yet"
             return Orphan(run.run, young=True, problem=Problem(cause, ""), signature=signature)
         answer = self._answers.get(run)
         if answer is not None and answer.signature != signature:

@@ -81,9 +81,9 @@ def test_after_a_kill_nothing_is_said_to_be_under_way(proxied: CommandLine, prox
             release.set()
             process.kill()
 
-    assert [waiting["cause"] for waiting in before["waiting"]] == ["its files are being uploaded"]
+    assert [waiting["cause"] for waiting in before["waiting"]] == ["being uploaded"]
     assert counted(before, "files") == {"uploading": 1}
-    looked_up = "its files may be in the bucket already: they are looked up before they are sent"
+    looked_up = "being looked up in the bucket, which may hold files already"
     assert [waiting["cause"] for waiting in after["waiting"]] == [looked_up]
     assert counted(after, "files") == {"in_doubt": 1}
 

@@ -35,7 +35,7 @@ def test_a_downloaded_copy_is_no_problem(
 
     assert unknown["runs"]["incomplete"] == 2
     [waiting] = young["waiting"]
-    cause = "its folder has no tracking line yet: it is being stored, or downloaded by Pixaris"
+    cause = "being stored, or downloaded by Pixaris: no tracking line yet"
     assert (waiting["runs"], waiting["cause"]) == (2, cause)
     for document in (known, again):
         assert {state: count for state, count in document["runs"].items() if count} == {"downloaded": 2}

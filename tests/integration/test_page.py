@@ -61,7 +61,7 @@ def test_watch_shows_what_happens(proxied: CommandLine, proxies: Proxies, tmp_pa
         assert get(port, "/healthz").status == 200
 
         run = store_run(proxied.folder, "shown", images=[(picture(1, (64, 48)), "a.png")])
-        page_says(watch, port, "1 run is waiting", "its files are being uploaded", "uploading 1 file")
+        page_says(watch, port, "1 run is waiting", "being uploaded", "uploading 1 file")
         release.set()
         shown = page_says(watch, port, "everything is synced", f"<bdi>{run.name}</bdi>")
         assert "1 file," in shown.text

@@ -58,14 +58,14 @@ def test_status_says_who_carries_what_waits_and_who_does_not(proxied: CommandLin
         during, document = proxied.run("status").stdout, proxied.status()
     after = proxied.run("status").stdout
 
-    leaves = "`pixaris-sync backfill --project a`, which is at work, leaves it out: run `pixaris-sync sync` "
-    assert f"1 pending: {leaves}afterwards\n" in during
-    assert "1 pending: its files are being uploaded\n" in during
+    left_out = "left out by `pixaris-sync backfill --project a`, which is at work: run `pixaris-sync sync` "
+    assert f"1 pending: {left_out}afterwards\n" in during
+    assert "1 pending: being uploaded\n" in during
     assert "(pixaris-sync backfill --project a, since " in document["owner"]
     assert f"\nwork  {document['owner']}\n" in during
     nobody = "no process works on this folder: `pixaris-sync sync` or `pixaris-sync watch` carries what waits"
     assert f"\nwork  {nobody}\n" in after
-    assert "leaves it out" not in after
+    assert "left out by" not in after
     torn = f"{other.key.dataset_key}/{other.tracking.name}"
     assert f"\ntorn  the last line of {torn} is unfinished\n" in after
     assert (document["torn_files"], document["torn_lines"]) == ([torn], 1)

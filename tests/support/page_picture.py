@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pixaris_sync.ledger.overview import WaitingRuns
+from pixaris_sync.ledger.waiting import WaitingRuns
 from pixaris_sync.monitoring.view import View
 from pixaris_sync.sandbox.pictures import draw_landscape
 from tests.support.browser import browsing
@@ -39,7 +39,7 @@ def scene() -> View:
     """Something of everything."""
     return with_changes(
         busy(),
-        runs={**busy().overview.runs, "quarantined": 2},
+        runs={**busy().overview.runs, "quarantined": 1},
         problems=(
             problem(
                 "landscapes/evening/20261127-093012_lora-v2",
@@ -49,9 +49,9 @@ def scene() -> View:
                 ago=540,
             ),
         ),
-        waiting=(WaitingRuns(37, NOW - 320, "its files wait for their turn to be uploaded"),),
+        waiting=(WaitingRuns(37, NOW - 320, "waiting to be uploaded"),),
         datasets=(
-            dataset("evening", "landscapes", synced=812, quarantined=2, pending=25),
+            dataset("evening", "landscapes", synced=908, quarantined=1, pending=25),
             dataset("mountains", "landscapes", synced=392, pending=12),
             dataset("street", "portraits", synced=48),
         ),

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pixaris_sync.ledger.overview import Overview, ProblemRun, WaitingRuns
+from pixaris_sync.ledger.overview import Overview, ProblemRun
 from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun
 from pixaris_sync.ledger.totals import Totals
+from pixaris_sync.ledger.waiting import WaitingRuns
 from pixaris_sync.model import DatasetKey, Destination, FileState, RowState, RunKey, RunState
 from pixaris_sync.monitoring.view import View
 
@@ -127,8 +128,8 @@ def empty(**changes: Any) -> View:
 def busy(**changes: Any) -> View:
     names = ("baseline", "guidance-7.5", "lora-v2", "steps-40", "dark-background", "controlnet", "upscaled")
     made = view(
-        runs={"synced": 1_204, "pending": 37},
-        files={"uploaded": 9_632, "pending": 290, "uploading": 6},
+        runs={"synced": 1_348, "pending": 37},
+        files={"uploaded": 10_784, "pending": 290, "uploading": 6},
         datasets=[
             dataset("studio", synced=812, pending=25),
             dataset("outdoor", synced=392, pending=12),
@@ -139,13 +140,13 @@ def busy(**changes: Any) -> View:
             for at, (name, count) in enumerate(zip(names, (3, 1, 4, 12, 2, 0, 6), strict=True))
         ],
         waiting=[
-            WaitingRuns(31, NOW - 320, "its files wait for their turn to be uploaded"),
-            WaitingRuns(6, NOW - 300, "its files are being uploaded"),
+            WaitingRuns(31, NOW - 320, "waiting to be uploaded"),
+            WaitingRuns(6, NOW - 300, "being uploaded"),
         ],
         pending_bytes=592 * MEBIBYTE,
         oldest_pending_at=NOW - 320,
         last_synced_at=NOW - 3,
-        totals=Totals(9_632, 18_900 * MEBIBYTE, 12, 30 * MEBIBYTE),
+        totals=Totals(10_784, 21_160 * MEBIBYTE, 12, 30 * MEBIBYTE),
     )
     return with_changes(made, **changes)
 
@@ -205,7 +206,7 @@ def with_problems(**changes: Any) -> View:
             problem("bags/white", "lines that repeat a record: 3; they are one row", state="notice", hint=""),
         ],
         last_runs=busy().last_runs,
-        waiting=[WaitingRuns(4, NOW - 900, "its files wait for their turn to be uploaded")],
+        waiting=[WaitingRuns(4, NOW - 900, "waiting to be uploaded")],
         pending_bytes=3_400 * MEBIBYTE,
         oldest_pending_at=NOW - 900,
         last_synced_at=NOW - 901,

@@ -68,7 +68,7 @@ def test_messages_are_found_in_the_source() -> None:
         "it is set nowhere",
         "choose another --state-dir",
         "it is a folder, not a file",
-        "its files are being uploaded",
+        "being uploaded",
         "BigQuery refuses the row in table …: …",
     } <= found
     assert not [text for text in found if re.search(r"SELECT|Callable|^open ledger$|^look up table$", text)]

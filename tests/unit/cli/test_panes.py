@@ -9,10 +9,11 @@ from rich.console import Console
 
 from pixaris_sync.cli.live import Rate
 from pixaris_sync.cli.panes import Now, panes
-from pixaris_sync.ledger.overview import Overview, ProblemRun, WaitingRuns
+from pixaris_sync.ledger.overview import Overview, ProblemRun
 from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.ledger.totals import Totals
+from pixaris_sync.ledger.waiting import WaitingRuns
 from pixaris_sync.model import DatasetKey, RunKey, RunState
 from pixaris_sync.monitoring.view import View
 from pixaris_sync.process.ownership import Owner
@@ -55,7 +56,7 @@ def view(*datasets: DatasetProgress, problems: tuple[ProblemRun, ...] = (), last
             last_synced_at=AT,
             torn_files=(),
             repeated_lines=0,
-            waiting=(WaitingRuns(waiting, AT, "its files are being uploaded"),) if waiting else (),
+            waiting=(WaitingRuns(waiting, AT, "being uploaded"),) if waiting else (),
             problems=problems,
         ),
         datasets=tuple(sorted(datasets, key=lambda one: one.key)),
@@ -152,7 +153,7 @@ def test_a_view_at_rest_says_so_and_stays_the_same() -> None:
     assert "work    no process works on this folder" in idle
     assert "trouble it is locked" in idle
     assert "        `pixaris-sync sync` or `pixaris-sync watch` carries what waits" in idle
-    assert "        1 pending: its files are being uploaded" in idle
+    assert "        1 pending: being uploaded" in idle
 
 
 def test_rates_are_smoothed_over_some_seconds() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from pixaris_sync.cli import report
-from pixaris_sync.ledger.overview import Overview, ProblemRun, WaitingRuns
+from pixaris_sync.ledger.overview import Overview, ProblemRun
+from pixaris_sync.ledger.waiting import WaitingRuns
 from pixaris_sync.process.repair import Repair
 from pixaris_sync.text import bytes_text, span_text
 from pixaris_sync.verify import Finding, Kind, Sign

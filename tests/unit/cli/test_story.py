@@ -101,6 +101,6 @@ def test_the_story_of_a_pending_run_tells_what_it_waits_for(book: Book) -> None:
     book.take(found_run(record(name), name=name, files=[file()]))
     book.select("UPDATE runs SET name = ?", RUN)
     document = told(book)
-    assert document["cause"] == "its files wait for their turn to be uploaded"
+    assert document["cause"] == "waiting to be uploaded"
     book.select("UPDATE runs SET name = ?", name)
     assert run_text({**document, "run": name}, None).startswith("20240101-000001_\\x1b[31m: pending")

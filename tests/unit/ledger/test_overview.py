@@ -154,19 +154,19 @@ def test_what_a_pending_run_waits_for_is_told_at_every_step(book: Book) -> None:
     book.take(found_run(record(), files=[file()]), dataset_id=dataset_id)
     assert "compared with the bucket" in reason()
     book.do(uploads.adopted, dataset_id)
-    assert "wait for their turn" in reason()
+    assert "waiting to be uploaded" in reason()
     [task] = book.claim()
     assert "being uploaded" in reason()
     book.do(uploads.recover_uploads)
-    assert "may be in the bucket" in reason()
+    assert "which may hold files" in reason()
     [task] = book.claim()
     book.upload(task)
-    assert "waits for its turn to be sent" in reason()
+    assert "waiting to be sent" in reason()
     sent = book.ready()
     book.do(rows.start_delivery, TABLE, sent, DeliveryMethod.STREAM, None)
     assert "being sent" in reason()
     book.do(rows.recover_deliveries)
-    assert "may be in the table" in reason()
+    assert "looked for in the table" in reason()
     book.do(rows.accept_rows, sent)
     assert "read back" in reason()
     book.do(rows.confirm_rows, sent)
@@ -399,11 +399,11 @@ def test_what_is_under_way_is_in_doubt_where_nobody_is_at_work(book: Book) -> No
 
     book.take(found_run(record(), files=[file()]))
     [task] = book.claim()
-    looked_up = "its files may be in the bucket already: they are looked up before they are sent"
+    looked_up = "being looked up in the bucket, which may hold files already"
     assert told() == (looked_up, 1, 0)
     book.upload(task)
     book.do(rows.start_delivery, TABLE, book.ready(), DeliveryMethod.STREAM, None)
-    looked_for = "its row may be in the table already: it is looked for before it is sent"
+    looked_for = "being looked for in the table, which may hold the row already"
     assert told() == (looked_for, 0, 1)
     assert look(book).rows["sending"] == 1
 
@@ -444,12 +444,10 @@ def test_what_the_process_at_work_does_not_carry_is_told(book: Book) -> None:
     A run of each kind: selected, too old, without a time in its name, of another dataset, and failing ones
     that were tried often enough or are not selected.
     """
-    leaves = (
-        "`pixaris-sync backfill --dataset shoes --since 2024-01-02 --until 2024-03-01`, which is at work, "
-    )
-    leaves += "leaves it out: run `pixaris-sync sync` afterwards"
-    given_up = "the process that is at work has tried it often enough: the next one tries it again"
-    turn = "its row waits for its turn to be sent"
+    at_work = "`pixaris-sync backfill --dataset shoes --since 2024-01-02 --until 2024-03-01`"
+    left_out = f"left out by {at_work}, which is at work: run `pixaris-sync sync` afterwards"
+    given_up = "tried often enough by the process that is at work: the next one tries again"
+    turn = "waiting to be sent to the table"
     for name in (RUN, OTHER, "undated", "20240103-000001_old", "20240101-000009_old"):
         book.take(found_run(record(name), name=name))
     boots = book.dataset(DatasetKey("shop", "boots"))
@@ -465,10 +463,10 @@ def test_what_the_process_at_work_does_not_carry_is_told(book: Book) -> None:
 
     part = Selection(None, "shoes", "20240102-000000", "20240301-000000", 3)
     waiting, hints = told(Work("backfill", part))
-    assert waiting == {turn: 1, leaves: 2, f"its name begins with no time, so that {leaves}": 1}
+    assert waiting == {turn: 1, left_out: 2, f"without a time in the name, and so {left_out}": 1}
     assert hints == {
         "20240103-000001_old": f"{PROBLEM.hint}; {given_up}",
-        "20240101-000009_old": f"{PROBLEM.hint}; {leaves}",
+        "20240101-000009_old": f"{PROBLEM.hint}; {left_out}",
     }
     for everything in (Work("watch"), None):
         waiting, hints = told(everything)
