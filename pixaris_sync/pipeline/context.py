@@ -145,7 +145,9 @@ class Context:
         self.shared_tables: Mapping[str, Collection[DatasetKey]] = {}
         self.paused: SyncError | None = None
         self.troubles: dict[str, SyncError] = {}
-        self.outages = Outages(self.now, settings.retry_delay_seconds_max)
+        # What is due may still keep its distance from earlier deliveries to its table.
+        distances = settings.load_spacing_seconds, settings.bulk_spacing_seconds
+        self.outages = Outages(self.now, max(settings.retry_delay_seconds_max, *distances))
         self.draining = False
         self.scan_soon = scan_soon
         self.throttle_seconds = throttle_seconds

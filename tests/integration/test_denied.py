@@ -82,7 +82,7 @@ def _befall(
         lambda: {run.name for run in runs} <= set(pixaris.runs()), f"everything is there after {words}"
     )
     lines = _warnings(watch.log())[told:]
-    assert len(lines) == 1, lines
+    assert len(lines) == 1, watch.log()
     assert words in lines[0]
 
 

@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 from tests.integration.cloud import NO_RETRY, TIMEOUT_SECONDS, Cloud
 from tests.support.command_line import CommandLine
 from tests.support.documents import DOCUMENTS, REPOSITORY, name_of
+from tests.support.scripted_gcs import unused_port
 from tests.support.stored_runs import store_run
 from tests.support.waiting import eventually
 
@@ -34,12 +35,21 @@ NOT_RUN = {
     r"sudo .*": "needs root",
     r"systemctl .*|loginctl .*": "needs a systemd that runs",
     r"(\w+=\S+ )?docker .*": "needs a container engine",
+    r"ssh .*": "needs another machine",
+    r"pip install ('\.\[ui\]'|--no-deps .* pixaris==.*)": "what `make venv` installs",
+    r"promtool .*": "has tests of its own",
 }
 #: Commands of tests/README.md: targets of make, sections of CI, and what takes longer than CI.
 OF_TESTS = r"(bash \.ci/|make |(\w+=\S+ )*(\.venv/bin/)?python -m (pytest|tests\.)).*"
-#: Commands that stay until they are told to end, with the text by which they tell that they are there; None
-#: where they tell the service manager.
-STAYING = {"pixaris-sync watch": None, "pixaris-sync sandbox": "Ctrl+C ends it"}
+#: How commands begin that stay until they are told to end, with the text by which they tell that they are
+#: there; None where they tell the service manager.
+STAYING = {
+    "pixaris-sync watch": None,
+    "pixaris-sync sandbox": "Ctrl+C ends it",
+    "pixaris-sync ui": "Ctrl+C ends it",
+}
+#: Where documents serve the page.
+PAGE_PORT = "9465"
 #: Commands that are for a process that is at work.
 BESIDE_A_SERVICE = "pixaris-sync limit"
 
@@ -117,31 +127,37 @@ class Shell:
 
     def run(self, command: str) -> str:
         """Run a command to its end, with the exit code that a comment names, else 0; what stdout got."""
-        done = subprocess.run(
+        with subprocess.Popen(
             [BASH, "-euo", "pipefail", "-c", f"trap 'env -0 > \"{self._variables}\"' EXIT\n{command}"],
             cwd=REPOSITORY,
             env=self._environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
+            start_new_session=True,
+        ) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=COMMAND_SECONDS)
+            except BaseException:
+                # What the shell has begun would outlive it.
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         meant = re.search(r"# ends with (\d+)$", command)
-        assert done.returncode == (int(meant[1]) if meant else 0), f"{command}\n{done}"
+        assert process.returncode == (int(meant[1]) if meant else 0), f"{command}\n{stdout}\n{stderr}"
         pairs = self._variables.read_text().rstrip("\0").split("\0")
         self._environment = dict(pair.split("=", 1) for pair in pairs)
-        return done.stdout
+        return stdout
 
     @contextlib.contextmanager
     def running(self, command: str, log: Path) -> Iterator[None]:
         """Keep a command running that stays; Ctrl+C must end it well."""
-        address, sign = log.with_suffix(".notify"), STAYING[command]
+        address, sign = log.with_suffix(".notify"), STAYING[" ".join(command.split()[:2])]
         address.unlink(missing_ok=True)
         with log.open("w") as file, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             notices.bind(str(address))
             notices.settimeout(COMMAND_SECONDS)
             process = subprocess.Popen(
-                [BASH, "-c", f"exec {command}"],
+                [BASH, "-c", f"exec {command.replace(PAGE_PORT, str(unused_port()))}"],
                 cwd=REPOSITORY,
                 env={**self._environment, "NOTIFY_SOCKET": str(address)},
                 stdout=file,
@@ -190,6 +206,8 @@ def user(command_line: CommandLine, cloud: Cloud, tmp_path: Path) -> dict[str, s
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": sysconfig.get_path("purelib"),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        # Opens nothing.
+        "BROWSER": "true",
         # The emulators answer at once: no row arrives late.
         "PIXARIS_SYNC_DOUBT_SETTLE_SECONDS": "1",
     }
@@ -233,7 +251,7 @@ def test_every_command_works_as_it_is_written(document: Path, shell: Shell, tmp_
             document.parent.name == "tests" and re.fullmatch(OF_TESTS, shown.command)
         ):
             continue
-        if shown.command in STAYING:
+        if shown.command.startswith(tuple(STAYING)):
             with shell.running(shown.command, log):
                 pass
         elif shown.command.startswith(BESIDE_A_SERVICE):

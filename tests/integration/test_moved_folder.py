@@ -33,7 +33,7 @@ def test_a_moved_folder_goes_on_and_another_in_its_place_begins(
 
     assert (plan["files"], plan["files_found"], plan["rows"]) == (0, 0, 0)
     assert moved.status()["runs"]["synced"] == 2
-    assert moved.run("retry", "--all").stdout == "0 taken up again\n"
+    assert moved.run("retry", "--all").stdout == "0 runs taken up again\n"
     first = moved.run("sync")
     again = moved.run("sync")
 
