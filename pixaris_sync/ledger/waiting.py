@@ -40,7 +40,7 @@ WHEN d.adopted_at IS NULL
     THEN 'waiting until the dataset has been compared with the bucket'
 WHEN r.held AND r.signature IS NOT NULL
     THEN 'waiting until the table has been asked whether it holds the row already'
-WHEN :at_work AND EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'uploading')
+WHEN :at_work AND r.id IN (SELECT f.run_id FROM open_files f WHERE f.state = 'uploading')
     THEN 'being uploaded'
 WHEN EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'pending')
     THEN 'waiting to be uploaded'

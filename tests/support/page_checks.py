@@ -65,7 +65,8 @@ def _soon(look: Callable[[], Any], what: str) -> Any:
 def load_pictures(browser: Browser) -> None:
     """Wait until all pictures are there, also those that nobody has scrolled to."""
     browser.ask("for (const image of document.images) image.loading = 'eager'")
-    _soon(lambda: browser.ask("return [...document.images].every((one) => one.complete)"), "pictures")
+    loaded = "return [...document.images].every((one) => one.complete)"
+    eventually(lambda: browser.ask(loaded), "pictures")
 
 
 def check_words(browser: Browser, served: ServedPage) -> None:
