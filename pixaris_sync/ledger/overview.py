@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.notices import NOTHING_TO_DO, NOTICE
-from pixaris_sync.ledger.numbers import numbers
+from pixaris_sync.ledger.numbers import Numbers, numbers
 from pixaris_sync.ledger.selection import (
     ANYBODY,
     EVERYTHING,
@@ -35,14 +35,10 @@ class ProblemRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class Overview(Numbers):
     """Where everything stands; `waiting` and `problems` together explain every run that is not synced.
 
     Attributes:
-        runs, files, rows: how many are in each state; every state is there.
-        pending_bytes: size of the files that wait for their upload or are on their way.
-        oldest_pending_at: since when the run that waits longest has been waiting; None: none waits.
-        last_synced_at: when a row was last read back; None: never.
         torn_files: ``project/dataset/<tracking file>`` whose last line is unfinished.
         repeated_lines: lines of tracking files that repeat a record which stands before them.
         waiting: what pending runs wait for; each of them is counted once.
@@ -50,12 +46,6 @@ class Overview:
             know.
     """
 
-    runs: dict[str, int]
-    files: dict[str, int]
-    rows: dict[str, int]
-    pending_bytes: int
-    oldest_pending_at: float | None
-    last_synced_at: float | None
     torn_files: tuple[str, ...]
     repeated_lines: int
     waiting: tuple[WaitingRuns, ...]

@@ -81,7 +81,7 @@ def view(
 
 def with_changes(made: View, **changes: Any) -> View:
     """The view with other values of its own, or of its overview."""
-    of_overview = {name: value for name, value in changes.items() if name in Overview.__slots__}
+    of_overview = {name: value for name, value in changes.items() if name in Overview.__dataclass_fields__}
     others = {name: value for name, value in changes.items() if name not in of_overview}
     return replace(made, overview=replace(made.overview, **of_overview), **others)
 
