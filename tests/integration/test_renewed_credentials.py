@@ -87,10 +87,13 @@ def test_a_login_that_expired_and_was_renewed_needs_no_restart(
             ("third", login.as_user("third"), True),
             ("assertion", login.as_robot(), False),
         ):
+            # What still asks would be refused in the same pause.
+            synced = len(stored)
+            watch.until(lambda: machine.status()["runs"]["synced"] == synced, "nothing is under way")  # noqa: B023
+            told = watch.log().count(_PAUSED)
             login.good = b""
             if missing:
                 login.file.unlink()
-            told = watch.log().count(_PAUSED)
             stored.append(store_run(machine.folder, name).name)
             watch.until(partial(_is_paused_again, watch, told), "it is paused")
             login.write(content)
