@@ -106,6 +106,6 @@ def test_a_service_that_refuses_is_measured(tmp_path: Path) -> None:
     """Goal: push-back is seen. Method: one upload at a time is taken, eight are held; a run is cut short."""
     told = tmp_path / "levels.json"
     arguments = ["levels", "--cache", str(tmp_path), "--cases", "tiny:20:1", "--fixed", "8", "--files", "60"]
-    assert main([*arguments, "--seconds", "4", "--json", str(told)]) == 0
+    assert main([*arguments, "--seconds", "8", "--json", str(told)]) == 0
     runs = json.loads(told.read_text())["runs"]
     assert all(run["refused"] > 0 for run in runs)

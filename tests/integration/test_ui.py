@@ -126,10 +126,8 @@ def test_the_ui_shows_what_was_synced_and_takes_feedback(
         assert visitor.gallery(second.name) == [WIDTHS[0], WIDTHS[2]]
 
         visitor.turn_to("Table")
-        assert sorted(visitor.table("experiment_run_name", "similarity")) == [
-            (first.name, "0.25"),
-            (second.name, "0.75"),
-        ]
+        both = [(first.name, "0.25"), (second.name, "0.75")]
+        eventually(lambda: sorted(visitor.table("experiment_run_name", "similarity")) == both, "both show")
         browser.screenshot("ui-table")
 
         give_feedback(visitor, warehouse, cloud.table(FEEDBACK))
