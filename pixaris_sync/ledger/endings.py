@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection, Row
 from typing import Final
 
+from pixaris_sync.ledger.numbers import WAITS, oldest_waiting_at
 from pixaris_sync.model import RowState, RunState
 
 
@@ -187,21 +188,14 @@ class Stand:
     to_act_on: int
 
 
-_WAITS: Final = f"r.committed AND r.state IN ('{RunState.PENDING}', '{RunState.FAILING}')"
-
-
 def anything_waits(db: Connection) -> bool:
     """Whether a run waits or fails."""
-    return bool(db.execute(f"SELECT EXISTS (SELECT 1 FROM open_runs r WHERE {_WAITS})").fetchone()[0])
+    return bool(db.execute(f"SELECT EXISTS (SELECT 1 FROM open_runs r WHERE {WAITS})").fetchone()[0])
 
 
 def stand(db: Connection) -> Stand:
     """What is not synced."""
-    waits = db.execute(
-        "SELECT count(*) AS runs, min(coalesce("
-        "    (SELECT min(c.found_at) FROM open_records c WHERE c.run_id = r.id), r.since"
-        f")) AS oldest_at FROM open_runs r WHERE {_WAITS}"
-    ).fetchone()
+    waiting = db.execute(f"SELECT count(*) FROM open_runs r WHERE {WAITS}").fetchone()[0]
     # SQLite gives the cause of the row that has the least.
     fails = db.execute(
         "SELECT count(*) AS runs, min(since) AS since, cause FROM open_runs WHERE state = ?",
@@ -213,6 +207,4 @@ def stand(db: Connection) -> Stand:
         " + (SELECT count(*) FROM notices WHERE state = ?)",
         (RunState.QUARANTINED,),
     ).fetchone()
-    return Stand(
-        waits["runs"], waits["oldest_at"], fails["runs"], fails["since"], fails["cause"] or "", act[0]
-    )
+    return Stand(waiting, oldest_waiting_at(db), fails["runs"], fails["since"], fails["cause"] or "", act[0])

@@ -66,14 +66,15 @@ WHERE r.state = '{RunState.QUARANTINED}' AND c.run_id = r.id AND c.sends = 0
     AND c.state IN ('pending', 'in_doubt')
 GROUP BY c.state
 """
-_WAITS: Final = f"r.state IN ('{RunState.PENDING}', '{RunState.FAILING}') AND r.committed"
+#: A condition over runs r: they wait, or fail and are tried again.
+WAITS: Final = f"r.state IN ('{RunState.PENDING}', '{RunState.FAILING}') AND r.committed"
 #: The first record of one that waits; then the first of those that wait without a record and for longer.
 _OLDEST_BY_RECORD: Final = f"""
 SELECT c.found_at FROM records c INDEXED BY records_waiting CROSS JOIN runs r
-WHERE c.state <> 'synced' AND r.id = c.run_id AND {_WAITS} ORDER BY c.found_at LIMIT 1
+WHERE c.state <> 'synced' AND r.id = c.run_id AND {WAITS} ORDER BY c.found_at LIMIT 1
 """
 _OLDEST_WITHOUT: Final = f"""
-SELECT min(r.since) FROM datasets d CROSS JOIN open_runs r WHERE r.dataset_id = d.id AND {_WAITS}
+SELECT min(r.since) FROM datasets d CROSS JOIN open_runs r WHERE r.dataset_id = d.id AND {WAITS}
     AND r.since < ? AND NOT EXISTS (SELECT 1 FROM open_records c WHERE c.run_id = r.id)
 """
 
@@ -97,7 +98,7 @@ def numbers(db: Connection, *, at_work: bool = True) -> Numbers:
         rows[RowState.IN_DOUBT] += rows[RowState.SENDING]
         files[FileState.UPLOADING] = rows[RowState.SENDING] = 0
     last = get_fact(db, LAST_SYNCED)
-    return Numbers(runs, files, rows, pending_bytes, _oldest(db), float(last) if last else None)
+    return Numbers(runs, files, rows, pending_bytes, oldest_waiting_at(db), float(last) if last else None)
 
 
 def _one(db: Connection, sql: str, *parameters: float) -> int:
@@ -126,7 +127,7 @@ def _rows(db: Connection) -> dict[str, int]:
     return rows
 
 
-def _oldest(db: Connection) -> float | None:
+def oldest_waiting_at(db: Connection) -> float | None:
     """Since when the run that waits longest has been waiting."""
     found = db.execute(_OLDEST_BY_RECORD).fetchone()
     by_record = float("inf") if found is None else found[0]

@@ -211,7 +211,7 @@ class Told:
                 log.log(
                     _level(state),
                     "and %s %s, the last %s: %s",
-                    "1 more is" if cause.more == 1 else f"{cause.more} more are",
+                    counted(cause.more, "more is", "more are"),
                     state,
                     cause.last,
                     text,
@@ -335,8 +335,7 @@ def _some(names: Sequence[str], noun: str) -> str:
 def _waiting_text(found: Stand, now: float) -> str:
     if not found.waiting:
         return "nothing waits"
-    waits = "waits" if found.waiting == 1 else "wait"
-    text = f"{counted(found.waiting, 'run')} {waits}"
+    text = counted(found.waiting, "run waits", "runs wait")
     if found.oldest_at is not None:
         text += f", the oldest for {span_text(now - found.oldest_at)}"
     if found.failing and found.failing_since is not None:
@@ -347,5 +346,5 @@ def _waiting_text(found: Stand, now: float) -> str:
 def _attention(found: Stand) -> str:
     if not found.to_act_on:
         return ""
-    needs = "needs" if found.to_act_on == 1 else "need"
-    return f"; {found.to_act_on} {needs} attention: see `pixaris-sync status`"
+    needy = counted(found.to_act_on, "needs attention", "need attention")
+    return f"; {needy}: see `pixaris-sync status`"

@@ -10,11 +10,10 @@ import pytest
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.local.watch import Changed
-from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.pipeline.follower import follow
 from pixaris_sync.text import counted
 from tests.engine.local_folder import StoredRun
 from tests.engine.machine import Machine
+from tests.engine.test_follower import watch
 
 HOUR_SECONDS = 3600.0
 #: Two screens.
@@ -58,25 +57,13 @@ class Day:
 
     def follow(self, script: Callable[[], Awaitable[None]]) -> None:
         """Let an engine follow while `script` goes on."""
-        machine = self.machine
 
         async def changes() -> AsyncIterator[Changed]:
             yield Changed(everything=True)
             async for changed in self._receive:
                 yield changed
 
-        async def beside(engine: Engine) -> None:
-            async with anyio.create_task_group() as tasks:
-
-                async def keep_awake() -> None:
-                    interval = machine.settings.rescan_interval_seconds
-                    await follow(engine, changes, clock=machine.clock, rescan_interval_seconds=interval)
-
-                tasks.start_soon(keep_awake)
-                await script()
-                tasks.cancel_scope.cancel()
-
-        machine.follow(beside)
+        watch(self.machine, changes, script)
         self._send.close()
         self._receive.close()
 
