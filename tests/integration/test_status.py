@@ -157,7 +157,9 @@ def test_status_watch_shows_everything_as_it_changes(
         def documents() -> list[dict[str, Any]]:
             return [json.loads(line) for line in printed.read_text().splitlines()]
 
-        eventually(lambda: documents()[-1]["runs"]["synced"] == 3, "the last document says so")
+        eventually(
+            lambda: [one["runs"]["synced"] for one in documents()[-1:]] == [3], "the last document says so"
+        )
         assert [misfit("status", one) for one in documents()] == [""] * len(documents())
         for terminal in terminals:
             lines = terminal.seen.rows()
