@@ -20,6 +20,7 @@ from anyio import to_thread
 from pixaris_sync.errors import DamagedImageError, Failure, LocalFileError
 from pixaris_sync.local.images import image_fault
 from pixaris_sync.local.safe_open import (
+    MissingFileError,
     inode_of,
     local_error,
     mtime_ns_of,
@@ -158,6 +159,18 @@ class RunFiles:
             LocalFileError: as `read_batch` returns it.
         """
         await to_thread.run_sync(partial(self._verify_large_image, run, path, version))
+
+    def is_missing(self, run: RunKey, path: str) -> bool:
+        """Whether there is no such file at this moment. Blocks."""
+        *folders, name = path.split("/")
+        try:
+            with (
+                opened_run(self._root, run, folders) as folder,
+                opened_file(folder, name, subject=f"{run}/{path}"),
+            ):
+                return False
+        except LocalFileError as error:
+            return isinstance(error, MissingFileError)
 
     def _read_batch(self, batch: Sequence[PlannedFile]) -> list[Content | Exception]:
         read: list[Content | Exception] = []

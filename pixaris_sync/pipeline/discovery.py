@@ -301,11 +301,17 @@ class Discovery:
         piece: Piece | None = None,
         waits: bool = False,
     ) -> FoundRun:
-        inspection = self._context.results.inspect(
+        look = partial(
+            self._context.results.inspect,
             run,
             tuple(dict.fromkeys(saved)),
             accept_without_images=self._context.settings.accept_runs_without_images,
         )
+        inspection = look()
+        if inspection.problems:
+            self._check_presence(run.dataset_key)
+            # Its disk may have been away for just that moment: what is judged was seen beside it.
+            inspection = look()
         for fault in inspection.problems[:1]:
             self._check_presence(run.dataset_key, None if records else fault)
         if problem is not None:

@@ -22,7 +22,7 @@ from pixaris_sync.ledger.uploads import (
     unclaim,
 )
 from pixaris_sync.local.contents import Content, extend_crc32c
-from pixaris_sync.local.presence import AbsentError
+from pixaris_sync.local.presence import AbsentError, PartlyAbsentError
 from pixaris_sync.local.safe_open import MissingFileError
 from pixaris_sync.model import Problem, RemoteObject
 from pixaris_sync.pipeline.context import BUCKET, FOLDER, Context, problem_of
@@ -272,10 +272,14 @@ async def _local_failure(context: Context, task: UploadTask, error: LocalFileErr
 
 
 def _absence_of(context: Context, task: UploadTask, error: LocalFileError) -> AbsentError | None:
-    """Why a file's failure says nothing of the file; one that passes by itself says what it says."""
+    """Why a file's failure says nothing of the file; one that passes by itself says what it says. Blocks."""
     key = task.run.dataset_key
-    if error.failure.retryable:
-        return context.presence.absence(key)
+    absent = context.presence.absence(key)
+    if absent is not None or error.failure.retryable:
+        return absent
+    # Its disk may have been away for just that moment.
+    if isinstance(error, MissingFileError) and not context.files.is_missing(task.run, task.path):
+        return PartlyAbsentError(error.subject, "it was missing a moment ago")
     return context.presence.excuse(key, error)
 
 

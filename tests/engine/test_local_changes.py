@@ -2,11 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.overview import WorkLeft
+from pixaris_sync.local.contents import RunFiles
+from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.pipeline.engine import Engine
 from tests.engine.cloud_faults import LOST
 from tests.engine.crash_points import CrashError
@@ -348,4 +351,40 @@ def test_a_newer_version_that_is_gone_before_it_is_uploaded(machine: Machine) ->
     aside.rmdir()
     assert machine.run_pass() == WorkLeft(waiting=0, quarantined=0)
 
+    machine.check_everything_arrived()
+
+
+@pytest.mark.parametrize("looks", ["while it is found", "while it is read"])
+def test_a_disk_that_is_away_for_a_moment_condemns_no_run(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, looks: str
+) -> None:
+    """Goal: what is missing is judged by what is seen beside the folder that is there.
+
+    Method: the dataset is away just while an old run is looked at for the first time, or its files are read,
+    and is back before anybody asks whether it is there.
+    """
+    run = machine.local.store()
+    machine.clock.let_pass(machine.settings.young_file_seconds)
+    dataset = machine.local.root / "p" / "d"
+    owner, name = (LocalResults, "inspect") if looks == "while it is found" else (RunFiles, "_read_batch")
+    look = getattr(owner, name)
+    times_away = 0
+
+    def look_while_it_is_away(*given: Any, **named: Any) -> Any:
+        nonlocal times_away
+        if times_away:
+            return look(*given, **named)
+        times_away += 1
+        aside = dataset.rename(machine.local.root.with_name("aside"))
+        try:
+            return look(*given, **named)
+        finally:
+            aside.rename(dataset)
+
+    monkeypatch.setattr(owner, name, look_while_it_is_away)
+
+    machine.run_pass()
+
+    assert times_away == 1
+    assert machine.state_of(run) == ("synced", "")
     machine.check_everything_arrived()

@@ -108,7 +108,7 @@ def _go_through(
             _befall(watch, command, proxy, pixaris, answer=answer, words=words, count=count)
         watch.until(lambda: command.status()["runs"]["synced"] == 1 + len(kinds) * count, "all are synced")
         watch.until(lambda: command.status()["problems"] == [], "nothing rests any more")
-        assert "works again" in watch.log()
+        watch.until(lambda: "works again" in watch.log(), "that is told")
         assert watch.end() == 0, watch.log()
     assert len(pixaris.runs()) == len(set(pixaris.runs())) == 1 + len(kinds) * count
 
