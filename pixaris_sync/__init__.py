@@ -14,11 +14,12 @@ Each folder is a room::
       ledger/     what is known of every run, file and row
       gcs/        the bucket
       bigquery/   the tables
+      settings/   everything that can be set, and where each value comes from
       limits/     how much at once, how fast, when again
       rules/      decisions as functions of values
       sandbox/    emulators and the demonstration; stands apart
 
-The modules beside them are what every room speaks: values, errors, ports, settings, time. ``README.md`` in
+The modules beside them are what every room speaks: values, errors, ports, time. ``README.md`` in
 this folder is the map: it follows one run through the rooms.
 
 Public are the command line, its JSON and its exit codes, the settings, and for import `handlers`, which this

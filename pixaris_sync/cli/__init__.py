@@ -1,6 +1,7 @@
 """The command ``pixaris-sync``: arguments, wiring, exit codes. Rules are made elsewhere.
 
-* `app` holds the commands, `options` makes flags of the settings, `help` shows them.
+* `app` is the whole, `commands` and `tools` are its commands, `options` makes flags of the settings, `help`
+  shows them.
 * `passes` is behind ``watch``, ``sync`` and ``backfill``, with `monitoring` while it works. `inspect` is
   behind ``status``, ``verify`` and ``retry``; `story` is behind ``status RUN``, and `live`, which shows what
   `panes` lays out, behind ``status --watch``. `limit`, `ui` and `sandbox` are behind their own names.
@@ -9,8 +10,8 @@
 * `report` is what is printed, `exits` is how a command ends. `streams` sees to it that printing breaks
   nothing.
 
-What `app` imports is imported by ``--help`` and by shell completion, so everything heavy is imported by the
-command that needs it.
+What `app`, `commands` and `tools` import is imported by ``--help`` and by shell completion, so everything
+heavy is imported by the command that needs it.
 """
 
 import os

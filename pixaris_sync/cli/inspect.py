@@ -16,7 +16,7 @@ from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.retry import find_runs, retry_runs
 from pixaris_sync.process.ownership import Owner, read_owner
 from pixaris_sync.process.wiring import found_ledger, ports
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import counted, printable_line
 
 

@@ -16,7 +16,8 @@ from pixaris_sync.process.live_limits import InForce, LimitFiles, LiveLimits
 from pixaris_sync.process.ownership import running_owner
 from pixaris_sync.process.signals import CHANGE_SIGNAL
 from pixaris_sync.process.wiring import found_ledger
-from pixaris_sync.settings import Settings, explain
+from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.sources import explain
 
 T = TypeVar("T")
 

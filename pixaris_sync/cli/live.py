@@ -31,7 +31,7 @@ from pixaris_sync.ledger.totals import Totals
 from pixaris_sync.monitoring.view import Reader, View
 from pixaris_sync.process.ownership import Owner, read_owner
 from pixaris_sync.process.wiring import found_ledger
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 #: How often the ledger is asked whether anything has changed, and how often changes are printed where there
 #: is no terminal.

@@ -18,7 +18,7 @@ from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.quiet import Throttle
 from pixaris_sync.process.service import Beside
 from pixaris_sync.rules.addresses import host_and_port
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 if TYPE_CHECKING:
     from pixaris_sync.monitoring.heartbeat import Heartbeat

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pixaris_sync.settings import NO_FLAG, Settings
+from pixaris_sync.settings.model import NO_FLAG, Settings
 
 #: Settings that every command needs to find its ledger; the others tune the engine.
 WHERE = (

@@ -19,7 +19,7 @@ from pixaris_sync.model import RunState
 from pixaris_sync.monitoring.grouping import grouped_problems
 from pixaris_sync.monitoring.view import View
 from pixaris_sync.process.ownership import Owner
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import bytes_text, counted, printable_line, seconds_text, span_text
 
 #: Between two columns, and before what stands behind a word.

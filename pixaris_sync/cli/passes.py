@@ -31,7 +31,7 @@ from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, run_engine
 from pixaris_sync.process.signals import ExitCode, Interruption
 from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import counted
 
 if TYPE_CHECKING:

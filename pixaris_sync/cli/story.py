@@ -21,7 +21,7 @@ from pixaris_sync.model import JsonValue
 from pixaris_sync.process.ownership import read_owner
 from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.rules.contract import object_name, table_id
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import bytes_text, counted, printable_line, seconds_text, without_run
 
 #: How many files are named that are in the same state for the same cause.

@@ -16,7 +16,7 @@ import anyio
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.process.wiring import ports
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.ui.feedback_table import FeedbackTable, feedback_table, prepare
 from pixaris_sync.ui.serving import PrintedLines, require_packages, serving, workshop
 

@@ -11,7 +11,8 @@ from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.finder import may_exist
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.ledger.selection import Work
-from pixaris_sync.settings import Settings, load_settings
+from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.sources import load_settings
 
 
 def settings_for(flags: Mapping[str, Any], config: Path | None) -> Settings:

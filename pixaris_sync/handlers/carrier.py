@@ -35,7 +35,7 @@ from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.process.ownership import STORE_RESULTS
 from pixaris_sync.process.quiet import Throttle
 from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import counted, printable
 
 log = logging.getLogger(__name__)

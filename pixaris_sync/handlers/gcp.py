@@ -20,7 +20,7 @@ from pixaris_sync.handlers.spool import make_spool, naming, place_in, spool_sett
 from pixaris_sync.handlers.staging import StagedRun, recover, stage
 from pixaris_sync.model import DatasetKey, RunKey
 from pixaris_sync.rules.contract import GENERATED_IMAGES
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 if TYPE_CHECKING:
     import pandas as pd

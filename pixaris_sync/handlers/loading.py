@@ -18,7 +18,7 @@ from pixaris_sync.handlers.portal import run as run_anywhere
 from pixaris_sync.model import DatasetKey, RunKey
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import FEEDBACK_FOLDER, RESERVED_PROJECT, RESULTS_PREFIX, table_id
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 if TYPE_CHECKING:
     import pandas as pd

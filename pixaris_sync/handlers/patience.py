@@ -11,7 +11,7 @@ import anyio
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.limits.backoff import Backoff
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 log = logging.getLogger(__name__)
 

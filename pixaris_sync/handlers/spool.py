@@ -27,7 +27,8 @@ from pixaris_sync.ledger.known import is_all_synced
 from pixaris_sync.local.placement import visible_folders
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.rules.contract import STAMPED, check_dataset_names
-from pixaris_sync.settings import Settings, load_settings
+from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.sources import load_settings
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from pathlib import Path
 
 from pixaris_sync.ledger.database import get_fact, peek, set_fact
 from pixaris_sync.model import RunKey
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 #: Under this name a ledger remembers its home.
 HOME = "home"

@@ -20,7 +20,7 @@ from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun, dataset_pro
 from pixaris_sync.ledger.selection import Work
 from pixaris_sync.ledger.totals import Totals, totals
 from pixaris_sync.model import Destination
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from pixaris_sync.pipeline.outages import Outages
 from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.rules.planner import RowLimits
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 T = TypeVar("T")
 P = ParamSpec("P")

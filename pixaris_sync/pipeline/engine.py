@@ -43,7 +43,7 @@ from pixaris_sync.pipeline.told import Told
 from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.rules.planner import AskFirst, ReadBack, SendRows, Step, plan_rows
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import counted
 from pixaris_sync.waiting import Wakeup, wait_until
 

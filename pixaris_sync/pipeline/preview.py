@@ -67,7 +67,7 @@ from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import cells_of, check_object_name, object_name
 from pixaris_sync.rules.planner import AskFirst, ReadBack, TableBacklog
 from pixaris_sync.rules.schema import BatchPlan, plan_batch
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 #: Files looked at between two notes in the ledger, and how many of them are read at the same time.
 FILES_LIMIT = 1000

@@ -15,14 +15,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pixaris_sync.errors import ConfigurationError
-from pixaris_sync.settings import BandwidthLimit, CpuLimit
+from pixaris_sync.settings.model import BandwidthLimit, CpuLimit
 from pixaris_sync.text import bytes_text
 
 log = logging.getLogger(__name__)
 
 
 class LiveLimits(BaseModel):
-    """What can be changed while a process works; the keys are those of `settings.Settings`."""
+    """What can be changed while a process works; the keys are those of `settings.model.Settings`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

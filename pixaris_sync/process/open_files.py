@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from pixaris_sync.errors import OPEN_FILES_HINT
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import counted
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pixaris_sync.limits.cpu import CpuGovernor
 from pixaris_sync.ports import Clock
 from pixaris_sync.process.live_limits import InForce, LimitFiles, LiveLimits
 from pixaris_sync.process.signals import change_on_signal, ignore_change_signal
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pixaris_sync.ledger.retry import send_again, upload_again
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.process.signals import Interruption, interruptible
 from pixaris_sync.process.systemd import Notifier
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.verify import Finding, Kind, Sign, verify
 
 #: Findings that are taken up in one transaction.

@@ -17,7 +17,7 @@ from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.process.quiet import Throttle
 from pixaris_sync.process.signals import ExitCode, Interruption, interruptible
 from pixaris_sync.process.systemd import Notifier, tell_status
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 if TYPE_CHECKING:
     from pixaris_sync.local.watch import Changed

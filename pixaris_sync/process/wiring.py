@@ -20,7 +20,7 @@ from pixaris_sync.local.mounts import network_filesystem
 from pixaris_sync.model import RunKey
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.ownership import Ownership
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Final
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.model import Column, ColumnType
 from pixaris_sync.ports import RowSink
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 log = logging.getLogger(__name__)
 

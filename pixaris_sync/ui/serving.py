@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pixaris_sync import GCPExperimentHandler
 from pixaris_sync.errors import ConfigurationError, SyncError
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.ui.feedback_table import FeedbackTable
 
 if TYPE_CHECKING:

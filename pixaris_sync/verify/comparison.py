@@ -16,7 +16,7 @@ from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey, RunState
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import table_id
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import counted, printable
 from pixaris_sync.verify.expected import Expected, expect
 from pixaris_sync.verify.findings import Finding, Kind, Sign, failed

@@ -18,7 +18,7 @@ from pixaris_sync.ledger.selection import Work
 from pixaris_sync.model import FileState, RowState, RunState
 from pixaris_sync.monitoring.metrics import Metrics
 from pixaris_sync.monitoring.view import Reader
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from tests.benchmarks.scratch import scratch_folder
 
 IMAGES_PER_RUN = 20

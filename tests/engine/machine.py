@@ -26,7 +26,7 @@ from pixaris_sync.local import run_folder, tracking_file
 from pixaris_sync.model import RunKey
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from tests.engine.cloud_faults import CloudFaults
 from tests.engine.crash_points import CrashError, CrashingLedger, CrashPoints
 from tests.engine.faulty_cloud import FaultySink, FaultyStore

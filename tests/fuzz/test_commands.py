@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from pixaris_sync.settings import environment_variable
+from pixaris_sync.settings.model import environment_variable
 from tests.fuzz.folder import HostileFolder
 from tests.fuzz.test_hostile_folders import FIRST_SEED, HARMS, SECONDS
 

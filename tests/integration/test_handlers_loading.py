@@ -23,7 +23,8 @@ from pandas.testing import assert_frame_equal
 from pixaris_sync.errors import ConfigurationError, Failure, ResultsUnreadableError, SyncError
 from pixaris_sync.handlers.loading import images_of_run, projects_and_datasets, results_of_dataset
 from pixaris_sync.model import DatasetKey, RunKey
-from pixaris_sync.settings import Settings, load_settings
+from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.sources import load_settings
 from tests.integration.cloud import Cloud
 from tests.support.proxy import Answer, Loss, Proxies, Proxy, Request, unavailable
 from tests.support.stored_runs import picture
@@ -190,7 +191,7 @@ _LOAD = f"""
 import sys
 from pixaris_sync.handlers.loading import images_of_run
 from pixaris_sync.model import RunKey
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 settings = Settings.model_validate_json(sys.argv[1])
 images_of_run(settings, RunKey({PROJECT!r}, {DATASET!r}, "run"), sys.argv[2])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pixaris_sync.settings import environment_variable
+from pixaris_sync.settings.model import environment_variable
 from tests.support.schemas import misfit_in
 from tests.support.waiting import eventually
 

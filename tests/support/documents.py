@@ -19,7 +19,7 @@ from pixaris_sync.cli.exits import Exit
 from pixaris_sync.model import FileState, RowState, RunState
 from pixaris_sync.monitoring.measured import OUTCOMES
 from pixaris_sync.monitoring.metrics import CAUSES, OF_LEDGER, OF_PROCESS, PREFIX, Described
-from pixaris_sync.settings import MEBIBYTE, Settings, environment_variable
+from pixaris_sync.settings.model import MEBIBYTE, Settings, environment_variable
 from tests.support.messages import explained, messages
 
 REPOSITORY = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.pipeline.preview import preview
 from pixaris_sync.process.repair import Repair, take_up_missing
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.verify import Finding, verify
 from tests.fakes.clock import HurriedClock
 from tests.fakes.object_store import FakeObjectStore

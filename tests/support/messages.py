@@ -15,6 +15,8 @@ VARIABLE = "\N{HORIZONTAL ELLIPSIS}"
 #: Modules whose texts are no causes and no hints.
 OTHER_TEXTS = {
     "cli/app.py": "help",
+    "cli/commands.py": "help",
+    "cli/tools.py": "help",
     "cli/help.py": "help",
     "cli/options.py": "help",
     "cli/progress.py": "progress",

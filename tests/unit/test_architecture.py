@@ -50,6 +50,7 @@ SMALL = {
     "__main__": "`python -m pixaris_sync` looks for it",
     "cli.help": "how help is laid out, whatever flags there are",
     "cli.streams": "what must be right before anything is printed",
+    "cli.tools": "commands without a results folder, beside those that are about one",
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
     "handlers.frames": "tracking files as frames, beside runs that are stored",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
@@ -82,7 +83,8 @@ PURE_LIBRARIES = frozenset(
 #: Every exception to it, by module. `random` is there for the type of a generator that is handed in.
 PURE_EXCEPTIONS = {
     # Reads the environment and Pixaris' config.yaml; that is its work.
-    "settings": frozenset({"os", "pathlib", "platformdirs", "pydantic", "urllib", "yaml"}),
+    "settings.model": frozenset({"os", "pathlib", "platformdirs", "pydantic", "urllib"}),
+    "settings.sources": frozenset({"os", "pathlib", "pydantic", "yaml"}),
     # Speaks to the interpreter, not to the world.
     "footprint": frozenset({"atexit", "contextlib", "ctypes", "gc", "os", "sys"}),
     # `anyio.Event`, to let tasks wait for free memory.

@@ -10,7 +10,7 @@ import pytest
 import pixaris_sync
 from pixaris_sync.model import Cell, Column, ColumnType
 from pixaris_sync.rules.schema import plan_batch
-from pixaris_sync.settings import load_settings
+from pixaris_sync.settings.sources import load_settings
 from tests.support.documents import (
     COMMANDS,
     DEPLOY,

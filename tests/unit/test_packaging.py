@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import pixaris_sync
-from pixaris_sync.settings import Settings, environment_variable
+from pixaris_sync.settings.model import Settings, environment_variable
 from tests.support.emulators import FAKE_GCS_SERVER_FLAGS
 from tests.support.installed_emulators import LOCAL_BIGQUERY
 

@@ -8,7 +8,8 @@ import pytest
 
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.rules.addresses import host_and_port
-from pixaris_sync.settings import Settings, environment_variable, load_settings
+from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.sources import load_settings
 
 REQUIRED = {
     "gcp_project_id": "project",

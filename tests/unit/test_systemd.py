@@ -10,7 +10,7 @@ import pytest
 
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.process.systemd import STATUS_INTERVAL_SECONDS_MAX
-from pixaris_sync.settings import Settings, environment_variable
+from pixaris_sync.settings.model import Settings, environment_variable
 
 REPOSITORY = Path(__file__).parents[2]
 UNITS = REPOSITORY / "systemd"

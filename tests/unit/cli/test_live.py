@@ -15,7 +15,7 @@ from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.process.ownership import Ownership, read_owner
 from pixaris_sync.process.wiring import found_ledger
-from pixaris_sync.settings import Settings, environment_variable
+from pixaris_sync.settings.model import Settings, environment_variable
 from tests.support.command_line import CommandLine
 from tests.support.ledgers import Book, file, found_run, record
 from tests.support.terminals import Terminal

@@ -11,7 +11,7 @@ from pixaris_sync.cli import inspect, passes
 from pixaris_sync.cli.app import app
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.options import FOLDER, OF_SERVICE, WHERE, has_flag, shown_default
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 #: Typer carries its own click: what it makes of commands is looked at by attributes, not by class.
 GROUP: Any = typer.main.get_command(app)

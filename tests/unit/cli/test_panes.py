@@ -17,7 +17,7 @@ from pixaris_sync.ledger.waiting import WaitingRuns
 from pixaris_sync.model import DatasetKey, RunKey, RunState
 from pixaris_sync.monitoring.view import View
 from pixaris_sync.process.ownership import Owner
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 AT = 1_700_000_000.0
 OWNER = Owner(4194304, "a-host-with-a-long-name.example.org", "backfill", AT, Selection("shop", "shoes"))

@@ -9,7 +9,7 @@ import pytest
 from pixaris_sync.cli.story import run_document, run_text
 from pixaris_sync.ledger import retry, rows, story, uploads
 from pixaris_sync.model import DeliveryMethod, Problem
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from tests.support.ledgers import NOW, RUN, TABLE, Book, file, found_run, record
 from tests.support.schemas import misfit
 

@@ -28,7 +28,7 @@ from pixaris_sync.handlers.portal import run as run_anywhere
 from pixaris_sync.handlers.staging import make_hidden
 from pixaris_sync.limits.backoff import Backoff
 from pixaris_sync.model import DatasetKey, RemoteObject, RunKey
-from pixaris_sync.settings import load_settings
+from pixaris_sync.settings.sources import load_settings
 from tests.fakes.object_store import FakeObjectStore
 from tests.fakes.row_sink import FakeRowSink
 

@@ -13,7 +13,7 @@ from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.datasets import open_dataset
 from pixaris_sync.model import DatasetKey, TailPosition
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 KEY = DatasetKey("project", "dataset")
 

@@ -15,7 +15,8 @@ from pixaris_sync.ledger.database import Ledger, get_fact, set_fact
 from pixaris_sync.ledger.finder import HOME, FoundLedger, remember_home
 from pixaris_sync.ledger.rescue import work_with
 from pixaris_sync.process.wiring import found_ledger
-from pixaris_sync.settings import Settings, load_settings
+from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.sources import load_settings
 from tests.support.ledgers import NOW, RUN, SHOES, found_run, record, tail
 
 DESTINATION = {

@@ -11,7 +11,7 @@ from pixaris_sync.ledger import notices, rows, uploads
 from pixaris_sync.ledger.selection import Work
 from pixaris_sync.monitoring.heartbeat import INTERVAL_SECONDS, Heartbeat, all_is_well
 from pixaris_sync.monitoring.view import Reader
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from tests.support.beacon import UNTOLD, Beacon, running_beacon
 from tests.support.ledgers import NOW, PROBLEM, Book, file, found_run, record
 

@@ -21,7 +21,7 @@ from pixaris_sync.limits.concurrency import AdaptiveConcurrency
 from pixaris_sync.monitoring.metrics import CAUSES, OF_LEDGER, OF_PROCESS, PREFIX, Described, Metrics
 from pixaris_sync.monitoring.view import Figures, Reader
 from pixaris_sync.pipeline.context import BUCKET, CHANGING, DATASET, FOLDER, Tally
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from tests.support.ledgers import NOW, PROBLEM, RUN, Book, file, found_run, record
 from tests.support.prometheus import promtool
 

@@ -10,7 +10,7 @@ from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger import rows
 from pixaris_sync.ledger.selection import Work
 from pixaris_sync.monitoring.view import Reader
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from tests.support.ledgers import RUN, Book, file, found_run, record
 
 

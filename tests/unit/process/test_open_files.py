@@ -17,7 +17,7 @@ from pixaris_sync.ledger.trouble import translated
 from pixaris_sync.local.safe_open import local_error
 from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.process.open_files import within_open_files
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 
 SETTINGS = Settings(gcp_project_id="p", gcp_bq_experiment_dataset="p.d", gcp_pixaris_bucket_name="b")
 #: What a hard limit, a soft limit and 192 uploads come to: uploads, soft limit.

@@ -7,7 +7,7 @@ import pytest
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.model import Column, ColumnType
-from pixaris_sync.settings import Settings
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.ui.feedback_table import COLUMNS, FeedbackTable, feedback_table, prepare
 from tests.fakes.row_sink import FakeRowSink
 from tests.fakes.virtual_clock import VirtualClock

@@ -1,8 +1,4 @@
-"""One frozen `Settings`: where each value may come from, its unit, its bounds.
-
-Precedence: flags, then environment, then the config file, then the defaults below. The config file is
-Pixaris' own ``config.yaml``, taken as it is; our keys may stand in it under ``pixaris_sync:``. Every key may
-be set in the environment as ``PIXARIS_SYNC_<KEY>``.
+"""One frozen `Settings`: each value, its unit, its bounds.
 
 Memory, while files are uploaded, is about
 
@@ -19,9 +15,8 @@ Contents are sent out of the memory that they were read into. 2,000 files of 100
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -33,7 +28,6 @@ from pydantic import (
     Field,
     SecretStr,
     TypeAdapter,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -43,17 +37,9 @@ from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
 from pixaris_sync.model import Destination
 from pixaris_sync.rules.addresses import host_and_port
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
-from pixaris_sync.text import MASK, counted
+from pixaris_sync.text import counted
 
 ENVIRONMENT_PREFIX = "PIXARIS_SYNC_"
-#: The keys that Pixaris' own config.yaml holds and that mean the same to us.
-PIXARIS_KEYS = (
-    "gcp_project_id",
-    "gcp_bq_experiment_dataset",
-    "gcp_pixaris_bucket_name",
-    "gcp_bq_feedback_table",
-)
-SECTION = "pixaris_sync"
 MEBIBYTE = 1024 * 1024
 
 T = TypeVar("T")
@@ -316,132 +302,6 @@ class Settings(BaseModel):
             ) from None
 
 
-_SECRETS = [key for key, field in Settings.model_fields.items() if field.annotation == SecretAddress]
-
-
-def load_settings(
-    flags: Mapping[str, Any], *, config: Path | None = None, environ: Mapping[str, str] | None = None
-) -> Settings:
-    """Merge flags, environment, file and defaults into validated settings.
-
-    Args:
-        flags: values given on the command line; None means not given.
-        config: Pixaris' ``config.yaml`` or a file like it.
-        environ: the environment; that of the process unless given.
-
-    Raises:
-        ConfigurationError: the file cannot be read or understood, a value is missing or out of bounds, or
-            the state folder lies inside the results folder.
-    """
-    environ = os.environ if environ is None else environ
-    origin: dict[str, str] = {}
-    values: dict[str, Any] = {}
-    for source, found in (
-        (str(config), _from_file(config) if config else {}),
-        ("environment", _from_environment(environ)),
-        ("command line", {key: value for key, value in flags.items() if value is not None}),
-    ):
-        values.update(found)
-        origin.update(dict.fromkeys(found, source))
-    try:
-        settings = Settings(**values)
-    except ValidationError as error:
-        raise explain(error, origin) from None
-    results, state = _real(settings.local_results_folder), _real(settings.state_folder)
-    if state.is_relative_to(results):
-        raise ConfigurationError(
-            "use state folder",
-            str(settings.state_folder),
-            f"it lies inside the results folder {results}, where Pixaris would show it as a project",
-            hint="choose another folder with --state-dir or PIXARIS_SYNC_STATE_DIR",
-        )
-    textfile = settings.metrics_textfile
-    if textfile is not None and _real(textfile.parent).is_relative_to(results):
-        raise ConfigurationError(
-            "use metrics file",
-            str(textfile),
-            f"it lies inside the results folder {results}, where nothing is written",
-            hint="choose another place with --metrics-textfile or PIXARIS_SYNC_METRICS_TEXTFILE",
-        )
-    return settings
-
-
-def _real(folder: Path) -> Path:
-    """The absolute path of a folder, without links.
-
-    Raises:
-        ConfigurationError: there is no such path.
-    """
-    try:
-        return folder.resolve()
-    except (OSError, RuntimeError, ValueError):
-        raise ConfigurationError(
-            "find",
-            str(folder),
-            "its links lead in a circle, or no path can be written so",
-            hint="correct local_results_folder, or choose another --state-dir",
-        ) from None
-
-
 def environment_variable(key: str) -> str:
     """The environment variable that sets this key; emulators keep the names that Google's clients know."""
     return key.upper() if key.endswith("_emulator_host") else ENVIRONMENT_PREFIX + key.upper()
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    import yaml  # noqa: PLC0415 - often there is no file
-
-    operation, hint = "read config", "give Pixaris' config.yaml, or a file like it, with --config"
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(operation, str(path), error.strerror or str(error), hint=hint) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        cause = " ".join(str(error).split())
-        raise ConfigurationError(operation, str(path), f"not valid YAML: {cause}", hint=hint) from None
-    if document is None:
-        return {}
-    section = document.get(SECTION) if isinstance(document, dict) else None
-    if not isinstance(document, dict) or not isinstance(section, dict | None):
-        raise ConfigurationError(operation, str(path), "not a mapping of keys to values", hint=hint)
-    found = {key: document[key] for key in PIXARIS_KEYS if document.get(key) is not None}
-    for key, value in (section or {}).items():
-        if key not in Settings.model_fields:
-            raise ConfigurationError(
-                operation,
-                str(path),
-                f"unknown key {key!r} under {SECTION}:",
-                hint="deploy/settings.md of the repository lists the keys",
-            )
-        found[key] = value
-    return found
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    found = {key: environ.get(environment_variable(key), "") for key in Settings.model_fields}
-    return {key: value for key, value in found.items() if value}
-
-
-def explain(error: ValidationError, origin: Mapping[str, str]) -> ConfigurationError:
-    """The first of the values that were refused; `origin` says where each came from."""
-    first = error.errors()[0]
-    key = str(first["loc"][0]) if first["loc"] else ""
-    if first["type"] == "missing":
-        return ConfigurationError(
-            "find setting",
-            key,
-            "it is set nowhere",
-            hint=f"set {environment_variable(key)}, or give --{key.replace('_', '-')}, "
-            "or name Pixaris' config.yaml with --config",
-        )
-    return ConfigurationError(
-        "use setting",
-        key,
-        f"{first['msg']} (got {_shown(key, first['input'])} from {origin.get(key, 'the defaults')})",
-        hint="deploy/settings.md of the repository lists keys, units and bounds",
-    )
-
-
-def _shown(key: str, value: object) -> str:
-    """What was given for a setting; a secret is not shown."""
-    return MASK if key in _SECRETS else repr(value)

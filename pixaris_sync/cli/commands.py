@@ -1,0 +1,193 @@
+"""The commands that are about a results folder and its destination."""
+
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import typer
+
+from pixaris_sync.cli.exits import CommandLineError
+from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
+from pixaris_sync.footprint import importing
+
+ProjectOption = Annotated[str | None, typer.Option(help="Only this Pixaris project.", metavar="NAME")]
+DatasetOption = Annotated[str | None, typer.Option(help="Only this Pixaris dataset.", metavar="NAME")]
+DATE_FORMATS = ["%Y-%m-%d"]
+SinceOption = Annotated[
+    datetime | None,
+    typer.Option(formats=DATE_FORMATS, help="Only runs stored on or after this date.", metavar="YYYY-MM-DD"),
+]
+UntilOption = Annotated[
+    datetime | None,
+    typer.Option(formats=DATE_FORMATS, help="Only runs stored before this date.", metavar="YYYY-MM-DD"),
+]
+FullOption = Annotated[
+    bool, typer.Option("--full", help="Look at every file again, not only at changed folders.")
+]
+
+
+@with_settings(tuning=True, service=True)
+def watch(*, config: ConfigOption = None, flags: dict[str, Any]) -> None:
+    """Catch up with everything, then follow the folder.
+
+    A run shows in the cloud within a moment of being stored. SIGTERM or Ctrl+C finishes what is in flight
+    within --drain-timeout-seconds and exits 0; a second signal ends it at once.
+    """
+    with importing():
+        from pixaris_sync.cli.passes import run_watch
+
+    sys.exit(run_watch(flags, config))
+
+
+@with_settings(tuning=True)
+def sync(
+    *,
+    full: FullOption = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Then compare everything, as verify does, and restore what was removed from the cloud: "
+            "missing objects and rows, and nothing else.",
+        ),
+    ] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Carry everything that is committed so far, then exit."""
+    with importing():
+        from pixaris_sync.cli.passes import run_pass
+        from pixaris_sync.pipeline.context import Mode
+
+    sys.exit(run_pass("sync", Mode(full=full), flags, config, as_json=json, repair=repair))
+
+
+@with_settings(tuning=True)
+def backfill(
+    *,
+    project: ProjectOption = None,
+    dataset: DatasetOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    full: FullOption = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Carry old runs in bulk: rows by load jobs, with progress."""
+    with importing():
+        from pixaris_sync.cli.passes import run_dry, run_pass, selection_of
+        from pixaris_sync.pipeline.context import Mode
+
+    mode = Mode(bulk=True, full=full, selection=selection_of(project, dataset, since, until))
+    if dry_run:
+        sys.exit(run_dry(mode, flags, config, as_json=json))
+    sys.exit(run_pass("backfill", mode, flags, config, as_json=json))
+
+
+@with_settings(tuning=False)
+def status(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Runs whose story to tell, as project/dataset/run or as their run name.", metavar="RUN"
+        ),
+    ] = None,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on showing it as it changes, until Ctrl+C.")
+    ] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Show the state of runs, files and rows, by the ledger.
+
+    It asks no service and disturbs no process that runs. With RUN it tells all that is known of that one.
+    """
+    if runs and watch:
+        cause = "`status --watch` shows everything, and no single run"
+        raise CommandLineError("watch", " ".join(runs), cause, hint="leave RUN or --watch out")
+    if runs:
+        with importing():
+            from pixaris_sync.cli.story import show_runs
+        sys.exit(show_runs(runs, flags, config, as_json=json))
+    if watch:
+        with importing():
+            from pixaris_sync.cli.live import watch_status
+        sys.exit(watch_status(flags, config, as_json=json))
+    with importing():
+        from pixaris_sync.cli.inspect import show_status
+    sys.exit(show_status(flags, config, as_json=json))
+
+
+@with_settings(tuning=False)
+def verify(
+    *,
+    both_ways: Annotated[
+        bool,
+        typer.Option("--both-ways", help="What is only in the cloud is a difference too, and is listed."),
+    ] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Compare the local folder, the ledger and the cloud.
+
+    One line a difference: - missing remotely, + only remote, * differs, ! could not be compared.
+    """
+    with importing():
+        from pixaris_sync.cli.inspect import run_verify
+
+    sys.exit(run_verify(flags, config, both_ways=both_ways, as_json=json))
+
+
+@with_settings(tuning=False)
+def retry(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Runs, as project/dataset/run or as their run name.", metavar="RUN"),
+    ] = None,
+    *,
+    all_runs: Annotated[bool, typer.Option("--all", help="All quarantined runs.")] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Take quarantined runs up again: named ones, or all."""
+    with importing():
+        from pixaris_sync.cli.inspect import retry
+
+    sys.exit(retry(runs or [], flags, config, all_runs=all_runs, as_json=json))
+
+
+@with_settings(tuning=False)
+def limit(
+    *,
+    bandwidth_limit: Annotated[
+        str | None, typer.Option(help="Bytes per second, such as 10MiB or 500KiB, or none.", metavar="VALUE")
+    ] = None,
+    max_cpu_percent: Annotated[
+        str | None, typer.Option(help="Percent of one core, or none.", metavar="VALUE")
+    ] = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Change or show the limits of the process that is at work.
+
+    Without flags it shows what that process holds to. A limit set here lasts as long as that process; one
+    that is not given stays as it is.
+    """
+    with importing():
+        from pixaris_sync.cli.limit import change_limits
+
+    wishes = {"bandwidth_limit_bytes_per_second": bandwidth_limit, "max_cpu_percent": max_cpu_percent}
+    sys.exit(change_limits(wishes, flags, config, as_json=json))
+
+
+#: In the order in which help lists them.
+COMMANDS: Final[tuple[Callable[..., None], ...]] = (watch, sync, backfill, status, verify, retry, limit)
