@@ -4,6 +4,7 @@ Each folder is a room::
 
     pixaris_sync/
       cli/        the command line: arguments, wiring, exit codes
+      doctor/     what is set up wrong, and what to do: before the first run and whenever something is odd
       handlers/   the Python API that Pixaris documents: store and load runs
       process/    what surrounds the engine: signals, systemd, ownership, limits that can be changed, priority
       monitoring/ what shows how it is: live view, page, metrics, health

@@ -4,9 +4,11 @@ Every method that talks to a service raises `SyncError` with the failure kind se
 cancellation. Adapters do not retry: one place does (the pipeline, with the next time in the ledger).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from pixaris_sync.errors import SyncError
 from pixaris_sync.model import Column, JsonValue, OutgoingRow, RemoteObject, RowRefusal, TableMetadata
 
 if TYPE_CHECKING:
@@ -236,4 +238,145 @@ class RowSink(Protocol):
 
     async def close(self) -> None:
         """Give connections back. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BucketFacts:
+    """How a bucket is set up, as far as it matters to what is carried there.
+
+    Attributes:
+        location: where it is, such as ``EU``.
+        retention_seconds: how long an object can neither be replaced nor deleted; 0: no such policy.
+        holds_by_default: a new object is under a hold, which ends when somebody ends it.
+        requester_pays: readers and writers are to pay.
+        key: the customer-managed key that new objects are encrypted with; empty: Google's own.
+        deleting_rules: lifecycle rules that delete what is carried there, each in words.
+    """
+
+    location: str
+    retention_seconds: int = 0
+    holds_by_default: bool = False
+    requester_pays: bool = False
+    key: str = ""
+    deleting_rules: tuple[str, ...] = ()
+
+
+class BucketInspection(Protocol):
+    """Questions about a bucket that change nothing in it."""
+
+    async def facts(self) -> BucketFacts:
+        """How the bucket is set up.
+
+        Raises:
+            ConfigurationError: there is no such bucket, or the credentials are refused.
+            SyncError: PERMISSION: this account may not look; else it could not be asked.
+        """
+        ...
+
+    async def held_permissions(self, permissions: Collection[str]) -> frozenset[str]:
+        """Those of these IAM permissions that the account has on the bucket.
+
+        One that a role gives under a condition on objects' names is not among them.
+
+        Raises:
+            SyncError: as `facts` does.
+        """
+        ...
+
+    async def service_time(self) -> float | None:
+        """The service's clock in seconds since the epoch; None: it does not tell. Credentials do not matter.
+
+        Raises:
+            SyncError: there is no answer.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give connections back. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """How a BigQuery dataset is set up, as far as it matters to what is carried there.
+
+    Attributes:
+        location: where it is, such as ``EU``.
+        table_seconds: after how many seconds a table that is made now is deleted; None: it stays.
+        partition_seconds: the same of the partitions of tables that are partitioned.
+        key: the customer-managed key that new tables are encrypted with; empty: Google's own.
+        read_only: it shows tables of elsewhere (``LINKED``, ``EXTERNAL``), and none can be made in it.
+    """
+
+    location: str
+    table_seconds: float | None = None
+    partition_seconds: float | None = None
+    key: str = ""
+    read_only: bool = False
+
+
+class DatasetInspection(Protocol):
+    """Questions about a BigQuery dataset that change nothing in it.
+
+    The methods named ``try_`` send what the engine would send, in a way in which it is judged and not done.
+    They raise `SyncError`, PERMISSION where the account may not, and return whether it was judged: an
+    emulator may do what it should only judge, and then is not asked.
+    """
+
+    async def facts(self) -> DatasetFacts:
+        """How the dataset is set up.
+
+        Raises:
+            ConfigurationError: there is no such dataset, or the credentials are missing or refused.
+            SyncError: PERMISSION: this account may not look; else it could not be asked.
+        """
+        ...
+
+    async def expiring_tables(self) -> tuple[str, ...]:
+        """Tables of results, of the first thousand in the dataset, that will be deleted at a set time."""
+        ...
+
+    async def try_look_up(self) -> bool:
+        """Look a table up that is not there."""
+        ...
+
+    async def try_query(self) -> bool:
+        """Begin a query job (dry run)."""
+        ...
+
+    async def try_create(self) -> bool:
+        """Create a table (dry run)."""
+        ...
+
+    async def try_stream(self) -> bool:
+        """Stream a row into a table that is not there."""
+        ...
+
+    async def close(self) -> None:
+        """Give connections back. Safe to call twice."""
+        ...
+
+
+class Identity(Protocol):
+    """Who one is, without secrets."""
+
+    @property
+    def kind(self) -> str:
+        """What kind of credentials, in words; empty where none could be read."""
+        ...
+
+    @property
+    def principal(self) -> str:
+        """The account; empty: not known."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Where the credentials are from; empty where none was found."""
+        ...
+
+    @property
+    def failure(self) -> SyncError | None:
+        """Why there is no token; None where there is one."""
         ...

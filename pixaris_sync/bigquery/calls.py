@@ -81,7 +81,7 @@ class Address:
         return f"{self.project}.{self.dataset}"
 
 
-def _default_credentials() -> "Credentials":
+def default_credentials() -> "Credentials":
     """The Application Default Credentials, read anew.
 
     Raises:
@@ -120,7 +120,7 @@ class BigQueryCalls:
         self._timeout = timeout_seconds
         self._location: str | None = None
         with translated("open dataset", str(address), repeatable=True):
-            load_credentials, options = _default_credentials, None
+            load_credentials, options = default_credentials, None
             if address.endpoint is not None:
                 load_credentials = AnonymousCredentials
                 options = ClientOptions(api_endpoint=address.endpoint)

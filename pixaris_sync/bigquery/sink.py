@@ -223,14 +223,14 @@ class BigQueryRowSink:
             if self._calls is None:
                 # A heavy import, which the start of the program must not wait for.
                 with importing(), without(*self._needless):
-                    from pixaris_sync.bigquery.calls import (  # noqa: PLC0415 - see above
-                        Address,
-                        BigQueryCalls,
-                    )
-
-                address = Address(self._dataset_project, self._dataset, self._billing_project, self._endpoint)
-                self._calls = BigQueryCalls(address, self._timeout)
+                    self._calls = self._connect()
             return self._calls
+
+    def _connect(self) -> "BigQueryCalls":
+        from pixaris_sync.bigquery.calls import Address, BigQueryCalls  # noqa: PLC0415 - see `_connected`
+
+        address = Address(self._dataset_project, self._dataset, self._billing_project, self._endpoint)
+        return BigQueryCalls(address, self._timeout)
 
     def _disconnect(self) -> None:
         with self._calls_lock:

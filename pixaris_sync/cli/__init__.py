@@ -4,7 +4,8 @@
   shows them.
 * `passes` is behind ``watch``, ``sync`` and ``backfill``, with `monitoring` while it works. `inspect` is
   behind ``status``, ``verify`` and ``retry``; `story` is behind ``status RUN``, and `live`, which shows what
-  `panes` lays out, behind ``status --watch``. `limit`, `ui` and `sandbox` are behind their own names.
+  `panes` lays out, behind ``status --watch``. `doctor`, `limit`, `ui` and `sandbox` are behind their own
+  names.
 * `wiring` is what every command begins with: settings, logging, and the ledger of earlier work. `console` is
   what is said on stderr: the log, and `progress` below it.
 * `report` is what is printed, `exits` is how a command ends. `streams` sees to it that printing breaks

@@ -124,6 +124,19 @@ def status(
     sys.exit(show_status(flags, config, as_json=json))
 
 
+@with_settings(tuning=True)
+def doctor(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
+    """Tell what is set up wrong, and what to do about it.
+
+    It looks at settings, folders, this machine, bucket and dataset, and changes nothing anywhere. The exit
+    code is 4 where something must be mended; with warnings alone it is 0.
+    """
+    with importing():
+        from pixaris_sync.cli.doctor import run_doctor
+
+    sys.exit(run_doctor(flags, config, as_json=json))
+
+
 @with_settings(tuning=False)
 def verify(
     *,
@@ -190,4 +203,13 @@ def limit(
 
 
 #: In the order in which help lists them.
-COMMANDS: Final[tuple[Callable[..., None], ...]] = (watch, sync, backfill, status, verify, retry, limit)
+COMMANDS: Final[tuple[Callable[..., None], ...]] = (
+    doctor,
+    watch,
+    sync,
+    backfill,
+    status,
+    verify,
+    retry,
+    limit,
+)

@@ -20,6 +20,7 @@ from pixaris_sync.cli.monitoring import beat_once, monitored
 from pixaris_sync.cli.progress import show_progress
 from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.clock import SystemClock
+from pixaris_sync.doctor.examination import examine_first
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
 from pixaris_sync.ledger.selection import Selection
@@ -70,6 +71,7 @@ def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
         )
         return left, interruption
 
+    examine_first(settings)
     left, interruption = work_as_owner(settings, "watch", work)
     log.info("stopped: %s", _left_text(left))
     return _exit_of_watch(interruption)
@@ -129,6 +131,7 @@ def run_pass(
         read = partial(overview, tracking_file=settings.dataset_tracking_file_name, at_work=None)
         return *ended, ledger.read(read)
 
+    examine_first(settings)
     left, interruption, repaired, reached = work_as_owner(settings, command, work, selection=limited)
     if interruption.number is not None or left is None:
         ending = Exit.INTERRUPTED

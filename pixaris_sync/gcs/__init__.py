@@ -4,5 +4,6 @@
 * `calls` makes the requests, one method each, over a `connection` with `tokens` that are renewed in time.
 * `bodies` sends the content of small files in one request, `resumable` that of large ones in pieces;
   `bodies` checks what is downloaded.
+* `inspection` asks how the bucket is set up, for whom that is to be told.
 * `answers` turns what comes back, or nothing at all, into objects and errors.
 """

@@ -137,6 +137,25 @@ class Connection:
         if self._pace is not None and not self._emulated:
             await self._pace.next_object()
 
+    async def date(self) -> str:
+        """The service's clock as it tells it with any answer, a refusal too: no token is needed, or sent.
+
+        It is the ``Date`` header (RFC 9110, 6.6.1); empty where the answer has none.
+
+        Raises:
+            SyncError: there is no answer.
+        """
+        operation, subject = "reach", f"bucket {self.bucket}"
+        try:
+            async with (
+                asyncio.timeout(self._timeout_seconds),
+                self._open_session().get(self.bucket_url, timeout=NO_TIME_LIMIT) as answer,
+            ):
+                return answer.headers.get("Date", "")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = unanswered(operation, subject, error, sent=True, writes=False)
+        raise failure
+
     async def close(self) -> None:
         """Give connections back. Safe to call twice; a later request opens new ones."""
         session, self._session, self._storage, self._token = self._session, None, None, None
@@ -190,6 +209,19 @@ class Connection:
         """The client with its connections, which the first request makes in the running loop."""
         if self._storage is not None:
             return self._storage
+        session = self._open_session()
+        if not self._emulated:
+            # Reads the credentials file, if there is one, on the spot: it is small.
+            self._token = BoundedToken(session=session, timeout_seconds=self._timeout_seconds)
+        self._storage = Storage(
+            session=session,  # type: ignore[arg-type]  # its twin without asyncio
+            token=self._token,
+            api_root=self._api_root,
+            api_is_dev=self._emulated,
+        )
+        return self._storage
+
+    def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections_limit),
@@ -200,16 +232,7 @@ class Connection:
                 # Costs two thread hops a request, so only where a proxy is set. An emulator is near.
                 trust_env=not self._emulated and bool(urllib.request.getproxies()),
             )
-        if not self._emulated:
-            # Reads the credentials file, if there is one, on the spot: it is small.
-            self._token = BoundedToken(session=self._session, timeout_seconds=self._timeout_seconds)
-        self._storage = Storage(
-            session=self._session,  # type: ignore[arg-type]  # its twin without asyncio
-            token=self._token,
-            api_root=self._api_root,
-            api_is_dev=self._emulated,
-        )
-        return self._storage
+        return self._session
 
 
 async def _refuse_redirect(

@@ -20,10 +20,16 @@ OTHER_FILES: Final = 36
 FILES_PER_UPLOAD: Final = 2
 
 
+def wanted_files(settings: Settings) -> int:
+    """How many files and connections are open at most where all that is set is done at once."""
+    other = OTHER_FILES + settings.warehouse_threads_limit
+    return other + FILES_PER_UPLOAD * settings.upload_concurrency_limit
+
+
 def within_open_files(settings: Settings) -> Settings:
     """The settings, with no more uploads at once than files may be open; the limit is raised if possible."""
-    other = OTHER_FILES + settings.warehouse_threads_limit
-    wanted = other + FILES_PER_UPLOAD * settings.upload_concurrency_limit
+    wanted = wanted_files(settings)
+    other = wanted - FILES_PER_UPLOAD * settings.upload_concurrency_limit
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY or allowed >= wanted:
         return settings

@@ -107,7 +107,7 @@ class Ownership:
             try:
                 self._take()
             except FolderOwnedError:
-                owner = self._owner()
+                owner, _ = _seen_owner(self._folder, self._note)
                 untold = owner is None and time.monotonic() - begun < _UNTOLD_SECONDS
                 if not self._waits or not (untold or (owner and owner.command == STORE_RESULTS)):
                     raise
@@ -133,10 +133,11 @@ class Ownership:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._close()
+            described = describe_owner(self._folder, self._note) or "another process on this machine"
             raise FolderOwnedError(
                 "work on folder",
                 str(self._folder),
-                f"it is owned by {self._describe_owner()}",
+                f"it is owned by {described}",
                 hint="stop it first, or let it do the work: `pixaris-sync status` shows how far it is",
             ) from None
         except OSError:
@@ -169,17 +170,24 @@ class Ownership:
             fresh.chmod(0o600)
             fresh.replace(self._note)
 
-    def _owner(self) -> Owner | None:
-        owner = read_owner(self._note)
-        pids = _locking_pids(self._folder)
-        # Its owner may work with another state folder, and the note here be of an earlier one.
-        return owner if owner is not None and (owner.pid in pids or not pids) else None
 
-    def _describe_owner(self) -> str:
-        if (owner := self._owner()) is not None:
-            return str(owner)
-        pids = _locking_pids(self._folder)
-        return f"process {pids[0]} on this machine" if pids else "another process on this machine"
+def describe_owner(folder: Path, note: Path) -> str | None:
+    """Who works on a folder, for people, by the note there or by the kernel's locks; None: nobody is seen.
+
+    Raises:
+        OSError: the folder is not there.
+    """
+    owner, pids = _seen_owner(folder, note)
+    if owner is not None:
+        return str(owner)
+    return f"process {pids[0]} on this machine" if pids else None
+
+
+def _seen_owner(folder: Path, note: Path) -> tuple[Owner | None, list[int]]:
+    """The owner that a note names, if it can be the folder's, and which processes hold the folder's lock."""
+    owner, pids = read_owner(note), _locking_pids(folder)
+    # Its owner may work with another state folder, and the note here be of an earlier one.
+    return (owner if owner is not None and (owner.pid in pids or not pids) else None), pids
 
 
 def read_owner(note: Path) -> Owner | None:

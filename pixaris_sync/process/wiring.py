@@ -18,7 +18,7 @@ from pixaris_sync.ledger.selection import EVERYTHING, Selection
 from pixaris_sync.limits.bandwidth import Pace
 from pixaris_sync.local.mounts import network_filesystem
 from pixaris_sync.model import RunKey
-from pixaris_sync.ports import ObjectStore, RowSink
+from pixaris_sync.ports import BucketInspection, DatasetInspection, Identity, ObjectStore, RowSink
 from pixaris_sync.process.ownership import Ownership
 from pixaris_sync.settings.model import Settings
 
@@ -60,6 +60,43 @@ async def ports(
         with anyio.CancelScope(shield=True):
             await store.close()
             await sink.close()
+
+
+def bucket_inspection(settings: Settings, timeout_seconds: float) -> BucketInspection:
+    """What asks the settings' bucket how it is set up; each question gets so many seconds."""
+    from pixaris_sync.gcs.inspection import GcsBucketInspection  # noqa: PLC0415 - imports the client
+
+    return GcsBucketInspection(
+        settings.gcp_pixaris_bucket_name,
+        emulator_host=settings.storage_emulator_host,
+        connections_limit=4,
+        timeout_seconds=timeout_seconds,
+        chunk_bytes=settings.chunk_bytes,
+    )
+
+
+def dataset_inspection(settings: Settings, timeout_seconds: float) -> DatasetInspection:
+    """What asks the settings' BigQuery dataset how it is set up; each question gets so many seconds.
+
+    Raises:
+        ConfigurationError: the setting is no dataset's name.
+    """
+    from pixaris_sync.bigquery.inspection import BigQueryDatasetInspection  # noqa: PLC0415 - as above
+
+    return BigQueryDatasetInspection(
+        settings.gcp_bq_experiment_dataset,
+        settings.gcp_project_id,
+        emulator_host=settings.bigquery_emulator_host,
+        timeout_seconds=timeout_seconds,
+        threads_limit=8,
+    )
+
+
+def who_one_is(settings: Settings, timeout_seconds: float) -> Identity:
+    """In whose name the services are asked; it blocks while it asks for a token."""
+    from pixaris_sync.bigquery.inspection import find_identity  # noqa: PLC0415 - as above
+
+    return find_identity(settings.gcp_project_id, timeout_seconds)
 
 
 def found_ledger(settings: Settings) -> FoundLedger:

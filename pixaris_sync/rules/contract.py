@@ -31,8 +31,8 @@ from pixaris_sync.rules.names import component_fault, object_name_fault, table_i
 from pixaris_sync.text import is_utf8, printable
 
 #: What the names of all objects of Pixaris begin with.
-_RESULTS: Final = "results"
-RESULTS_PREFIX: Final = f"{_RESULTS}/"
+RESULTS: Final = "results"
+RESULTS_PREFIX: Final = f"{RESULTS}/"
 #: Folder of a run that holds its images.
 GENERATED_IMAGES: Final = "generated_images"
 #: What Pixaris 0.1.0 called it. Its images go where `GENERATED_IMAGES` go: Pixaris looks nowhere else today.
@@ -61,7 +61,7 @@ RUN_NAME_KEY: Final = "experiment_run_name"
 #: could be read in one place and be too deep in the next.
 NESTING_LEVELS_MAX: Final = 200
 
-_TABLE_SUFFIX: Final = "experiment_results"
+TABLE_SUFFIX: Final = "experiment_results"
 _LINK_START: Final = "https://console.cloud.google.com/storage/browser/_details/"
 _LINK_END: Final = "?project="
 _TIMESTAMP_KEY: Final = "timestamp"
@@ -120,7 +120,7 @@ def linked_object(text: str) -> str | None:
 
 def table_id(dataset: DatasetKey) -> str:
     """The bare id of a dataset's table."""
-    return f"{dataset.project}_{dataset.dataset}_{_TABLE_SUFFIX}"
+    return f"{dataset.project}_{dataset.dataset}_{TABLE_SUFFIX}"
 
 
 def table_collisions(datasets: Iterable[DatasetKey]) -> dict[str, tuple[DatasetKey, ...]]:
@@ -173,11 +173,11 @@ def listing_hazard(key: DatasetKey) -> str | None:
     ``GCPExperimentHandler.load_projects_and_datasets`` splits object names at every ``results/`` and keeps
     the second piece, so a name that ends in ``results`` is cut there. Reading by the right names works.
     """
-    if key.project.endswith(_RESULTS):
-        return f"Pixaris does not list a project whose name ends in {_RESULTS!r}; reading it by name works"
-    if key.dataset.endswith(_RESULTS):
-        shown = key.dataset.removesuffix(_RESULTS)
-        return f"Pixaris lists this dataset as {shown!r}, cut before {_RESULTS!r}; reading it by name works"
+    if key.project.endswith(RESULTS):
+        return f"Pixaris does not list a project whose name ends in {RESULTS!r}; reading it by name works"
+    if key.dataset.endswith(RESULTS):
+        shown = key.dataset.removesuffix(RESULTS)
+        return f"Pixaris lists this dataset as {shown!r}, cut before {RESULTS!r}; reading it by name works"
     for part in (key.project, key.dataset):
         if part != unicodedata.normalize("NFC", part):
             return (

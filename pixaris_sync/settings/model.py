@@ -138,6 +138,10 @@ class Settings(BaseModel):
     accept_runs_without_images: bool = Field(
         default=False, description="sync runs whose generated_images is absent or empty, not quarantine them"
     )
+    accept_expiring_destination: bool = Field(
+        default=False,
+        description="sync to a bucket or dataset that deletes what is carried there after a time",
+    )
 
     upload_concurrency_limit: int = Field(default=192, ge=1, le=1024, description="uploads at the same time")
     inflight_bytes_limit: int = Field(

@@ -7,6 +7,7 @@ environment as ``PIXARIS_SYNC_<KEY>``.
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,37 +43,94 @@ def load_settings(
         ConfigurationError: the file cannot be read or understood, a value is missing or out of bounds, or
             the state folder lies inside the results folder.
     """
+    found = find_settings(flags, config=config, environ=environ)
+    if found.settings is None:
+        raise found.faults[0]
+    return found.settings
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What all sources together say, also where that is wrong.
+
+    Attributes:
+        settings: all settings; None where there are faults.
+        values: the value of each setting, defaults included, without those that are missing or refused.
+        origins: where each value comes from.
+        faults: what is wrong. The subject of one about a setting is its key.
+        warnings: what may be meant otherwise than it is taken, one line each.
+    """
+
+    settings: Settings | None
+    values: Mapping[str, Any]
+    origins: Mapping[str, object]
+    faults: tuple[ConfigurationError, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def find_settings(
+    flags: Mapping[str, Any], *, config: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Found:
+    """Merge flags, environment, file and defaults, and raise nothing; arguments as of `load_settings`."""
     environ = os.environ if environ is None else environ
-    origin: dict[str, str] = {}
-    values: dict[str, Any] = {}
+    origin: dict[str, str] = dict.fromkeys(Settings.model_fields, "defaults")
+    given: dict[str, Any] = {}
+    faults: list[ConfigurationError] = []
+    in_file: dict[str, Any] = {}
+    try:
+        in_file = _from_file(config) if config else {}
+    except ConfigurationError as error:
+        faults.append(error)
     for source, found in (
-        (str(config), _from_file(config) if config else {}),
+        (str(config), in_file),
         ("environment", _from_environment(environ)),
         ("command line", {key: value for key, value in flags.items() if value is not None}),
     ):
-        values.update(found)
+        given.update(found)
         origin.update(dict.fromkeys(found, source))
+    settings = None
     try:
-        settings = Settings(**values)
+        settings = Settings(**given)
+        faults += _misplaced(settings)
+        values = {key: getattr(settings, key) for key in Settings.model_fields}
     except ValidationError as error:
-        raise explain(error, origin) from None
-    results, state = _real(settings.local_results_folder), _real(settings.state_folder)
+        wrong = {str(one["loc"][0]) for one in error.errors()}
+        faults += explain_all(error, origin)
+        sound = {key: value for key, value in given.items() if key not in wrong}
+        stand_ins: dict[str, Any] = {key: "-" for key in wrong if Settings.model_fields[key].is_required()}
+        settings = Settings(**sound, **stand_ins)
+        values = {key: getattr(settings, key) for key in Settings.model_fields if key not in wrong}
+    return Found(None if faults else settings, values, origin, tuple(faults))
+
+
+def _misplaced(settings: Settings) -> list[ConfigurationError]:
+    """What would be written into the results folder."""
+    try:
+        results, state = _real(settings.local_results_folder), _real(settings.state_folder)
+        textfile = settings.metrics_textfile
+        metrics = None if textfile is None else _real(textfile.parent)
+    except ConfigurationError as error:
+        return [error]
+    found = []
     if state.is_relative_to(results):
-        raise ConfigurationError(
-            "use state folder",
-            str(settings.state_folder),
-            f"it lies inside the results folder {results}, where Pixaris would show it as a project",
-            hint="choose another folder with --state-dir or PIXARIS_SYNC_STATE_DIR",
+        found.append(
+            ConfigurationError(
+                "use state folder",
+                str(settings.state_folder),
+                f"it lies inside the results folder {results}, where Pixaris would show it as a project",
+                hint="choose another folder with --state-dir or PIXARIS_SYNC_STATE_DIR",
+            )
         )
-    textfile = settings.metrics_textfile
-    if textfile is not None and _real(textfile.parent).is_relative_to(results):
-        raise ConfigurationError(
-            "use metrics file",
-            str(textfile),
-            f"it lies inside the results folder {results}, where nothing is written",
-            hint="choose another place with --metrics-textfile or PIXARIS_SYNC_METRICS_TEXTFILE",
+    if metrics is not None and metrics.is_relative_to(results):
+        found.append(
+            ConfigurationError(
+                "use metrics file",
+                str(textfile),
+                f"it lies inside the results folder {results}, where nothing is written",
+                hint="choose another place with --metrics-textfile or PIXARIS_SYNC_METRICS_TEXTFILE",
+            )
         )
-    return settings
+    return found
 
 
 def _real(folder: Path) -> Path:
@@ -128,9 +186,17 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def explain(error: ValidationError, origin: Mapping[str, str]) -> ConfigurationError:
     """The first of the values that were refused; `origin` says where each came from."""
-    first = error.errors()[0]
-    key = str(first["loc"][0]) if first["loc"] else ""
-    if first["type"] == "missing":
+    return explain_all(error, origin)[0]
+
+
+def explain_all(error: ValidationError, origin: Mapping[str, str]) -> list[ConfigurationError]:
+    """Each of the values that were refused."""
+    return [_explain(one, origin) for one in error.errors()]
+
+
+def _explain(one: Mapping[str, Any], origin: Mapping[str, str]) -> ConfigurationError:
+    key = str(one["loc"][0]) if one["loc"] else ""
+    if one["type"] == "missing":
         return ConfigurationError(
             "find setting",
             key,
@@ -141,7 +207,7 @@ def explain(error: ValidationError, origin: Mapping[str, str]) -> ConfigurationE
     return ConfigurationError(
         "use setting",
         key,
-        f"{first['msg']} (got {_shown(key, first['input'])} from {origin.get(key, 'the defaults')})",
+        f"{one['msg']} (got {_shown(key, one['input'])} from {origin.get(key, 'the defaults')})",
         hint="deploy/settings.md of the repository lists keys, units and bounds",
     )
 

@@ -28,6 +28,7 @@ ROOT_MODULES_MAX = 12
 #: From the highest to the lowest: a room may import what stands in a layer below its own.
 LAYERS = (
     ("cli", "handlers"),
+    ("doctor",),
     ("process", "monitoring", "ui"),
     ("pipeline", "verify"),
     ("local", "ledger", "gcs", "bigquery", "clock", "waiting"),

@@ -1,0 +1,169 @@
+"""Asks both services, each question by itself and for a bounded time, and changes nothing there."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import anyio
+
+from pixaris_sync.doctor.checks import Check, not_checked
+from pixaris_sync.doctor.judgements import (
+    BUCKET,
+    BUCKET_PERMISSIONS,
+    DATASET,
+    TRIED,
+    NoAnswer,
+    judge_bucket,
+    judge_bucket_facts,
+    judge_clock,
+    judge_dataset,
+    judge_dataset_facts,
+    judge_locations,
+)
+from pixaris_sync.errors import SyncError
+from pixaris_sync.ports import BucketInspection, DatasetInspection
+from pixaris_sync.process.wiring import bucket_inspection, dataset_inspection
+from pixaris_sync.settings.model import Settings
+
+#: How long a question may take.
+ANSWER_SECONDS: Final = 5.0
+
+Question = Callable[[], Awaitable[Any]]
+
+
+@dataclass(slots=True)
+class _Service:
+    """What one service was asked, and what came of it so far."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, question: str) -> Any:  # noqa: ANN401 - each question has answers of its own kind
+        return self.answers.get(question, NoAnswer(ANSWER_SECONDS).error)
+
+    async def ask(self, questions: Mapping[str, Question]) -> None:
+        """Ask all of them at the same time; none waits for another, and none fails another."""
+        async with anyio.create_task_group() as tasks:
+            for name, question in questions.items():
+                tasks.start_soon(self._ask, name, question)
+
+    async def _ask(self, name: str, question: Question) -> None:
+        with anyio.move_on_after(ANSWER_SECONDS):
+            try:
+                self.answers[name] = await question()
+            except SyncError as error:
+                self.answers[name] = error
+
+
+class Cloud:
+    """Both services, and what they have answered so far.
+
+    Args:
+        settings: which bucket, which dataset.
+        unset: required settings that are not known: what depends on them is not checked.
+    """
+
+    def __init__(self, settings: Settings, unset: frozenset[str] = frozenset()) -> None:
+        self._settings = settings
+        self._no_bucket = unset & {"gcp_pixaris_bucket_name"}
+        self._no_dataset = unset & {"gcp_bq_experiment_dataset", "gcp_project_id"}
+        self._storage, self._warehouse = _Service(), _Service()
+
+    def questions(self, *only: str) -> list[Callable[[], None]]:
+        """What asks the services, one function each, to be called side by side; `only`: these questions."""
+        asks = (
+            *(() if self._no_bucket else (partial(_ask_bucket, self._settings, self._storage, only),)),
+            *(() if self._no_dataset else (partial(_ask_dataset, self._settings, self._warehouse, only),)),
+        )
+        return [partial(anyio.run, ask) for ask in asks]
+
+    def checks(self, *, signed_in: bool) -> list[Check]:
+        """All checks, by what is answered by now; `signed_in`: nothing is wrong with the credentials."""
+        settings, storage, warehouse = self._settings, self._storage, self._warehouse
+        accept_expiring = settings.accept_expiring_destination
+        checks: list[Check] = []
+        if self._no_bucket:
+            checks.append(not_checked(BUCKET, f"not known: {', '.join(self._no_bucket)}"))
+        else:
+            bucket, facts = settings.gcp_pixaris_bucket_name, storage["facts"]
+            checks += judge_bucket(
+                bucket, facts, storage["held"], accept_expiring=accept_expiring, signed_in=signed_in
+            )
+            checks.append(judge_clock(storage["skew"]))
+        if self._no_dataset:
+            checks.append(not_checked(DATASET, f"not known: {', '.join(sorted(self._no_dataset))}"))
+        else:
+            checks += judge_dataset(
+                settings.gcp_bq_experiment_dataset,
+                warehouse["facts"],
+                {name: warehouse[name] for name in TRIED},
+                streaming=warehouse["try_stream"],
+                expiring=warehouse["expiring_tables"],
+                accept_expiring=accept_expiring,
+                signed_in=signed_in,
+            )
+        return checks + judge_locations(storage["facts"], warehouse["facts"])
+
+    def checks_of_facts(self) -> list[Check]:
+        """What the settings of bucket and dataset do to what is carried there; nothing of who is silent."""
+        accept_expiring = self._settings.accept_expiring_destination
+        bucket, dataset = self._storage["facts"], self._warehouse["facts"]
+        of_bucket = [] if isinstance(bucket, SyncError) else [bucket]
+        of_dataset = [] if isinstance(dataset, SyncError) else [dataset]
+        return [
+            *(
+                one
+                for facts in of_bucket
+                for one in judge_bucket_facts(facts, accept_expiring=accept_expiring)
+            ),
+            *(
+                one
+                for facts in of_dataset
+                for one in judge_dataset_facts(facts, accept_expiring=accept_expiring)
+            ),
+        ]
+
+
+async def _ask_bucket(settings: Settings, service: _Service, only: tuple[str, ...]) -> None:
+    inspection = bucket_inspection(settings, ANSWER_SECONDS)
+    questions: dict[str, Question] = {
+        "facts": inspection.facts,
+        "held": partial(inspection.held_permissions, BUCKET_PERMISSIONS),
+        "skew": partial(_skew, inspection),
+    }
+    await _ask(inspection, service, questions, only)
+
+
+async def _skew(inspection: BucketInspection) -> float | None:
+    """How far this machine's clock is ahead of the service's."""
+    asked_at = time.time()
+    told = await inspection.service_time()
+    # The service tells whole seconds, of some moment in between.
+    return None if told is None else (asked_at + time.time()) / 2 - told
+
+
+async def _ask_dataset(settings: Settings, service: _Service, only: tuple[str, ...]) -> None:
+    try:
+        inspection = dataset_inspection(settings, ANSWER_SECONDS)
+    except SyncError as error:
+        service.answers["facts"] = error
+        return
+    questions: dict[str, Question] = {
+        name: getattr(inspection, name) for name in ("facts", "expiring_tables", "try_stream", *TRIED)
+    }
+    await _ask(inspection, service, questions, only)
+
+
+async def _ask(
+    inspection: BucketInspection | DatasetInspection,
+    service: _Service,
+    questions: Mapping[str, Question],
+    only: tuple[str, ...],
+) -> None:
+    try:
+        await service.ask({name: questions[name] for name in only or questions})
+    finally:
+        with anyio.move_on_after(ANSWER_SECONDS), suppress(SyncError):
+            await inspection.close()

@@ -1,0 +1,311 @@
+"""Checks of what was found out about the cloud: values in, verdicts and remedies out.
+
+What a service was asked is an answer, or the error that came instead of one. A service that does not answer
+at all is told once, and what depends on it is not checked.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, TypeVar
+
+from pixaris_sync.doctor.checks import Check, failed, failed_by, not_checked, passed, warning
+from pixaris_sync.errors import BILLING_HINT, Failure, SyncError
+from pixaris_sync.ports import BucketFacts, DatasetFacts, Identity
+from pixaris_sync.text import counted, span_text
+
+T = TypeVar("T")
+
+#: How far the clocks may be apart: from here on times in logs and tables mislead, and from there on a token
+#: that this machine signs is refused (google-auth allows for ten seconds, the token service for minutes).
+SKEW_WARNING_SECONDS: Final = 60
+SKEW_FAILED_SECONDS: Final = 300
+
+LOGIN, BUCKET, DATASET = "login", "bucket", "dataset"
+#: How many tables are named.
+_NAMES_SHOWN: Final = 3
+
+CREATE: Final = "storage.objects.create"
+#: What is lost without each permission on the bucket; without the first, everything.
+BUCKET_PERMISSIONS: Final[Mapping[str, str]] = {
+    CREATE: "nothing can be uploaded",
+    "storage.objects.get": "objects cannot be looked up: after a lost answer a file is sent again, and "
+    "neither `verify` nor `ui` can read",
+    "storage.objects.list": "a new ledger cannot see what the bucket holds, and sends all of it again",
+    "storage.objects.delete": "a file that changed cannot replace its older version",
+    "storage.buckets.get": "how the bucket is set up cannot be seen",
+}
+#: What is tried in the dataset: the name of the check, what is not possible without it, and the role.
+_ON_DATASET: Final = "grant BigQuery Data Editor on the dataset"
+_WRITE_ROWS: Final = "bigquery.tables.updateData"
+_ON_PROJECT: Final = "grant BigQuery Job User on the project"
+
+TRIED: Final[Mapping[str, tuple[str, str, str]]] = {
+    "try_look_up": ("tables", "tables can be looked up", _ON_DATASET),
+    "try_query": ("jobs", "load jobs and queries can be begun", _ON_PROJECT),
+    "try_create": ("create table", "tables can be created", _ON_DATASET),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """A service has not answered in time."""
+
+    seconds: float
+
+    @property
+    def error(self) -> SyncError:
+        """It as an error."""
+        return SyncError("ask", "it", f"no answer in {self.seconds:g} s", failure=Failure.TRANSIENT)
+
+
+#: What came of a question.
+Answer: TypeAlias = T | SyncError
+
+
+def judge_bucket(
+    name: str,
+    facts: Answer[BucketFacts],
+    held: Answer[frozenset[str]],
+    *,
+    accept_expiring: bool = False,
+    signed_in: bool = True,
+) -> list[Check]:
+    """Checks of the bucket called `name`: whether it is there, what may be done, how it is set up."""
+    there = _judge_reach(BUCKET, f"gs://{name}", facts, held, signed_in=signed_in)
+    checks = [there, judge_bucket_permissions(held, facts)]
+    if not isinstance(facts, SyncError):
+        checks += judge_bucket_facts(facts, accept_expiring=accept_expiring)
+    return checks
+
+
+def _judge_reach(
+    name: str,
+    subject: str,
+    facts: Answer[BucketFacts] | Answer[DatasetFacts],
+    other: Answer[object],
+    *,
+    signed_in: bool,
+) -> Check:
+    """Whether something is there: by its facts, or, where they may not be seen, by another answer."""
+    if not isinstance(facts, SyncError):
+        return passed(name, f"{subject} is there, in {facts.location}")
+    if facts.failure is Failure.PERMISSION and not isinstance(other, SyncError):
+        return passed(name, f"{subject} is there")
+    if facts.failure is Failure.CREDENTIALS and not signed_in:
+        return not_checked(name, "see the login")
+    fault = failed_by(name, facts)
+    return failed(name, f"{subject}: {fault.found}", fault.remedy)
+
+
+def judge_bucket_permissions(held: Answer[frozenset[str]], facts: Answer[BucketFacts]) -> Check:
+    """What may be done in the bucket."""
+    name = "permissions"
+    if isinstance(held, SyncError):
+        same = isinstance(facts, SyncError) and facts.cause == held.cause
+        return not_checked(name, "see the bucket" if same else held.cause)
+    lacking = [permission for permission in BUCKET_PERMISSIONS if permission not in held]
+    if not isinstance(facts, SyncError) and "storage.buckets.get" in lacking:
+        lacking.remove("storage.buckets.get")  # It was just used.
+    if not lacking:
+        return passed(name, "objects can be created, replaced, read and listed")
+    if CREATE in lacking:
+        return failed(
+            name,
+            f"the account lacks {', '.join(lacking)} on the bucket: {BUCKET_PERMISSIONS[CREATE]}",
+            "grant Storage Object User on the bucket; a role under a condition on objects' names does not "
+            "show here",
+        )
+    lost = "; ".join(f"without {permission} {BUCKET_PERMISSIONS[permission]}" for permission in lacking)
+    return warning(
+        name,
+        lost,
+        "that is enough to upload; for all else grant Storage Object User and a role with "
+        "storage.buckets.get, such as Storage Bucket Viewer",
+    )
+
+
+def judge_bucket_facts(facts: BucketFacts, *, accept_expiring: bool) -> list[Check]:
+    """What the bucket's settings do to what is carried there; nothing where they do nothing."""
+    checks = []
+    if facts.deleting_rules:
+        found = f"the bucket's lifecycle deletes {'; and '.join(facts.deleting_rules)}"
+        checks.append(
+            _expiring(
+                "lifecycle",
+                found,
+                "limit the rule to other objects (matchesPrefix)",
+                accepted=accept_expiring,
+            )
+        )
+    if facts.retention_seconds:
+        checks.append(
+            warning(
+                "retention",
+                f"an object cannot be replaced for {span_text(facts.retention_seconds)}: a file that changes "
+                "before is quarantined",
+                "take the retention policy away, or leave results as they are once stored",
+            )
+        )
+    if facts.holds_by_default:
+        checks.append(
+            warning(
+                "holds",
+                "each new object is under a hold: a file that changes is quarantined",
+                "switch the bucket's default event-based hold off, or leave results as they are once stored",
+            )
+        )
+    if facts.requester_pays:
+        checks.append(
+            warning(
+                "requester pays",
+                "readers and writers of the bucket are to pay, which only accounts of its project can do",
+                "switch Requester Pays of the bucket off",
+            )
+        )
+    if facts.key:
+        checks.append(
+            passed(
+                "bucket key",
+                f"{facts.key}: listings tell no checksums under it, so files that are there are looked up "
+                "one by one",
+            )
+        )
+    return checks
+
+
+def _expiring(name: str, found: str, remedy: str, *, accepted: bool) -> Check:
+    if accepted:
+        return warning(name, f"{found} (accepted by accept_expiring_destination)", remedy)
+    return failed(name, found, f"{remedy}; or set accept_expiring_destination, if that is meant")
+
+
+def judge_dataset(
+    name: str,
+    facts: Answer[DatasetFacts],
+    tried: Mapping[str, Answer[bool]],
+    *,
+    streaming: Answer[bool],
+    expiring: Answer[Sequence[str]] = (),
+    accept_expiring: bool = False,
+    signed_in: bool = True,
+) -> list[Check]:
+    """Checks of the dataset called `name`: whether it is there, what may be done, how it is set up."""
+    checks = [_judge_reach(DATASET, name, facts, tried["try_look_up"], signed_in=signed_in)]
+    there = facts if isinstance(facts, SyncError) else None
+    checks += [_judge_tried(question, answer, there) for question, answer in tried.items()]
+    checks.append(judge_streaming(streaming, there))
+    if not isinstance(facts, SyncError):
+        checks += judge_dataset_facts(facts, accept_expiring=accept_expiring)
+    if not isinstance(expiring, SyncError) and expiring:
+        shown = ", ".join(expiring[:_NAMES_SHOWN])
+        more = f" and {len(expiring) - _NAMES_SHOWN} more" if len(expiring) > _NAMES_SHOWN else ""
+        found = f"{counted(len(expiring), 'table')} of results will be deleted at a set time: {shown}{more}"
+        remedy = "take the tables' expiration away: `bq update --expiration 0 PROJECT:DATASET.TABLE`"
+        checks.append(_expiring("table expiration", found, remedy, accepted=accept_expiring))
+    return checks
+
+
+def _judge_tried(question: str, answer: Answer[bool], there: SyncError | None) -> Check:
+    name, possible, role = TRIED[question]
+    if answer is True:
+        return passed(name, possible)
+    if answer is False:
+        return not_checked(name, "this service would do what it is only asked to judge")
+    if there is not None and (answer.cause == there.cause or answer.failure is not Failure.PERMISSION):
+        return not_checked(name, "see the dataset" if answer.cause == there.cause else answer.cause)
+    if answer.failure is Failure.PERMISSION:
+        billing = answer.hint == BILLING_HINT
+        return failed(name, answer.cause, answer.hint if billing else f"{role}; a new role takes minutes")
+    return not_checked(name, answer.cause)
+
+
+def judge_streaming(answer: Answer[bool], there: SyncError | None) -> Check:
+    """Whether rows may be streamed, or go by load jobs alone.
+
+    The services' refusals of projects without billing have no reason of their own, but only others name the
+    permission, which loading needs as well.
+    """
+    name = "streaming"
+    if not isinstance(answer, SyncError):
+        return passed(name, "rows can be streamed")
+    if answer.failure is Failure.PERMISSION and _WRITE_ROWS in answer.cause:
+        return failed(name, answer.cause, f"{_ON_DATASET}; a new role takes minutes")
+    if answer.failure is Failure.PERMISSION and there is None:
+        found = f"{answer.cause}: rows go by load jobs, and come some seconds later"
+        return warning(name, found, "switch billing of the Google Cloud project on, or leave it so")
+    return not_checked(name, "see the dataset" if there and answer.cause == there.cause else answer.cause)
+
+
+def judge_dataset_facts(facts: DatasetFacts, *, accept_expiring: bool) -> list[Check]:
+    """What the dataset's settings do to what is carried there; nothing where they do nothing."""
+    checks = []
+    if facts.read_only:
+        checks.append(
+            failed(
+                "kind of dataset",
+                "it shows tables of elsewhere, and none can be made in it",
+                "name a dataset of your own as gcp_bq_experiment_dataset",
+            )
+        )
+    if facts.table_seconds is not None:
+        found = f"each new table, with all its rows, is deleted after {span_text(facts.table_seconds)}"
+        remedy = (
+            "take the dataset's default table expiration away: `bq update --default_table_expiration 0 "
+            "PROJECT:DATASET` (a project without billing cannot: switch billing on)"
+        )
+        checks.append(_expiring("expiration", found, remedy, accepted=accept_expiring))
+    if facts.partition_seconds is not None:
+        checks.append(
+            warning(
+                "partitions",
+                f"rows of partitioned tables are deleted after {span_text(facts.partition_seconds)}; those "
+                "that are made here are not partitioned",
+                "leave tables as they are made here, or take the default partition expiration away",
+            )
+        )
+    if facts.key:
+        checks.append(passed("dataset key", f"{facts.key}: BigQuery's account needs it, this one does not"))
+    return checks
+
+
+def judge_locations(bucket: Answer[BucketFacts], dataset: Answer[DatasetFacts]) -> list[Check]:
+    """Whether bucket and dataset are in one place; nothing where that is not known."""
+    if isinstance(bucket, SyncError) or isinstance(dataset, SyncError):
+        return []
+    one, other = bucket.location.upper(), dataset.location.upper()
+    if one == other:
+        return []
+    found = (
+        f"the bucket is in {one}, the dataset in {other}: that works, as rows are not loaded from the "
+        "bucket; see to it that both may hold your data"
+    )
+    return [passed("locations", found)]
+
+
+def judge_login(found: Sequence[Identity]) -> Check:
+    """In whose name the services are asked; nothing was found where that could not be asked in time."""
+    if not found:
+        return not_checked(LOGIN, "no answer from the service that gives out access tokens")
+    [one] = found
+    kind = f"{one.kind}, from {one.source}" if one.kind and one.source else one.kind or one.source
+    if one.failure is not None:
+        fault = failed_by(LOGIN, one.failure)
+        return failed(LOGIN, f"{fault.found}{f' ({kind})' if one.kind else ''}", fault.remedy)
+    return passed(LOGIN, f"{one.principal or 'an account that does not tell its name'} ({kind})")
+
+
+def judge_clock(skew_seconds: Answer[float | None]) -> Check:
+    """How far this machine's clock is ahead of the service's."""
+    name = "clock"
+    if isinstance(skew_seconds, SyncError):
+        return not_checked(name, skew_seconds.cause)
+    if skew_seconds is None:
+        return not_checked(name, "the service does not tell its time")
+    apart = abs(skew_seconds)
+    if apart <= SKEW_WARNING_SECONDS:
+        return passed(name, "this machine and the service agree")
+    found = f"this machine is {span_text(apart)} {'ahead of' if skew_seconds > 0 else 'behind'} the service"
+    remedy = "let the clock be set by the network: `timedatectl set-ntp true`"
+    if apart <= SKEW_FAILED_SECONDS:
+        return warning(name, found, remedy)
+    return failed(name, f"{found}: tokens that it signs are refused", remedy)
