@@ -4,6 +4,7 @@ A foreign exception is translated into a `SyncError` once, by the adapter that o
 catches a `SyncError` decides by its class and its `failure`, never by its text.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -109,6 +110,23 @@ class ConfigurationError(SyncError):
     def stops_everything(self) -> bool:
         """See `SyncError.stops_everything`."""
         return True
+
+
+class SettingsError(ConfigurationError):
+    """Several things are wrong with the settings.
+
+    Attributes:
+        faults: each of them, with its own hint.
+    """
+
+    def __init__(self, faults: Sequence[ConfigurationError]) -> None:
+        super().__init__(
+            "use settings",
+            ", ".join(dict.fromkeys(fault.subject for fault in faults)),
+            "; ".join(f"{fault.subject}: {fault.cause}" for fault in faults),
+            hint="; ".join(dict.fromkeys(fault.hint for fault in faults)),
+        )
+        self.faults = tuple(faults)
 
 
 class NameRefusedError(SyncError):

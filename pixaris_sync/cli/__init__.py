@@ -6,6 +6,7 @@
   behind ``status``, ``verify`` and ``retry``; `story` is behind ``status RUN``, and `live`, which shows what
   `panes` lays out, behind ``status --watch``. `doctor`, `limit`, `ui` and `sandbox` are behind their own
   names.
+* `config_show` and `config_init` are behind ``config show`` and ``config init``.
 * `wiring` is what every command begins with: settings, logging, and the ledger of earlier work. `console` is
   what is said on stderr: the log, and `progress` below it.
 * `report` is what is printed, `exits` is how a command ends. `streams` sees to it that printing breaks

@@ -86,3 +86,4 @@ def _root(
 
 for command in (*commands.COMMANDS, *tools.COMMANDS):
     app.command(cls=PlainCommand)(command)
+app.add_typer(tools.config_commands)

@@ -11,7 +11,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pixaris_sync.errors import SyncError
+from pixaris_sync.errors import SettingsError, SyncError
 from pixaris_sync.settings.model import LogFormat
 from pixaris_sync.text import printable, printable_line
 
@@ -88,7 +88,14 @@ def logs_json() -> bool:
 
 
 def print_error(error: SyncError) -> None:
-    """Say why a command ends: a line and a hint, or, where the log is for machines, one more object."""
+    """Say why a command ends: a line and a hint, or, where the log is for machines, one more object.
+
+    Several faults of settings are told one after another, each with its own hint.
+    """
+    if isinstance(error, SettingsError):
+        for fault in error.faults:
+            print_error(fault)
+        return
     if logs_json():
         log.error("%s", error, extra={"cause": error.cause, "hint": error.hint})
         return

@@ -38,7 +38,8 @@ ALIASES = {
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        help="Pixaris' config.yaml. Settings may stand in it under pixaris_sync:, with or without a flag.",
+        help="Pixaris' config.yaml. Settings may stand in it under pixaris_sync:, with or without a flag. "
+        "Else PIXARIS_SYNC_CONFIG names it, else config.yaml or pixaris/config.yaml in this folder is taken.",
         metavar="PATH",
     ),
 ]

@@ -55,7 +55,7 @@ def selection_of(
 
 def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
     """Follow the results folder until a signal ends it."""
-    settings = within_open_files(settings_for(flags, config))
+    settings = within_open_files(settings_for(flags, config, tells_file=True))
     lower_footprint(settings)
     log.info(
         "pixaris-sync %s watches %s for bucket %s and dataset %s",
@@ -109,7 +109,7 @@ def run_pass(
 
     `repair`: then compare everything, and carry what was removed from the cloud.
     """
-    settings = within_open_files(settings_for(flags, config))
+    settings = within_open_files(settings_for(flags, config, tells_file=True))
     lower_footprint(settings)
     limited = Selection(
         project=mode.selection.project,
@@ -201,7 +201,7 @@ async def _run(
 
 def run_dry(mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
     """Say what a backfill would do."""
-    settings = settings_for(flags, config)
+    settings = settings_for(flags, config, tells_file=True)
     document = anyio.run(partial(_preview, settings, mode))
     left = document["not_carried"]
     document["not_carried"] = [{**problem, "since": report.when(problem["since"])} for problem in left]

@@ -1,4 +1,4 @@
-"""The commands that need no Google account, or only look: Pixaris' UI, the sandbox, the demo."""
+"""The commands that need no Google account, or only look: settings, Pixaris' UI, the sandbox, the demo."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from pixaris_sync.cli.options import ConfigOption, with_settings
+from pixaris_sync.cli.help import PlainCommand
+from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
 from pixaris_sync.footprint import importing
 
 PortOption = Annotated[
@@ -16,6 +17,47 @@ PortOption = Annotated[
 HostOption = Annotated[
     str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.", metavar="ADDRESS")
 ]
+
+#: The commands about settings themselves.
+config_commands = typer.Typer(
+    name="config",
+    help="Show where settings come from, or ask for missing ones.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@config_commands.command("show", cls=PlainCommand)
+@with_settings(tuning=True, service=True)
+def config_show(
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that have their defaults.")] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Show each setting, where it comes from, and what is wrong with it.
+
+    Ends with 4 where something is wrong. It asks no service.
+    """
+    with importing():
+        from pixaris_sync.cli.config_show import show_config
+
+    sys.exit(show_config(flags, config, everything=everything, as_json=json))
+
+
+@config_commands.command("init", cls=PlainCommand)
+@with_settings(tuning=True, service=True)
+def config_init(*, config: ConfigOption = None, flags: dict[str, Any]) -> None:
+    """Ask for what is missing, and write it into the config file.
+
+    What stands there stays as it is. Settings that are given as flags are written without asking. The file is
+    that of --config, else that of PIXARIS_SYNC_CONFIG, else the one that is found, else config.yaml.
+    """
+    with importing():
+        from pixaris_sync.cli.config_init import init_config
+
+    sys.exit(init_config(flags, config))
 
 
 @with_settings(tuning=False, folder=False)

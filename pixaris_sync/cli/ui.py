@@ -58,7 +58,7 @@ def run_ui(
         with contextlib.ExitStack() as stack:
             scratch = stack.enter_context(workshop())
             emulators = stack.enter_context(_sandbox(scratch)) if sandbox else None
-            settings = settings_for(flags, config)
+            settings = settings_for(flags, config, search=not sandbox)
             table = feedback_table(settings)
             out = sys.stdout
             stack.enter_context(contextlib.redirect_stdout(PrintedLines()))

@@ -1,5 +1,6 @@
 """What every command begins with: settings, logging, and the ledger of earlier work."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -12,17 +13,40 @@ from pixaris_sync.ledger.finder import may_exist
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.ledger.selection import Work
 from pixaris_sync.settings.model import Settings
-from pixaris_sync.settings.sources import load_settings
+from pixaris_sync.settings.sources import find_settings
+
+log = logging.getLogger(__name__)
 
 
-def settings_for(flags: Mapping[str, Any], config: Path | None) -> Settings:
-    """Settings from all sources, and logging as they say.
+def settings_for(
+    flags: Mapping[str, Any], config: Path | None, *, search: bool = True, tells_file: bool = False
+) -> Settings:
+    """Settings from all sources, and logging as they say; a word in the log on what may be meant otherwise.
+
+    Args:
+        flags: values of settings given on the command line.
+        config: the config file that the command line names.
+        search: where it names none, take the one that the environment names, or one in the working folder.
+        tells_file: say at info which one was taken.
 
     Raises:
         ConfigurationError: a setting is missing or unusable.
     """
-    settings = load_settings(flags, config=config)
-    set_up_logging(settings.log_level, settings.log_format)
+    found = find_settings(flags, config=config, search=search)
+    # What is wrong with the settings is told by the log as they want it, where they are right about that.
+    defaults = {key: Settings.model_fields[key].default for key in ("log_level", "log_format")}
+    level, log_format = ({**defaults, **found.values}[key] for key in defaults)
+    set_up_logging(level, log_format)
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    settings = found.demand()
+    if found.file is not None:
+        log.log(
+            logging.INFO if tells_file else logging.DEBUG,
+            "settings are taken from %s (%s)",
+            found.file.path.absolute(),
+            found.file.how,
+        )
     return settings
 
 

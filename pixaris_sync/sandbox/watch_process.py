@@ -15,7 +15,7 @@ from pixaris_sync.errors import SyncError
 READY_SECONDS = 60.0
 DRAIN_SECONDS = 60.0
 
-_COMMAND = (sys.executable, "-m", "pixaris_sync", "watch")
+_COMMAND = (sys.executable, "-m", "pixaris_sync", "watch", "--config", os.devnull)
 _LOG_LINES = 20
 _DATAGRAM_BYTES = 4096
 _OWN_VARIABLES = "PIXARIS_SYNC_"

@@ -1,5 +1,9 @@
 """What can be set.
 
-* `model` is one frozen object: each value, its unit, its bounds.
-* `sources` merges flags, environment, config file and defaults into it, and explains what is wrong with them.
+* `model` is one frozen object: each value, its unit, its bounds. `bounds` tells those in words.
+* `names` is what a setting is called where it is given, and what may be meant by another name.
+* `document` reads a YAML file with the lines of its keys, `config_file` finds the one to take and says what
+  it sets, and `additions` adds to one without changing what is there.
+* `messages` says what is wrong with settings, and what to do.
+* `sources` merges flags, environment, config file and defaults.
 """

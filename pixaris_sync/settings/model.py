@@ -251,6 +251,13 @@ class Settings(BaseModel):
             raise ValueError("must be a bare file name")
         return value
 
+    @field_validator("gcp_pixaris_bucket_name")
+    @classmethod
+    def _is_bucket(cls, value: str) -> str:
+        if "/" in value:
+            raise ValueError("it must be the bucket's name alone, without gs:// and without a folder")
+        return value
+
     @field_validator("metrics_textfile")
     @classmethod
     def _is_file(cls, value: Path | None) -> Path | None:

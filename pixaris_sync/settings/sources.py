@@ -1,7 +1,6 @@
 """Where the values of `Settings` come from.
 
-Precedence: flags, then environment, then the config file, then the defaults. The config file is Pixaris' own
-``config.yaml``, taken as it is; our keys may stand in it under ``pixaris_sync:``. Every key may be set in the
+Precedence: flags, then environment, then the config file, then the defaults. Every key may be set in the
 environment as ``PIXARIS_SYNC_<KEY>``.
 """
 
@@ -9,44 +8,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
 from pixaris_sync.errors import ConfigurationError
-from pixaris_sync.settings.model import SecretAddress, Settings, environment_variable
-from pixaris_sync.text import MASK
+from pixaris_sync.settings.config_file import ConfigFile, find_file
+from pixaris_sync.settings.messages import explain, missing, refused, together
+from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.names import Origin, flag, nearest, unknown_variables
 
-#: The keys that Pixaris' own config.yaml holds and that mean the same to us.
-PIXARIS_KEYS: Final = (
-    "gcp_project_id",
-    "gcp_bq_experiment_dataset",
-    "gcp_pixaris_bucket_name",
-    "gcp_bq_feedback_table",
-)
-SECTION: Final = "pixaris_sync"
+__all__ = ["Found", "explain", "find_settings", "load_settings"]
 
-_SECRETS = [key for key, field in Settings.model_fields.items() if field.annotation == SecretAddress]
-
-
-def load_settings(
-    flags: Mapping[str, Any], *, config: Path | None = None, environ: Mapping[str, str] | None = None
-) -> Settings:
-    """Merge flags, environment, file and defaults into validated settings.
-
-    Args:
-        flags: values given on the command line; None means not given.
-        config: Pixaris' ``config.yaml`` or a file like it.
-        environ: the environment; that of the process unless given.
-
-    Raises:
-        ConfigurationError: the file cannot be read or understood, a value is missing or out of bounds, or
-            the state folder lies inside the results folder.
-    """
-    found = find_settings(flags, config=config, environ=environ)
-    if found.settings is None:
-        raise found.faults[0]
-    return found.settings
+_INIT = "pixaris-sync config init"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,51 +30,141 @@ class Found:
     Attributes:
         settings: all settings; None where there are faults.
         values: the value of each setting, defaults included, without those that are missing or refused.
-        origins: where each value comes from.
+        origins: where each value comes from; of a refused one, too; of a missing one, nothing.
+        file: the config file that was taken, if any.
+        passed_over: files that were found and hold nothing of Pixaris' nor of ours.
         faults: what is wrong. The subject of one about a setting is its key.
         warnings: what may be meant otherwise than it is taken, one line each.
     """
 
     settings: Settings | None
     values: Mapping[str, Any]
-    origins: Mapping[str, object]
+    origins: Mapping[str, Origin]
+    file: ConfigFile | None
+    passed_over: tuple[Path, ...]
     faults: tuple[ConfigurationError, ...]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
+
+    def demand(self) -> Settings:
+        """The settings.
+
+        Raises:
+            ConfigurationError: there are faults; a `SettingsError` where there are several.
+        """
+        if self.settings is None:
+            raise together(self.faults)
+        return self.settings
+
+
+def load_settings(
+    flags: Mapping[str, Any], *, config: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Merge flags, environment, the named file and defaults into validated settings.
+
+    Args:
+        flags: values given on the command line; None means not given.
+        config: Pixaris' ``config.yaml`` or a file like it. None is searched for.
+        environ: the environment; that of the process unless given.
+
+    Raises:
+        ConfigurationError: the file cannot be read or understood, a value is missing or out of bounds, or
+            the state folder lies inside the results folder; a `SettingsError` where several are wrong.
+    """
+    return find_settings(flags, config=config, environ=environ, search=False).demand()
 
 
 def find_settings(
-    flags: Mapping[str, Any], *, config: Path | None = None, environ: Mapping[str, str] | None = None
+    flags: Mapping[str, Any],
+    *,
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    search: bool = True,
 ) -> Found:
-    """Merge flags, environment, file and defaults, and raise nothing; arguments as of `load_settings`."""
+    """Merge flags, environment, a config file and defaults, and raise nothing.
+
+    Args:
+        flags: values given on the command line; None means not given.
+        config: the file that the command line names.
+        environ: the environment; that of the process unless given.
+        search: where the command line names no file, take the one that the environment names, or one in the
+            working folder.
+    """
     environ = os.environ if environ is None else environ
-    origin: dict[str, str] = dict.fromkeys(Settings.model_fields, "defaults")
-    given: dict[str, Any] = {}
-    faults: list[ConfigurationError] = []
-    in_file: dict[str, Any] = {}
+    file, passed_over = find_file(config, environ, search=search)
+    given, origins = _merged(flags, environ, file)
+    faults = list(file.faults) if file else []
     try:
-        in_file = _from_file(config) if config else {}
-    except ConfigurationError as error:
-        faults.append(error)
-    for source, found in (
-        (str(config), in_file),
-        ("environment", _from_environment(environ)),
-        ("command line", {key: value for key, value in flags.items() if value is not None}),
-    ):
-        given.update(found)
-        origin.update(dict.fromkeys(found, source))
-    settings = None
-    try:
-        settings = Settings(**given)
-        faults += _misplaced(settings)
+        settings, values = Settings(**given), {}
         values = {key: getattr(settings, key) for key in Settings.model_fields}
+        faults += _misplaced(settings)
     except ValidationError as error:
-        wrong = {str(one["loc"][0]) for one in error.errors()}
-        faults += explain_all(error, origin)
-        sound = {key: value for key, value in given.items() if key not in wrong}
-        stand_ins: dict[str, Any] = {key: "-" for key in wrong if Settings.model_fields[key].is_required()}
-        settings = Settings(**sound, **stand_ins)
-        values = {key: getattr(settings, key) for key in Settings.model_fields if key not in wrong}
-    return Found(None if faults else settings, values, origin, tuple(faults))
+        absent = [str(one["loc"][0]) for one in error.errors() if one["type"] == "missing"]
+        faults += [_missing(key, file, passed_over) for key in absent]
+        faults += refused(error, origins)
+        settings, values = None, _sound(given, faults={str(one["loc"][0]) for one in error.errors()})
+    return Found(
+        settings=None if faults else settings,
+        values=values,
+        origins=origins,
+        file=file,
+        passed_over=tuple(passed_over),
+        faults=tuple(faults),
+        warnings=(*(file.warnings if file else ()), *unknown_variables(environ)),
+    )
+
+
+def _merged(
+    flags: Mapping[str, Any], environ: Mapping[str, str], file: ConfigFile | None
+) -> tuple[dict[str, Any], dict[str, Origin]]:
+    """The strongest value of each setting that is given anywhere, and where each setting's comes from."""
+    values: dict[str, Any] = {}
+    origins = {
+        key: Origin("defaults") for key, field in Settings.model_fields.items() if not field.is_required()
+    }
+    if file:
+        values.update(file.values)
+        origins.update({key: Origin("file", str(file.path), line) for key, line in file.lines.items()})
+    for key in Settings.model_fields:
+        variable = environment_variable(key)
+        if environ.get(variable):
+            values[key], origins[key] = environ[variable], Origin("environment", variable)
+    for key, value in flags.items():
+        if value is not None:
+            values[key], origins[key] = value, Origin("command line", flag(key))
+    return values, origins
+
+
+def _sound(given: Mapping[str, Any], faults: set[str]) -> dict[str, Any]:
+    """The values that are right whatever is wrong with others."""
+    left = {key: value for key, value in given.items() if key not in faults}
+    # What stands in for a missing one is not shown.
+    stand_ins: dict[str, Any] = {key: "-" for key in faults if Settings.model_fields[key].is_required()}
+    try:
+        settings = Settings(**left, **stand_ins)
+    except ValidationError as error:
+        more = {str(one["loc"][0]) for one in error.errors()} - faults
+        if more:
+            return _sound(given, faults | more)
+        # A default does not go together with another value: then each is as it was given.
+        defaults = {key: field.default for key, field in Settings.model_fields.items()}
+        return {key: value for key, value in {**defaults, **left}.items() if key not in faults}
+    return {key: getattr(settings, key) for key in Settings.model_fields if key not in faults}
+
+
+def _missing(key: str, file: ConfigFile | None, passed_over: list[Path]) -> ConfigurationError:
+    """A required setting that nothing sets, with what may explain it."""
+    remark = ""
+    document = file.document if file else None
+    if document is not None:
+        others = [name for name in document.mapping if isinstance(name, str) and name != key]
+        near = next((name for name in others if nearest(name) == key), "")
+        remark = f"line {document.line(near)} of {document.path} says {near}" if near else ""
+    elif passed_over:
+        remark = (
+            f"{passed_over[0]} was passed over: it holds nothing of Pixaris' and nothing of pixaris-sync's"
+        )
+    named = f" --config {file.path}" if file and file.how == "--config" else ""
+    return missing(key, file=str(file.path) if file else "config.yaml", asks=f"{_INIT}{named}", remark=remark)
 
 
 def _misplaced(settings: Settings) -> list[ConfigurationError]:
@@ -108,7 +172,7 @@ def _misplaced(settings: Settings) -> list[ConfigurationError]:
     try:
         results, state = _real(settings.local_results_folder), _real(settings.state_folder)
         textfile = settings.metrics_textfile
-        metrics = None if textfile is None else _real(textfile.parent)
+        metrics = _real(textfile.parent) if textfile is not None else None
     except ConfigurationError as error:
         return [error]
     found = []
@@ -148,70 +212,3 @@ def _real(folder: Path) -> Path:
             "its links lead in a circle, or no path can be written so",
             hint="correct local_results_folder, or choose another --state-dir",
         ) from None
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    import yaml  # noqa: PLC0415 - often there is no file
-
-    operation, hint = "read config", "give Pixaris' config.yaml, or a file like it, with --config"
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(operation, str(path), error.strerror or str(error), hint=hint) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        cause = " ".join(str(error).split())
-        raise ConfigurationError(operation, str(path), f"not valid YAML: {cause}", hint=hint) from None
-    if document is None:
-        return {}
-    section = document.get(SECTION) if isinstance(document, dict) else None
-    if not isinstance(document, dict) or not isinstance(section, dict | None):
-        raise ConfigurationError(operation, str(path), "not a mapping of keys to values", hint=hint)
-    found = {key: document[key] for key in PIXARIS_KEYS if document.get(key) is not None}
-    for key, value in (section or {}).items():
-        if key not in Settings.model_fields:
-            raise ConfigurationError(
-                operation,
-                str(path),
-                f"unknown key {key!r} under {SECTION}:",
-                hint="deploy/settings.md of the repository lists the keys",
-            )
-        found[key] = value
-    return found
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    found = {key: environ.get(environment_variable(key), "") for key in Settings.model_fields}
-    return {key: value for key, value in found.items() if value}
-
-
-def explain(error: ValidationError, origin: Mapping[str, str]) -> ConfigurationError:
-    """The first of the values that were refused; `origin` says where each came from."""
-    return explain_all(error, origin)[0]
-
-
-def explain_all(error: ValidationError, origin: Mapping[str, str]) -> list[ConfigurationError]:
-    """Each of the values that were refused."""
-    return [_explain(one, origin) for one in error.errors()]
-
-
-def _explain(one: Mapping[str, Any], origin: Mapping[str, str]) -> ConfigurationError:
-    key = str(one["loc"][0]) if one["loc"] else ""
-    if one["type"] == "missing":
-        return ConfigurationError(
-            "find setting",
-            key,
-            "it is set nowhere",
-            hint=f"set {environment_variable(key)}, or give --{key.replace('_', '-')}, "
-            "or name Pixaris' config.yaml with --config",
-        )
-    return ConfigurationError(
-        "use setting",
-        key,
-        f"{one['msg']} (got {_shown(key, one['input'])} from {origin.get(key, 'the defaults')})",
-        hint="deploy/settings.md of the repository lists keys, units and bounds",
-    )
-
-
-def _shown(key: str, value: object) -> str:
-    """What was given for a setting; a secret is not shown."""
-    return MASK if key in _SECRETS else repr(value)

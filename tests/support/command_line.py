@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pixaris_sync.settings.model import environment_variable
-from tests.support.schemas import misfit_in
+from tests.support.schemas import OF_COMMANDS, misfit_in
 from tests.support.waiting import eventually
 
 T = TypeVar("T")
@@ -112,11 +112,10 @@ class CommandLine:
         """
         return subprocess.Popen(
             [*(_POWERLESS if powerless else ()), *self._around, *COMMAND, *arguments],
-            stdin=subprocess.DEVNULL,
             text=True,
             env=self.environment,
             start_new_session=True,
-            **options,
+            **{"stdin": subprocess.DEVNULL, **options},
         )
 
     def run(self, *arguments: str, powerless: bool = False) -> Outcome:
@@ -129,7 +128,8 @@ class CommandLine:
                 process.kill()
         outcome = Outcome(process.returncode, stdout, stderr)
         if "--json" in arguments:
-            misfit = misfit_in(arguments[0], outcome.code, stdout)
+            command = next(words for words in (" ".join(arguments[:2]), arguments[0]) if words in OF_COMMANDS)
+            misfit = misfit_in(command, outcome.code, stdout)
             assert not misfit, f"{misfit}\n{outcome}"
         return outcome
 

@@ -41,7 +41,17 @@ DOCUMENTS = [
     if path.exists()
 ]
 
-COMMANDS = typer.main.get_group(app).commands
+
+def _commands(group: Any, before: str = "") -> dict[str, Any]:
+    """The commands of a group, and of the groups in it, by the words that call them."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        words = f"{before}{name}"
+        found |= _commands(command, f"{words} ") if hasattr(command, "commands") else {words: command}
+    return found
+
+
+COMMANDS = _commands(typer.main.get_group(app))
 _KIBIBYTE, _DAY_SECONDS = 1024, 24 * 3600
 _SCHEMA: dict[str, Any] = Settings.model_json_schema()["properties"]
 

@@ -17,6 +17,7 @@ OTHER_TEXTS = {
     "cli/app.py": "help",
     "cli/commands.py": "help",
     "cli/tools.py": "help",
+    "cli/config_show.py": "the frame of a report; what is wrong comes from elsewhere",
     "cli/help.py": "help",
     "cli/options.py": "help",
     "cli/progress.py": "progress",
@@ -35,6 +36,7 @@ OTHER_TEXTS = {
     "ledger/endings.py": "statements",
     "ledger/selection.py": "statements",
     "ledger/states.py": "the tables of transitions",
+    "settings/bounds.py": "the words for bounds, which follow `it must be`",
 }
 #: Texts that have blanks and are no messages, each with its reason.
 NO_MESSAGES = {
@@ -50,6 +52,12 @@ NO_MESSAGES = {
         "a part of another text"
     ),
     rf"next: .*|{VARIABLE} taken up again": "what `retry` did",
+    rf"{VARIABLE}: {VARIABLE} written: .*| +`pixaris-sync sync.*": "what `config init` did",
+    rf"for {VARIABLE}; Enter takes .*": "what `config init` asks",
+    r"# Settings of Pixaris.*": "the head of a config file",
+    rf"found in the working folder|environment variable {VARIABLE}|the defaults": "where a value is from",
+    rf"line {VARIABLE}(, column {VARIABLE})?: ": "a part of another text",
+    r"pixaris-sync config init": "a command",
     r"(bandwidth limit: .*|.* % of one core)": "what `limit` shows",
     rf"module {VARIABLE} has no attribute {VARIABLE}|there is always another name": "wrong code",
     r".*must be positive|the connection limits|it is .*, and no positive multiple of .*": "wrong code",

@@ -14,6 +14,7 @@ FOLDER = Path(pixaris_sync.cli.__file__).parent / "schemas"
 #: What commands print with ``--json``. Any of them may print `ERROR` instead.
 OF_COMMANDS = {
     "backfill": ("pass", "preview"),
+    "config show": ("config",),
     "doctor": ("doctor",),
     "limit": ("limit",),
     "retry": ("retry",),

@@ -49,9 +49,7 @@ ON_DEMAND = {"__init__": "handlers"}
 #: The modules below `LINES_MIN` that one module imports at most, and why each stands for itself.
 SMALL = {
     "__main__": "`python -m pixaris_sync` looks for it",
-    "cli.help": "how help is laid out, whatever flags there are",
     "cli.streams": "what must be right before anything is printed",
-    "cli.tools": "commands without a results folder, beside those that are about one",
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
     "handlers.frames": "tracking files as frames, beside runs that are stored",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
@@ -85,7 +83,12 @@ PURE_LIBRARIES = frozenset(
 PURE_EXCEPTIONS = {
     # Reads the environment and Pixaris' config.yaml; that is its work.
     "settings.model": frozenset({"os", "pathlib", "platformdirs", "pydantic", "urllib"}),
-    "settings.sources": frozenset({"os", "pathlib", "pydantic", "yaml"}),
+    "settings.names": frozenset({"difflib"}),
+    "settings.messages": frozenset({"pydantic"}),
+    "settings.document": frozenset({"pathlib", "yaml"}),
+    "settings.config_file": frozenset({"os", "pathlib"}),
+    "settings.additions": frozenset({"yaml"}),
+    "settings.sources": frozenset({"os", "pathlib", "pydantic"}),
     # Speaks to the interpreter, not to the world.
     "footprint": frozenset({"atexit", "contextlib", "ctypes", "gc", "os", "sys"}),
     # `anyio.Event`, to let tasks wait for free memory.
@@ -333,7 +336,7 @@ def test_the_rules_find_what_breaks_them(tmp_path: Path) -> None:
     assert _may_import("pipeline", by_name["ledger.rows"])
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS, "config show", "config init"])
 def test_help_imports_nothing_heavy(command: str) -> None:
     """Goal: help and completion answer at once. Method: what a fresh interpreter holds after --help."""
     shown, imported = _imported_by("from pixaris_sync.cli import main\nmain()", *command.split(), "--help")

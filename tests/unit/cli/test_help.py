@@ -9,15 +9,12 @@ import subprocess
 import sys
 import termios
 from functools import cache
-from typing import Any
 
 import pytest
-import typer.main
 
-from pixaris_sync.cli.app import app
+from tests.support.documents import COMMANDS
 
 COLUMNS = 80
-GROUP: Any = typer.main.get_command(app)
 
 
 @cache
@@ -46,11 +43,11 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("name", list(GROUP.commands))
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_flag_and_every_default_is_shown_whole(name: str) -> None:
     """Goal: a flag can be copied from help. Method: each name and default stands unbroken in its lines."""
-    text = shown(name)
-    for parameter in GROUP.commands[name].params:
+    text = shown(*name.split())
+    for parameter in COMMANDS[name].params:
         for flag in (*parameter.opts, *parameter.secondary_opts):
             if parameter.param_type_name == "option":
                 assert re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", text), flag
@@ -58,10 +55,10 @@ def test_every_flag_and_every_default_is_shown_whole(name: str) -> None:
             assert default in text, (parameter.name, default)
 
 
-@pytest.mark.parametrize("name", [None, *GROUP.commands])
+@pytest.mark.parametrize("name", [None, "config", *COMMANDS])
 def test_nothing_is_cut_off(name: str | None) -> None:
     """Goal: whole sentences. Method: no ellipsis, no line wider than the terminal."""
-    text = shown(*([name] if name else []))
+    text = shown(*(name or "").split())
     assert max(map(len, text.splitlines())) <= COLUMNS
     syntax, _, rest = text.partition("\n")
     assert syntax.startswith("Usage: ")
@@ -69,7 +66,7 @@ def test_nothing_is_cut_off(name: str | None) -> None:
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
 
 
-@pytest.mark.parametrize("name", list(GROUP.commands))
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_flag_says_what_it_does(name: str) -> None:
     """Goal: no flag without a meaning. Method: each parameter has a help text of its own."""
-    assert all(parameter.help for parameter in GROUP.commands[name].params)
+    assert all(parameter.help for parameter in COMMANDS[name].params)

@@ -29,7 +29,7 @@ def run(*arguments: str) -> Any:
 
 def test_every_command_of_the_table_is_there() -> None:
     """Goal: nothing promised is missing. Method: the command group's names."""
-    assert set(GROUP.commands) == {*TUNED, *ASKING, "ui", "sandbox", "demo"}
+    assert set(GROUP.commands) == {*TUNED, *ASKING, "config", "ui", "sandbox", "demo"}
 
 
 @pytest.mark.parametrize("name", TUNED)

@@ -1,0 +1,81 @@
+"""Which values a setting takes, in words; all of it is read out of `Settings` itself."""
+
+from functools import cache
+from typing import Any
+
+from pixaris_sync.settings.model import MEBIBYTE, Settings
+
+_KIBIBYTE, _DAY_SECONDS = 1024, 24 * 3600
+#: The bounds that a number may have, in the words that stand before them.
+LIMITS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "multipleOf": "a multiple of",
+}
+
+
+def schema_of(key: str) -> dict[str, Any]:
+    """The JSON schema of a setting's value where it has one: without the null of what may be left out."""
+    schema: dict[str, Any] = _schemas()[key]
+    for one in schema.get("anyOf", ()):
+        if one.get("type") != "null":
+            schema = {**schema, **one}
+    return schema
+
+
+def bounds(key: str) -> str:
+    """What a value of a setting must be: ``a whole number of bytes, at least 1048576 (1 MiB)``."""
+    schema = schema_of(key)
+    if "enum" in schema:
+        *most, last = schema["enum"]
+        return f"{', '.join(most)} or {last}" if most else str(last)
+    kind = schema.get("type")
+    if kind == "boolean":
+        return "true or false"
+    if kind not in ("integer", "number"):
+        what = "a path" if schema.get("format") == "path" else "text"
+        return f"{what}, and not empty" if schema.get("minLength") else what
+    number = " ".join(
+        part for part in ("a whole number" if kind == "integer" else "a number", _unit(key)) if part
+    )
+    limits = [
+        f"{words} {amount_text(key, schema[limit])}" for limit, words in LIMITS.items() if limit in schema
+    ]
+    return f"{number}, {' and '.join(limits)}" if limits else number
+
+
+def amount(key: str, value: float) -> tuple[str, str]:
+    """A number of a setting, and the same in a larger unit; that is empty where it would not be whole."""
+    number = f"{value:.0f}" if value == int(value) else f"{value:g}"
+    if not value:
+        return number, ""
+    if "bytes" in key:
+        for size, unit in ((MEBIBYTE, "MiB"), (_KIBIBYTE, "KiB")):
+            if not value % size:
+                return number, f"{value / size:g} {unit}"
+    if "_seconds" in key and not value % _DAY_SECONDS:
+        return number, f"{value / _DAY_SECONDS:g} days"
+    return number, ""
+
+
+def amount_text(key: str, value: float) -> str:
+    """The same as one text: ``1048576 (1 MiB)``."""
+    number, larger = amount(key, value)
+    return f"{number} ({larger})" if larger else number
+
+
+def _unit(key: str) -> str:
+    if "bytes_per_second" in key:
+        return "of bytes per second"
+    if "bytes" in key:
+        return "of bytes"
+    if "_seconds" in key:
+        return "of seconds"
+    return "of percent" if key.endswith("_percent") else ""
+
+
+@cache
+def _schemas() -> dict[str, Any]:
+    found: dict[str, Any] = Settings.model_json_schema()["properties"]
+    return found
