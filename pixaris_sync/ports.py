@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pixaris_sync.errors import SyncError
 from pixaris_sync.model import Column, JsonValue, OutgoingRow, RemoteObject, RowRefusal, TableMetadata
 
 if TYPE_CHECKING:
@@ -355,28 +354,4 @@ class DatasetInspection(Protocol):
 
     async def close(self) -> None:
         """Give connections back. Safe to call twice."""
-        ...
-
-
-class Identity(Protocol):
-    """Who one is, without secrets."""
-
-    @property
-    def kind(self) -> str:
-        """What kind of credentials, in words; empty where none could be read."""
-        ...
-
-    @property
-    def principal(self) -> str:
-        """The account; empty: not known."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """Where the credentials are from; empty where none was found."""
-        ...
-
-    @property
-    def failure(self) -> SyncError | None:
-        """Why there is no token; None where there is one."""
         ...

@@ -11,12 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-import google.auth
 from google.api_core.client_info import ClientInfo
 from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import Conflict
-from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud import bigquery
 
 from pixaris_sync import USER_AGENT
@@ -42,6 +39,7 @@ from pixaris_sync.errors import (
     TableNotFoundError,
     UnknownColumnError,
 )
+from pixaris_sync.login.login import Login
 from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal, TableMetadata
 from pixaris_sync.rules.contract import RUN_NAME_KEY
 from pixaris_sync.rules.names import JOB_ID_PREFIX, table_id_fault
@@ -50,7 +48,6 @@ from pixaris_sync.text import counted
 if TYPE_CHECKING:
     import pandas as pd
     from google.api_core.retry import Retry
-    from google.auth.credentials import Credentials
 
 _DATASET_HINT = "create the dataset, or correct gcp_bq_experiment_dataset"
 _DONE = "DONE"
@@ -69,33 +66,16 @@ class Address:
         project: the project that the dataset belongs to.
         dataset: the dataset's bare id.
         billing_project: the project that jobs run in.
-        endpoint: an emulator's URL, used without credentials; None is the real service.
+        root: where the API is served.
     """
 
     project: str
     dataset: str
     billing_project: str
-    endpoint: str | None
+    root: str
 
     def __str__(self) -> str:
         return f"{self.project}.{self.dataset}"
-
-
-def default_credentials() -> "Credentials":
-    """The Application Default Credentials, read anew.
-
-    Raises:
-        GoogleAuthError: there are none, or they cannot be used.
-    """
-    try:
-        credentials, _ = google.auth.default(scopes=bigquery.Client.SCOPE)
-    except (OSError, ValueError) as error:
-        if isinstance(error, GoogleAuthError):
-            raise
-        # The text may quote the file.
-        cause = f"the credentials file cannot be used ({type(error).__name__})"
-        raise DefaultCredentialsError(cause) from None  # type: ignore[no-untyped-call] # it has no annotations
-    return credentials
 
 
 class LoadInProgress:
@@ -113,23 +93,25 @@ class LoadInProgress:
 
 
 class BigQueryCalls:
-    """Requests to one dataset. Every method raises `SyncError` and its kinds."""
+    """Requests to one dataset. Every method raises `SyncError` and its kinds.
 
-    def __init__(self, address: Address, timeout_seconds: float) -> None:
+    Args:
+        address: where to.
+        timeout_seconds: the longest wait for an answer.
+        login: whose requests they are; None for an emulator.
+    """
+
+    def __init__(self, address: Address, timeout_seconds: float, login: Login | None) -> None:
         self._address = address
         self._timeout = timeout_seconds
         self._location: str | None = None
         with translated("open dataset", str(address), repeatable=True):
-            load_credentials, options = default_credentials, None
-            if address.endpoint is not None:
-                load_credentials = AnonymousCredentials
-                options = ClientOptions(api_endpoint=address.endpoint)
-            session = ResettingSession(load_credentials, timeout_seconds)
+            session = ResettingSession(login, timeout_seconds)
             session.configure_mtls_channel()  # type: ignore[no-untyped-call] # it has no annotations
             self._client = bigquery.Client(
                 project=address.billing_project,
                 credentials=session.credentials,
-                client_options=options,
+                client_options=ClientOptions(api_endpoint=address.root),
                 client_info=ClientInfo(user_agent=USER_AGENT),  # type: ignore[no-untyped-call] # the same
                 _http=session,
             )

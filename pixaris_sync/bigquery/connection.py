@@ -1,8 +1,7 @@
 """The connections of the warehouse: in whose name, to nobody else, and no longer than their sender waits.
 
-Credentials are loaded anew once they were refused: whoever was told to log in again has done so by the next
-request, or will. No redirect is followed, neither with rows nor with the secrets that a token is asked for
-with: neither API documents one, so it is somebody else who sends us elsewhere.
+No redirect is followed: the API documents none, so it is somebody else who sends us elsewhere. A 401 is
+answered with one fresh token, because tokens expire while machines sleep.
 
 When a process dies or closes a connection, the kernel sends on what was written and is not acknowledged, and
 repeats it for minutes (tcp(7), ``tcp_orphan_retries``, ``tcp_retries2``). Rows would so arrive behind those
@@ -18,41 +17,45 @@ that a proxy or the service's front had taken before the reset. A part of a requ
 answer that was read takes no harm: by then the reset only ends an idle connection.
 """
 
-import json
 import socket
 import struct
-from collections.abc import Mapping
+import threading
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
-import requests
-from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.requests import AuthorizedSession
+from google.auth.credentials import AnonymousCredentials, Credentials
+from google.auth.transport.requests import AuthorizedSession, Request
 from requests import TooManyRedirects
 from urllib3.connection import HTTPConnection
 
-from pixaris_sync import USER_AGENT
-from pixaris_sync.rules.addresses import leads_elsewhere
+from pixaris_sync.login import certificates
+from pixaris_sync.login.login import Login
+from pixaris_sync.rules.addresses import at, leads_elsewhere
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from google.auth.credentials import Credentials
-    from requests import Response
+    from requests import PreparedRequest, Response
     from requests.adapters import HTTPAdapter
 
 
-class ForeignAnswerError(requests.RequestException):
-    """Something else has answered in the place of the service that gives out access tokens.
+class LoginCredentials(Credentials):
+    """The login as Google's client asks for it; what each thread sent with is remembered, to be refused."""
 
-    Attributes:
-        status: the HTTP status that it gave.
-    """
+    def __init__(self, login: Login) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # it has no annotations
+        self._login = login
+        self._universe_domain = login.universe
+        self._sent = threading.local()
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"HTTP status {status}")
-        self.status = status
+    def before_request(self, request: object, method: str, url: str, headers: dict[str, str]) -> None:  # noqa: ARG002 - as called
+        """Sign a request; raises as `Login.token` does."""
+        self._sent.token = self._login.token()
+        headers["authorization"] = f"Bearer {self._sent.token}"
+        headers.update(self._login.headers)
+
+    def refresh(self, request: object) -> None:  # noqa: ARG002 - as called
+        """The service has refused the token of this thread's last request."""
+        self._login.refuse(self._sent.token)
 
 
 class ResettingSession(AuthorizedSession):
@@ -63,48 +66,48 @@ class ResettingSession(AuthorizedSession):
     request went, and at Google's.
 
     Args:
-        load_credentials: gives what requests are signed with: now, and again once that was refused.
+        login: whose requests they are; None for an emulator.
         timeout_seconds: the time limit of a request, which it has to be given as well.
 
     Raises:
-        GoogleAuthError: there are no credentials, or they cannot be used.
+        ConfigurationError: the credentials or the certificates cannot be used.
     """
 
-    def __init__(self, load_credentials: "Callable[[], Credentials]", timeout_seconds: float) -> None:
-        super().__init__(load_credentials())  # type: ignore[no-untyped-call] # it has no annotations
-        self._load_credentials = load_credentials
-        self._refused: Credentials | None = None
+    def __init__(self, login: Login | None, timeout_seconds: float) -> None:
+        credentials = AnonymousCredentials() if login is None else LoginCredentials(login)  # type: ignore[no-untyped-call] # as above
+        super().__init__(  # type: ignore[no-untyped-call] # as above
+            credentials,
+            max_refresh_attempts=1,
+            # The login gets tokens by a session of its own.
+            auth_request=Request(),
+        )
+        self._login = login
+        # Where everything goes to, be it told another address by an answer.
+        self._root = None if login is None else login.endpoint("bigquery")
         self._first_asked = ""
         self._socket_options = _socket_options(timeout_seconds)
-        # The plain session that asks for tokens.
-        asking = self._auth_request_session
-        asking.headers["User-Agent"] = USER_AGENT
-        # Google's library takes any page for a refusal of the credentials.
-        asking.hooks["response"].append(_refuse_pages)
-        asking.get_redirect_target = self.get_redirect_target  # type: ignore[method-assign]
+        self._trust: dict[str, Any] = {}
+        # ~/.netrc is not asked for a login in the place of ours.
+        self.auth = _as_it_is
+        if login is not None:
+            self._trust = {"ssl_context": certificates.context()}
+            self.verify = certificates.bundle() or True
 
     def request(self, method: str, url: str, **options: Any) -> "Response":  # type: ignore[override]  # noqa: ANN401 - handed on
-        """Send a request, with credentials that were not refused yet.
+        """Send a request; raises as `Login.token` does.
 
         Raises:
-            GoogleAuthError: they are refused now, or cannot be loaded.
             TooManyRedirects: `url` leads to a stranger.
         """
         self._first_asked = self._first_asked or url
-        if leads_elsewhere(url, self._first_asked):
+        universe = {} if self._login is None else {"universe": self._login.universe}
+        if leads_elsewhere(url, self._first_asked, **universe):
             raise TooManyRedirects
-        if self.credentials is self._refused:
-            self.credentials = self._load_credentials()
-        # A request that takes long must not condemn what was loaded meanwhile.
-        credentials = self.credentials
-        try:
-            answer: Response = super().request(method, url, **options)  # type: ignore[no-untyped-call] # as above
-        except GoogleAuthError as error:
-            if not error.retryable:
-                self._refused = credentials
-            raise
-        if answer.status_code == HTTPStatus.UNAUTHORIZED:
-            self._refused = credentials
+        if self._root is not None:
+            url = at(self._root, url)
+        answer: Response = super().request(method, url, **options)  # type: ignore[no-untyped-call] # as above
+        if answer.status_code == HTTPStatus.UNAUTHORIZED and self._login is not None:
+            self.credentials.refresh(self._auth_request)
         return answer
 
     def get_redirect_target(self, resp: "Response") -> None:
@@ -117,28 +120,19 @@ class ResettingSession(AuthorizedSession):
         client certificate, and again when that is replaced.
         """
         adapter = cast("HTTPAdapter", super().get_adapter(url))
-        options = self._socket_options
-        adapter.poolmanager.connection_pool_kw["socket_options"] = options
-        with_options = partial(type(adapter).proxy_manager_for, adapter, socket_options=options)
+        options: dict[str, Any] = {"socket_options": self._socket_options}
+        # One that shows a certificate has a context of its own.
+        keywords = adapter.poolmanager.connection_pool_kw
+        keywords.update({**self._trust, **keywords, **options})
+        if trust := keywords.get("ssl_context"):
+            options |= {"ssl_context": trust, "proxy_ssl_context": self._trust.get("ssl_context")}
+        with_options = partial(type(adapter).proxy_manager_for, adapter, **options)
         adapter.proxy_manager_for = with_options  # type: ignore[method-assign] # proxies get known by requests
         return adapter
 
 
-def _refuse_pages(response: requests.Response, **_: object) -> None:
-    """Raise where a refusal is not in the JSON of OAuth (RFC 6749, 5.2), but for the metadata server's.
-
-    Raises:
-        ForeignAnswerError: it is the page of a proxy.
-    """
-    refused = HTTPStatus.BAD_REQUEST <= response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
-    if not refused or not response.url.startswith("https:"):
-        return
-    try:
-        body = json.loads(response.content)
-    except (ValueError, RecursionError):
-        body = None
-    if not (isinstance(body, Mapping) and "error" in body):
-        raise ForeignAnswerError(response.status_code)
+def _as_it_is(request: "PreparedRequest") -> "PreparedRequest":
+    return request
 
 
 def _socket_options(timeout_seconds: float) -> list[tuple[int, int, int | bytes]]:

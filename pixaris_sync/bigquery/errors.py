@@ -15,10 +15,9 @@ from typing import Any
 
 import requests
 from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from google.auth.exceptions import GoogleAuthError
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from pixaris_sync.bigquery.connection import ForeignAnswerError
 from pixaris_sync.bigquery.wire import error_text, one_line
 from pixaris_sync.errors import (
     BILLING_HINT,
@@ -112,9 +111,11 @@ def translate(error: Exception, operation: str, subject: str, *, repeatable: boo
     """The `SyncError` for what the client raised; arguments as of `translated`."""
     if isinstance(error, GoogleAPICallError):
         return _from_answer(error, operation, subject, repeatable=repeatable)
-    if isinstance(error, GoogleAuthError):
-        return _from_credentials(error, operation, subject)
     kind = type(error).__name__
+    if isinstance(error, GoogleAuthError):
+        cause = f"the client certificate cannot be shown ({kind})"
+        hint = "mend it, or set GOOGLE_API_USE_CLIENT_CERTIFICATE=false"
+        return ConfigurationError(operation, subject, cause, hint=hint, failure=Failure.CREDENTIALS)
     unknown = Failure.TRANSIENT if repeatable else Failure.IN_DOUBT
     if isinstance(
         error, (requests.exceptions.JSONDecodeError, ValueError, KeyError, AttributeError, TypeError)
@@ -201,21 +202,6 @@ def _failure_of_answer(code: int, reasons: Sequence[str]) -> Failure:
 
 def _redirects(code: int) -> bool:
     return HTTPStatus.MULTIPLE_CHOICES <= code < HTTPStatus.BAD_REQUEST
-
-
-def _from_credentials(error: GoogleAuthError, operation: str, subject: str) -> SyncError:
-    foreign = error.args[0] if isinstance(error, TransportError) and error.args else None
-    if isinstance(foreign, ForeignAnswerError):
-        cause = in_between_cause(foreign.status)
-        return SyncError(operation, subject, cause, hint=IN_BETWEEN_HINT, failure=Failure.TRANSIENT)
-    if isinstance(error, TransportError) or error.retryable:
-        cause = "no answer from the service that gives out access tokens"
-        return SyncError(operation, subject, cause, failure=Failure.TRANSIENT)
-    # The second argument of a RefreshError is the token service's whole answer: it stays out.
-    said = one_line(str(error.args[0]), length_max=200) if error.args else ""
-    cause = f"the credentials are refused or missing ({type(error).__name__}: {said})"
-    kind = ConfigurationError if isinstance(error, DefaultCredentialsError) else SyncError
-    return kind(operation, subject, cause, hint=CREDENTIALS_HINT, failure=Failure.CREDENTIALS)
 
 
 def _never_connected(error: BaseException) -> bool:

@@ -9,18 +9,14 @@ gets no job id tells a service that knows them from one that would do what it is
 whose name others use would let the service keep in mind for a while that it is not there: so nobody uses it.
 """
 
-import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
-from pixaris_sync.bigquery.calls import Address, BigQueryCalls, default_credentials
-from pixaris_sync.bigquery.connection import ResettingSession
+from pixaris_sync.bigquery.calls import BigQueryCalls
 from pixaris_sync.bigquery.errors import translated
 from pixaris_sync.bigquery.sink import BigQueryRowSink
-from pixaris_sync.errors import SyncError
 from pixaris_sync.ports import DatasetFacts
 from pixaris_sync.rules.contract import RUN_NAME_KEY, TABLE_SUFFIX
 
@@ -135,38 +131,8 @@ class BigQueryDatasetInspection(BigQueryRowSink):
         return await self._ask(lambda calls: _of(calls).try_stream())
 
     def _connect(self) -> InspectionCalls:
-        address = Address(self._dataset_project, self._dataset, self._billing_project, self._endpoint)
-        return InspectionCalls(address, self._timeout)
+        return InspectionCalls(self._address(), self._timeout, self._login)
 
 
 def _of(calls: BigQueryCalls) -> InspectionCalls:
     return cast("InspectionCalls", calls)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundIdentity:
-    """See `ports.Identity`."""
-
-    kind: str
-    principal: str
-    source: str
-    failure: SyncError | None
-
-
-def find_identity(project: str, timeout_seconds: float) -> FoundIdentity:
-    """Who one is for `project`, by the Application Default Credentials; it asks for a token."""
-    source = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", "")
-    credentials: Any = None
-    try:
-        with translated("sign in to", f"project {project}", repeatable=True):
-            credentials = default_credentials()
-            session = ResettingSession(lambda: credentials, timeout_seconds)
-            credentials.refresh(session._auth_request)  # noqa: SLF001 - the transport for tokens
-    except SyncError as error:
-        failure: SyncError | None = error
-    else:
-        failure = None
-    kind = type(credentials).__module__.rpartition(".")[2] if credentials is not None else ""
-    names = ("service_account_email", "signer_email", "account")
-    principal = next((name for one in names if (name := getattr(credentials, one, ""))), "")
-    return FoundIdentity(kind.replace("_", " "), principal, source, failure)

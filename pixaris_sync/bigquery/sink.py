@@ -23,12 +23,13 @@ import anyio.to_thread
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.footprint import importing, without
+from pixaris_sync.login.login import Login
 from pixaris_sync.model import Column, JsonValue, OutgoingRow, RowRefusal, TableMetadata
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pixaris_sync.bigquery.calls import BigQueryCalls
+    from pixaris_sync.bigquery.calls import Address, BigQueryCalls
 
 _T = TypeVar("_T")
 
@@ -69,6 +70,7 @@ class BigQueryRowSink:
         gcp_project: the project that jobs run in.
         emulator_host: URL or ``host:port`` of an emulator, used without credentials; None for the real
             service.
+        login: whose requests they are; None for an emulator, or for a login of this sink's own.
         timeout_seconds: the longest wait for an answer.
         job_timeout_seconds: the longest wait for the end of a load job; None: the same.
         threads_limit: the most requests at once.
@@ -85,6 +87,7 @@ class BigQueryRowSink:
         gcp_project: str,
         *,
         emulator_host: str | None,
+        login: Login | None = None,
         timeout_seconds: float,
         job_timeout_seconds: float | None = None,
         threads_limit: int,
@@ -100,7 +103,8 @@ class BigQueryRowSink:
         self._dataset = dataset
         self._dataset_project = project or gcp_project
         self._billing_project = gcp_project
-        self._endpoint = _url(emulator_host) if emulator_host else None
+        self._login = None if emulator_host else login or Login(timeout_seconds=timeout_seconds)
+        self._root = _url(emulator_host) if emulator_host else None
         self._timeout = timeout_seconds
         self._job_timeout = timeout_seconds if job_timeout_seconds is None else job_timeout_seconds
         self._limiter = anyio.CapacityLimiter(threads_limit)
@@ -227,10 +231,15 @@ class BigQueryRowSink:
             return self._calls
 
     def _connect(self) -> "BigQueryCalls":
-        from pixaris_sync.bigquery.calls import Address, BigQueryCalls  # noqa: PLC0415 - see `_connected`
+        from pixaris_sync.bigquery.calls import BigQueryCalls  # noqa: PLC0415 - see `_connected`
 
-        address = Address(self._dataset_project, self._dataset, self._billing_project, self._endpoint)
-        return BigQueryCalls(address, self._timeout)
+        return BigQueryCalls(self._address(), self._timeout, self._login)
+
+    def _address(self) -> "Address":
+        from pixaris_sync.bigquery.calls import Address  # noqa: PLC0415 - see `_connected`
+
+        root = self._root or (self._login.api_root("bigquery") if self._login else "")
+        return Address(self._dataset_project, self._dataset, self._billing_project, root)
 
     def _disconnect(self) -> None:
         with self._calls_lock:

@@ -24,8 +24,9 @@ from pixaris_sync.doctor.judgements import (
     judge_locations,
 )
 from pixaris_sync.errors import SyncError
+from pixaris_sync.login.login import Identity, Login
 from pixaris_sync.ports import BucketInspection, DatasetInspection
-from pixaris_sync.process.wiring import bucket_inspection, dataset_inspection
+from pixaris_sync.process.wiring import bucket_inspection, dataset_inspection, login_of
 from pixaris_sync.settings.model import Settings
 
 #: How long a question may take.
@@ -63,20 +64,28 @@ class Cloud:
     Args:
         settings: which bucket, which dataset.
         unset: required settings that are not known: what depends on them is not checked.
+
+    Attributes:
+        identity: who one is, once `ask_who` has found it out.
     """
 
     def __init__(self, settings: Settings, unset: frozenset[str] = frozenset()) -> None:
-        self._settings = settings
+        self._settings = settings.model_copy(update={"request_timeout_seconds": ANSWER_SECONDS})
+        self._login = login_of(self._settings)
         self._no_bucket = unset & {"gcp_pixaris_bucket_name"}
         self._no_dataset = unset & {"gcp_bq_experiment_dataset", "gcp_project_id"}
         self._storage, self._warehouse = _Service(), _Service()
+        self.identity: Identity | None = None
+
+    def ask_who(self) -> None:
+        """Find out in whose name the services are asked, which asks for a token."""
+        self.identity = self._login.whoami()
 
     def questions(self, *only: str) -> list[Callable[[], None]]:
         """What asks the services, one function each, to be called side by side; `only`: these questions."""
-        asks = (
-            *(() if self._no_bucket else (partial(_ask_bucket, self._settings, self._storage, only),)),
-            *(() if self._no_dataset else (partial(_ask_dataset, self._settings, self._warehouse, only),)),
-        )
+        of_bucket = partial(_ask_bucket, self._settings, self._login, self._storage, only)
+        of_dataset = partial(_ask_dataset, self._settings, self._login, self._warehouse, only)
+        asks = [*([] if self._no_bucket else [of_bucket]), *([] if self._no_dataset else [of_dataset])]
         return [partial(anyio.run, ask) for ask in asks]
 
     def checks(self, *, signed_in: bool) -> list[Check]:
@@ -126,8 +135,8 @@ class Cloud:
         ]
 
 
-async def _ask_bucket(settings: Settings, service: _Service, only: tuple[str, ...]) -> None:
-    inspection = bucket_inspection(settings, ANSWER_SECONDS)
+async def _ask_bucket(settings: Settings, login: Login, service: _Service, only: tuple[str, ...]) -> None:
+    inspection = bucket_inspection(settings, login)
     questions: dict[str, Question] = {
         "facts": inspection.facts,
         "held": partial(inspection.held_permissions, BUCKET_PERMISSIONS),
@@ -144,9 +153,9 @@ async def _skew(inspection: BucketInspection) -> float | None:
     return None if told is None else (asked_at + time.time()) / 2 - told
 
 
-async def _ask_dataset(settings: Settings, service: _Service, only: tuple[str, ...]) -> None:
+async def _ask_dataset(settings: Settings, login: Login, service: _Service, only: tuple[str, ...]) -> None:
     try:
-        inspection = dataset_inspection(settings, ANSWER_SECONDS)
+        inspection = dataset_inspection(settings, login)
     except SyncError as error:
         service.answers["facts"] = error
         return

@@ -32,10 +32,10 @@ def look_at_settings(flags: Mapping[str, Any], config: Path | None) -> Configure
     """What is set, from where, and what is wrong with it; one fault hides no other."""
     found = find_settings(flags, config=config)
     fields = Settings.model_fields
-    checks = []
+    checks = [passed("config file", str(found.file.path))] if found.file else []
     for key, value in found.values.items():
-        origin = str(found.origins.get(key, "defaults"))
-        if origin != "defaults":
+        origin = found.origins[key]
+        if origin.kind != "defaults":
             shown = MASK if fields[key].annotation == SecretAddress else value
             checks.append(passed(NAME, f"{key} = {shown} ({origin})"))
     for fault in found.faults:

@@ -3,20 +3,17 @@
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pixaris_sync.doctor.checks import Check, Verdict, as_error, failed, not_checked
-from pixaris_sync.doctor.cloud import ANSWER_SECONDS, Cloud
+from pixaris_sync.doctor.cloud import Cloud
 from pixaris_sync.doctor.configuration import look_at_settings
 from pixaris_sync.doctor.judgements import LOGIN, judge_login
 from pixaris_sync.doctor.machine import look_at_folders, look_at_system
 from pixaris_sync.doctor.side_by_side import side_by_side
 from pixaris_sync.ledger.finder import may_exist
-from pixaris_sync.process.wiring import found_ledger, who_one_is
+from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.settings.model import Settings
-
-if TYPE_CHECKING:
-    from pixaris_sync.ports import Identity
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +27,12 @@ def examine(flags: Mapping[str, Any], config: Path | None) -> list[Check]:
     settings, unset, checks = look_at_settings(flags, config)
     emulated = bool(settings.storage_emulator_host and settings.bigquery_emulator_host)
     folders: list[Check] = []
-    identities: list[Identity] = []
     cloud = Cloud(settings, unset)
     jobs: list[Callable[[], object]] = [lambda: folders.extend(look_at_folders(settings)), *cloud.questions()]
     if not emulated:
-        jobs.append(lambda: identities.append(who_one_is(settings, ANSWER_SECONDS)))
+        jobs.append(cloud.ask_who)
     side_by_side(jobs, _ALL_SECONDS)
-    login = not_checked(LOGIN, "emulators ask for none") if emulated else judge_login(identities)
+    login = not_checked(LOGIN, "emulators ask for none") if emulated else judge_login(cloud.identity)
     if not folders:
         folders.append(failed("folder", "a disk does not answer", "look for a file server that is away"))
     there = cloud.checks(signed_in=login.verdict is not Verdict.FAILED)

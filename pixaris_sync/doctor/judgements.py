@@ -10,7 +10,9 @@ from typing import Final, TypeAlias, TypeVar
 
 from pixaris_sync.doctor.checks import Check, failed, failed_by, not_checked, passed, warning
 from pixaris_sync.errors import BILLING_HINT, Failure, SyncError
-from pixaris_sync.ports import BucketFacts, DatasetFacts, Identity
+from pixaris_sync.login.login import Identity
+from pixaris_sync.ports import BucketFacts, DatasetFacts
+from pixaris_sync.rules.addresses import DEFAULT_UNIVERSE
 from pixaris_sync.text import counted, span_text
 
 T = TypeVar("T")
@@ -282,23 +284,28 @@ def judge_locations(bucket: Answer[BucketFacts], dataset: Answer[DatasetFacts]) 
     return [passed("locations", found)]
 
 
-def judge_login(found: Sequence[Identity]) -> Check:
-    """In whose name the services are asked; nothing was found where that could not be asked in time."""
-    if not found:
+def judge_login(found: Identity | None) -> Check:
+    """In whose name the services are asked; None: that could not be asked in time."""
+    if found is None:
         return not_checked(LOGIN, "no answer from the service that gives out access tokens")
-    [one] = found
-    kind = f"{one.kind}, from {one.source}" if one.kind and one.source else one.kind or one.source
-    if one.failure is not None:
-        fault = failed_by(LOGIN, one.failure)
-        return failed(LOGIN, f"{fault.found}{f' ({kind})' if one.kind else ''}", fault.remedy)
-    return passed(LOGIN, f"{one.principal or 'an account that does not tell its name'} ({kind})")
+    source = f"{found.source}, named by GOOGLE_APPLICATION_CREDENTIALS" if found.named else found.source
+    kind = ", from ".join(filter(None, (found.kind, source)))
+    if found.failure is not None:
+        fault = failed_by(LOGIN, found.failure)
+        what = f"{found.failure.subject}: {fault.found}"
+        return failed(LOGIN, f"{what}{f' ({kind})' if kind else ''}", fault.remedy)
+    quota = f"; quota of project {found.quota_project}" if found.quota_project else ""
+    universe = f"; universe {found.universe}" if found.universe != DEFAULT_UNIVERSE else ""
+    who = found.principal or "an account that does not tell its name"
+    return passed(LOGIN, f"{who} ({kind}{quota}{universe})")
 
 
 def judge_clock(skew_seconds: Answer[float | None]) -> Check:
     """How far this machine's clock is ahead of the service's."""
     name = "clock"
     if isinstance(skew_seconds, SyncError):
-        return not_checked(name, skew_seconds.cause)
+        refused = skew_seconds.failure is Failure.CREDENTIALS
+        return not_checked(name, "see the login" if refused else skew_seconds.cause)
     if skew_seconds is None:
         return not_checked(name, "the service does not tell its time")
     apart = abs(skew_seconds)

@@ -17,21 +17,28 @@ large body as with none.
 """
 
 import asyncio
-import urllib.request
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
+import anyio.to_thread
+from aiohttp.helpers import strip_auth_from_url
 from gcloud.aio.storage import Storage
+from yarl import URL
 
 from pixaris_sync import USER_AGENT
 from pixaris_sync.errors import SyncError
 from pixaris_sync.gcs.answers import RedirectedError, Refusal, unanswered
 from pixaris_sync.gcs.bodies import TracedRequest, Transfer, begin_transfer
-from pixaris_sync.gcs.tokens import BoundedToken
+from pixaris_sync.gcs.tokens import SharedToken
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN, Pace
+from pixaris_sync.login.login import Login
+from pixaris_sync.rules.addresses import at, leads_elsewhere
+
+if TYPE_CHECKING:
+    import ssl
 
 T = TypeVar("T")
 
@@ -84,8 +91,8 @@ class Connection:
 
     Args:
         bucket: the bucket's name.
-        emulator_host: address of an emulator, with or without a scheme; no token is asked for.
-        api_root: where the API is served otherwise.
+        login: whose requests they are; None for an emulator, which no token is asked for.
+        api_root: where the API is served.
         connections_limit: the most connections to open.
         timeout_seconds: how long nothing may move on the way of a request, in either direction; waiting for a
             free connection counts.
@@ -96,23 +103,23 @@ class Connection:
         self,
         bucket: str,
         *,
-        emulator_host: str | None,
+        login: Login | None,
         api_root: str,
         connections_limit: int,
         timeout_seconds: float,
         pace: Pace | None = None,
     ) -> None:
-        root = emulator_host or api_root
         self.bucket = bucket
         self.bucket_in_path = quote(bucket, safe="")
-        self._emulated = bool(emulator_host)
-        self._api_root = (root if "://" in root else f"http://{root}").rstrip("/")
+        self._login = login
+        self._emulated = login is None
+        self._api_root = (api_root if "://" in api_root else f"http://{api_root}").rstrip("/")
         self._connections_limit = connections_limit
         self._timeout_seconds = timeout_seconds
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
         self._storage: Storage | None = None
-        self._token: BoundedToken | None = None
+        self._token: SharedToken | None = None
 
     @property
     def bucket_url(self) -> str:
@@ -123,6 +130,18 @@ class Connection:
     def upload_url(self) -> str:
         """Where uploads to the bucket begin."""
         return f"{self._api_root}/upload/storage/v1/b/{self.bucket_in_path}/o"
+
+    def session_address(self, told: str) -> str:
+        """Where a session goes on that the service tells the address of.
+
+        Raises:
+            RedirectedError: it is a stranger's.
+        """
+        universe = {} if self._login is None else {"universe": self._login.universe}
+        if leads_elsewhere(told, self._api_root, **universe):
+            raise RedirectedError
+        private = self._login is not None and self._login.endpoint("storage") is not None
+        return at(self._api_root, told) if private else told
 
     def subject(self, name: str) -> str:
         """How messages call an object."""
@@ -145,15 +164,17 @@ class Connection:
         Raises:
             SyncError: there is no answer.
         """
-        operation, subject = "reach", f"bucket {self.bucket}"
+        if self._session is None:
+            self._session = self._connected()
         try:
             async with (
                 asyncio.timeout(self._timeout_seconds),
-                self._open_session().get(self.bucket_url, timeout=NO_TIME_LIMIT) as answer,
+                self._session.get(self.bucket_url, timeout=NO_TIME_LIMIT) as answer,
             ):
                 return answer.headers.get("Date", "")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure = unanswered(operation, subject, error, sent=True, writes=False)
+            failure = unanswered("reach", f"bucket {self.bucket}", error, sent=True, writes=False)
+        # Raised here, apart from the client's exception: that one holds the request.
         raise failure
 
     async def close(self) -> None:
@@ -200,39 +221,47 @@ class Connection:
             # From here on apart from the client's exception: that one holds the request.
             if isinstance(answer, SyncError):
                 raise answer
-            if answer.status != HTTPStatus.UNAUTHORIZED or tokens is None or renewed:
+            if answer.status != HTTPStatus.UNAUTHORIZED or self._login is None or renewed:
                 return answer
-            tokens.forget(token)
+            # The login's lock may be held for as long as somebody gets a token.
+            await anyio.to_thread.run_sync(self._login.refuse, token)
             renewed = True
 
     def _open(self) -> Storage:
         """The client with its connections, which the first request makes in the running loop."""
         if self._storage is not None:
             return self._storage
-        session = self._open_session()
-        if not self._emulated:
-            # Reads the credentials file, if there is one, on the spot: it is small.
-            self._token = BoundedToken(session=session, timeout_seconds=self._timeout_seconds)
+        if self._session is None:
+            self._session = self._connected()
+        if self._login is not None:
+            self._token = SharedToken(self._login, self._session)
         self._storage = Storage(
-            session=session,  # type: ignore[arg-type]  # its twin without asyncio
+            session=self._session,  # type: ignore[arg-type]  # its twin without asyncio
             token=self._token,
             api_root=self._api_root,
             api_is_dev=self._emulated,
         )
         return self._storage
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections_limit),
-                request_class=TracedRequest,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": USER_AGENT},
-                middlewares=(_refuse_redirect,),
-                # Costs two thread hops a request, so only where a proxy is set. An emulator is near.
-                trust_env=not self._emulated and bool(urllib.request.getproxies()),
-            )
-        return self._session
+    def _connected(self) -> aiohttp.ClientSession:
+        options: dict[str, Any] = {}
+        trust: ssl.SSLContext | bool = True
+        if self._login is not None:
+            # Not for an emulator, which is near; requests and what it imports is there by then.
+            from pixaris_sync.login import certificates  # noqa: PLC0415 - see above
+
+            trust = certificates.context()
+            # Looked up once: aiohttp does so at each request, in a thread.
+            if proxy := certificates.proxy_for(self._api_root):
+                options["proxy"], options["proxy_auth"] = strip_auth_from_url(URL(proxy))
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections_limit, ssl=trust),
+            request_class=TracedRequest,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": USER_AGENT},
+            middlewares=(_refuse_redirect,),
+            **options,
+        )
 
 
 async def _refuse_redirect(

@@ -26,12 +26,11 @@ from http import HTTPStatus
 from gcloud.aio.storage import Storage
 
 from pixaris_sync.errors import Failure, LocalFileError, SyncError
-from pixaris_sync.gcs.answers import RedirectedError, Refusal, encode_crc32c, read_object
+from pixaris_sync.gcs.answers import Refusal, encode_crc32c, read_object
 from pixaris_sync.gcs.bodies import HEAD_BYTES, ContentBody
 from pixaris_sync.gcs.connection import NO_TIME_LIMIT, Connection
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
-from pixaris_sync.rules.addresses import leads_elsewhere
 
 #: "Client Closed Request", which `HTTPStatus` has no name for.
 _CANCELLED = 499
@@ -72,6 +71,8 @@ class ResumableUpload:
             SyncError: anything else, with its failure kind.
         """
         if session_uri is not None:
+            # It may be from before there was a private endpoint.
+            session_uri = self.connection.session_address(session_uri)
             state = await self._put(session_uri, f"bytes */{self.source.size}", b"")
             if isinstance(state, int):
                 state = await self._feed(session_uri, state)
@@ -104,9 +105,7 @@ class ResumableUpload:
             )
             async with response:
                 if uri := response.headers.get("Location"):
-                    if leads_elsewhere(uri, self.connection.upload_url):
-                        raise RedirectedError
-                    return uri
+                    return self.connection.session_address(uri)
             raise ValueError("no session URI in the answer")
 
         answer = await self.connection.request(operation, subject, send)

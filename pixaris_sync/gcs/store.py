@@ -5,7 +5,7 @@ Layers, each ignorant of those above:
 - this module: what the store is given; the client is imported when the first call needs it;
 - `calls`: the requests, of which `resumable` sends a large content in chunks;
 - `connection`: connections, time limits, what a failed request has done;
-- `tokens`: access tokens;
+- `tokens`: the login's tokens;
 - `bodies`: what a request carries, and an answer;
 - `answers`: what the service's answers mean.
 
@@ -25,14 +25,12 @@ from typing import TYPE_CHECKING
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.footprint import importing
 from pixaris_sync.limits.bandwidth import Pace
+from pixaris_sync.login.login import Login
 from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource
 
 if TYPE_CHECKING:
     from pixaris_sync.gcs.calls import GcsCalls
-
-#: Where Google's JSON API is served.
-GOOGLE_API_ROOT = "https://storage.googleapis.com"
 
 #: Chunks are multiples of this, says the service; only the last may be shorter.
 CHUNK_UNIT_BYTES = 256 * 1024
@@ -49,7 +47,7 @@ class GcsObjectStore:
         timeout_seconds: how long a request may stand still (see the module's docstring).
         chunk_bytes: size of a resumable upload's chunks, a multiple of `CHUNK_UNIT_BYTES`.
         emulator_host: address of an emulator, ``host:port`` with or without a scheme; no token is asked for.
-        api_root: where the API is served, for private endpoints; an emulator's address goes before it.
+        login: whose requests they are; None for an emulator, or for a login of this store's own.
         pace: what uploads hold to: bandwidth, and how fast a bucket may be filled; None for nothing.
 
     Raises:
@@ -64,7 +62,7 @@ class GcsObjectStore:
         timeout_seconds: float,
         chunk_bytes: int,
         emulator_host: str | None = None,
-        api_root: str = GOOGLE_API_ROOT,
+        login: Login | None = None,
         pace: Pace | None = None,
     ) -> None:
         if min(connections_limit, timeout_seconds) <= 0:
@@ -72,6 +70,8 @@ class GcsObjectStore:
         if chunk_bytes <= 0 or chunk_bytes % CHUNK_UNIT_BYTES:
             cause = f"it is {chunk_bytes}, and no positive multiple of {CHUNK_UNIT_BYTES}"
             raise ConfigurationError("use", "chunk_bytes", cause)
+
+        acting = None if emulator_host else login or Login(timeout_seconds=timeout_seconds)
 
         def connect() -> "GcsCalls":
             # A heavy import: a pass with nothing new never needs it.
@@ -81,8 +81,8 @@ class GcsObjectStore:
 
             connection = Connection(
                 bucket,
-                emulator_host=emulator_host,
-                api_root=api_root,
+                login=acting,
+                api_root=emulator_host or (acting.api_root("storage") if acting else ""),
                 connections_limit=connections_limit,
                 timeout_seconds=timeout_seconds,
                 pace=pace,

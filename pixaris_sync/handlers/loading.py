@@ -17,6 +17,7 @@ from pixaris_sync.handlers.patience import Patience, joined, side_by_side
 from pixaris_sync.handlers.portal import run as run_anywhere
 from pixaris_sync.model import DatasetKey, RunKey
 from pixaris_sync.ports import ObjectStore, RowSink
+from pixaris_sync.process.wiring import login_of
 from pixaris_sync.rules.contract import FEEDBACK_FOLDER, RESERVED_PROJECT, RESULTS_PREFIX, table_id
 from pixaris_sync.settings.model import Settings
 
@@ -53,10 +54,12 @@ def results_of_dataset(settings: Settings, key: DatasetKey) -> "pd.DataFrame":
     """
 
     async def read() -> "pd.DataFrame":
+        login = login_of(settings)
         sink = BigQueryRowSink(
             settings.gcp_bq_experiment_dataset,
             settings.gcp_project_id,
             emulator_host=settings.bigquery_emulator_host,
+            login=login,
             timeout_seconds=settings.request_timeout_seconds,
             threads_limit=1,
             frames=True,
@@ -66,6 +69,7 @@ def results_of_dataset(settings: Settings, key: DatasetKey) -> "pd.DataFrame":
         finally:
             with anyio.CancelScope(shield=True):
                 await sink.close()
+                login.close()
 
     try:
         return run_anywhere(read)
@@ -82,9 +86,11 @@ def results_of_dataset(settings: Settings, key: DatasetKey) -> "pd.DataFrame":
 
 def _ask_bucket(settings: Settings, ask: Callable[[ObjectStore], Awaitable[T]]) -> T:
     async def asked() -> T:
+        login = login_of(settings)
         store = GcsObjectStore(
             settings.gcp_pixaris_bucket_name,
             emulator_host=settings.storage_emulator_host,
+            login=login,
             connections_limit=IMAGES_LIMIT,
             timeout_seconds=settings.request_timeout_seconds,
             chunk_bytes=settings.chunk_bytes,
@@ -94,6 +100,7 @@ def _ask_bucket(settings: Settings, ask: Callable[[ObjectStore], Awaitable[T]]) 
         finally:
             with anyio.CancelScope(shield=True):
                 await store.close()
+                login.close()
 
     return run_anywhere(asked)
 

@@ -17,13 +17,17 @@ from pixaris_sync.ledger.rescue import work_with
 from pixaris_sync.ledger.selection import EVERYTHING, Selection
 from pixaris_sync.limits.bandwidth import Pace
 from pixaris_sync.local.mounts import network_filesystem
+from pixaris_sync.login.login import Login
 from pixaris_sync.model import RunKey
-from pixaris_sync.ports import BucketInspection, DatasetInspection, Identity, ObjectStore, RowSink
+from pixaris_sync.ports import BucketInspection, DatasetInspection, ObjectStore, RowSink
 from pixaris_sync.process.ownership import Ownership
 from pixaris_sync.settings.model import Settings
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+#: How many questions about the set-up of a service are asked at the same time.
+_QUESTIONS_AT_ONCE = 8
 
 
 @asynccontextmanager
@@ -37,9 +41,11 @@ async def ports(
         frames: tables can be read whole.
         pace: what uploads hold to.
     """
+    login = login_of(settings)
     store = GcsObjectStore(
         settings.gcp_pixaris_bucket_name,
         emulator_host=settings.storage_emulator_host,
+        login=login,
         connections_limit=settings.upload_concurrency_limit,
         timeout_seconds=settings.request_timeout_seconds,
         chunk_bytes=settings.chunk_bytes,
@@ -49,6 +55,7 @@ async def ports(
         settings.gcp_bq_experiment_dataset,
         settings.gcp_project_id,
         emulator_host=settings.bigquery_emulator_host,
+        login=login,
         timeout_seconds=settings.request_timeout_seconds,
         job_timeout_seconds=settings.job_timeout_seconds,
         threads_limit=settings.warehouse_threads_limit,
@@ -60,23 +67,33 @@ async def ports(
         with anyio.CancelScope(shield=True):
             await store.close()
             await sink.close()
+            login.close()
 
 
-def bucket_inspection(settings: Settings, timeout_seconds: float) -> BucketInspection:
-    """What asks the settings' bucket how it is set up; each question gets so many seconds."""
+def login_of(settings: Settings) -> Login:
+    """The login for the bucket and the tables of the settings."""
+    return Login(
+        timeout_seconds=settings.request_timeout_seconds,
+        endpoints={"storage": settings.storage_endpoint, "bigquery": settings.bigquery_endpoint},
+    )
+
+
+def bucket_inspection(settings: Settings, login: Login) -> BucketInspection:
+    """What asks the settings' bucket how it is set up."""
     from pixaris_sync.gcs.inspection import GcsBucketInspection  # noqa: PLC0415 - imports the client
 
     return GcsBucketInspection(
         settings.gcp_pixaris_bucket_name,
         emulator_host=settings.storage_emulator_host,
-        connections_limit=4,
-        timeout_seconds=timeout_seconds,
+        login=login,
+        connections_limit=_QUESTIONS_AT_ONCE,
+        timeout_seconds=settings.request_timeout_seconds,
         chunk_bytes=settings.chunk_bytes,
     )
 
 
-def dataset_inspection(settings: Settings, timeout_seconds: float) -> DatasetInspection:
-    """What asks the settings' BigQuery dataset how it is set up; each question gets so many seconds.
+def dataset_inspection(settings: Settings, login: Login) -> DatasetInspection:
+    """What asks the settings' BigQuery dataset how it is set up.
 
     Raises:
         ConfigurationError: the setting is no dataset's name.
@@ -87,16 +104,10 @@ def dataset_inspection(settings: Settings, timeout_seconds: float) -> DatasetIns
         settings.gcp_bq_experiment_dataset,
         settings.gcp_project_id,
         emulator_host=settings.bigquery_emulator_host,
-        timeout_seconds=timeout_seconds,
-        threads_limit=8,
+        login=login,
+        timeout_seconds=settings.request_timeout_seconds,
+        threads_limit=_QUESTIONS_AT_ONCE,
     )
-
-
-def who_one_is(settings: Settings, timeout_seconds: float) -> Identity:
-    """In whose name the services are asked; it blocks while it asks for a token."""
-    from pixaris_sync.bigquery.inspection import find_identity  # noqa: PLC0415 - as above
-
-    return find_identity(settings.gcp_project_id, timeout_seconds)
 
 
 def found_ledger(settings: Settings) -> FoundLedger:

@@ -35,7 +35,7 @@ from pydantic import (
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
 from pixaris_sync.model import Destination
-from pixaris_sync.rules.addresses import host_and_port
+from pixaris_sync.rules.addresses import endpoint_root, host_and_port
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
 from pixaris_sync.text import counted
 
@@ -102,6 +102,8 @@ CpuLimit = Annotated[
 #: An HTTP address that no message shows.
 SecretAddress = Annotated[SecretStr, AfterValidator(_is_http)] | None
 
+#: An HTTPS address of a host alone, which requests with credentials are sent to.
+Endpoint = Annotated[Annotated[str, AfterValidator(endpoint_root)] | None, BeforeValidator(_number)]
 #: Host and port, an IPv6 address in brackets; None or "none" for none.
 Listen = Annotated[Annotated[str, AfterValidator(_address)] | None, BeforeValidator(_number)]
 
@@ -135,6 +137,13 @@ class Settings(BaseModel):
     )
     storage_emulator_host: str | None = Field(default=None, description="address of a GCS emulator")
     bigquery_emulator_host: str | None = Field(default=None, description="address of a BigQuery emulator")
+    storage_endpoint: Unflagged[Endpoint] = Field(
+        default=None,
+        description="private endpoint of Google Cloud Storage, such as https://storage-x.p.googleapis.com",
+    )
+    bigquery_endpoint: Unflagged[Endpoint] = Field(
+        default=None, description="private endpoint of BigQuery, such as https://bigquery-x.p.googleapis.com"
+    )
     accept_runs_without_images: bool = Field(
         default=False, description="sync runs whose generated_images is absent or empty, not quarantine them"
     )

@@ -21,6 +21,7 @@ from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.cli.console import set_up_logging
 from pixaris_sync.errors import SyncError
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
+from pixaris_sync.login.login import Login
 from pixaris_sync.model import Column, ColumnType, OutgoingRow
 from tests.support import scripted_bigquery, scripted_gcs
 from tests.support.scripted_bigquery import DATASET, DROP, PROJECT, TABLE, Answer, ScriptedBigQuery
@@ -169,7 +170,7 @@ async def robots_store(script: Script, folder: Path) -> AsyncIterator[GcsObjectS
         connections_limit=2,
         timeout_seconds=10,
         chunk_bytes=CHUNK_UNIT_BYTES,
-        api_root=script.url,
+        login=Login(timeout_seconds=10, endpoints={"storage": script.url}),
     )
     with patch.dict(os.environ, GOOGLE_APPLICATION_CREDENTIALS=str(key_file)):
         try:
@@ -232,7 +233,11 @@ async def test_a_key_file_that_cannot_be_used_is_not_quoted(
     key_file.write_text(text[:-20] if damage == "cut" else private_key() if damage == "text" else text)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file))
     store = GcsObjectStore(
-        "bucket", connections_limit=1, timeout_seconds=5, chunk_bytes=CHUNK_UNIT_BYTES, api_root=script.url
+        "bucket",
+        connections_limit=1,
+        timeout_seconds=5,
+        chunk_bytes=CHUNK_UNIT_BYTES,
+        login=Login(timeout_seconds=5, endpoints={"storage": script.url}),
     )
     sink = a_sink()
     for port in (store, sink):
@@ -265,8 +270,15 @@ SINK_CALLS: dict[str, Callable[[BigQueryRowSink], Awaitable[object]]] = {
 
 def a_sink() -> BigQueryRowSink:
     """A sink that works with credentials and does not wait long for jobs without an end."""
+    login = Login(timeout_seconds=5, endpoints={"bigquery": os.environ.get("BIGQUERY_EMULATOR_HOST")})
     return BigQueryRowSink(
-        DATASET, PROJECT, emulator_host=None, timeout_seconds=5, job_timeout_seconds=0.2, threads_limit=1
+        DATASET,
+        PROJECT,
+        emulator_host=None,
+        login=login,
+        timeout_seconds=5,
+        job_timeout_seconds=0.2,
+        threads_limit=1,
     )
 
 

@@ -17,13 +17,15 @@ import anyio
 import google_crc32c
 import pytest
 from aiohttp import web
+from google.oauth2.credentials import Credentials
 
 from pixaris_sync.errors import SyncError
 from pixaris_sync.gcs.answers import encode_crc32c
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
+from pixaris_sync.login.login import Login
 from pixaris_sync.model import JsonValue, RemoteObject
 from tests.fakes.byte_source import MemorySource
-from tests.support.secrets import authorized_user, secrets_in
+from tests.support.secrets import authorized_user, secrets_in, user_credentials
 
 CONTENT = b"content"
 CRC32C = google_crc32c.value(CONTENT)
@@ -178,9 +180,12 @@ async def open_store(
         connections_limit=2,
         timeout_seconds=timeout_seconds,
         chunk_bytes=CHUNK_UNIT_BYTES,
-        api_root=api_root or script.url,
+        login=Login(timeout_seconds=timeout_seconds, endpoints={"storage": api_root or script.url}),
     )
-    with patch.dict(os.environ, GOOGLE_APPLICATION_CREDENTIALS=str(credentials)):
+    with (
+        patch.dict(os.environ, GOOGLE_APPLICATION_CREDENTIALS=str(credentials)),
+        patch.object(Credentials, "from_authorized_user_info", user_credentials),
+    ):
         try:
             yield store
         finally:

@@ -32,6 +32,7 @@ LAYERS = (
     ("process", "monitoring", "ui"),
     ("pipeline", "verify"),
     ("local", "ledger", "gcs", "bigquery", "clock", "waiting"),
+    ("login",),
     ("settings",),
     ("limits", "rules"),
     ("vocabulary",),
@@ -51,6 +52,7 @@ SMALL = {
     "__main__": "`python -m pixaris_sync` looks for it",
     "cli.streams": "what must be right before anything is printed",
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
+    "gcs.tokens": "a login that blocks, for a client in an event loop",
     "handlers.frames": "tracking files as frames, beside runs that are stored",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
     "process.open_files": "how much at once the system allows, whatever is done",
@@ -95,19 +97,19 @@ PURE_EXCEPTIONS = {
     "limits.gates": frozenset({"anyio", "random"}),
     "limits.backoff": frozenset({"email", "random"}),
     # Takes addresses to pieces, and asks nobody.
-    "rules.addresses": frozenset({"urllib"}),
+    "rules.addresses": frozenset({"ipaddress", "urllib"}),
 }
 #: Which rooms alone may know a client of an outside world.
 CLIENTS = {
     "aiohttp": {"gcs", "monitoring"},
     "gcloud": {"gcs"},
-    "google": {"bigquery", SANDBOX},
+    "google": {"bigquery", "login", SANDBOX},
     "PIL": {"handlers", "local", "ui", SANDBOX},
     "gradio": {"ui"},
     "pandas": {"handlers"},
     "prometheus_client": {"monitoring"},
     "pixaris": {"ui", SANDBOX},
-    "requests": {"bigquery"},
+    "requests": {"bigquery", "login"},
     "urllib3": {"bigquery"},
     "watchfiles": {"local"},
     "typer": {"cli"},

@@ -1,24 +1,25 @@
 """How the connections to BigQuery end, on real TCP."""
 
+import json
+import os
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 import pytest
 import requests
-from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
-from google.oauth2.credentials import Credentials
 from requests.adapters import HTTPAdapter
 
 from pixaris_sync.bigquery.connection import ResettingSession
-from pixaris_sync.bigquery.errors import translate
-from pixaris_sync.errors import Failure
+from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.login.login import Login
 from tests.support.scripted_bigquery import Answer, ScriptedBigQuery, error, scripted_bigquery
-from tests.support.secrets import ACCESS_TOKEN, authorized_user, user_credentials
+from tests.support.secrets import ask_no_other_host, authorized_user
 
 TIMEOUT_SECONDS = 0.3
 #: Less than a socket takes from its sender at once, and far more than `Receiver` lets in.
@@ -26,7 +27,6 @@ ROWS = b"row" * 50_000 + b"THE LAST ROW"
 #: Posts what it reads, and says so when the kernel has all of it.
 SENDER = """
 import http.client, sys
-from google.auth.credentials import AnonymousCredentials
 import requests
 from pixaris_sync.bigquery.connection import ResettingSession
 
@@ -35,7 +35,7 @@ def told(connection, wait=http.client.HTTPConnection.getresponse):
     return wait(connection)
 
 http.client.HTTPConnection.getresponse = told
-session = ResettingSession(AnonymousCredentials, 30) if sys.argv[1] == "ours" else requests.Session()
+session = ResettingSession(None, 30) if sys.argv[1] == "ours" else requests.Session()
 session.post(sys.argv[2], data=sys.stdin.buffer.read(), timeout=30)
 """
 
@@ -85,11 +85,17 @@ def receiver() -> Iterator[Receiver]:
 
 
 def resetting() -> ResettingSession:
-    return ResettingSession(AnonymousCredentials, TIMEOUT_SECONDS)
+    return ResettingSession(None, TIMEOUT_SECONDS)
 
 
-def login(server: ScriptedBigQuery) -> Credentials:
-    return user_credentials(authorized_user(f"{server.url}/token"))
+@pytest.fixture
+def login(server: ScriptedBigQuery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Login:
+    """A user's login, whose tokens the scripted server gives."""
+    file = tmp_path / "credentials.json"
+    file.write_text(json.dumps(authorized_user(f"{server.url}/token")))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    ask_no_other_host(partial(monkeypatch.setattr, raising=False))
+    return Login(timeout_seconds=5)
 
 
 def mounted_by_others() -> ResettingSession:
@@ -183,7 +189,7 @@ def test_a_request_that_ran_out_of_time_resets_its_connection(
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_neither_rows_nor_logins_are_redirected(server: ScriptedBigQuery, status: int) -> None:
+def test_neither_rows_nor_logins_are_redirected(server: ScriptedBigQuery, login: Login, status: int) -> None:
     """Goal: nothing is shown to whom an answer names.
 
     Method: the service sends us to another host, then the one that gives tokens does.
@@ -197,37 +203,36 @@ def test_neither_rows_nor_logins_are_redirected(server: ScriptedBigQuery, status
             with pytest.raises(requests.TooManyRedirects):
                 session.put(f"{elsewhere.url}/session", data=b"rows", timeout=5)
         server.token = away
-        with ResettingSession(lambda: login(server), 5) as session, pytest.raises(RefreshError):
-            session.get(server.url, timeout=5)
+        with ResettingSession(login, 5) as session:
+            assert failure_of_get(session, server.url) is Failure.TRANSIENT
         assert elsewhere.asked == []
 
 
-def test_credentials_that_were_refused_are_loaded_anew(server: ScriptedBigQuery) -> None:
+def test_credentials_that_were_refused_are_loaded_anew(server: ScriptedBigQuery, login: Login) -> None:
     """Goal: who logs in again is done, and not before.
 
     Method: credentials that the token service refuses, none, some whose tokens are refused, and good ones.
     """
-    loads = iter(["refused", "missing", "unwelcome", "good"])
-    loaded: list[str] = []
-
-    def load() -> Credentials:
-        loaded.append(next(loads))
-        if loaded[-1] == "missing":
-            raise DefaultCredentialsError
-        return login(server)
-
-    with ResettingSession(load, 5) as session:
-        server.token = error(400, "invalid_grant")
-        with pytest.raises(RefreshError):
-            session.get(server.url, timeout=5)
-        server.token = Answer(body={"access_token": ACCESS_TOKEN, "expires_in": 3600})
-        with pytest.raises(DefaultCredentialsError):
-            session.get(server.url, timeout=5)
-        # It asks with a fresh token twice by itself.
-        server.script(*[error(401, "authError")] * 3, *[Answer()] * 3)
+    file = Path(os.environ["GOOGLE_APPLICATION_CREDENTIALS"])
+    good, content = server.token, file.read_text()
+    with ResettingSession(login, 5) as session:
+        server.token = Answer(400, {"error": "invalid_grant"})
+        assert failure_of_get(session, server.url) is Failure.CREDENTIALS
+        server.token = good
+        file.unlink()
+        assert failure_of_get(session, server.url) is Failure.CREDENTIALS
+        file.write_text(content)
+        # It asks with a fresh token once by itself, and again with each request.
+        server.script(*[error(401, "authError")] * 2, *[Answer()] * 3)
         assert session.get(server.url, timeout=5).status_code == 401
         assert [session.get(server.url, timeout=5).status_code for _ in range(3)] == [200] * 3
-    assert loaded == ["refused", "missing", "unwelcome", "good"]
+    assert [asked.path for asked in server.asked].count("/token") == 4
+
+
+def failure_of_get(session: ResettingSession, url: str) -> Failure:
+    with pytest.raises(SyncError) as caught:
+        session.get(url, timeout=5)
+    return caught.value.failure
 
 
 def test_the_kernel_gives_up_with_the_request(server: ScriptedBigQuery) -> None:
@@ -236,39 +241,3 @@ def test_the_kernel_gives_up_with_the_request(server: ScriptedBigQuery) -> None:
         connection = answer.raw._connection.sock
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == TIMEOUT_SECONDS * 1000
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-@pytest.mark.parametrize(
-    ("url", "status", "body", "is_foreign"),
-    [
-        ("https://oauth2.googleapis.com/token", 403, b"<html>blocked</html>", True),
-        ("https://oauth2.googleapis.com/token", 407, b"", True),
-        ("https://oauth2.googleapis.com/token", 400, b'{"error": "invalid_grant"}', False),
-        ("https://oauth2.googleapis.com/token", 503, b"<html>later</html>", False),
-        ("https://oauth2.googleapis.com/token", 200, b"<html>log in</html>", False),
-        ("http://metadata.google.internal/token", 404, b"no account", False),
-    ],
-)
-def test_the_page_of_a_proxy_is_no_refusal_of_credentials(
-    monkeypatch: pytest.MonkeyPatch, url: str, status: int, body: bytes, *, is_foreign: bool
-) -> None:
-    """Goal: nobody renews a login for a proxy's page. Method: answers to Google's library for tokens."""
-
-    def send(_: HTTPAdapter, request: requests.PreparedRequest, **__: object) -> requests.Response:
-        answer = requests.Response()
-        answer.status_code, answer.url, answer.request, answer._content = status, url, request, body
-        return answer
-
-    monkeypatch.setattr(HTTPAdapter, "send", send)
-    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call] # it has no annotations
-    session = ResettingSession(lambda: credentials, TIMEOUT_SECONDS)
-    try:
-        answer = session._auth_request(url)
-    except TransportError as error:
-        told = translate(error, "read", "table", repeatable=True)
-        assert is_foreign
-        assert (told.failure, "proxy" in told.hint) == (Failure.TRANSIENT, True)
-        assert f"answered {status}" in told.cause
-    else:
-        assert not is_foreign
-        assert answer.status == status

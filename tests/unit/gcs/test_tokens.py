@@ -10,6 +10,7 @@ from aiohttp import web
 
 from pixaris_sync.errors import ConfigurationError, Failure
 from pixaris_sync.gcs.store import CHUNK_UNIT_BYTES, GcsObjectStore
+from pixaris_sync.login.login import Login
 from tests.support.scripted_gcs import (
     CONTENT,
     Handler,
@@ -160,7 +161,7 @@ class TestTokens:
         async def gives_token_late(request: web.Request) -> web.StreamResponse:
             arrived.set()
             await go_on.wait()
-            return await says(503)(request)
+            return await says(200, {"access_token": "secret-token-0", "expires_in": 3600})(request)
 
         script.token_answers = [gives_token_late]
         script.answers = [gives_object()]
@@ -183,7 +184,7 @@ class TestTokens:
     ) -> None:
         """Goal: no minutes of waiting for a metadata server that is not there. Method: nobody listens."""
         monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-        monkeypatch.setattr("gcloud.aio.auth.token.GCE_ENDPOINT_TOKEN", f"http://127.0.0.1:{unused_port()}/")
+        monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{unused_port()}")
         began = time.monotonic()
         store = real_store(script)
         error = await failure_of(store.check())
@@ -202,7 +203,7 @@ class TestTokens:
         if text is not None:
             path.write_text(text)
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
-        monkeypatch.setattr("gcloud.aio.auth.token.GCE_ENDPOINT_TOKEN", f"http://127.0.0.1:{unused_port()}/")
+        monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{unused_port()}")
         store = real_store(script)
         for _ in range(2):
             error = await failure_of(store.check())
@@ -219,5 +220,5 @@ def real_store(script: Script) -> GcsObjectStore:
         connections_limit=1,
         timeout_seconds=10,
         chunk_bytes=CHUNK_UNIT_BYTES,
-        api_root=script.url,
+        login=Login(timeout_seconds=10, endpoints={"storage": script.url}),
     )

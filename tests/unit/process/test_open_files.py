@@ -12,9 +12,9 @@ import pytest
 from pixaris_sync.bigquery.errors import translate
 from pixaris_sync.errors import OPEN_FILES_HINT, Failure, SyncError
 from pixaris_sync.gcs.answers import unanswered
-from pixaris_sync.gcs.tokens import _unusable
 from pixaris_sync.ledger.trouble import translated
 from pixaris_sync.local.safe_open import local_error
+from pixaris_sync.login.source import _unopened
 from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.process.open_files import within_open_files
 from pixaris_sync.settings.model import Settings
@@ -61,7 +61,7 @@ TELLERS: dict[str, Callable[[OSError], SyncError]] = {
     "a run's file": lambda error: local_error("read", "a", error),
     "the ledger": lambda error: translated("open ledger", Path("/nowhere/ledger"), error),
     "the bucket": lambda error: unanswered("upload", "a", error, sent=False, writes=True),
-    "the credentials": _unusable,
+    "the credentials": lambda error: _unopened(error, "the file", ""),
     "the tables": lambda error: translate(error, "ask", "a", repeatable=True),
     "what nobody thought of": _reported,
 }
