@@ -49,13 +49,15 @@ PUBLIC = ("__init__", "errors")
 ON_DEMAND = {"__init__": "handlers"}
 #: The modules below `LINES_MIN` that one module imports at most, and why each stands for itself.
 SMALL = {
+    "cli.doctor": "what `doctor` prints, apart from what it finds out",
+    "doctor.configuration": "what doctor makes of the settings room, beside machine and cloud",
+    "doctor.side_by_side": "how long anything may take, whatever is done",
     "__main__": "`python -m pixaris_sync` looks for it",
     "cli.streams": "what must be right before anything is printed",
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
     "gcs.tokens": "a login that blocks, for a client in an event loop",
     "handlers.frames": "tracking files as frames, beside runs that are stored",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
-    "process.open_files": "how much at once the system allows, whatever is done",
     "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",
 }
 #: Concrete adapters, and the rooms that alone put them behind the ports.
