@@ -194,7 +194,10 @@ def judge_dataset(
     """Checks of the dataset called `name`: whether it is there, what may be done, how it is set up."""
     checks = [_judge_reach(DATASET, name, facts, tried["try_look_up"], signed_in=signed_in)]
     there = facts if isinstance(facts, SyncError) else None
-    checks += [_judge_tried(question, answer, there) for question, answer in tried.items()]
+    told: dict[str, Answer[object]] = {DATASET: facts}
+    for question, answer in tried.items():
+        checks.append(_judge_tried(question, answer, told))
+        told[TRIED[question][0]] = answer
     checks.append(judge_streaming(streaming, there))
     if not isinstance(facts, SyncError):
         checks += judge_dataset_facts(facts, accept_expiring=accept_expiring)
@@ -207,18 +210,20 @@ def judge_dataset(
     return checks
 
 
-def _judge_tried(question: str, answer: Answer[bool], there: SyncError | None) -> Check:
+def _judge_tried(question: str, answer: Answer[bool], told: Mapping[str, Answer[object]]) -> Check:
+    """What came of a request that was to be judged; `told`: answers that other checks tell."""
     name, possible, role = TRIED[question]
     if answer is True:
         return passed(name, possible)
     if answer is False:
         return not_checked(name, "this service would do what it is only asked to judge")
-    if there is not None and (answer.cause == there.cause or answer.failure is not Failure.PERMISSION):
-        return not_checked(name, "see the dataset" if answer.cause == there.cause else answer.cause)
-    if answer.failure is Failure.PERMISSION:
-        billing = answer.hint == BILLING_HINT
-        return failed(name, answer.cause, answer.hint if billing else f"{role}; a new role takes minutes")
-    return not_checked(name, answer.cause)
+    for other, one in told.items():
+        if isinstance(one, SyncError) and one.cause == answer.cause:
+            return not_checked(name, f"see the {other}")
+    if answer.failure is not Failure.PERMISSION:
+        return not_checked(name, answer.cause)
+    billing = answer.hint == BILLING_HINT
+    return failed(name, answer.cause, answer.hint if billing else f"{role}; a new role takes minutes")
 
 
 def judge_streaming(answer: Answer[bool], there: SyncError | None) -> Check:
