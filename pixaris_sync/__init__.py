@@ -15,6 +15,7 @@ Each folder is a room::
       ledger/     what is known of every run, file and row
       gcs/        the bucket
       bigquery/   the tables
+      login/      who one is: tokens for both, certificates, proxies
       settings/   everything that can be set, and where each value comes from
       limits/     how much at once, how fast, when again
       rules/      decisions as functions of values

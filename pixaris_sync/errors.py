@@ -10,12 +10,17 @@ from typing import Final
 
 #: The hint for every missing, expired or revoked credential.
 CREDENTIALS_HINT: Final = (
-    "run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a "
-    "service account's key file"
+    "unset GOOGLE_APPLICATION_CREDENTIALS and run `gcloud auth application-default login`, or let it name "
+    "other credentials"
 )
 #: The hint for every answer that the service itself did not give.
 IN_BETWEEN_HINT: Final = (
     "let the proxy or firewall pass requests to *.googleapis.com, or log in to it; then it goes on by itself"
+)
+#: The hint where the other end's certificate is not trusted.
+CERTIFICATE_HINT: Final = (
+    "where a proxy looks into connections, let REQUESTS_CA_BUNDLE or SSL_CERT_FILE name a file that holds "
+    "its certificate"
 )
 #: HTTP statuses that Google's services never answer: a proxy wants a login, or the law forbids.
 FOREIGN_STATUSES: Final = frozenset({407, 451})

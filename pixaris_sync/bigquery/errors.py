@@ -22,6 +22,7 @@ from pixaris_sync.bigquery.wire import error_text, one_line
 from pixaris_sync.errors import (
     BILLING_HINT,
     BILLING_REASONS,
+    CERTIFICATE_HINT,
     CREDENTIALS_HINT,
     FOREIGN_STATUSES,
     IN_BETWEEN_HINT,
@@ -128,8 +129,10 @@ def translate(error: Exception, operation: str, subject: str, *, repeatable: boo
     if _never_connected(error):
         return SyncError(operation, subject, f"no connection ({kind})", hint=hint, failure=Failure.TRANSIENT)
     late = isinstance(error, (requests.Timeout, TimeoutError))
-    cause = f"no answer in time ({kind})" if late else f"the connection broke ({kind})"
-    return SyncError(operation, subject, cause, hint=hint, failure=unknown)
+    cause = "no answer in time" if late else "the connection broke"
+    if isinstance(error, requests.exceptions.SSLError):
+        cause, hint = "no secure connection can be made", CERTIFICATE_HINT
+    return SyncError(operation, subject, f"{cause} ({kind})", hint=hint, failure=unknown)
 
 
 def failure_of_reason(reason: str) -> Failure | None:

@@ -40,6 +40,7 @@ import aiohttp
 from pixaris_sync.errors import (
     BILLING_HINT,
     BILLING_REASONS,
+    CERTIFICATE_HINT,
     CREDENTIALS_HINT,
     FOREIGN_STATUSES,
     IN_BETWEEN_HINT,
@@ -291,7 +292,7 @@ def unanswered(operation: str, subject: str, error: Exception, *, sent: bool, wr
         case aiohttp.ClientConnectorDNSError():
             cause = "the service's name cannot be resolved"
         case aiohttp.ClientSSLError():
-            cause = "no secure connection can be made"
+            cause, hint = "no secure connection can be made", CERTIFICATE_HINT
         case aiohttp.ClientConnectorError():
             cause = f"no connection can be made ({error.strerror or type(error).__name__})"
         case aiohttp.ClientResponseError():

@@ -19,14 +19,12 @@ large body as with none.
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import anyio.to_thread
-from aiohttp.helpers import strip_auth_from_url
 from gcloud.aio.storage import Storage
-from yarl import URL
 
 from pixaris_sync import USER_AGENT
 from pixaris_sync.errors import SyncError
@@ -233,18 +231,19 @@ class Connection:
             return self._storage
         if self._session is None:
             self._session = self._connected()
-        if self._login is not None:
-            self._token = SharedToken(self._login, self._session)
+        token = SharedToken(self._login, self._session)
+        self._token = None if self._emulated else token
         self._storage = Storage(
             session=self._session,  # type: ignore[arg-type]  # its twin without asyncio
-            token=self._token,
+            # Without one, the client would look for credentials even for an emulator.
+            token=token,
             api_root=self._api_root,
             api_is_dev=self._emulated,
         )
         return self._storage
 
     def _connected(self) -> aiohttp.ClientSession:
-        options: dict[str, Any] = {}
+        proxy: str | None = None
         trust: ssl.SSLContext | bool = True
         if self._login is not None:
             # Not for an emulator, which is near; requests and what it imports is there by then.
@@ -252,15 +251,14 @@ class Connection:
 
             trust = certificates.context()
             # Looked up once: aiohttp does so at each request, in a thread.
-            if proxy := certificates.proxy_for(self._api_root):
-                options["proxy"], options["proxy_auth"] = strip_auth_from_url(URL(proxy))
+            proxy = certificates.proxy_for(self._api_root)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections_limit, ssl=trust),
             request_class=TracedRequest,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": USER_AGENT},
             middlewares=(_refuse_redirect,),
-            **options,
+            proxy=proxy,
         )
 
 

@@ -18,11 +18,11 @@ class SharedToken(Token):
     """What a storage client asks for a token, in one event loop.
 
     Args:
-        login: where tokens come from.
+        login: where tokens come from; None for an emulator, which wants none.
         http: whose requests carry what the login wants beside its token.
     """
 
-    def __init__(self, login: Login, http: aiohttp.ClientSession) -> None:
+    def __init__(self, login: Login | None, http: aiohttp.ClientSession) -> None:
         # The client's own would look for credentials: nothing of it is used.
         self._login = login
         self._http = http
@@ -31,20 +31,22 @@ class SharedToken(Token):
 
     async def get(self) -> str | None:
         """A token that is not about to expire; raises as `Login.token` does."""
-        token = self._login.fresh() or await self._renewed()
+        if self._login is None:
+            return ""
+        token = self._login.fresh() or await self._renewed(self._login)
         if token != self._told:
             self._told = token
             self._http.headers.update(self._login.headers)
         return token
 
-    async def _renewed(self) -> str:
+    async def _renewed(self, login: Login) -> str:
         wanted_since = time.monotonic()
         # One thread for all that wait.
         async with self._lock:
-            if token := self._login.fresh():
+            if token := login.fresh():
                 return token
             return await anyio.to_thread.run_sync(
-                lambda: self._login.token(wanted_since=wanted_since), abandon_on_cancel=True
+                lambda: login.token(wanted_since=wanted_since), abandon_on_cancel=True
             )
 
     async def close(self) -> None:

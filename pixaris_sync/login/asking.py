@@ -19,6 +19,7 @@ from google.auth import transport
 
 from pixaris_sync import USER_AGENT
 from pixaris_sync.errors import (
+    CERTIFICATE_HINT,
     FOREIGN_STATUSES,
     IN_BETWEEN_HINT,
     Failure,
@@ -29,14 +30,11 @@ from pixaris_sync.errors import (
 from pixaris_sync.limits.backoff import retry_after_seconds
 from pixaris_sync.login import certificates
 from pixaris_sync.model import JsonValue
+from pixaris_sync.rules.addresses import is_near
 
-OPERATION: Final = "get an access token from"
+OPERATION = "get an access token from"
 _PASSING_ERRORS: Final = frozenset({"internal_failure", "server_error", "temporarily_unavailable"})
 _METADATA_HEADER: Final = "metadata-flavor"
-_CERTIFICATE_HINT: Final = (
-    "where a proxy looks into connections, let REQUESTS_CA_BUNDLE or SSL_CERT_FILE name a file that holds "
-    "its certificate"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +120,7 @@ class Asking(transport.Request):
         subject = name_of(url)
         if left <= 0:
             raise _unanswered(subject, "no answer within the time limit")
-        # Of a machine's own services no proxy knows anything.
-        near = {_METADATA_HEADER, "x-aws-ec2-metadata-token"} & {name.lower() for name in headers or ()}
-        if near:
+        if is_near(urlsplit(url).hostname or ""):
             options["proxies"] = dict.fromkeys(("http", "https", "all"))
         try:
             answer = self._session.request(
@@ -177,7 +173,7 @@ def _judged(answer: requests.Response, subject: str, *, asks_for_token: bool) ->
         if status >= HTTPStatus.BAD_REQUEST:
             if body is None or "error" not in body:
                 raise _unanswered(subject, in_between_cause(status), IN_BETWEEN_HINT)
-            if body["error"] in _PASSING_ERRORS:
+            if str(body["error"]) in _PASSING_ERRORS:
                 raise _unanswered(subject, f"it answered {status} {body['error']}")
             raise RefusedError(answer.url, status, body, _clock_ahead_seconds(answer))
     return Answer(status, answer.headers, answer.content)
@@ -202,7 +198,7 @@ def _broken(subject: str, error: Exception) -> SyncError:
     hint = open_files_hint(error)
     match error:
         case requests.exceptions.SSLError():
-            cause, hint = "its certificate is not trusted, or the connection is not secure", _CERTIFICATE_HINT
+            cause, hint = "no secure connection can be made", CERTIFICATE_HINT
         case requests.exceptions.ProxyError():
             cause, hint = "the proxy makes no connection to it", hint or IN_BETWEEN_HINT
         case requests.Timeout() | TimeoutError():

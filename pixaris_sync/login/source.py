@@ -143,8 +143,8 @@ def wrong_universe(subject: str, told: str, chosen: str) -> ConfigurationError:
     """The error for credentials of another universe domain than the one to work in."""
     return _unusable(
         subject,
-        f"it is of the universe domain {told}, and {UNIVERSE_VARIABLE} says {chosen}",
-        f"set {UNIVERSE_VARIABLE}={told}, or use credentials of {chosen}",
+        f"it is of the universe domain {told}, and the work is in {chosen}",
+        f"set {UNIVERSE_VARIABLE}={told} and start again, or use credentials of {chosen}",
     )
 
 

@@ -47,6 +47,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_near(host: str) -> bool:
+    """Whether a host is near this machine, so that no proxy knows it: loopback, link-local."""
+    try:
+        number = ip_address(host)
+    except ValueError:
+        return host in ("localhost", "metadata.google.internal")
+    return number.is_loopback or number.is_link_local
+
+
 def endpoint_root(address: str) -> str:
     """The root of an API as it is used, for a private endpoint as somebody writes it.
 

@@ -75,6 +75,10 @@ NO_MESSAGES = {
         "becomes: the answer cannot be read"
     ),
     r"(the )?(bucket|Google Cloud credentials|metadata server|token service)( .)?": "a subject",
+    r"(impersonated )?service account( key)?|work(load identity federation|force identity)|Source\(.*": (
+        "who one is"
+    ),
+    r"ahead of|the certificates .* \(.*\)": "a part of another text",
     rf"(its|it|cannot|{VARIABLE} is|the)( |name|part|prefix|objects'|table id|bucket|{VARIABLE}|:)*": "empty",
     rf"process {VARIABLE} on {VARIABLE} .*|(another )?process ({VARIABLE} )?on this machine": "an owner",
 }
