@@ -34,13 +34,13 @@ simulate: $(STAMP) ## Simulated scenarios with ever new seeds, until Ctrl+C; ARG
 	@$(PY) -m tests.engine.simulate $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(STAMP) ## Hostile folders and tracking lines, for PIXARIS_SYNC_FUZZ_SECONDS (default: 300)
-	@PIXARIS_SYNC_FUZZ_SECONDS="$${PIXARIS_SYNC_FUZZ_SECONDS:-300}" $(PY) -m pytest tests/fuzz $(ARGS)
+fuzz: $(STAMP) ## Hostile folders and tracking lines, for PIXARIS_SYNC_TEST_FUZZ_SECONDS (default: 300)
+	@PIXARIS_SYNC_TEST_FUZZ_SECONDS="$${PIXARIS_SYNC_TEST_FUZZ_SECONDS:-300}" $(PY) -m pytest tests/fuzz $(ARGS)
 
 .PHONY: kills
-kills: $(STAMP) ## Kill real processes at PIXARIS_SYNC_KILLS instants in each test (default: 400), by a new seed
-	@PIXARIS_SYNC_TEST_LARGE=1 PIXARIS_SYNC_KILLS="$${PIXARIS_SYNC_KILLS:-400}" \
-	    PIXARIS_SYNC_CRASH_SEED="$${PIXARIS_SYNC_CRASH_SEED:-$$(date +%s)}" $(PY) -m pytest tests/crash $(ARGS)
+kills: $(STAMP) ## Kill real processes at PIXARIS_SYNC_TEST_KILLS instants in each test (default: 400), by a new seed
+	@PIXARIS_SYNC_TEST_LARGE=1 PIXARIS_SYNC_TEST_KILLS="$${PIXARIS_SYNC_TEST_KILLS:-400}" \
+	    PIXARIS_SYNC_TEST_CRASH_SEED="$${PIXARIS_SYNC_TEST_CRASH_SEED:-$$(date +%s)}" $(PY) -m pytest tests/crash $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP)-bench ## Measure pixaris-sync and what else could be used, side by side; ARGS='--help' tells more

@@ -55,7 +55,7 @@ def _insertions(
     line_end = "\r\n" if "\r\n" in text else "\n"
     places, at_end = [], ""
     root = mapping_of(document.root)
-    indent = " " * root.value[0][0].start_mark.column if root and root.value else ""
+    indent = " " * root.value[-1][0].start_mark.column if root and root.value else ""
     for key, value in top.items():
         if entry := document.entry(key):
             # Nothing stands there: where something does, what comes out will not mean what it should.
@@ -86,7 +86,9 @@ def _in_section(
     if mapping is None:
         indent, at = " " * key.start_mark.column + _INDENT, section.end_mark.index
     else:
-        indent, at = " " * mapping.value[0][0].start_mark.column, mapping.value[-1][1].end_mark.index
+        # The first may be brought from elsewhere by a merge.
+        last_key, last = mapping.value[-1]
+        indent, at = " " * last_key.start_mark.column, last.end_mark.index
     added = "".join(f"{indent}{line}{line_end}" for line in lines)
     if text[at - 1 : at] == "\n":
         # Text in several lines ends where the next line begins.

@@ -32,10 +32,15 @@ def missing(key: str, *, file: str, asks: str, remark: str = "") -> Configuratio
     )
 
 
-def refused(error: ValidationError, origins: Mapping[str, object]) -> list[ConfigurationError]:
-    """An error for each value that was refused; `origins` says where each came from.
+def refused(
+    error: ValidationError, given: Mapping[str, object], origins: Mapping[str, object]
+) -> list[ConfigurationError]:
+    """An error for each value that was refused; missing ones are left out.
 
-    Missing ones are left out.
+    Args:
+        error: what the model says.
+        given: the values as they were given.
+        origins: where each came from.
     """
     found = []
     for one in error.errors():
@@ -53,7 +58,7 @@ def refused(error: ValidationError, origins: Mapping[str, object]) -> list[Confi
             ConfigurationError(
                 "use setting",
                 key,
-                f"{cause} (got {shown(key, one['input'])} from {origin})",
+                f"{cause} (got {shown(key, given.get(key, one['input']))} from {origin})",
                 hint=f"{SETTINGS_PAGE} lists keys, units and bounds",
             )
         )
@@ -62,7 +67,7 @@ def refused(error: ValidationError, origins: Mapping[str, object]) -> list[Confi
 
 def explain(error: ValidationError, origins: Mapping[str, object]) -> ConfigurationError:
     """All values that were refused; `origins` says where each came from."""
-    return together(refused(error, origins))
+    return together(refused(error, {}, origins))
 
 
 def together(faults: Sequence[ConfigurationError]) -> ConfigurationError:

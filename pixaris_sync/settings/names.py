@@ -69,13 +69,15 @@ def flag(key: str) -> str:
 
 
 def nearest(name: object, among: Iterable[str] = Settings.model_fields) -> str:
-    """The name that may be meant by one that is misspelt or a part of it; empty where none may."""
+    """The name that may be meant by another: one that is misspelt, or less or more of it; else ""."""
     given = _bare(str(name))
     if not given:
         return ""
-    whole = [one for one in among if len(given) >= _PART_LENGTH_MIN and given in _bare(one)]
-    if whole:
-        return min(whole, key=len)
+    if len(given) >= _PART_LENGTH_MIN and (wholes := [one for one in among if given in _bare(one)]):
+        return min(wholes, key=len)
+    parts = [one for one in among if len(_bare(one)) >= _PART_LENGTH_MIN and _bare(one) in given]
+    if parts:
+        return max(parts, key=len)
     likeness = {one: SequenceMatcher(None, given, _bare(one)).ratio() for one in among}
     best = max(likeness, key=lambda one: likeness[one], default="")
     return best if best and likeness[best] >= _ALIKE else ""

@@ -100,7 +100,7 @@ def find_settings(
     except ValidationError as error:
         absent = [str(one["loc"][0]) for one in error.errors() if one["type"] == "missing"]
         faults += [_missing(key, file, passed_over) for key in absent]
-        faults += refused(error, origins)
+        faults += refused(error, given, origins)
         settings, values = None, _sound(given, faults={str(one["loc"][0]) for one in error.errors()})
     return Found(
         settings=None if faults else settings,

@@ -40,10 +40,10 @@ from tests.support.proxy import Proxies, Proxy, Request
 from tests.support.stored_runs import DATASET, PROJECT, TRACKING_FILE, Reader
 
 #: Of each test. Those of `watch` and `sync` take longer, and are told by the same variable.
-KILLS = int(os.environ.get("PIXARIS_SYNC_KILLS", "4"))
+KILLS = int(os.environ.get("PIXARIS_SYNC_TEST_KILLS", "4"))
 #: Each of these takes seconds, as a process may wait for the cloud.
 KILLS_FOR_THE_CLOUD = math.ceil(KILLS * 0.6)
-SEED = int(os.environ.get("PIXARIS_SYNC_CRASH_SEED", "20240229"))
+SEED = int(os.environ.get("PIXARIS_SYNC_TEST_CRASH_SEED", "20240229"))
 #: With fewer kills than this some step may well not come up.
 KILLS_FOR_ALL_STEPS = 80
 _KILL_SECONDS_MAX = 10
@@ -159,7 +159,7 @@ def _told_of_failure(past: Sequence[object]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        print(f"PIXARIS_SYNC_CRASH_SEED={SEED} PIXARIS_SYNC_KILLS={KILLS}", *past[-10:], sep="\n")  # noqa: T201 - pytest shows it where it matters
+        print(f"PIXARIS_SYNC_TEST_CRASH_SEED={SEED} PIXARIS_SYNC_TEST_KILLS={KILLS}", *past[-10:], sep="\n")  # noqa: T201 - pytest shows it where it matters
         raise
 
 

@@ -24,8 +24,8 @@ from tests.integration.cloud import Cloud, new_cloud
 from tests.support.proof_summary import Tell
 from tests.support.stored_runs import Reader
 
-KILLS = int(os.environ.get("PIXARIS_SYNC_KILLS", "24"))
-SEED = int(os.environ.get("PIXARIS_SYNC_CRASH_SEED", "20240229"))
+KILLS = int(os.environ.get("PIXARIS_SYNC_TEST_KILLS", "24"))
+SEED = int(os.environ.get("PIXARIS_SYNC_TEST_CRASH_SEED", "20240229"))
 NAMES = ("alpha", "beta")
 #: With fewer kills than this some kind of fault or of instant may well not come up.
 KILLS_FOR_ALL_KINDS = 100
@@ -93,7 +93,7 @@ def _told_of_failure(machines: Sequence[KilledMachine]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _say(f"PIXARIS_SYNC_CRASH_SEED={SEED} PIXARIS_SYNC_KILLS={KILLS}")
+        _say(f"PIXARIS_SYNC_TEST_CRASH_SEED={SEED} PIXARIS_SYNC_TEST_KILLS={KILLS}")
         for machine in machines:
             _say(f"=== {machine.name}", *machine.past[-20:], machine.last_words())
         raise

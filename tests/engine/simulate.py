@@ -101,7 +101,7 @@ FAULTS = frozenset(
 #: So many scenarios have every kind of fault in them; the rarest of them is in one of two hundred.
 ALL_FIRE_IN = 1000
 #: Variable that replays one scenario in the tests.
-REPLAY = "PIXARIS_SYNC_SIMULATION_SEED"
+REPLAY = "PIXARIS_SYNC_TEST_SIMULATION_SEED"
 PROGRESS_SECONDS = 10.0
 FIRST_SEED_MAX = 10**9
 

@@ -1,7 +1,8 @@
 """Seeded scenarios: whatever happens, nothing is lost, nothing doubled, nothing claimed falsely.
 
-Set ``PIXARIS_SYNC_SIMULATION_SEED`` to replay one scenario, ``PIXARIS_SYNC_SIMULATION_SCENARIOS`` for more of
-them, ``PIXARIS_SYNC_SIMULATION_FIRST`` for others.
+Set ``PIXARIS_SYNC_TEST_SIMULATION_SEED`` to replay one scenario,
+``PIXARIS_SYNC_TEST_SIMULATION_SCENARIOS`` for more of them,
+``PIXARIS_SYNC_TEST_SIMULATION_FIRST`` for others.
 """
 
 import os
@@ -15,8 +16,8 @@ from tests.engine.simulate import FAULTS, REPLAY, replay, run_scenario
 from tests.support.proof_summary import Tell
 
 REPLAYED = os.environ.get(REPLAY)
-SCENARIOS = int(os.environ.get("PIXARIS_SYNC_SIMULATION_SCENARIOS", "50"))
-FIRST = int(os.environ.get("PIXARIS_SYNC_SIMULATION_FIRST", "0"))
+SCENARIOS = int(os.environ.get("PIXARIS_SYNC_TEST_SIMULATION_SCENARIOS", "50"))
+FIRST = int(os.environ.get("PIXARIS_SYNC_TEST_SIMULATION_FIRST", "0"))
 #: So many together are one test, so that a time limit for tests is one for few of them.
 CHUNK = 50
 
@@ -51,7 +52,7 @@ def test_faults_fired(tell: Tell) -> None:
 def test_one_scenario() -> None:
     """Goal: find out what went wrong.
 
-    Method: the scenario of PIXARIS_SYNC_SIMULATION_SEED, with all its messages.
+    Method: the scenario of PIXARIS_SYNC_TEST_SIMULATION_SEED, with all its messages.
     """
     run_scenario(int(REPLAYED or 0))
 

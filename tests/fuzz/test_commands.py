@@ -63,7 +63,9 @@ def test_no_exception_leaves_a_command(tmp_path: Path) -> None:
         try:
             _run_commands(folder, seed)
         except BaseException as error:
-            error.add_note(f"replay: PIXARIS_SYNC_FUZZ_SEED={seed} PIXARIS_SYNC_FUZZ_SECONDS=0; see {folder}")
+            error.add_note(
+                f"replay: PIXARIS_SYNC_TEST_FUZZ_SEED={seed} PIXARIS_SYNC_TEST_FUZZ_SECONDS=0; see {folder}"
+            )
             raise
         shutil.rmtree(folder)
         seed += 1

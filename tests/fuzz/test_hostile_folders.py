@@ -3,8 +3,8 @@
 Each folder is made from a seed: a results folder with a hand of harms in it, synced to fakes in virtual time.
 Seeds follow each other, so that some bring every harm, in company that changes. Settings:
 
-* ``PIXARIS_SYNC_FUZZ_SECONDS``: how long; then the folder under way is the last.
-* ``PIXARIS_SYNC_FUZZ_SEED``: where to begin. With 0 seconds, only that one: so a failure is replayed.
+* ``PIXARIS_SYNC_TEST_FUZZ_SECONDS``: how long; then the folder under way is the last.
+* ``PIXARIS_SYNC_TEST_FUZZ_SEED``: where to begin. With 0 seconds, only that one: so a failure is replayed.
 """
 
 import os
@@ -35,8 +35,8 @@ from tests.fuzz.link_swapper import LinkSwapper
 from tests.support.open_watch import watch_opens
 from tests.support.proof_summary import Tell
 
-SECONDS: Final = float(os.environ.get("PIXARIS_SYNC_FUZZ_SECONDS", "10"))
-FIRST_SEED: Final = os.environ.get("PIXARIS_SYNC_FUZZ_SEED")
+SECONDS: Final = float(os.environ.get("PIXARIS_SYNC_TEST_FUZZ_SECONDS", "10"))
+FIRST_SEED: Final = os.environ.get("PIXARIS_SYNC_TEST_FUZZ_SEED")
 #: A folder takes a second or two.
 FOLDER_SECONDS_MAX: Final = 60
 #: Whoever takes so long brings every harm.
@@ -71,7 +71,9 @@ def test_a_hostile_folder_does_no_harm(tmp_path: Path, tell: Tell) -> None:
             with limited(FOLDER_SECONDS_MAX):
                 used.update(sync_hostile_folder(folder, seed))
         except BaseException as error:
-            error.add_note(f"replay: PIXARIS_SYNC_FUZZ_SEED={seed} PIXARIS_SYNC_FUZZ_SECONDS=0; see {folder}")
+            error.add_note(
+                f"replay: PIXARIS_SYNC_TEST_FUZZ_SEED={seed} PIXARIS_SYNC_TEST_FUZZ_SECONDS=0; see {folder}"
+            )
             raise
         shutil.rmtree(folder)
         seed, turns = seed + 1, turns - 1

@@ -19,7 +19,8 @@ from pixaris_sync.cli.exits import Exit
 from pixaris_sync.model import FileState, RowState, RunState
 from pixaris_sync.monitoring.measured import OUTCOMES
 from pixaris_sync.monitoring.metrics import CAUSES, OF_LEDGER, OF_PROCESS, PREFIX, Described
-from pixaris_sync.settings.model import MEBIBYTE, Settings, environment_variable
+from pixaris_sync.settings.bounds import LIMITS, amount, schema_of
+from pixaris_sync.settings.model import Settings, environment_variable
 from tests.support.messages import explained, messages
 
 REPOSITORY = Path(__file__).parents[2]
@@ -52,8 +53,6 @@ def _commands(group: Any, before: str = "") -> dict[str, Any]:
 
 
 COMMANDS = _commands(typer.main.get_group(app))
-_KIBIBYTE, _DAY_SECONDS = 1024, 24 * 3600
-_SCHEMA: dict[str, Any] = Settings.model_json_schema()["properties"]
 
 
 def name_of(document: Path) -> str:
@@ -106,11 +105,7 @@ def _default(key: str) -> str:
 
 def _values(key: str) -> str:
     """Which values a setting takes, by its schema."""
-    schema = _SCHEMA[key]
-    # A setting that may be left out has null beside its own schema.
-    for one in schema.get("anyOf", ()):
-        if one.get("type") != "null":
-            schema = {**schema, **one}
+    schema = schema_of(key)
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     kind = schema.get("type")
@@ -118,28 +113,13 @@ def _values(key: str) -> str:
         return "`true`, `false`"
     if kind not in ("integer", "number"):
         return "path" if schema.get("format") == "path" else "text"
-    bounds = [
-        f"{words} {_amount(key, schema[bound])}"
-        for bound, words in (
-            ("minimum", "at least"),
-            ("exclusiveMinimum", "more than"),
-            ("maximum", "at most"),
-            ("multipleOf", "a multiple of"),
-        )
-        if bound in schema
-    ]
+    bounds = [f"{words} {_amount(key, schema[limit])}" for limit, words in LIMITS.items() if limit in schema]
     return f"{'whole number' if kind == 'integer' else 'number'}, {', '.join(bounds)}"
 
 
 def _amount(key: str, value: float) -> str:
-    if "bytes" in key and not value % MEBIBYTE:
-        return f"`{value:.0f}` ({value / MEBIBYTE:g} MiB)"
-    if "bytes" in key and not value % _KIBIBYTE:
-        return f"`{value:.0f}` ({value / _KIBIBYTE:g} KiB)"
-    if key.endswith("_seconds") or "_seconds_" in key:
-        days = f" ({value / _DAY_SECONDS:g} days)" if value and not value % _DAY_SECONDS else ""
-        return f"`{value:g}`" if not days else f"`{value:.0f}`{days}"
-    return f"`{value:.0f}`" if value == int(value) else f"`{value:g}`"
+    number, larger = amount(key, value)
+    return f"`{number}` ({larger})" if larger else f"`{number}`"
 
 
 def exit_codes_table() -> str:

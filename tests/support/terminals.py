@@ -130,6 +130,7 @@ class Terminal:
         columns: the terminal's width.
         rows: its height.
         stdout: the command's stdout, where it is not the terminal.
+        answers: whether the terminal is the command's stdin, too: see `type`.
         variables: of its environment; None takes one away.
 
     Attributes:
@@ -144,6 +145,7 @@ class Terminal:
         columns: int = 80,
         rows: int = ROWS,
         stdout: Path | None = None,
+        answers: bool = False,
         **variables: str | None,
     ) -> None:
         usual = {
@@ -157,6 +159,7 @@ class Terminal:
         self._arguments = arguments
         self._size = (rows, columns)
         self._stdout = stdout
+        self._answers = answers
         self.seen = Seen(columns, rows)
         self.written = b""
         self._ours, self._theirs = -1, -1
@@ -168,8 +171,9 @@ class Terminal:
         self._set_size()
         stdout = self._stdout.open("w") if self._stdout else None
         try:
+            streams: dict[str, Any] = {"stdin": self._theirs} if self._answers else {}
             self._process = self._command_line.start(
-                *self._arguments, stdout=stdout or self._theirs, stderr=self._theirs
+                *self._arguments, stdout=stdout or self._theirs, stderr=self._theirs, **streams
             )
         finally:
             os.close(self._theirs)
@@ -194,6 +198,10 @@ class Terminal:
         self._size = (self._size[0], columns)
         self._set_size()
         self.seen.resize(columns)
+
+    def type(self, text: str) -> None:
+        """Type on the terminal's keyboard."""
+        os.write(self._ours, text.encode())
 
     def calm_lines(self) -> list[str]:
         """`Seen.lines` at a moment at which nothing has been written for a while, and is whole."""

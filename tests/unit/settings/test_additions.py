@@ -32,6 +32,7 @@ FILES = {
     "indented": "  other: 1\n  pixaris_sync:\n     quiet: false\n",
     "an empty key": "gcp_project_id: # fill in\nother: 1\n",
     "two empty keys": "gcp_project_id:\npixaris_sync:\n",
+    "merged": "base: &base {quiet: false}\npixaris_sync:\n  <<: *base\n  log_level: info # so\n",
     "begun": "---\nother: 1\n",
     "other letters": "name: Ünïcödé \N{SNOWMAN}\npixaris_sync:\n  quiet: false\n",
 }
