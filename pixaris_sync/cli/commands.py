@@ -100,6 +100,15 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on showing it as it changes, until Ctrl+C.")
     ] = False,
+    ledgers: Annotated[
+        bool,
+        typer.Option("--ledgers", help="List all ledgers of the state folder; no destination need be set."),
+    ] = False,
+    forget: Annotated[
+        str | None,
+        typer.Option(help="Forget a ledger, by its name in that list; its folder stays.", metavar="LEDGER"),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Forget it without asking.")] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
     flags: dict[str, Any],
@@ -111,6 +120,17 @@ def status(
     if runs and watch:
         cause = "`status --watch` shows everything, and no single run"
         raise CommandLineError("watch", " ".join(runs), cause, hint="leave RUN or --watch out")
+    if (ledgers or forget is not None) and (runs or watch or (ledgers and forget is not None)):
+        cause = "RUN, --watch, --ledgers and --forget are questions of their own"
+        raise CommandLineError("show", "all of that at once", cause, hint="ask one of them at a time")
+    if yes and forget is None:
+        raise CommandLineError("agree", "to nothing", "--yes belongs to --forget", hint="leave --yes out")
+    if ledgers or forget is not None:
+        with importing():
+            from pixaris_sync.cli.ledgers import forget_ledger, show_ledgers
+        if forget is not None:
+            sys.exit(forget_ledger(forget, flags, config, is_agreed=yes, as_json=json))
+        sys.exit(show_ledgers(flags, config, as_json=json))
     if runs:
         with importing():
             from pixaris_sync.cli.story import show_runs
@@ -181,7 +201,12 @@ def retry(
 def limit(
     *,
     bandwidth_limit: Annotated[
-        str | None, typer.Option(help="Bytes per second, such as 10MiB or 500KiB, or none.", metavar="VALUE")
+        str | None,
+        typer.Option(
+            help="Bytes per second, such as 10MiB or 500KiB, or none, or a timetable such as "
+            "08:00,5MB 20:00,none.",
+            metavar="VALUE",
+        ),
     ] = None,
     max_cpu_percent: Annotated[
         str | None, typer.Option(help="Percent of one core, or none.", metavar="VALUE")
@@ -202,6 +227,37 @@ def limit(
     sys.exit(change_limits(wishes, flags, config, as_json=json))
 
 
+@with_settings(tuning=False)
+def pause(
+    *,
+    for_: Annotated[
+        str | None,
+        typer.Option("--for", help="Go on by itself after this time, such as 30m or 2h.", metavar="TIME"),
+    ] = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Let the process that is at work begin nothing new.
+
+    What is under way ends within a moment, and nothing is lost. The results folder is still looked at. A
+    pause lasts until resume, or the end of that process.
+    """
+    with importing():
+        from pixaris_sync.cli.limit import pause
+
+    sys.exit(pause(for_, flags, config, as_json=json))
+
+
+@with_settings(tuning=False)
+def resume(*, json: JsonOption = False, config: ConfigOption = None, flags: dict[str, Any]) -> None:
+    """Let the process that is at work go on after pause."""
+    with importing():
+        from pixaris_sync.cli.limit import resume
+
+    sys.exit(resume(flags, config, as_json=json))
+
+
 #: In the order in which help lists them.
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     doctor,
@@ -212,4 +268,6 @@ COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     verify,
     retry,
     limit,
+    pause,
+    resume,
 )

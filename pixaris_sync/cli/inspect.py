@@ -11,6 +11,7 @@ import anyio
 
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import CommandLineError, Exit
+from pixaris_sync.cli.limit import in_force_of
 from pixaris_sync.cli.wiring import open_known_ledger, read_overview, settings_for
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.retry import find_runs, retry_runs
@@ -27,7 +28,7 @@ def show_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool)
     owner = read_owner(path.with_suffix(".owner"))
     reached = read_overview(settings, path, at_work=owner.work if owner else None)
     document = report.status_document(reached, time.time())
-    document["owner"] = None if owner is None else str(owner)
+    document |= report.at_work_document(owner, in_force_of(owner, path))
     document["ledger"] = str(path)
     print(report.as_json(document) if as_json else report.status_text(document))
     return Exit.OK

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.control import Control
@@ -22,6 +22,7 @@ from rich.text import Text
 from pixaris_sync.cli import report
 from pixaris_sync.cli.console import share
 from pixaris_sync.cli.exits import Exit
+from pixaris_sync.cli.limit import in_force_of
 from pixaris_sync.cli.panes import Now, head, panes, wrapped
 from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.errors import LedgerEmptyError, LedgerError
@@ -32,6 +33,9 @@ from pixaris_sync.monitoring.view import Reader, View
 from pixaris_sync.process.ownership import Owner, read_owner
 from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.settings.model import Settings
+
+if TYPE_CHECKING:
+    from pixaris_sync.process.live_limits import InForce
 
 #: How often the ledger is asked whether anything has changed, and how often changes are printed where there
 #: is no terminal.
@@ -79,6 +83,7 @@ class Source:
         self._view: View | None = None
         self.path = found_ledger(settings).path
         self.owner: Owner | None = None
+        self.in_force: InForce | None = None
         self.trouble = ""
 
     def look(self) -> View | None:
@@ -90,6 +95,7 @@ class Source:
         if self._reader is None:
             self.path = found_ledger(self._settings).path
         self.owner = read_owner(self.path.with_suffix(".owner"))
+        self.in_force = in_force_of(self.owner, self.path)
         if not may_exist(self.path):
             if self._reader is not None:
                 self._reader.close()
@@ -140,7 +146,7 @@ def _show(source: Source, settings: Settings, console: Console) -> None:
         view = source.look()
         if view is None:
             return [*head(settings, source.path, console), *wrapped(NOTHING_YET, 0, console)]
-        now = Now(source.owner, rate.of(view.totals), source.trouble)
+        now = Now(source.owner, rate.of(view.totals), source.trouble, source.in_force)
         return panes(view, now, settings, console)
 
     shown, size = lines(), console.size
@@ -166,14 +172,15 @@ def _joined(lines: list[Text]) -> Text:
 
 
 def _print(source: Source, *, as_json: bool) -> None:
-    printed: tuple[View | None, str] | None = None
+    printed: tuple[View | None, str, InForce | None] | None = None
     while True:
         view, now = source.look(), time.time()
         document: dict[str, Any] = {}
         if view is not None:
             document = report.status_document(view.overview, now)
-            document |= {"owner": str(source.owner) if source.owner else None, "ledger": str(source.path)}
-        known = view, str(source.owner)
+            document |= report.at_work_document(source.owner, source.in_force)
+            document["ledger"] = str(source.path)
+        known = view, str(source.owner), source.in_force
         if known != printed:
             if view is None:
                 print(NOTHING_YET, file=sys.stderr, flush=True)

@@ -123,6 +123,6 @@ def _heartbeat(url: SecretStr) -> "Heartbeat":
 
 
 def _limits(throttle: Throttle) -> tuple[float, float]:
-    limits = throttle.limits
-    rate, percent = limits.bandwidth_limit_bytes_per_second, limits.max_cpu_percent
+    in_force = throttle.in_force
+    rate, percent = in_force.rate, in_force.limits.max_cpu_percent
     return math.inf if rate is None else rate, math.inf if percent is None else percent / 100

@@ -18,6 +18,7 @@ from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun
 from pixaris_sync.model import RunState
 from pixaris_sync.monitoring.grouping import grouped_problems
 from pixaris_sync.monitoring.view import View
+from pixaris_sync.process.live_limits import InForce
 from pixaris_sync.process.ownership import Owner
 from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import bytes_text, counted, printable_line, seconds_text, span_text
@@ -40,11 +41,13 @@ class Now(NamedTuple):
         owner: who works on the folder; None: nobody.
         bytes_per_second: how fast files are sent or found to be there.
         trouble: why the view is not the newest one; empty: it is.
+        in_force: what the owner holds to; None: it does not tell.
     """
 
     owner: Owner | None
     bytes_per_second: float
     trouble: str = ""
+    in_force: InForce | None = None
 
 
 class _Amounts(NamedTuple):
@@ -93,6 +96,11 @@ def panes(view: View, now: Now, settings: Settings, console: Console) -> list[Te
     size = f"{bytes_text(view.ledger_bytes)}, "
     lines = head(settings, view.ledger, console, size=size)
     lines += _named("work", str(now.owner or report.NOBODY), console)
+    if now.in_force is not None:
+        if now.in_force.paused_since is not None:
+            lines += _named("pause", report.pause_line(report.pause_document(now.in_force)), console)
+        if limits := report.limit_lines(report.limits_document(now.in_force)):
+            lines += _named("limits", "; ".join(limits), console)
     if now.trouble:
         lines += _named("trouble", now.trouble, console)
     lines += _pace(view, now, console)

@@ -192,7 +192,7 @@ async def _run(
         from pixaris_sync.process.repair import take_up_until_signal
 
         repaired, interruption = await take_up_until_signal(
-            settings, ledger, work.store, work.sink, clock=clock
+            settings, ledger, work.store, work.sink, clock=clock, throttle=throttle
         )
         if repaired is not None and (repaired.objects or repaired.rows):
             left, interruption = await carry(replace(mode, full=False))

@@ -61,10 +61,14 @@ async def _show_bar(engine: Engine, command: str, shown: "Console") -> None:
                 task,
                 completed=done,
                 total=(done + left.bytes) or None,
-                detail=fitting(_parts(tally, left, time.monotonic() - begun), width),
+                detail=fitting([*_pause(engine), *_parts(tally, left, time.monotonic() - begun)], width),
                 refresh=True,
             )
             await anyio.sleep(BAR_INTERVAL_SECONDS)
+
+
+def _pause(engine: Engine) -> list[str]:
+    return ["paused, `resume` goes on"] if engine.context.hold.since is not None else []
 
 
 def fitting(parts: Sequence[str], columns: int) -> str:
@@ -99,8 +103,9 @@ async def _show_lines(engine: Engine, command: str) -> None:
         files = tally.files + tally.files_found
         remaining = _remaining(tally, left, seconds)
         log.info(
-            "%s: %s and %s done, %s; %s, %s, %s to do%s",
+            "%s: %s%s and %s done, %s; %s, %s, %s to do%s",
             command,
+            "".join(f"{part}; " for part in _pause(engine)),
             counted(files, "file"),
             counted(tally.rows, "row"),
             _sent(tally, seconds),

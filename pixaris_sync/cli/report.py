@@ -12,6 +12,8 @@ from pixaris_sync.monitoring.grouping import grouped_problems, shared_text
 from pixaris_sync.text import bytes_text, counted, printable_line, span_text
 
 if TYPE_CHECKING:
+    from pixaris_sync.process.live_limits import InForce
+    from pixaris_sync.process.ownership import Owner
     from pixaris_sync.process.repair import Repair
 
 #: How many of the runs that a preview cannot carry, and how many kinds of problems, are printed for people.
@@ -56,7 +58,7 @@ def status_document(overview: Overview, now: float) -> dict[str, JsonValue]:
 def status_text(document: Mapping[str, Any]) -> str:
     """What ``status`` prints, of `status_document`: as many lines for an outage of many runs as for one.
 
-    Beside it the document may name the folder's `owner`.
+    Beside it the document may hold `at_work_document`.
     """
     lines = [f"{name:<5} {_counts(document[name])}" for name in ("runs", "files", "rows")]
     waiting = f"{bytes_text(document['pending_bytes'])} to upload"
@@ -66,6 +68,10 @@ def status_text(document: Mapping[str, Any]) -> str:
     lines += [f"      {one['runs']} pending: {printable_line(one['cause'])}" for one in document["waiting"]]
     if document.get("owner"):
         lines.append(f"work  {printable_line(document['owner'])}")
+        if document.get("pause"):
+            lines.append(f"      paused {pause_line(document['pause'])}")
+        if document.get("limits"):
+            lines += [f"      {line}" for line in limit_lines(document["limits"])]
     elif document["waiting"] or document["oldest_pending_seconds"] is not None:
         lines.append(f"work  {NOBODY}: `pixaris-sync sync` or `pixaris-sync watch` carries what waits")
     lines.append(f"last  {document['last_synced_at'] or 'nothing synced yet'}")
@@ -97,6 +103,64 @@ def problem_lines(group: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(f"  and {count - NAMES_SHOWN} more: --json lists all")
         parts = {part: shared_text(first, part) for part in ("cause", "hint")}
     return [*lines, *(f"  {part}: {text}" for part, text in parts.items() if text or part == "cause")]
+
+
+def limits_document(in_force: "InForce") -> dict[str, JsonValue]:
+    """What ``limit --json`` prints."""
+    return {
+        **in_force.limits.model_dump(),
+        "bandwidth_limit_now_bytes_per_second": in_force.rate,
+        "bandwidth_limit_changes_at": when(in_force.rate_until),
+    }
+
+
+def limit_lines(document: Mapping[str, Any]) -> list[str]:
+    """What ``status`` says of `limits_document`: nothing of what is not limited."""
+    limit, rate = (
+        document["bandwidth_limit_bytes_per_second"],
+        document["bandwidth_limit_now_bytes_per_second"],
+    )
+    until, percent = document["bandwidth_limit_changes_at"], document["max_cpu_percent"]
+    lines = []
+    if limit is not None:
+        now = "none now" if rate is None else f"{bytes_text(rate)}/s"
+        lines.append(f"bandwidth limit: {now}" + (f", changes at {until}" if until else ""))
+    if percent is not None:
+        lines.append(f"processor limit: {percent:g} % of one core")
+    return lines
+
+
+def pause_document(in_force: "InForce") -> dict[str, JsonValue]:
+    """What ``pause --json`` and ``resume --json`` print, beside the process."""
+    return {
+        "paused_since": when(in_force.paused_since),
+        "paused_until": when(in_force.paused_until),
+        "under_way": in_force.under_way,
+    }
+
+
+def pause_text(document: Mapping[str, Any]) -> str:
+    """What ``pause`` prints, of `pause_document` and the `owner`."""
+    left = document["under_way"]
+    under_way = "nothing is under way"
+    if left:
+        under_way = f"{counted(left, 'transfer is', 'transfers are')} still under way, and will end soon"
+    return table_text([("work", document["owner"]), ("pause", pause_line(document)), ("left", under_way)])
+
+
+def pause_line(document: Mapping[str, Any]) -> str:
+    """Since when there is a pause, and until when."""
+    since, until = document["paused_since"], document["paused_until"]
+    return f"since {since}, until {until or '`pixaris-sync resume`'}"
+
+
+def at_work_document(owner: "Owner | None", in_force: "InForce | None") -> dict[str, JsonValue]:
+    """What ``status --json`` says of the process at work."""
+    return {
+        "owner": None if owner is None else str(owner),
+        "limits": None if in_force is None else limits_document(in_force),
+        "pause": None if in_force is None or in_force.paused_since is None else pause_document(in_force),
+    }
 
 
 def repair_document(repair: "Repair") -> dict[str, JsonValue]:

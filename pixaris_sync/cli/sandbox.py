@@ -11,7 +11,9 @@ from pixaris_sync.cli.exits import Exit
 from pixaris_sync.sandbox.emulators import Sandbox
 
 
-def run_sandbox(data_dir: Path | None, *, host: str, storage_port: int, bigquery_port: int) -> Exit:
+def run_sandbox(
+    data_dir: Path | None, *, host: str, storage_port: int | None, bigquery_port: int | None
+) -> Exit:
     """Run emulators until Ctrl+C or SIGTERM."""
 
     def stop(*_: object) -> None:

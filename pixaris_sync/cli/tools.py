@@ -14,6 +14,16 @@ from pixaris_sync.footprint import importing
 PortOption = Annotated[
     int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.", metavar="PORT")
 ]
+EmulatorPortOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Port to listen on; 0 takes a free one. Not given: the one of before in --data-dir, or a free "
+        "one.",
+        metavar="PORT",
+    ),
+]
 HostOption = Annotated[
     str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.", metavar="ADDRESS")
 ]
@@ -87,11 +97,12 @@ def ui(
 def sandbox(
     *,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Keep the data in this folder.", metavar="PATH")
+        Path | None,
+        typer.Option(help="Keep the data in this folder, and the ports that it is found at.", metavar="PATH"),
     ] = None,
     host: HostOption = "127.0.0.1",
-    storage_port: PortOption = 0,
-    bigquery_port: PortOption = 0,
+    storage_port: EmulatorPortOption = None,
+    bigquery_port: EmulatorPortOption = None,
 ) -> None:
     """Start local emulators of GCS and BigQuery.
 

@@ -4,7 +4,7 @@ It is a cache of the truth, which is the local folder and the cloud: a lost ledg
 never a second row. In every function here `db` is an open transaction, `now` and every ``*_at`` are seconds
 since the epoch.
 
-* `finder` tells which one is that of a results folder and a destination.
+* `finder` tells which one is that of a results folder and a destination, `listing` which ones there are.
 * `database` opens it, migrates it (``sql/``), and runs transactions. `trouble` tells what is wrong where that
   fails. `rescue` opens it for work, and sets a damaged one aside.
 * `journal` lets many tasks write at once: what arrives together is committed together, and a caller goes on

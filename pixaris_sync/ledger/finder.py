@@ -97,7 +97,7 @@ def find_ledger(settings: Settings, holds: Holds) -> FoundLedger:
     names = _names(settings, here)
     first = state / names[0]
     lock = first.with_suffix(".path.lock")
-    homes = {path: _home_in(path) for path in _ledgers(state)}
+    homes = {path: home_in(path) for path in _ledgers(state)}
     alike = {
         path: home
         for path, home in homes.items()
@@ -145,7 +145,7 @@ def _ledgers(state: Path) -> list[Path]:
     return []
 
 
-def _home_in(path: Path) -> Home | None:
+def home_in(path: Path) -> Home | None:
     """What a ledger says of its home; None where it says nothing or cannot be read."""
     try:
         fact = peek(path, partial(get_fact, name=HOME))

@@ -10,6 +10,8 @@ _COPY = "its row is in the table, and all of its files are in the bucket"
 NOTHING_TO_DO = "nothing to do"
 #: The state of what is only worth to know.
 NOTICE = "notice"
+#: Scope and subject of the notice that somebody has paused the work.
+HELD = "all work"
 
 
 @dataclass(frozen=True, slots=True)

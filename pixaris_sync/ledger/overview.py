@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from sqlite3 import Connection
 
-from pixaris_sync.ledger.notices import NOTHING_TO_DO, NOTICE
+from pixaris_sync.ledger.notices import HELD, NOTHING_TO_DO, NOTICE
 from pixaris_sync.ledger.numbers import Numbers, numbers
 from pixaris_sync.ledger.selection import (
     ANYBODY,
@@ -84,6 +84,8 @@ def overview(db: Connection, tracking_file: str, *, at_work: Work | None = ANYBO
         problems=tuple(
             replace(one, hint=with_left_out(one.hint, left.get(one.run)))
             for one in problems(db, EVERYTHING, tracking_file)
+            # A pause ends with its process, however that ends.
+            if at_work is not None or (one.state, one.run) != (NOTICE, HELD)
         ),
     )
 

@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: What SQLite keeps beside a database.
-_COMPANIONS = ("-wal", "-shm")
+COMPANIONS = ("-wal", "-shm")
+#: In the name of one that was damaged, before the time.
+SET_ASIDE = ".damaged-"
 #: A ledger that is damaged again this soon is on a disk that keeps nothing.
 DAMAGED_AGAIN_SECONDS = 3600.0
 
@@ -97,10 +99,10 @@ def _rebuild(path: Path, now: float, damage: str) -> Ledger:
 
 def _set_aside(path: Path, now: float) -> Path:
     stamp = datetime.fromtimestamp(now, tz=UTC).strftime("%Y%m%dT%H%M%S%fZ")
-    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    aside = path.with_name(f"{path.name}{SET_ASIDE}{stamp}")
     try:
         path.rename(aside)
-        for companion in _COMPANIONS:
+        for companion in COMPANIONS:
             with suppress(FileNotFoundError):
                 path.with_name(path.name + companion).rename(aside.with_name(aside.name + companion))
     except OSError as error:

@@ -3,5 +3,6 @@
 * `gates` bounds what happens at once: bytes in memory, and pauses of a destination in trouble.
 * `concurrency` finds how many uploads at once pay.
 * `bandwidth` and `cpu` hold to rates: bytes and objects a second, updates of a table, time of the processor.
+* `timetable` says which rate holds at which time of the day.
 * `backoff` says when to try again.
 """

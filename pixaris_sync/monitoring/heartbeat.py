@@ -88,14 +88,16 @@ class Heartbeat:
     ) -> None:
         """Ask once in a while for as long as everything is synced, until cancelled."""
         while True:
-            if not engine.scanning and all_is_well(await read(), time.time()):
+            # What waits during a pause is not on its way.
+            patience = 0.0 if engine.context.hold.since is not None else INTERVAL_SECONDS
+            if not engine.scanning and all_is_well(await read(), time.time(), patience):
                 await self.beat()
                 await anyio.sleep(INTERVAL_SECONDS)
             else:
                 await anyio.sleep(LOOK_SECONDS)
 
 
-def all_is_well(view: View | None, now: float) -> bool:
+def all_is_well(view: View | None, now: float, patience_seconds: float = INTERVAL_SECONDS) -> bool:
     """Whether everything that was found until a moment ago is synced, and nobody need act.
 
     Where runs come one after another, one of them is always on its way.
@@ -103,4 +105,4 @@ def all_is_well(view: View | None, now: float) -> bool:
     if view is None or any(problem.state != NOTICE for problem in view.overview.problems):
         return False
     oldest_at = view.overview.oldest_pending_at
-    return oldest_at is None or now - oldest_at < INTERVAL_SECONDS
+    return oldest_at is None or now - oldest_at < patience_seconds

@@ -285,6 +285,13 @@ OF_PROCESS: Final[tuple[Described[Metrics], ...]] = (
         lambda metrics: [((cause,), cause in metrics.degraded()) for cause in CAUSES],
     ),
     Described(
+        "paused",
+        _GAUGE,
+        (),
+        "Whether somebody has paused the work: 1 or 0.",
+        _one(lambda metrics: metrics.engine is not None and metrics.engine.context.hold.since is not None),
+    ),
+    Described(
         "records_found_total",
         _COUNTER,
         (),

@@ -20,6 +20,7 @@ from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.local.presence import Presence
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.model import DatasetKey, Problem
+from pixaris_sync.pipeline.hold import Hold
 from pixaris_sync.pipeline.outages import Outages
 from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
@@ -102,7 +103,8 @@ class Context:
     """Settings, ports, journal, clock and gates, in one place.
 
     Attributes:
-        draining: no new work is to begin.
+        draining: no new work is to begin any more.
+        hold: the pause that somebody asked for, if there is one.
         paused: why everything is paused (credentials, settings), until an attempt succeeds again.
         denied_tables: which tables are denied alone, and which because all are.
         troubles: destinations that are away or deny, by name, and why.
@@ -127,6 +129,7 @@ class Context:
         scan_soon: Callable[[DatasetKey], None] = _nobody_scans,
         throttle_seconds: Callable[[], float] = no_throttle,
         reports: Reports | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self.settings = settings
         self.mode = mode
@@ -149,6 +152,7 @@ class Context:
         distances = settings.load_spacing_seconds, settings.bulk_spacing_seconds
         self.outages = Outages(self.now, max(settings.retry_delay_seconds_max, *distances))
         self.draining = False
+        self.hold = hold or Hold()
         self.scan_soon = scan_soon
         self.throttle_seconds = throttle_seconds
         self.reports = reports or Reports(None)
@@ -161,6 +165,11 @@ class Context:
         self.denied_tables = SharedDenial()
         self._streaming_denied: SyncError | None = None
         self._streams_again_at = 0.0
+
+    @property
+    def halted(self) -> bool:
+        """Whether nothing new is to begin now: the process is to end, or somebody asked for a pause."""
+        return self.draining or self.hold.since is not None
 
     def now(self) -> float:
         """Seconds since the epoch, as far as known when this process began: it never jumps."""

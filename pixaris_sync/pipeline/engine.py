@@ -17,28 +17,24 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from pixaris_sync.errors import LedgerError, SyncError
+from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.ledger.journal import Journal
-from pixaris_sync.ledger.notices import Notice, take_in_notices
+from pixaris_sync.ledger.notices import HELD, Notice, take_in_notices
 from pixaris_sync.ledger.overview import WorkLeft, work_left
-from pixaris_sync.ledger.packs import (
-    GIVEN_BACK_PAGES_LIMIT,
-    give_pages_back,
-    pack_finished,
-    pages_to_give_back,
-)
 from pixaris_sync.ledger.rows import recover_deliveries
-from pixaris_sync.ledger.uploads import adoption_failed, recover_uploads
+from pixaris_sync.ledger.uploads import recover_uploads
 from pixaris_sync.model import DatasetKey, RunKey
-from pixaris_sync.pipeline.adoption import FirstCheck, adopt
+from pixaris_sync.pipeline.adoption import FirstCheck, FirstContact
 from pixaris_sync.pipeline.arrival import Arrivals
 from pixaris_sync.pipeline.context import BUCKET, FOLDER, Context, Mode, no_throttle, problem_of, row_limits
 from pixaris_sync.pipeline.deliveries import Deliveries
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
+from pixaris_sync.pipeline.hold import Hold
 from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.pipeline.snapshot import take_snapshot
+from pixaris_sync.pipeline.tidying import pack_finished_runs, tidy_ledger
 from pixaris_sync.pipeline.told import Told
 from pixaris_sync.pipeline.unexpected import Reports
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
@@ -51,7 +47,6 @@ log = logging.getLogger(__name__)
 
 #: Ends that arrive together are answered together.
 COORDINATE_PAUSE_SECONDS = 0.001
-ADOPTIONS_LIMIT = 8
 #: Scope and subject of the notice that everything is paused.
 PAUSED = "everything"
 
@@ -73,6 +68,7 @@ class Engine:
         clock: Clock,
         jitter: random.Random,
         throttle_seconds: Callable[[], float] = no_throttle,
+        hold: Hold | None = None,
         threaded_ledger: bool = True,
     ) -> None:
         # A pass ends where the ledger cannot be written; a service waits until it can.
@@ -88,6 +84,7 @@ class Engine:
             scan_soon=partial(self.scan_soon, depth=ScanDepth.NEW_LINES),
             throttle_seconds=throttle_seconds,
             reports=Reports(ledger.path.parent / "reports"),
+            hold=hold,
         )
         self._progress = Wakeup()
         self._discovery = Discovery(self.context, on_runs_found=self._progress.notify)
@@ -101,7 +98,6 @@ class Engine:
         self._adopting: set[DatasetKey] = set()
         #: Datasets of which the cloud is asked about folders that no record names.
         self._asked_about: set[DatasetKey] = set()
-        self._adoptions = anyio.CapacityLimiter(ADOPTIONS_LIMIT)
         self._first_check = FirstCheck(self.context)
         self._lane = UploadLane(
             self.context, on_files_settled=self._progress.notify, on_fatal=self._on_fatal_upload
@@ -109,6 +105,7 @@ class Engine:
         self._busy_tables: set[str] = set()
         self._sent_at: dict[str, float] = {}
         self._drain_asked = anyio.Event()
+        self._first_contact = FirstContact(self.context, self._first_check, self._drain_asked, self._stops)
         self._fatal: SyncError | None = None
         self._troubles_told: dict[str, SyncError] = {}
         self._checking = not mode.follow
@@ -126,6 +123,8 @@ class Engine:
         # As it was before: what a scan finds meanwhile does not stand in the answer.
         scanning = self.scanning
         left = await self.context.apply(work_left, self.context.mode.selection)
+        if self.context.hold.since is not None:
+            return f"{self.context.hold}; {counted(left.waiting, 'run')} waiting"
         for trouble in (self.context.paused, self.context.gate(FOLDER).last_error):
             if trouble is not None:
                 return f"paused: {trouble}"
@@ -153,21 +152,25 @@ class Engine:
             SyncError: anything else that stops everything.
         """
         self.context.results.check()
+        self.context.hold.count_under_way = lambda: self.in_flight
         async with anyio.create_task_group() as writers:
             writers.start_soon(self._journal.run)
             try:
                 await self.context.apply(recover_uploads, self.context.now())
                 await self.context.apply(recover_deliveries, self.context.now())
-                await self.context.apply(take_in_notices, self.context.now(), PAUSED, [])
+                for scope in (PAUSED, HELD):
+                    await self.context.apply(take_in_notices, self.context.now(), scope, [])
                 await self._discovery.absence.begin()
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._told.keep)
                     tasks.start_soon(self._scan, tasks)
+                    tasks.start_soon(self.context.hold.heed, self.context.clock, self._hold_changed)
                     for work in beside:
                         tasks.start_soon(work)
                     await self._coordinate(tasks)
                     tasks.cancel_scope.cancel()
-                await _tidy_ledger(self.context)
+                await tidy_ledger(self.context)
+                await self.context.apply(take_in_notices, self.context.now(), HELD, [])
                 await self._told.end()
                 left = await self.context.apply(work_left, self.context.mode.selection)
             finally:
@@ -200,7 +203,7 @@ class Engine:
             if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
                 self.scan_soon(key, depth)
         if depth is ScanDepth.EVERYTHING and self._started.is_set():
-            await _tidy_ledger(self.context)
+            await tidy_ledger(self.context)
 
     async def folder_is_there(self) -> bool:
         """Whether the results folder is there. What has come back, or may have in it, is scanned soon."""
@@ -221,6 +224,7 @@ class Engine:
         self.context.draining = True
         self._drain_asked.set()
         self._progress.notify()
+        self.context.hold.changes.notify()
 
     @property
     def in_flight(self) -> int:
@@ -287,31 +291,8 @@ class Engine:
         self._progress.notify()
 
     async def _adopt(self, known: KnownDataset) -> None:
-        context, gate, attempts = self.context, self.context.gate(BUCKET), 0
         try:
-            while not self.context.draining:
-                if not gate.is_open(context.now()):
-                    await wait_until(self._drain_asked, context.clock, gate.opens_at)
-                    continue
-                try:
-                    async with self._adoptions:
-                        # It may have closed while others went first: an outage must not cost one try each.
-                        if not gate.is_open(context.now()):
-                            continue
-                        await adopt(context, known, self._first_check)
-                except Exception as caught:  # noqa: BLE001 - whatever it is, others go on
-                    error = context.reports.as_error("compare with the bucket", str(known.key), caught)
-                    attempts += 1
-                    context.failed(BUCKET, error)
-                    await context.apply(adoption_failed, context.now(), known.id, problem_of(error))
-                    if self._stops(error):
-                        return
-                    if attempts >= context.mode.selection.attempts_limit:
-                        log.warning("%s", error)
-                        return
-                else:
-                    context.succeeded(BUCKET)
-                    return
+            await self._first_contact.adopt(known)
         finally:
             self._adopting.discard(known.key)
             self._progress.notify()
@@ -347,6 +328,16 @@ class Engine:
         self._troubles_told = troubles
         notices = [Notice(name, problem_of(error), quarantined=False) for name, error in troubles.items()]
         await context.apply(take_in_notices, context.now(), PAUSED, notices)
+
+    async def _hold_changed(self) -> None:
+        """Let the ledger say whether somebody asked for a pause, and go on after it."""
+        context, hold = self.context, self.context.hold
+        notices = [Notice(HELD, hold.problem, quarantined=False)] if hold.since is not None else []
+        await context.apply(take_in_notices, context.now(), HELD, notices)
+        if hold.since is None:
+            # Of some folders the cloud was not asked meanwhile.
+            await self.scan_all_soon(ScanDepth.NEW_LINES)
+        self._progress.notify()
 
     # -- deciding ----------------------------------------------------------------------------------------
 
@@ -389,7 +380,7 @@ class Engine:
             folder_at = self._discovery.absence.next_look_at
             due = (snapshot.next_upload_at, plan.wake_at, self._look_again(), folder_at)
             wakes = [at for at in due if at is not None]
-            busy = self.in_flight or self.scanning or wakes or context.mode.follow
+            busy = self.in_flight or self.scanning or wakes or context.mode.follow or context.halted
             # What ended since the snapshot was taken may have made something ready that it does not show.
             if not busy and not progress.is_set():
                 return
@@ -425,25 +416,5 @@ class Engine:
         self._busy_tables.discard(step.table_id)
         self._progress.notify()
         if isinstance(step, ReadBack | AskFirst):
-            # Nearly always a row that was read back finishes a run; `_tidy_ledger` sees to the others.
-            await _pack_finished_runs(self.context)
-
-
-async def _pack_finished_runs(context: Context) -> None:
-    """Pack the runs that are finished by now."""
-    while await context.apply(pack_finished) and not context.draining:
-        await context.throttle()
-
-
-async def _tidy_ledger(context: Context) -> None:
-    """Pack finished runs and give unused space back. What fails is left for another time."""
-    try:
-        await _pack_finished_runs(context)
-        pages = await context.apply(pages_to_give_back)
-        for _ in range(0, pages, GIVEN_BACK_PAGES_LIMIT):
-            if context.draining:
-                break
-            await context.throttle()
-            await context.apply(give_pages_back)
-    except LedgerError as error:
-        log.warning("the ledger could not be made smaller: %s", error)
+            # Nearly always a row that was read back finishes a run; `tidy_ledger` sees to the others.
+            await pack_finished_runs(self.context)

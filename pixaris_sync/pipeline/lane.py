@@ -185,8 +185,8 @@ class UploadLane:
     async def _send_one(self, ready: _Ready) -> None:
         context, concurrency, task = self._context, self._concurrency, ready.task
         await context.throttle()
-        if context.draining or not self._gate.is_open(context.now()):
-            # While it waited, the bucket was paused, or the end was asked for.
+        if context.halted or not self._gate.is_open(context.now()):
+            # While it waited, the bucket was paused, or the end or a pause was asked for.
             context.budget.release(ready.held_bytes)
             await context.apply(unclaim, context.now(), task, in_doubt=False)
             self._settle_one()
@@ -194,7 +194,8 @@ class UploadLane:
         outcome, begun = Outcome.FAILED, context.clock.elapsed()
         concurrency.started()
         try:
-            carried = await carry(context, task, ready.read)
+            with context.hold.interruptible() as scope:
+                carried = await carry(context, task, ready.read)
         except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this file
             error = context.reports.as_error("upload", f"{task.run}/{task.path}", caught)
             pushed_back = error.failure.retryable and error.failure is not Failure.PERMISSION
@@ -204,11 +205,16 @@ class UploadLane:
                 self._on_fatal(fatal)
             self._settle_one()
         else:
-            outcome = Outcome.OK
-            context.succeeded(BUCKET)
-            self._receipts.append(Receipt(task, *carried))
-            if len(self._receipts) == 1:
-                self._on_files_settled()
+            if scope.cancelled_caught:
+                # A pause was asked for. A session goes on where it was; of other requests nobody knows.
+                await context.apply(unclaim, context.now(), task, in_doubt=True)
+                self._settle_one()
+            else:
+                outcome = Outcome.OK
+                context.succeeded(BUCKET)
+                self._receipts.append(Receipt(task, *carried))
+                if len(self._receipts) == 1:
+                    self._on_files_settled()
         finally:
             context.budget.release(ready.held_bytes)
             now = context.clock.elapsed()

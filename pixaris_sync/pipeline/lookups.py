@@ -173,7 +173,7 @@ class Lookups:
         if waiting:
             log.info("table %s: waiting for load jobs of an earlier process: %s", table, ", ".join(waiting))
         while waiting:
-            if context.draining:
+            if context.halted:
                 return False
             if context.clock.elapsed() >= deadline:
                 cause = f"load job {min(waiting)} of an earlier process has not ended"

@@ -108,7 +108,7 @@ class Orphans:
         """Ask the cloud about the incomplete folders of a dataset; where it does not answer, another time."""
         context, key = self._context, known.key
         try:
-            while (unasked := self._unasked.get(key)) and not context.draining:
+            while (unasked := self._unasked.get(key)) and not context.halted:
                 await self._ask_for_some(known, unasked)
         except LedgerError:
             raise

@@ -33,6 +33,8 @@ def take_snapshot(
     """Write receipts down, claim files for the lane, and see what the tables need; in one transaction."""
     now, selection, gate = context.now(), context.mode.selection, context.gate(BUCKET)
     lane.write_down(db, receipts)
+    if context.halted:
+        return Snapshot([], None, [])
     in_flight = lane.in_flight - len(receipts)
     claimed: list[UploadTask] = []
     next_at: float | None = None

@@ -66,7 +66,7 @@ class TableChanges:
         """Wait until a table may be updated once more; False: the process is to end, so leave it."""
         context, rate = self._context, self._rates[table]
         while delay := rate.delay_seconds(context.clock.elapsed()):
-            if context.draining:
+            if context.halted:
                 return False
             await context.clock.sleep(delay)
         return True

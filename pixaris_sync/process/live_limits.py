@@ -1,21 +1,24 @@
-"""Limits that can be changed while a process works: how it is asked to, and how it tells what is in force.
+"""What can be changed while a process works, limits and pauses: how it is asked to, and how it tells.
 
 Beside the ledger lie two small files. ``.limits.json`` is the owner's: which process listens, and what it
 holds to. It is there only while somebody listens. ``.limits.wanted.json`` is a wish of another process, which
 then sends `signals.CHANGE_SIGNAL`. The owner takes it aside, writes its own file anew, and then removes it:
 so no wish is lost that comes meanwhile, and who waits for the removal sees what has become of it.
 
-A limit that was changed so lasts as long as the process; what one before has left there is removed.
+A limit that was changed so, and a pause, last as long as the process; what one before has left there is
+removed.
 """
 
 import logging
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pixaris_sync.errors import ConfigurationError
-from pixaris_sync.settings.model import BandwidthLimit, CpuLimit
+from pixaris_sync.limits.timetable import DAYS, InForceNow
+from pixaris_sync.settings.model import BandwidthLimit, CpuLimit, timetable
 from pixaris_sync.text import bytes_text
 
 log = logging.getLogger(__name__)
@@ -29,20 +32,64 @@ class LiveLimits(BaseModel):
     bandwidth_limit_bytes_per_second: BandwidthLimit = None
     max_cpu_percent: CpuLimit = None
 
-    def __str__(self) -> str:
-        rate, percent = self.bandwidth_limit_bytes_per_second, self.max_cpu_percent
-        bandwidth = "none" if rate is None else f"{bytes_text(rate)}/s"
-        processor = "none" if percent is None else f"{percent:g} % of one core"
-        return f"bandwidth limit: {bandwidth}; processor limit: {processor}"
+    def rate_at(self, now: float) -> InForceNow:
+        """Which bandwidth limit holds at a moment, in seconds since the epoch, and until when."""
+        limit = self.bandwidth_limit_bytes_per_second
+        return timetable(limit).at(now) if isinstance(limit, str) else InForceNow(limit, None, limit)
+
+
+class Wish(LiveLimits):
+    """What another process wants; only what is set in it counts.
+
+    Attributes:
+        paused: whether there is to be a pause.
+        pause_seconds: when it is to end by itself; None: only when it is ended.
+    """
+
+    paused: bool = False
+    pause_seconds: float | None = None
 
 
 class InForce(BaseModel):
-    """What a process holds to that listens for other wishes."""
+    """What a process holds to that listens for wishes. Times are in seconds since the epoch.
+
+    Attributes:
+        pid: of the process.
+        limits: what it was told.
+        rate: which bandwidth limit holds of a timetable, or the one that there is.
+        rate_until, next_rate: when another one begins, and which; None: never.
+        paused_since, paused_until: the pause that somebody asked for.
+        under_way: how many transfers are not done yet.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     pid: int
     limits: LiveLimits
+    rate: int | None = None
+    rate_until: float | None = None
+    next_rate: int | None = None
+    paused_since: float | None = None
+    paused_until: float | None = None
+    under_way: int = 0
+
+    def __str__(self) -> str:
+        percent = self.limits.max_cpu_percent
+        bandwidth = _rate_text(self.rate)
+        if self.rate_until is not None:
+            bandwidth += f" until {local_time(self.rate_until)}, then {_rate_text(self.next_rate)}"
+        processor = "none" if percent is None else f"{percent:g} % of one core"
+        return f"bandwidth limit: {bandwidth}; processor limit: {processor}"
+
+
+def _rate_text(rate: int | None) -> str:
+    return "none" if rate is None else f"{bytes_text(rate)}/s"
+
+
+def local_time(at: float) -> str:
+    """A moment as the clock on the wall shows it, with its day of the week."""
+    shown = datetime.fromtimestamp(at)  # noqa: DTZ006 - of this machine
+    return f"{DAYS[shown.weekday()]} {shown:%H:%M}"
 
 
 class LimitFiles:
@@ -92,11 +139,11 @@ class LimitFiles:
         # In the order in which it is moved.
         return self._wanted.exists() or self._aside.exists()
 
-    def wanted(self) -> LiveLimits | None:
+    def wanted(self) -> Wish | None:
         """What is wanted; None, and a word in the log, where that is nothing that could be in force."""
         try:
             self._wanted.replace(self._aside)
-            return LiveLimits.model_validate_json(self._aside.read_bytes())
+            return Wish.model_validate_json(self._aside.read_bytes())
         except OSError as error:
             log.warning("limits stay as they are: %s: %s", self._wanted, error.strerror)
         except ValidationError as error:

@@ -12,7 +12,9 @@ from anyio import to_thread
 
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.retry import send_again, upload_again
+from pixaris_sync.pipeline.hold import Hold
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
+from pixaris_sync.process.quiet import Throttle
 from pixaris_sync.process.signals import Interruption, interruptible
 from pixaris_sync.process.systemd import Notifier
 from pixaris_sync.settings.model import Settings
@@ -42,9 +44,17 @@ class Repair:
 
 
 async def take_up_missing(
-    settings: Settings, ledger: Ledger, store: ObjectStore, sink: RowSink, *, clock: Clock
+    settings: Settings,
+    ledger: Ledger,
+    store: ObjectStore,
+    sink: RowSink,
+    *,
+    clock: Clock,
+    hold: Hold | None = None,
 ) -> Repair:
     """Compare everything, and take up again what was removed from the cloud and is still here.
+
+    Where somebody asks for a pause, it waits for its end between two findings.
 
     Raises:
         ConfigurationError: folder, bucket, BigQuery dataset or credentials are missing or unusable.
@@ -54,6 +64,8 @@ async def take_up_missing(
     repair = Repair()
     missing: list[Finding] = []
     async for finding in verify(settings, ledger, store, sink):
+        if hold is not None:
+            await hold.released()
         if finding.kind is Kind.LEDGER or finding.sign in (Sign.SAME, Sign.EXTRA):
             continue
         if finding.source:
@@ -85,9 +97,15 @@ async def _take_up(
 
 
 async def take_up_until_signal(
-    settings: Settings, ledger: Ledger, store: ObjectStore, sink: RowSink, *, clock: Clock
+    settings: Settings,
+    ledger: Ledger,
+    store: ObjectStore,
+    sink: RowSink,
+    *,
+    clock: Clock,
+    throttle: Throttle,
 ) -> tuple[Repair | None, Interruption]:
-    """`take_up_missing`, until a signal ends it.
+    """`take_up_missing`, until a signal ends it; it listens for other limits and for pauses meanwhile.
 
     Returns:
         What it came to (None where it was interrupted), and whether it was.
@@ -95,6 +113,7 @@ async def take_up_until_signal(
     repair: Repair | None = None
     async with interruptible(
         drain_timeout_seconds=settings.drain_timeout_seconds, clock=clock, notifier=Notifier()
-    ) as (_, interruption):
-        repair = await take_up_missing(settings, ledger, store, sink, clock=clock)
+    ) as (tasks, interruption):
+        await tasks.start(throttle.listen)
+        repair = await take_up_missing(settings, ledger, store, sink, clock=clock, hold=throttle.hold)
     return repair, interruption

@@ -66,6 +66,7 @@ async def run_engine(  # noqa: PLR0913 - all that it works with, by name
         clock=clock,
         jitter=random.Random(),  # noqa: S311 - jitter needs no secrecy
         throttle_seconds=throttle.throttle_seconds,
+        hold=throttle.hold,
     )
     async with interruptible(
         engine.drain,

@@ -1,12 +1,14 @@
 """Both emulators as child processes with a bucket and a dataset, and the environment that points at them."""
 
 import contextlib
+import errno
 import http.client
 import importlib.util
 import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,9 +18,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from pixaris_sync.errors import ConfigurationError, SyncError
+from pixaris_sync.sandbox.data_folder import DataFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 INSTALL_HINT = "run pip install '.[sandbox]' in a checkout of the repository"
 READY_SECONDS = 60.0
@@ -42,8 +45,9 @@ class Sandbox:
     Args:
         data_dir: where to keep buckets and tables; in memory when None.
         host: address to listen on; ``0.0.0.0`` lets other machines and containers in.
-        storage_port: port of the storage emulator; 0 takes a free one.
-        bigquery_port: port of the BigQuery emulator; 0 takes a free one.
+        storage_port: port of the storage emulator; 0 takes a free one. None: where the sandbox of `data_dir`
+            was found before, else a free one.
+        bigquery_port: the same of the BigQuery emulator.
 
     Attributes:
         project, dataset, bucket: what is made in them.
@@ -56,8 +60,8 @@ class Sandbox:
         *,
         data_dir: Path | None = None,
         host: str = _LOOPBACK,
-        storage_port: int = 0,
-        bigquery_port: int = 0,
+        storage_port: int | None = None,
+        bigquery_port: int | None = None,
     ) -> None:
         self.project = "pixaris-sandbox"
         self.dataset = "pixaris"
@@ -65,8 +69,9 @@ class Sandbox:
         self.environment: Mapping[str, str] = {}
         self._data_dir = data_dir
         self._host = host
-        self._ports = {"storage": storage_port, "bigquery": bigquery_port}
+        self._ports: dict[str, int | None] = {"storage": storage_port, "bigquery": bigquery_port}
         self._children: list[_Emulator] = []
+        self._data: DataFolder | None = None
         self._scratch: Path | None = None
 
     def __enter__(self) -> Self:
@@ -80,14 +85,15 @@ class Sandbox:
         """Start both emulators and wait until they answer; create bucket and dataset where missing.
 
         Raises:
-            ConfigurationError: a package of the ``sandbox`` extra is not installed, or the data folder
-                cannot be used.
+            ConfigurationError: a package of the ``sandbox`` extra is not installed, the data folder cannot be
+                used, or a port is taken.
             SyncError: an emulator did not start; the cause ends with its last words.
         """
         _require_packages()
         if self._data_dir is not None:
-            _make_data_dir(self._data_dir)
+            self._data = DataFolder(self._data_dir)
         try:
+            self._choose_ports()
             self._start()
         except BaseException:
             self.stop()
@@ -101,7 +107,11 @@ class Sandbox:
         storage_host = f"http://{storage.wait_until_ready()}"
         bigquery_address = bigquery.wait_until_ready()
         _create_dataset(bigquery_address, self.project, self.dataset)
-        credentials = scratch / "stand-in-credentials.json"
+        if self._data is not None:
+            addresses = {"storage": storage_host, "bigquery": bigquery_address}
+            self._data.remember({name: int(at.rpartition(":")[2]) for name, at in addresses.items()})
+        # With the data: whoever was told of it finds it after a restart.
+        credentials = (self._data.path.resolve() if self._data else scratch) / "stand-in-credentials.json"
         write_stand_in_credentials(credentials)
         self.environment = {
             "STORAGE_EMULATOR_HOST": storage_host,
@@ -113,6 +123,19 @@ class Sandbox:
             "PIXARIS_SYNC_GCP_PIXARIS_BUCKET_NAME": self.bucket,
         }
 
+    def _choose_ports(self) -> None:
+        """Take the ports that were asked for, else those of before, and make sure that they are free.
+
+        Raises:
+            ConfigurationError: one is not.
+        """
+        with contextlib.ExitStack() as stack:
+            for name, asked in self._ports.items():
+                port = asked if asked is not None else self._data.port(name) if self._data else 0
+                self._ports[name] = port
+                if port:
+                    stack.enter_context(_bound(self._host, port, name, remembered=asked is None))
+
     @property
     def dataset_ref(self) -> str:
         """The dataset as Pixaris is told it: ``<project>.<dataset>``."""
@@ -121,9 +144,11 @@ class Sandbox:
     def _launch(self, name: str, *arguments: str) -> "_Emulator":
         assert self._scratch is not None  # noqa: S101 - made before the first launch
         command = [*arguments, "--host", self._host, "--port", str(self._ports[name])]
-        if self._data_dir is not None:
-            command += ["--data-dir", str(self._data_dir.resolve() / name)]
-        child = _Emulator(name, command, log=self._scratch / f"{name}.log")
+        handles = []
+        if self._data is not None:
+            command += ["--data-dir", str(self._data.path.resolve() / name)]
+            handles = [self._data.lock]
+        child = _Emulator(name, command, log=self._scratch / f"{name}.log", handles=handles)
         self._children.append(child)
         return child
 
@@ -142,6 +167,9 @@ class Sandbox:
         for child in self._children:
             child.wait()
         self._children.clear()
+        if self._data is not None:
+            self._data.close()
+            self._data = None
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
@@ -150,7 +178,7 @@ class Sandbox:
 class _Emulator:
     """One child process. The pipe to its standard input is what it lives by: see `child.stop_with_parent`."""
 
-    def __init__(self, name: str, arguments: list[str], *, log: Path) -> None:
+    def __init__(self, name: str, arguments: list[str], *, log: Path, handles: "Sequence[int]") -> None:
         self.name = name
         self._log = log
         with log.open("wb") as log_file:
@@ -161,6 +189,7 @@ class _Emulator:
                 stderr=log_file,
                 # A Ctrl+C is for the parent, which then ends its children in order.
                 start_new_session=True,
+                pass_fds=handles,
                 # What it leaves behind when it is killed goes with the scratch folder.
                 env={**os.environ, "TMPDIR": str(log.parent)},
             )
@@ -222,13 +251,33 @@ def _require_packages() -> None:
         )
 
 
-def _make_data_dir(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(
-            "use data folder", str(path), str(error), hint="name a folder that can be written to"
-        ) from error
+@contextlib.contextmanager
+def _bound(host: str, port: int, name: str, *, remembered: bool) -> "Iterator[None]":
+    """Hold a port for a moment: what cannot be had is told before anything is started.
+
+    Raises:
+        ConfigurationError: it cannot be had.
+    """
+    flag = f"--{name}-port"
+    why = "remembered from before" if remembered else "asked for"
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as held:
+        # As the emulators do: connections of one that has just ended do not count.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind((host, port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            raise ConfigurationError(
+                "listen at",
+                f"{host}:{port}",
+                f"the {name} port {why} is taken by another process"
+                if taken
+                else error.strerror or str(error),
+                hint=f"end what listens there, or name another port with {flag}; {flag} 0 takes a free one"
+                if taken
+                else f"name another address with --host, or another port with {flag}",
+            ) from None
+        yield
 
 
 def _create_dataset(address: str, project: str, dataset: str) -> None:

@@ -14,7 +14,7 @@ and ends on SIGTERM or SIGINT with exit code 0. Mended, with what was seen:
   the storage itself is used by one request at a time.
 - Objects are listed with their checksums whatever key they are under. Here, where a bucket has a key of its
   customer's, they are not, as the service does it.
-- The list of all objects is written anew for every upload, even in memory. Here only where it is kept.
+- The list of all objects is written anew for every upload. Here it is not: see `kept_storage`.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.storage import Storage
 
 from pixaris_sync.sandbox import child
+from pixaris_sync.sandbox.kept_storage import KeptStorage
 
 _NOT_MET = "At least one of the pre-conditions you specified did not hold."
 _CHECKSUMS = {"crc32c", "md5Hash"}
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     storage = _open_storage(options.data_dir)
     if storage.get_bucket(options.bucket) is None:
         buckets.create_bucket(options.bucket, storage)
+        storage.commit()
     with Server((options.host, options.port), storage) as server:
         child.announce_ready(reserved, options.host, server.server_address[1])
         server.serve_forever()
@@ -74,15 +76,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _open_storage(data_dir: Path | None) -> Storage:
-    if data_dir is not None:
-        return MendedStorage(data_dir=str(data_dir.resolve()))
-    storage = MendedStorage(use_memory_fs=True)
-    storage._write_config_to_file = lambda: None  # noqa: SLF001 - a repair of the pinned version
-    return storage
+    return MemoryStorage(use_memory_fs=True) if data_dir is None else MendedKeptStorage(data_dir)
 
 
-class MendedStorage(Storage):  # type: ignore[misc]  # the emulator has no types
+class _Mended:
     """Buckets and objects, where keys of customers show."""
+
+    buckets: dict[str, Any]
 
     def get_file_list(
         self,
@@ -91,10 +91,25 @@ class MendedStorage(Storage):  # type: ignore[misc]  # the emulator has no types
         **options: Any,  # noqa: ANN401 - passed through
     ) -> tuple[list[dict[str, Any]], list[str]]:
         """List objects; those under a customer's key without checksums."""
-        files, prefixes = super().get_file_list(bucket_name, *arguments, **options)
+        storage: Any = super()
+        files, prefixes = storage.get_file_list(bucket_name, *arguments, **options)
         if "defaultKmsKeyName" in self.buckets[bucket_name].get("encryption", {}):
             files = [{name: file[name] for name in file.keys() - _CHECKSUMS} for file in files]
         return files, prefixes
+
+
+class MemoryStorage(_Mended, Storage):  # type: ignore[misc]  # the emulator has no types
+    """Buckets and objects that end with the process."""
+
+    def _write_config_to_file(self) -> None:
+        """Nobody reads the list of all objects."""
+
+    def commit(self) -> None:
+        """Nothing is kept."""
+
+
+class MendedKeptStorage(_Mended, KeptStorage):
+    """Buckets and objects in a folder."""
 
 
 class Server(ThreadingHTTPServer):
@@ -155,6 +170,7 @@ class Router(emulator.Router):  # type: ignore[misc]  # the emulator has no type
         try:
             with handler.server.lock:
                 self._answer(method, body)
+                handler.server.storage.commit()
             answer = handler.wfile.getvalue()
         finally:
             handler.rfile, handler.wfile = connection

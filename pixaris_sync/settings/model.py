@@ -34,6 +34,7 @@ from pydantic import (
 
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
+from pixaris_sync.limits.timetable import Timetable, is_timetable
 from pixaris_sync.model import Destination
 from pixaris_sync.rules.addresses import endpoint_root, host_and_port
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
@@ -59,13 +60,36 @@ def _number(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
+def _rate_of_text(value: str) -> int | None:
+    if value.strip().lower() in ("none", "off"):
+        return None
+    if not _RATE.fullmatch(value):
+        raise ValueError(
+            "must be bytes per second, such as 10MiB or 500KiB, or none, or a timetable such as "
+            "08:00,5MB 20:00,none"
+        )
+    return int(_BYTES.validate_python(value))
+
+
 def _rate(value: object) -> object:
-    value = _number(value)
     if not isinstance(value, str):
         return value
-    if not _RATE.fullmatch(value):
-        raise ValueError("must be bytes per second, such as 10MiB or 500KiB, or none")
-    return int(_BYTES.validate_python(value))
+    if not is_timetable(value):
+        return _rate_of_text(value)
+    timetable(value)
+    return " ".join(value.replace(";", " ").split())
+
+
+def timetable(text: str) -> Timetable:
+    """The timetable of a `BandwidthLimit` that is a text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = Timetable.parse(text, _rate_of_text)
+    if any(entry.rate is not None and entry.rate < BYTES_PER_SECOND_MIN for entry in found.entries):
+        raise ValueError(f"has a rate that is too low: the least is {BYTES_PER_SECOND_MIN} bytes per second")
+    return found
 
 
 def _of_this_machine(percent: float | None) -> float | None:
@@ -91,8 +115,11 @@ def _is_http(url: SecretStr) -> SecretStr:
     return url
 
 
-#: Bytes per second, also as text with a unit; None or "none" for no limit.
-BandwidthLimit = Annotated[Annotated[int, Field(ge=BYTES_PER_SECOND_MIN)] | None, BeforeValidator(_rate)]
+#: Bytes per second, also as text with a unit; None, "none" or "off" for no limit; or a `timetable`, which
+#: stays a text.
+BandwidthLimit = Annotated[
+    Annotated[int, Field(ge=BYTES_PER_SECOND_MIN)] | str | None, BeforeValidator(_rate)
+]
 #: Percent of one core, up to all cores; None or "none" for no limit.
 CpuLimit = Annotated[
     Annotated[float, Field(ge=1, allow_inf_nan=False)] | None,
@@ -157,7 +184,9 @@ class Settings(BaseModel):
         default=128 * MEBIBYTE, ge=MEBIBYTE, description="bytes of files held in memory at the same time"
     )
     bandwidth_limit_bytes_per_second: BandwidthLimit = Field(
-        default=None, description="bytes per second that all uploads send together, such as 10MiB or 500KiB"
+        default=None,
+        description="bytes per second that all uploads send together, such as 10MiB or 500KiB, "
+        "or a timetable such as 08:00,5MB 20:00,none",
     )
     max_cpu_percent: CpuLimit = Field(
         default=None, description="processor time to use, in percent of one core"

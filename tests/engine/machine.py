@@ -78,16 +78,22 @@ class Machine:
     # Processes.
 
     def run_pass(
-        self, *, bulk: bool = False, full: bool = False, attempts_limit: int = 5, **selection: Any
+        self,
+        *,
+        bulk: bool = False,
+        full: bool = False,
+        attempts_limit: int = 5,
+        beside: Script | None = None,
+        **selection: Any,
     ) -> WorkLeft:
-        """Run ``sync`` or ``backfill`` to its end.
+        """Run ``sync`` or ``backfill`` to its end, with a script `beside` it that ends with it.
 
         Raises:
             CrashError: it ended at the instant chosen.
             SyncError: it failed.
         """
         chosen = Selection(attempts_limit=attempts_limit, **selection)
-        return self._process(Mode(bulk=bulk, full=full, selection=chosen), None)
+        return self._process(Mode(bulk=bulk, full=full, selection=chosen), beside)
 
     def follow(self, script: Script) -> WorkLeft:
         """Run ``watch`` beside `script`, and drain it when that ends.
@@ -125,7 +131,8 @@ class Machine:
                 jitter=self._jitter,
                 threaded_ledger=False,
             )
-            left = await engine.run(*([] if script is None else [partial(self._follow, engine, script)]))
+            run = self._follow if mode.follow else self._beside
+            left = await engine.run(*([] if script is None else [partial(run, engine, script)]))
         return None if self.crash_points.crashed else left
 
     async def store_beside_a_bad_table(self, engine: Engine) -> None:
@@ -137,6 +144,10 @@ class Machine:
             await self.clock.sleep(60)
             assert len(self.sink.visible_rows("p_good_experiment_results")) == number + 1
             await self.clock.sleep(3540)
+
+    async def _beside(self, engine: Engine, script: Script) -> None:
+        await engine.started()
+        await script(engine)
 
     async def _follow(self, engine: Engine, script: Script) -> None:
         await engine.started()

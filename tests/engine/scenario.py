@@ -60,6 +60,7 @@ class Scenario:
     def __init__(self, seed: int, folder: Path) -> None:
         self.random = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
         self._of_troubles = Random(f"troubles of {seed}")  # noqa: S311 - the same
+        self._of_pauses = Random(f"pauses of {seed}")  # noqa: S311 - the same
         self.fired: Counter[str] = Counter()
         self.machine = Machine(
             folder,
@@ -181,6 +182,7 @@ class Scenario:
                         bulk=chance.random() < 0.3,
                         full=chance.random() < 0.2,
                         attempts_limit=chance.choice([1, 3, 5]),
+                        beside=self._pause_for_a_while if self._of_pauses.random() < 0.15 else None,
                     )
         except CrashError as crash:
             self.fired[f"crash_at_{crash}"] += 1
@@ -203,6 +205,7 @@ class Scenario:
         """What happens beside a following engine."""
         chance, machine = self.random, self.machine
         for _ in range(chance.randint(1, 5)):
+            await self._perhaps_pause(engine)
             await machine.clock.sleep(chance.choice([0.5, 30.0, 400.0]))
             event = chance.random()
             if event < 0.45:
@@ -225,6 +228,34 @@ class Scenario:
                 await strike(engine)
             else:
                 await engine.scan_all_soon(chance.choice(list(ScanDepth)))
+        await self._perhaps_pause(engine, at_end=True)
+
+    async def _perhaps_pause(self, engine: Engine, *, at_end: bool = False) -> None:
+        """Seldom, somebody pauses the work; `at_end`: it is told to end in the middle of that."""
+        if self._of_pauses.random() > 0.1:
+            return
+        if not at_end:
+            await self._pause_for_a_while(engine)
+            return
+        engine.context.hold.begin(self.machine.clock.now())
+        self.fired["paused_at_end"] += 1
+        await self.machine.clock.sleep(self._of_pauses.choice([0.0, 0.3, 20.0]))
+
+    async def _pause_for_a_while(self, engine: Engine) -> None:
+        """Somebody pauses the work, at any instant; once nothing is under way, nothing is asked for."""
+        chance, machine, hold = self._of_pauses, self.machine, engine.context.hold
+        await machine.clock.sleep(chance.choice([0.0, 0.01, 0.1, 0.3, 2.0, 30.0]))
+        hold.begin(machine.clock.now())
+        self.fired["paused"] += 1
+        await machine.clock.sleep(chance.choice([0.0, 0.2, 4.0, 10.0]))
+        length = chance.choice([0.0, 5.0, 600.0])
+        if not hold.under_way:
+            calls = machine.port_calls
+            await machine.clock.sleep(length)
+            assert machine.port_calls == calls, "something was asked for during a pause"
+        else:
+            await machine.clock.sleep(length)
+        hold.end()
 
     async def _renew_credentials(self) -> None:
         """Credentials expire, and somebody renews them while the engine follows."""

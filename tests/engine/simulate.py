@@ -75,6 +75,8 @@ FAULTS = frozenset(
         "orphaned_upload",
         "outage",
         "pass_without_credentials",
+        "paused",
+        "paused_at_end",
         "permission_lost_of_bucket",
         "permission_lost_of_tables",
         "proxy_page_of_bucket",

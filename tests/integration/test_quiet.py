@@ -99,7 +99,12 @@ def test_limits_are_changed_while_it_runs(proxied: CommandLine, proxies: Proxies
     with Watching(proxied, tmp_path, *flags) as watch:
         watch.wait_until_ready()
         shown = proxied.run("limit", "--json")
-        assert shown.document == {"bandwidth_limit_bytes_per_second": 80_000, "max_cpu_percent": 90.0}
+        assert shown.document == {
+            "bandwidth_limit_bytes_per_second": 80_000,
+            "bandwidth_limit_now_bytes_per_second": 80_000,
+            "bandwidth_limit_changes_at": None,
+            "max_cpu_percent": 90.0,
+        }
         began = _move_in(proxied.folder, tmp_path)
         watch.until(lambda: uplink.bytes > 0, "uploads begin")
         assert uplink.bytes <= 1.05 * 80_000 * (time.monotonic() - began) + 0.1 * 80_000 + 2 * 64 * 1024

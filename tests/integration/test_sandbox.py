@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,18 +227,34 @@ def test_a_data_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Pa
         Sandbox(data_dir=tmp_path / "file" / "data").start()
 
 
+def test_an_emulator_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: its log is in the error and nothing stays behind. Method: a taken port that nobody looked at."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        sandbox = Sandbox(storage_port=taken.getsockname()[1])
+        monkeypatch.setattr(emulators, "_bound", lambda *_, **__: nullcontext())
+
+        with pytest.raises(SyncError, match=r"(?i)address already in use") as failed:
+            sandbox.start()
+
+    assert "the storage emulator" in str(failed.value)
+    assert sandbox._children == []
+
+
 @pytest.mark.parametrize("name", ["storage", "bigquery"])
-def test_an_emulator_that_cannot_start_says_why(name: str) -> None:
-    """Goal: its log is in the error and nothing stays behind. Method: a port that is taken."""
+def test_a_port_that_is_taken_is_told_before_anything_is_started(name: str) -> None:
+    """Goal: one line that says which, and nothing stays behind. Method: a port that is taken."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         sandbox = Sandbox(**{f"{name}_port": port})
 
-        with pytest.raises(SyncError, match=r"(?i)address already in use") as failed:
+        with pytest.raises(ConfigurationError, match="taken by another process") as failed:
             sandbox.start()
 
-    assert f"the {name} emulator" in str(failed.value)
+    assert f"the {name} port" in str(failed.value)
+    assert f"--{name}-port" in failed.value.hint
     assert sandbox._children == []
     assert sandbox._scratch is None

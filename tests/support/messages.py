@@ -67,7 +67,13 @@ NO_MESSAGES = {
     rf"found in the working folder|environment variable {VARIABLE}|the defaults": "where a value is from",
     rf"line {VARIABLE}(, column {VARIABLE})?: ": "a part of another text",
     r"pixaris-sync config init": "a command",
-    r"(bandwidth limit: .*|.* % of one core)": "what `limit` shows",
+    r"(bandwidth limit: .*|.* % of one core)| until .*, then .*": "what `limit` shows",
+    r"was not paused, and goes on|not paused|all work": "what `resume` and `status` show of a pause",
+    rf"A ledger is only a cache.*|Forget it.*|nothing was changed|{VARIABLE} is forgotten: .*": "a question",
+    rf"gs://.*|{VARIABLE} synced, .*|emulators {VARIABLE}| \(not there now\)|not known: an older .*": (
+        "what `status --ledgers` shows"
+    ),
+    r"08:00,5MB 20:00,none or .*": "the form of a timetable, in another text",
     rf"module {VARIABLE} has no attribute {VARIABLE}|there is always another name": "wrong code",
     r".*must be positive|the connection limits|it is .*, and no positive multiple of .*": "wrong code",
     r"the journal has ended.*|no engine is running.*": "wrong code",
@@ -88,8 +94,9 @@ _STATEMENT = re.compile(
 )
 #: What was tried, as a verb phrase: the first text of an error.
 _OPERATION = re.compile(
-    r"(add|ask|begin|carry|change|compare|create|deliver|find|follow|get|insert|list|load|look|map|name|open|"
-    r"prepare|read|scan|set|show|store|take|tell|upload|use|verify|watch|widen|work|write)( [a-zA-Z]+)*"
+    r"(add|ask|begin|carry|change|compare|create|deliver|find|follow|forget|get|insert|list|load|look|map|name|"
+    r"open|pause|prepare|read|resume|scan|set|show|store|take|tell|upload|use|verify|watch|widen|work|write)"
+    r"( [a-zA-Z]+)*"
 )
 #: Calls whose texts are no messages: logs, nouns, and what settings and flags say of themselves.
 _OTHER_CALLS = re.compile(

@@ -17,8 +17,10 @@ OF_COMMANDS = {
     "config show": ("config",),
     "doctor": ("doctor",),
     "limit": ("limit",),
+    "pause": ("pause",),
+    "resume": ("pause",),
     "retry": ("retry",),
-    "status": ("status", "story"),
+    "status": ("status", "story", "ledgers", "forgotten"),
     "sync": ("pass",),
     "verify": ("verify",),
 }

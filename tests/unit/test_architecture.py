@@ -58,6 +58,7 @@ SMALL = {
     "gcs.tokens": "a login that blocks, for a client in an event loop",
     "handlers.frames": "tracking files as frames, beside runs that are stored",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
+    "pipeline.tidying": "what is done for the ledger alone, beside what is carried",
     "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",
 }
 #: Concrete adapters, and the rooms that alone put them behind the ports.
@@ -98,6 +99,8 @@ PURE_EXCEPTIONS = {
     # `anyio.Event`, to let tasks wait for free memory.
     "limits.gates": frozenset({"anyio", "random"}),
     "limits.backoff": frozenset({"email", "random"}),
+    # Knows days and zones of time, and is told the moment.
+    "limits.timetable": frozenset({"datetime"}),
     # Takes addresses to pieces, and asks nobody.
     "rules.addresses": frozenset({"ipaddress", "urllib"}),
 }

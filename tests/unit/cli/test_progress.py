@@ -12,6 +12,7 @@ from pixaris_sync.ledger.overview import Backlog
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.pipeline.hold import Hold
 
 INTERVAL_SECONDS = 0.01
 
@@ -22,7 +23,7 @@ def engine_with(tally: Tally, left: Backlog) -> Engine:
     async def apply(*_: Any) -> Backlog:
         return left
 
-    context = SimpleNamespace(apply=apply, mode=Mode(selection=Selection()), tally=tally)
+    context = SimpleNamespace(apply=apply, mode=Mode(selection=Selection()), tally=tally, hold=Hold())
     return cast("Engine", SimpleNamespace(context=context))
 
 

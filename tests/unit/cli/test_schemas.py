@@ -11,8 +11,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from pixaris_sync.cli.exits import Exit
+from pixaris_sync.cli.report import limits_document
 from pixaris_sync.model import FileState, RowState, RunState
-from pixaris_sync.process.live_limits import LiveLimits
+from pixaris_sync.process.live_limits import InForce, LiveLimits
 from pixaris_sync.verify import Finding, Kind, Sign
 from tests.support.documents import COMMANDS
 from tests.support.schemas import COMMON, ERROR, OF_COMMANDS, misfit, misfit_in, schemas
@@ -73,7 +74,7 @@ def test_states_and_codes_are_those_of_the_code() -> None:
     assert common["finding"]["properties"]["kind"]["enum"] == [str(kind) for kind in Kind]
     summary = schemas()["verify"]["oneOf"][1]["properties"]["summary"]
     assert summary["required"] == [sign.name.lower() for sign in Sign]
-    assert misfit("limit", LiveLimits().model_dump()) == ""
+    assert misfit("limit", limits_document(InForce(pid=1, limits=LiveLimits()))) == ""
 
 
 def test_what_does_not_fit_is_found() -> None:

@@ -21,6 +21,7 @@ from pixaris_sync.limits.concurrency import AdaptiveConcurrency
 from pixaris_sync.monitoring.metrics import CAUSES, OF_LEDGER, OF_PROCESS, PREFIX, Described, Metrics
 from pixaris_sync.monitoring.view import Figures, Reader
 from pixaris_sync.pipeline.context import BUCKET, CHANGING, DATASET, FOLDER, Tally
+from pixaris_sync.pipeline.hold import Hold
 from pixaris_sync.settings.model import Settings
 from tests.support.ledgers import NOW, PROBLEM, RUN, Book, file, found_run, record
 from tests.support.prometheus import promtool
@@ -130,7 +131,12 @@ async def test_every_cause_is_told_while_it_lasts(metrics: Metrics) -> None:
     denied = SyncError("sign in", "here", "expired", failure=Failure.CREDENTIALS)
     gates = {FOLDER: SimpleNamespace(last_error=None)}
     context: Any = SimpleNamespace(
-        troubles={}, paused=None, gate=gates.__getitem__, journal=SimpleNamespace(trouble=None), tally=Tally()
+        troubles={},
+        paused=None,
+        gate=gates.__getitem__,
+        journal=SimpleNamespace(trouble=None),
+        tally=Tally(),
+        hold=Hold(),
     )
 
     def degraded() -> set[str]:
@@ -146,6 +152,9 @@ async def test_every_cause_is_told_while_it_lasts(metrics: Metrics) -> None:
         context.concurrency = AdaptiveConcurrency(5)
         assert (degraded(), values_of(text(), "at_work")) == (set(), {(): 1})
         assert values_of(text(), "uploads_limit") == {(): 5}
+        assert values_of(text(), "paused") == {(): 0}
+        context.hold.begin(1.0)
+        assert values_of(text(), "paused") == {(): 1}
         context.troubles = dict.fromkeys((BUCKET, DATASET, "some_table", f"{CHANGING}x"), PROBLEM)
         assert degraded() == {"bucket", "dataset", "table"}
         context.troubles, context.paused = {}, denied

@@ -1,5 +1,6 @@
 """Wishes for other limits, and the answers to them, in files."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -115,8 +116,11 @@ def test_who_cannot_tell_what_is_in_force_works_all_the_same(
 
 def test_limits_are_shown_in_words() -> None:
     """Goal: one line for the log. Method: some and none."""
-    assert str(LIMITS) == "bandwidth limit: 976.6 KiB/s; processor limit: 50 % of one core"
-    assert str(LiveLimits()) == "bandwidth limit: none; processor limit: none"
+    some = InForce(pid=7, limits=LIMITS, rate=1_000_000)
+    assert str(some) == "bandwidth limit: 976.6 KiB/s; processor limit: 50 % of one core"
+    assert str(InForce(pid=7, limits=LiveLimits())) == "bandwidth limit: none; processor limit: none"
+    changing = some.model_copy(update={"rate_until": 1_800_000_000.0, "next_rate": None})
+    assert re.match(r"bandwidth limit: 976\.6 KiB/s until \w{3} \d\d:\d\d, then none; ", str(changing))
 
 
 def test_a_limit_out_of_bounds_is_no_limit() -> None:

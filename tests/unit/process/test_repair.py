@@ -13,6 +13,7 @@ import pytest
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.model import DatasetKey, RemoteObject
+from pixaris_sync.process.quiet import Throttle
 from pixaris_sync.process.repair import Repair, take_up_until_signal
 from tests.fakes.object_store import FakeObjectStore
 from tests.fakes.row_sink import FakeRowSink
@@ -294,14 +295,15 @@ async def test_a_signal_ends_a_comparison(cloud: FakeCloud, monkeypatch: pytest.
         await anyio.sleep_forever()
         yield []
 
+    throttle = Throttle(cloud.settings, cloud.ledger.path, SystemClock())
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(FakeObjectStore, "list", hang)
         repair, interruption = await take_up_until_signal(
-            cloud.settings, cloud.ledger, cloud.store, cloud.sink, clock=SystemClock()
+            cloud.settings, cloud.ledger, cloud.store, cloud.sink, clock=SystemClock(), throttle=throttle
         )
     assert (repair, interruption.number) == (None, signal.SIGTERM)
     again, interruption = await take_up_until_signal(
-        cloud.settings, cloud.ledger, cloud.store, cloud.sink, clock=SystemClock()
+        cloud.settings, cloud.ledger, cloud.store, cloud.sink, clock=SystemClock(), throttle=throttle
     )
     assert again is not None
     assert (again.objects, interruption.number) == (1, None)
