@@ -9,9 +9,10 @@ Each folder is a room::
       process/    what surrounds the engine: signals, systemd, ownership, limits that can be changed, priority
       monitoring/ what shows how it is: live view, page, metrics, health
       ui/         Pixaris' own UI over what was synced
+      history/    old runs: their files leave this disk once they are proven in the cloud, and come back
       pipeline/   the engine: scan, upload, deliver, read back
       verify/     folder, ledger and cloud compared
-      local/      the results folder: listed, read on, watched; never changed
+      local/      the results folder: listed, read on, watched; changed by `removal` and `storing` alone
       ledger/     what is known of every run, file and row
       gcs/        the bucket
       bigquery/   the tables

@@ -258,6 +258,57 @@ def resume(*, json: JsonOption = False, config: ConfigOption = None, flags: dict
     sys.exit(resume(flags, config, as_json=json))
 
 
+@with_settings(tuning=False)
+def prune(
+    *,
+    older_than: Annotated[
+        str, typer.Option(help="Only runs that were stored so long ago: 12h, 30d or 2w.", metavar="AGE")
+    ],
+    project: ProjectOption = None,
+    dataset: DatasetOption = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove the files; without it, only say which would be.")
+    ] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Remove files of old runs that the cloud has, to free the disk.
+
+    These are images and saved arguments. Each run is compared with its objects and rows at that moment; one
+    that is not the same there stays whole. Tracking lines, args.json and unknown files always stay.
+    `pixaris-sync pull` brings the files back.
+    """
+    with importing():
+        from pixaris_sync.cli.history import run_prune
+        from pixaris_sync.cli.passes import selection_of
+
+    selection = selection_of(project, dataset, None, None)
+    sys.exit(run_prune(older_than, selection, flags, config, removes=yes, as_json=json))
+
+
+@with_settings(tuning=False)
+def pull(
+    names: Annotated[
+        list[str],
+        typer.Argument(help="project, project/dataset or project/dataset/run.", metavar="NAME"),
+    ],
+    *,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+    flags: dict[str, Any],
+) -> None:
+    """Bring runs back from the cloud into the results folder.
+
+    What is here already is compared and never replaced. A run that is interrupted is not there; the next
+    pull brings it.
+    """
+    with importing():
+        from pixaris_sync.cli.history import run_pull
+
+    sys.exit(run_pull(names, flags, config, as_json=json))
+
+
 #: In the order in which help lists them.
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     doctor,
@@ -270,4 +321,6 @@ COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     limit,
     pause,
     resume,
+    prune,
+    pull,
 )

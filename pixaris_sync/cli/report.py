@@ -50,6 +50,7 @@ def status_document(overview: Overview, now: float) -> dict[str, JsonValue]:
         "torn_lines": overview.torn_lines,
         "torn_files": list(overview.torn_files),
         "repeated_lines": overview.repeated_lines,
+        "pruned": overview.pruned,
         "waiting": [{**asdict(waiting), "since": when(waiting.since)} for waiting in overview.waiting],
         "problems": [{**asdict(problem), "since": when(problem.since)} for problem in overview.problems],
     }
@@ -61,6 +62,8 @@ def status_text(document: Mapping[str, Any]) -> str:
     Beside it the document may hold `at_work_document`.
     """
     lines = [f"{name:<5} {_counts(document[name])}" for name in ("runs", "files", "rows")]
+    if document["pruned"]:
+        lines.append(f"disk  {counted(document['pruned'], 'synced run is', 'synced runs are')} pruned here")
     waiting = f"{bytes_text(document['pending_bytes'])} to upload"
     if document["oldest_pending_seconds"] is not None:
         waiting += f", oldest run waiting for {span_text(document['oldest_pending_seconds'])}"

@@ -72,6 +72,7 @@ def run_document(story: RunStory, settings: Settings) -> dict[str, JsonValue]:
         "prefix": f"gs://{destination.bucket}/{object_name(story.run, '')}",
         "table": f"{destination.bq_project}.{destination.bq_dataset_id}.{table_id(key)}",
         "seconds": story.seconds,
+        "pruned_at": report.when(story.pruned_at),
         "files": [
             {
                 **asdict(file),
@@ -124,6 +125,8 @@ def _lines(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _why("  ", run, ())
     if run["seconds"] is not None:
         yield "  ", f"time    {seconds_text(run['seconds'])} from its line to its row"
+    if run["pruned_at"]:
+        yield "  ", f"pruned  {run['pruned_at']}: `pixaris-sync pull {run['run']}` brings its files back"
     yield "  ", f"bucket  {run['prefix']}"
     yield "  ", f"table   {run['table']}"
     told = (run["cause"], run["hint"])

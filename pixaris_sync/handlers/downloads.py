@@ -23,7 +23,7 @@ import google_crc32c
 from pixaris_sync.errors import LocalFileError, ObjectGoneError
 from pixaris_sync.handlers.patience import Patience, joined, side_by_side
 from pixaris_sync.handlers.record import FILE_NAME_BYTES_MAX
-from pixaris_sync.handlers.staging import held, make_hidden
+from pixaris_sync.local.storing import held, make_hidden
 from pixaris_sync.model import RemoteObject, RunKey
 from pixaris_sync.ports import ObjectStore
 from pixaris_sync.rules.contract import GENERATED_IMAGES, RESULTS_PREFIX, object_name

@@ -17,7 +17,8 @@ from pixaris_sync.handlers.naming import FirstFile, lone_names, take_name, wante
 from pixaris_sync.handlers.portal import run as run_anywhere
 from pixaris_sync.handlers.record import NewRun, cloud_names, new_run
 from pixaris_sync.handlers.spool import make_spool, naming, place_in, spool_settings
-from pixaris_sync.handlers.staging import StagedRun, recover, stage
+from pixaris_sync.handlers.staging import StagedRun, stage
+from pixaris_sync.local.storing import recover
 from pixaris_sync.model import DatasetKey, RunKey
 from pixaris_sync.rules.contract import GENERATED_IMAGES
 from pixaris_sync.settings.model import Settings

@@ -16,7 +16,8 @@ from pixaris_sync.handlers.base import StoringHandler
 from pixaris_sync.handlers.behind import PENDING_BYTES_LIMIT, Behind
 from pixaris_sync.handlers.frames import read_tracking_file
 from pixaris_sync.handlers.record import NewRun, local_names, new_run
-from pixaris_sync.handlers.staging import recover, stage
+from pixaris_sync.handlers.staging import stage
+from pixaris_sync.local.storing import recover
 from pixaris_sync.rules.contract import (
     DEFAULT_TRACKING_FILE,
     FEEDBACK_FOLDER,

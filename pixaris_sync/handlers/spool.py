@@ -19,12 +19,12 @@ from typing import Final
 
 from pixaris_sync.errors import NameRefusedError
 from pixaris_sync.handlers.record import FILE_NAME_BYTES_MAX, cut, tame
-from pixaris_sync.handlers.staging import PREFIX, locked, make_folder, recover
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.datasets import find_dataset
 from pixaris_sync.ledger.finder import destination_of
 from pixaris_sync.ledger.known import is_all_synced
 from pixaris_sync.local.placement import visible_folders
+from pixaris_sync.local.storing import PREFIX, locked, make_folder, recover
 from pixaris_sync.model import DatasetKey
 from pixaris_sync.rules.contract import STAMPED, check_dataset_names
 from pixaris_sync.settings.model import Settings

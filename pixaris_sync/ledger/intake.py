@@ -8,6 +8,7 @@ from sqlite3 import Connection, Row
 from pixaris_sync.ledger.datasets import count_new_files, counting_files
 from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.packs import packed_files, restore
+from pixaris_sync.ledger.pruned import note_gone
 from pixaris_sync.ledger.runs import (
     LEFT_AS_IT_IS,
     OBJECT_WRITE_SECONDS,
@@ -39,7 +40,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '{FileState.PENDING}', ?) ON CONFLICT DO NOTH
 #: What is known of one version of a file.
 _STAMP = "size, mtime_ns, inode, content_crc32c"
 _KNOWN_RUN = """
-SELECT id, committed, signature, folder_cause, folder_hint, quiet_at, packed_files FROM runs
+SELECT id, committed, signature, folder_cause, folder_hint, quiet_at, packed_files, pruned_at FROM runs
 WHERE dataset_id = ? AND name = ?
 """
 
@@ -176,9 +177,10 @@ def _take_in_folder(db: Connection, now: float, dataset_id: int, run: FoundRun) 
         if was_quiet and not found_more and not stirred:
             quiet_at = None
     elif was_quiet and _all_known(db, dataset_id, run.records) and _needs_no_folder(db, known):
-        # What the folder has lost since is in the bucket already, or somebody has let it go.
-        _forget_unless_found(db, now, run_id, {file.path for file in run.files})
-        problem = quiet_at = None
+        # What the folder has lost since is in the bucket already, or somebody has let it go; what it has
+        # gained is news.
+        found_more = _take_in_files(db, now, dataset_id, known, run)
+        problem, quiet_at = None, quiet_at if found_more else None
     looked = (1, run.signature, *_looked(problem, quiet_at))
     if tuple(known)[1:6] != looked:
         db.execute(
@@ -212,6 +214,7 @@ def _take_in_files(db: Connection, now: float, dataset_id: int, known: Row, run:
         versions = {row[0]: FileVersion(*tuple(row)[1:]) for row in rows}
     else:
         versions = {file.path: file.version for file in packed_files(db, run_id)}
+    note_gone(db, now, known, versions, {file.path for file in run.files})
     new = [file for file in run.files if file.path not in versions]
     changed = [file for file in run.files if versions.get(file.path, file.version) != file.version]
     if new or changed:

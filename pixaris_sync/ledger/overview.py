@@ -5,6 +5,7 @@ from sqlite3 import Connection
 
 from pixaris_sync.ledger.notices import HELD, NOTHING_TO_DO, NOTICE
 from pixaris_sync.ledger.numbers import Numbers, numbers
+from pixaris_sync.ledger.pruned import count_pruned
 from pixaris_sync.ledger.selection import (
     ANYBODY,
     EVERYTHING,
@@ -44,12 +45,14 @@ class Overview(Numbers):
         waiting: what pending runs wait for; each of them is counted once.
         problems: failing, quarantined and incomplete runs, damaged lines, and what is left out or worth to
             know.
+        pruned: synced runs whose files are gone from here.
     """
 
     torn_files: tuple[str, ...]
     repeated_lines: int
     waiting: tuple[WaitingRuns, ...]
     problems: tuple[ProblemRun, ...]
+    pruned: int = 0
 
     @property
     def torn_lines(self) -> int:
@@ -87,6 +90,7 @@ def overview(db: Connection, tracking_file: str, *, at_work: Work | None = ANYBO
             # A pause ends with its process, however that ends.
             if at_work is not None or (one.state, one.run) != (NOTICE, HELD)
         ),
+        pruned=count_pruned(db),
     )
 
 

@@ -270,7 +270,10 @@ def recover_deliveries(db: Connection, now: float) -> int:
         " OR next_attempt_at > 0)",
         (RowState.PENDING, RowState.ACCEPTED),
     )
-    failed = "SELECT DISTINCT run_id FROM open_records WHERE state = ? AND cause IS NOT NULL"
+    failed = (
+        "SELECT DISTINCT c.run_id FROM open_records c JOIN runs r ON r.id = c.run_id"
+        " WHERE c.state = ? AND (c.cause IS NOT NULL OR r.folder_cause IS NOT NULL)"
+    )
     runs = [row["run_id"] for row in db.execute(failed, (RowState.PENDING,)).fetchall()]
     db.execute(
         "UPDATE runs SET held = 1 WHERE id IN (SELECT run_id FROM open_records WHERE state = ?)",

@@ -85,7 +85,8 @@ def _state_of(db: Connection, run: Row) -> tuple[RunState, str | None, str | Non
     worst = db.execute(_WORST, {"run": run["id"]}).fetchone() if is_open else None
     if is_open and run["dataset_cause"]:
         return RunState.QUARANTINED, run["dataset_cause"], run["dataset_hint"]
-    if run["folder_cause"]:
+    # Until the table has said that it does not hold the row, nothing need be in the folder.
+    if run["folder_cause"] and not run["to_ask"]:
         return RunState.QUARANTINED, run["folder_cause"], run["folder_hint"]
     if worst is not None:
         return (

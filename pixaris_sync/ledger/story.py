@@ -55,7 +55,8 @@ class RowStory:
 class RunStory:
     """All that is known of a run: where it stands, since when and why, its files and its rows.
 
-    The cause of a pending run is what it waits for.
+    The cause of a pending run is what it waits for. `pruned_at`: since when files of it are gone from here;
+    None: none is.
     """
 
     run: RunKey
@@ -65,6 +66,7 @@ class RunStory:
     hint: str
     files: tuple[FileStory, ...]
     rows: tuple[RowStory, ...]
+    pruned_at: float | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -130,4 +132,5 @@ def _story(db: Connection, run: Row, at_work: Work | None, left: Mapping[str, st
         with_left_out(run["hint"] or "", left.get(str(key))),
         tuple(files),
         tuple(rows),
+        run["pruned_at"],
     )

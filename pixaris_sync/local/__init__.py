@@ -1,4 +1,4 @@
-"""The results folder on this machine: listed, read on, watched; never changed.
+"""The results folder on this machine: listed, read on, watched; changed by two modules alone.
 
 * `results_folder` is the whole of it as the engine sees it, `run_folder` one run in it. `placement` knows a
   folder that is one or two levels off.
@@ -11,4 +11,6 @@
   pictures of them.
 * `watch` says "look again at this dataset"; `mounts` knows the folders whose changes by other machines no
   event tells of.
+* `storing` stores runs whole or not at all, for the handlers and for ``pull``, by `placing`. `removal`
+  removes files of runs, for ``prune``.
 """

@@ -9,7 +9,8 @@
 * `adoption` is the first contact: are bucket and dataset there, what is in the bucket already.
 * `lane` carries files, `uploads` one of them.
 * `deliveries` carries one table's rows; what is plain about them is in `outgoing_rows`. `table_changes` makes
-  the table fit for them, `lookups` asks what it holds, before and after.
+  the table fit for them, `lookups` asks what it holds, before and after;
+  `pruned` takes in what the bucket has of runs whose files are not here.
 * `tidying` keeps the ledger small.
 * `told` is what the log says of runs, however many there are; `outages` is what it says of what is away.
 * `preview` says what a pass would do.

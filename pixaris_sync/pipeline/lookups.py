@@ -35,6 +35,7 @@ from pixaris_sync.ledger.rows import (
 from pixaris_sync.model import JsonValue, Problem, RowState, TableMetadata
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.pipeline.outgoing_rows import map_row
+from pixaris_sync.pipeline.pruned import take_in_pruned
 from pixaris_sync.rules.contract import RUN_NAME_KEY
 from pixaris_sync.rules.planner import AskFirst, ReadBack
 from pixaris_sync.rules.readback import Wanted, cells_decide, standing
@@ -279,6 +280,7 @@ class Lookups:
         for row in found:
             if row.state is not RowState.UNASKED:
                 context.tally.on_row(max(0.0, context.now() - row.found_at))
+        await take_in_pruned(context, found)
         if found:
             by_name = table not in context.shared_tables
             await context.apply(confirm_rows, context.now(), found, by_name=by_name)

@@ -378,6 +378,11 @@ def cells_of(record: TrackingRecord, destination: Destination) -> tuple[Cell, ..
     return (*cells, *(cell for cell in _DEFAULT_CELLS if cell.key not in values))
 
 
+def default_value(key: str) -> JsonValue:
+    """What a row has under a key that its record lacks; None: nothing."""
+    return next((cell.value for cell in _DEFAULT_CELLS if cell.key == key), None)
+
+
 def _cell(run: RunKey, key: str, value: JsonValue, destination: Destination) -> Cell:
     is_dict = isinstance(value, dict)
     if name := _inline_file(run, key) if is_dict else own_file(run, key, value):

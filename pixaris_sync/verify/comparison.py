@@ -46,12 +46,12 @@ async def verify(
         yield failed(Kind.LEDGER, problem.subject, problem)
     keys = {*found.keys, *await to_thread.run_sync(ledger.read, known_datasets)}
     comparison = _Comparison(settings, results, ledger, store, sink)
-    for table, sharing in _by_table(keys).items():
+    for table, sharing in by_table(keys).items():
         async for finding in comparison.compare(table, sharing):
             yield finding
 
 
-def _by_table(keys: Collection[DatasetKey]) -> dict[str, list[DatasetKey]]:
+def by_table(keys: Collection[DatasetKey]) -> dict[str, list[DatasetKey]]:
     """Datasets by the table that they share, mostly one alone; rows tell only together whose they are."""
     tables: defaultdict[str, list[DatasetKey]] = defaultdict(list)
     for key in sorted(keys):

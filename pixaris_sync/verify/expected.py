@@ -21,6 +21,7 @@ from pixaris_sync.model import (
     FileVersion,
     RunKey,
     RunState,
+    TailPosition,
     TrackingRecord,
 )
 from pixaris_sync.rules.contract import cells_of, check_dataset_names, files_of, object_name
@@ -71,6 +72,8 @@ class Expected:
         rows: for every tracking record; lines that are equal are one.
         forgotten: how many rows of a run the ledger calls synced that no tracking line tells of any more.
         damaged: lines that no record can be read from.
+        position: up to where the tracking file was read; None: there is none.
+        is_torn: its last line is unfinished.
         refused: why nothing of the dataset can be carried; empty where it can.
         missing, differing: how many objects and rows of a run are not there, or not the same.
         unclear: runs of which a file could not be compared.
@@ -83,6 +86,8 @@ class Expected:
     rows: list[ExpectedRow] = field(default_factory=list)
     forgotten: Counter[str] = field(default_factory=Counter)
     damaged: list[DamagedLine] = field(default_factory=list)
+    position: TailPosition | None = None
+    is_torn: bool = False
     refused: str = ""
     missing: Counter[str] = field(default_factory=Counter)
     differing: Counter[str] = field(default_factory=Counter)
@@ -116,7 +121,7 @@ def expect(
     gone = known.synced.copy()
     seen: set[str] = set()
     read: set[str] = set()
-    for records in _pieces(results, key, expected.damaged):
+    for records in _pieces(results, expected):
         by_run: defaultdict[RunKey, set[str]] = defaultdict(set)
         for record in records:
             if record.digest in seen:
@@ -152,18 +157,17 @@ def _expect_without_line(expected: Expected, results: LocalResults, read: Collec
             _expect_object(expected, run, file.path, version=file.version)
 
 
-def _pieces(
-    results: LocalResults, key: DatasetKey, damaged: list[DamagedLine]
-) -> Iterator[Iterable[TrackingRecord]]:
+def _pieces(results: LocalResults, expected: Expected) -> Iterator[Iterable[TrackingRecord]]:
     """The records of a tracking file from its start, whatever was read of it before."""
-    position = None
+    key, position = expected.key, None
     settled_ns = int((time.time() - SETTLED_SECONDS) * 1e9)
     while tail := results.tail(key, position, bytes_limit=TAIL_BYTES_LIMIT, settled_before_ns=settled_ns):
         if position is not None and tail.from_start:
             raise LocalFileError(
                 "compare dataset", str(key), "its tracking file was rewritten meanwhile", hint="try again"
             )
-        damaged += tail.damaged
+        expected.damaged += tail.damaged
+        expected.position, expected.is_torn = tail.position, tail.torn_bytes > 0
         yield tail.records
         if not tail.more:
             return

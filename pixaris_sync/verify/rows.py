@@ -7,7 +7,7 @@ either is taken for what the record asks for.
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -51,13 +51,18 @@ def compare_rows(table: str, datasets: Sequence[Expected], frame: "pd.DataFrame 
         datasets: what should be there.
         frame: the whole table, None where there is none.
     """
+    return compare_found(table, datasets, () if frame is None else frame_rows(frame))
+
+
+def compare_found(table: str, datasets: Sequence[Expected], rows: Iterable[_Row]) -> list[Finding]:
+    """`compare_rows` with the rows of a table, as native values with NULLs left out."""
     runs: defaultdict[str, _OfRun] = defaultdict(_OfRun)
     for dataset in datasets:
         for row in dataset.rows:
             runs[row.run.run].wanted.append((dataset, row))
         for name, count in dataset.forgotten.items():
             runs[name].forgotten += [dataset] * count
-    for found in () if frame is None else frame_rows(frame):
+    for found in rows:
         runs[str(found.get(RUN_NAME_KEY, ""))].found.append(found)
     shared = len(datasets) > 1
     return [

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pixaris_sync.handlers.staging import PREFIX
+from pixaris_sync.local.storing import PREFIX
 from tests.crash.kill_plan import Killer, KillPlan
 from tests.crash.network_faults import Moment
 from tests.crash.request_log import RequestKind

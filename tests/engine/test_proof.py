@@ -13,16 +13,19 @@ from typing import Any, Final
 
 import pytest
 
+from pixaris_sync.history import prune
 from pixaris_sync.ledger import datasets, intake, pending_rows, rows, uploads
 from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.uploads import Receipt
 from pixaris_sync.limits.bandwidth import UpdateRate
+from pixaris_sync.local import removal
 from pixaris_sync.model import RemoteObject, RowState, Tail
 from pixaris_sync.pipeline import adoption, arrival, deliveries, discovery, engine, lane, lookups
 from pixaris_sync.rules import readback
 from pixaris_sync.rules.contract import table_id
 from pixaris_sync.rules.planner import AskFirst
 from tests.engine.simulate import run_scenario
+from tests.engine.test_pruned_histories import run_history
 from tests.support.proof_summary import Tell
 
 #: Within so many scenarios a broken engine must be caught; those that take a hundred and more are large. One
@@ -197,6 +200,42 @@ def an_older_ledger_is_believed(patch: pytest.MonkeyPatch) -> None:
         return recovered
 
     patch.setattr(engine, "recover_deliveries", trusting)
+
+
+def objects_are_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    """What was synced once is in the bucket, and may be pruned."""
+
+    async def nothing(*_: object) -> str:
+        return ""
+
+    patch.setattr(prune.Pruner, "_object_problem", nothing)
+
+
+def files_are_not_looked_at_again(patch: pytest.MonkeyPatch) -> None:
+    """A file that was read is the one that is removed."""
+    patch.setattr(removal, "_check_same", lambda *_: None)
+
+
+@pytest.mark.timeout(SECONDS_MAX)
+@pytest.mark.parametrize(
+    "break_it",
+    [objects_are_not_looked_at, pytest.param(files_are_not_looked_at_again, marks=pytest.mark.large)],
+    ids=lambda break_it: break_it.__name__,
+)
+def test_a_broken_prune_is_caught(
+    break_it: Break, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tell: Tell
+) -> None:
+    """Goal: pruned histories that pass prove something. Method: break one rule, until a history fails."""
+    caplog.set_level("CRITICAL")
+    break_it(monkeypatch)
+
+    def run_until_something_is_wrong() -> None:
+        for seed in range(SCENARIOS):
+            run_history(seed)
+
+    with pytest.raises(AssertionError, match="local_results/"):
+        run_until_something_is_wrong()
+    tell("engines broken on purpose", {"caught": 1})
 
 
 @pytest.mark.timeout(SECONDS_MAX)

@@ -30,6 +30,7 @@ OTHER_TEXTS = {
     "bigquery/inspection.py": "statements, and the names of what is tried",
     "cli/options.py": "help",
     "cli/progress.py": "progress",
+    "cli/history.py": "the frame of what was pruned and pulled; what is wrong comes from elsewhere",
     "cli/sandbox.py": "what the sandbox says of itself",
     "cli/panes.py": "the frame of the live view; what is wrong comes from elsewhere",
     "cli/report.py": "the frame of reports; what is wrong comes from elsewhere",

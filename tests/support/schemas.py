@@ -19,6 +19,8 @@ OF_COMMANDS = {
     "limit": ("limit",),
     "pause": ("pause",),
     "resume": ("pause",),
+    "prune": ("prune",),
+    "pull": ("pull",),
     "retry": ("retry",),
     "status": ("status", "story", "ledgers", "forgotten"),
     "sync": ("pass",),

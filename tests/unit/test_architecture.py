@@ -29,7 +29,7 @@ ROOT_MODULES_MAX = 12
 LAYERS = (
     ("cli", "handlers"),
     ("doctor",),
-    ("process", "monitoring", "ui"),
+    ("process", "monitoring", "ui", "history"),
     ("pipeline", "verify"),
     ("local", "ledger", "gcs", "bigquery", "clock", "waiting"),
     ("login",),

@@ -95,6 +95,7 @@ def test_the_status_document_has_what_was_promised() -> None:
         "torn_lines": 1,
         "torn_files": ["p/d/tracking.jsonl"],
         "repeated_lines": 0,
+        "pruned": 0,
         "waiting": [{"runs": 1, "since": "2023-11-14T22:12:20+00:00", "cause": "its turn"}],
         "problems": [
             {

@@ -15,7 +15,7 @@ import pytest
 
 from pixaris_sync.handlers import staging
 from pixaris_sync.handlers.local import LocalExperimentHandler
-from pixaris_sync.handlers.staging import PREFIX, locked
+from pixaris_sync.local.storing import PREFIX, locked, make_hidden, remove_hidden
 from tests.support.stored_runs import DATASET, PROJECT, TRACKING_FILE, picture
 
 
@@ -51,7 +51,7 @@ def _be_killed_at(
 
     with monkeypatch.context() as context:
         context.setattr(staging, step, killed)
-        context.setattr(staging, "_remove", lambda _: None)
+        context.setattr(staging, "remove_hidden", lambda _: None)
         with pytest.raises(_KilledError):
             store(*arguments)
 
@@ -64,7 +64,7 @@ def _lines(tracking: Path) -> list[str]:
     return [json.loads(line)["experiment_run_name"] for line in tracking.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("step", ["_rename", "append"])
+@pytest.mark.parametrize("step", ["rename_run", "append"])
 def test_a_whole_run_gets_its_line_in_its_own_tracking_file(
     folder: Path, store: Callable[..., None], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -85,7 +85,7 @@ def test_a_writer_that_ends_while_it_says_that_its_run_is_whole_leaves_nothing(
     folder: Path, store: Callable[..., None], monkeypatch: pytest.MonkeyPatch, kept_share: float
 ) -> None:
     """Goal: no hidden folder stays for ever. Method: `commit.json` is cut short; another run is stored."""
-    _be_killed_at(monkeypatch, "_rename", store, "early")
+    _be_killed_at(monkeypatch, "rename_run", store, "early")
     (hidden,) = _hidden(folder)
     commit = hidden / "commit.json"
     content = commit.read_bytes()
@@ -102,11 +102,11 @@ def test_a_hidden_folder_that_is_half_removed_never_becomes_a_run(
 
     Method: a whole run waits for its name; whoever removes it is killed before the first file is gone.
     """
-    _be_killed_at(monkeypatch, "_rename", store, "early")
+    _be_killed_at(monkeypatch, "rename_run", store, "early")
     (hidden,) = _hidden(folder)
     with monkeypatch.context() as context:
         context.setattr(shutil, "rmtree", lambda *_, **__: None)
-        staging._remove(hidden)
+        remove_hidden(hidden)
     (hidden / "run" / "generated_images" / "0.png").unlink()
     store("late")
     assert _hidden(folder) == []
@@ -186,7 +186,7 @@ def test_a_hidden_folder_that_another_one_is_removing_is_not_used(
 
     monkeypatch.setattr(tempfile, "mkdtemp", found_at_once)
     monkeypatch.setattr(fcntl, "flock", seen_waiting)
-    hidden, handle = staging.make_hidden(folder, PREFIX)
+    hidden, handle = make_hidden(folder, PREFIX)
     os.close(handle)
     remover[0].join()
     assert len(made) == 2

@@ -25,8 +25,8 @@ from pixaris_sync.handlers.downloads import IMAGES_LIMIT, PREFIX, load_images
 from pixaris_sync.handlers.loading import LISTINGS_LIMIT, list_projects, read_results, results_of_dataset
 from pixaris_sync.handlers.patience import Patience
 from pixaris_sync.handlers.portal import run as run_anywhere
-from pixaris_sync.handlers.staging import make_hidden
 from pixaris_sync.limits.backoff import Backoff
+from pixaris_sync.local.storing import make_hidden
 from pixaris_sync.model import DatasetKey, RemoteObject, RunKey
 from pixaris_sync.settings.sources import load_settings
 from tests.fakes.object_store import FakeObjectStore

@@ -16,7 +16,8 @@ from PIL import Image
 
 from pixaris_sync.handlers import LocalExperimentHandler
 from pixaris_sync.handlers.record import local_names, new_run
-from pixaris_sync.handlers.staging import PREFIX, append, locked, recover, stage
+from pixaris_sync.handlers.staging import stage
+from pixaris_sync.local.storing import PREFIX, append, locked, recover
 from tests.unit.handlers.failing_disk import FailingDisk, Fault, Interrupted
 from tests.unit.handlers.results import TRACKING_FILE, store, whole_runs
 

@@ -89,7 +89,9 @@ class ModelRun:
 
     def state(self, dataset_cause: str | None) -> str:
         """The rule in plain words: the worst thing that is true of it."""
-        if self.folder_cause or (dataset_cause and self.open_parts):
+        if dataset_cause and self.open_parts:
+            return "quarantined"
+        if self.folder_cause and not self.held:
             return "quarantined"
         if any(one.state == "quarantined" for one in self.open_parts):
             return "quarantined"
@@ -165,7 +167,7 @@ class Ledger(RuleBasedStateMachine):
         # A new record may need files that were never there.
         complete = complete and not new_record
         run.folder_cause = problem.cause if problem and not complete else None
-        for path, version in versions.items() if problem is None else ():
+        for path, version in versions.items() if problem is None or complete else ():
             known = run.files.get(path)
             if known is None:
                 run.files[path] = ModelFile(version)
