@@ -10,6 +10,7 @@ Each folder is a room::
       monitoring/ what shows how it is: live view, page, metrics, health
       ui/         Pixaris' own UI over what was synced
       history/    old runs: their files leave this disk once they are proven in the cloud, and come back
+      plans/      plans of a backfill: written, looked at, and done exactly or refused
       pipeline/   the engine: scan, upload, deliver, read back
       verify/     folder, ledger and cloud compared
       local/      the results folder: listed, read on, watched; changed by `removal` and `storing` alone

@@ -165,10 +165,13 @@ class TableMetadata(NamedTuple):
     Attributes:
         columns: in their order.
         made_at: when it was made, in seconds since the epoch, by the service's clock.
+        rows, bytes: how much it holds; what was streamed just now may not count yet.
     """
 
     columns: tuple[Column, ...]
     made_at: float
+    rows: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,8 @@ class BigQueryCalls:
         columns = (
             Column(field.name, sql.column_type(field.field_type, field.mode)) for field in found.schema
         )
-        return TableMetadata(tuple(columns), found.created.timestamp() if found.created else 0.0)
+        made_at = found.created.timestamp() if found.created else 0.0
+        return TableMetadata(tuple(columns), made_at, found.num_rows or 0, found.num_bytes or 0)
 
     def create_table(self, table: str, columns: Sequence[Column]) -> None:
         """Create the table unless it exists, clustered by run: asking for a few runs then reads little."""

@@ -2,8 +2,8 @@
 
 import sys
 from collections.abc import Callable
-from datetime import datetime
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -11,24 +11,16 @@ from pixaris_sync.cli.exits import CommandLineError
 from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
 from pixaris_sync.footprint import importing
 
-ProjectOption = Annotated[str | None, typer.Option(help="Only this Pixaris project.", metavar="NAME")]
-DatasetOption = Annotated[str | None, typer.Option(help="Only this Pixaris dataset.", metavar="NAME")]
-DATE_FORMATS = ["%Y-%m-%d"]
-SinceOption = Annotated[
-    datetime | None,
-    typer.Option(formats=DATE_FORMATS, help="Only runs stored on or after this date.", metavar="YYYY-MM-DD"),
-]
-UntilOption = Annotated[
-    datetime | None,
-    typer.Option(formats=DATE_FORMATS, help="Only runs stored before this date.", metavar="YYYY-MM-DD"),
-]
+if TYPE_CHECKING:
+    from pixaris_sync.ledger.selection import Selection
+
 FullOption = Annotated[
     bool, typer.Option("--full", help="Look at every file again, not only at changed folders.")
 ]
 
 
-@with_settings(tuning=True, service=True)
-def watch(*, config: ConfigOption = None, flags: dict[str, Any]) -> None:
+@with_settings(tuning=True, service=True, selection=True)
+def watch(*, config: ConfigOption = None, selection: "Selection", flags: dict[str, Any]) -> None:
     """Catch up with everything, then follow the folder.
 
     A run shows in the cloud within a moment of being stored. SIGTERM or Ctrl+C finishes what is in flight
@@ -37,10 +29,10 @@ def watch(*, config: ConfigOption = None, flags: dict[str, Any]) -> None:
     with importing():
         from pixaris_sync.cli.passes import run_watch
 
-    sys.exit(run_watch(flags, config))
+    sys.exit(run_watch(selection, flags, config))
 
 
-@with_settings(tuning=True)
+@with_settings(tuning=True, selection=True)
 def sync(
     *,
     full: FullOption = False,
@@ -54,6 +46,7 @@ def sync(
     ] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
+    selection: "Selection",
     flags: dict[str, Any],
 ) -> None:
     """Carry everything that is committed so far, then exit."""
@@ -61,34 +54,50 @@ def sync(
         from pixaris_sync.cli.passes import run_pass
         from pixaris_sync.pipeline.context import Mode
 
-    sys.exit(run_pass("sync", Mode(full=full), flags, config, as_json=json, repair=repair))
+    sys.exit(
+        run_pass("sync", Mode(full=full, selection=selection), flags, config, as_json=json, repair=repair)
+    )
 
 
-@with_settings(tuning=True)
+@with_settings(tuning=True, selection=True)
 def backfill(
     *,
-    project: ProjectOption = None,
-    dataset: DatasetOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", metavar="FILE", help="The same, and write it to FILE, file by file, with what it costs."
+        ),
+    ] = None,
+    apply: Annotated[
+        Path | None,
+        typer.Option(
+            "--apply", metavar="FILE", help="Do what the plan in FILE says and nothing else, or refuse."
+        ),
+    ] = None,
     full: FullOption = False,
     json: JsonOption = False,
     config: ConfigOption = None,
+    selection: "Selection",
     flags: dict[str, Any],
 ) -> None:
     """Carry old runs in bulk: rows by load jobs, with progress."""
     with importing():
-        from pixaris_sync.cli.passes import run_dry, run_pass, selection_of
+        from pixaris_sync.cli.passes import run_apply, run_dry, run_pass
         from pixaris_sync.pipeline.context import Mode
 
-    mode = Mode(bulk=True, full=full, selection=selection_of(project, dataset, since, until))
-    if dry_run:
-        sys.exit(run_dry(mode, flags, config, as_json=json))
+    mode = Mode(bulk=True, full=full, selection=selection)
+    if sum((dry_run, plan is not None, apply is not None)) > 1:
+        cause = "--dry-run, --plan and --apply are three ways to go on"
+        raise CommandLineError("understand", "backfill", cause, hint="give one of them")
+    if apply is not None:
+        sys.exit(run_apply(apply, mode, flags, config, as_json=json))
+    if dry_run or plan is not None:
+        sys.exit(run_dry(mode, flags, config, as_json=json, plan=plan))
     sys.exit(run_pass("backfill", mode, flags, config, as_json=json))
 
 
-@with_settings(tuning=False)
+@with_settings(tuning=False, selection=True)
 def status(
     runs: Annotated[
         list[str] | None,
@@ -111,6 +120,7 @@ def status(
     yes: Annotated[bool, typer.Option("--yes", help="Forget it without asking.")] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
+    selection: "Selection",
     flags: dict[str, Any],
 ) -> None:
     """Show the state of runs, files and rows, by the ledger.
@@ -131,6 +141,9 @@ def status(
         if forget is not None:
             sys.exit(forget_ledger(forget, flags, config, is_agreed=yes, as_json=json))
         sys.exit(show_ledgers(flags, config, as_json=json))
+    if runs and selection.is_limited:
+        cause = "`status RUN` shows single runs, and selects none besides"
+        raise CommandLineError("show", " ".join(runs), cause, hint=f"leave {selection.flags} or RUN out")
     if runs:
         with importing():
             from pixaris_sync.cli.story import show_runs
@@ -138,10 +151,10 @@ def status(
     if watch:
         with importing():
             from pixaris_sync.cli.live import watch_status
-        sys.exit(watch_status(flags, config, as_json=json))
+        sys.exit(watch_status(selection, flags, config, as_json=json))
     with importing():
         from pixaris_sync.cli.inspect import show_status
-    sys.exit(show_status(flags, config, as_json=json))
+    sys.exit(show_status(selection, flags, config, as_json=json))
 
 
 @with_settings(tuning=True)
@@ -157,7 +170,7 @@ def doctor(*, json: JsonOption = False, config: ConfigOption = None, flags: dict
     sys.exit(run_doctor(flags, config, as_json=json))
 
 
-@with_settings(tuning=False)
+@with_settings(tuning=False, selection=True)
 def verify(
     *,
     both_ways: Annotated[
@@ -166,6 +179,7 @@ def verify(
     ] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
+    selection: "Selection",
     flags: dict[str, Any],
 ) -> None:
     """Compare the local folder, the ledger and the cloud.
@@ -175,7 +189,7 @@ def verify(
     with importing():
         from pixaris_sync.cli.inspect import run_verify
 
-    sys.exit(run_verify(flags, config, both_ways=both_ways, as_json=json))
+    sys.exit(run_verify(selection, flags, config, both_ways=both_ways, as_json=json))
 
 
 @with_settings(tuning=False)
@@ -258,19 +272,18 @@ def resume(*, json: JsonOption = False, config: ConfigOption = None, flags: dict
     sys.exit(resume(flags, config, as_json=json))
 
 
-@with_settings(tuning=False)
+@with_settings(tuning=False, selection=True)
 def prune(
     *,
     older_than: Annotated[
         str, typer.Option(help="Only runs that were stored so long ago: 12h, 30d or 2w.", metavar="AGE")
     ],
-    project: ProjectOption = None,
-    dataset: DatasetOption = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Remove the files; without it, only say which would be.")
     ] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
+    selection: "Selection",
     flags: dict[str, Any],
 ) -> None:
     """Remove files of old runs that the cloud has, to free the disk.
@@ -281,9 +294,7 @@ def prune(
     """
     with importing():
         from pixaris_sync.cli.history import run_prune
-        from pixaris_sync.cli.passes import selection_of
 
-    selection = selection_of(project, dataset, None, None)
     sys.exit(run_prune(older_than, selection, flags, config, removes=yes, as_json=json))
 
 

@@ -13,6 +13,7 @@ import anyio
 
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import CommandLineError, Exit
+from pixaris_sync.cli.selecting import check_patterns
 from pixaris_sync.cli.wiring import open_known_ledger, settings_for
 from pixaris_sync.history.prune import Pruned, Pruner
 from pixaris_sync.history.pull import Pulled, Puller
@@ -54,13 +55,14 @@ def run_prune(
     """Remove the files of old runs that are proven in the cloud, or say which would be.
 
     Raises:
-        CommandLineError: the age is none.
+        CommandLineError: the age is none, or a pattern of the selection matches nothing.
         ConfigurationError: there is no ledger yet, or folder, destination or credentials are unusable.
         LedgerError: the ledger cannot be read or written.
         SyncError: the cloud could not be asked at all.
     """
     age = age_seconds(older_than)
     settings = settings_for(flags, config)
+    check_patterns(settings, selection, found_ledger(settings).path)
     return anyio.run(partial(_prune, settings, selection, age, removes=removes, as_json=as_json))
 
 

@@ -12,21 +12,26 @@ import anyio
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import CommandLineError, Exit
 from pixaris_sync.cli.limit import in_force_of
+from pixaris_sync.cli.selecting import check_patterns
 from pixaris_sync.cli.wiring import open_known_ledger, read_overview, settings_for
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.retry import find_runs, retry_runs
+from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.process.ownership import Owner, read_owner
 from pixaris_sync.process.wiring import found_ledger, ports
 from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import counted, printable_line
 
 
-def show_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
-    """Print where everything stands."""
+def show_status(
+    selection: Selection, flags: Mapping[str, Any], config: Path | None, *, as_json: bool
+) -> Exit:
+    """Print where everything that is selected stands."""
     settings = settings_for(flags, config)
     path = found_ledger(settings).path
+    check_patterns(settings, selection, path)
     owner = read_owner(path.with_suffix(".owner"))
-    reached = read_overview(settings, path, at_work=owner.work if owner else None)
+    reached = read_overview(settings, path, selection, at_work=owner.work if owner else None)
     document = report.status_document(reached, time.time())
     document |= report.at_work_document(owner, in_force_of(owner, path))
     document["ledger"] = str(path)
@@ -97,13 +102,24 @@ def runs_named(operation: str, db: Connection, names: Sequence[str]) -> list[int
     return list(dict.fromkeys(run_ids))
 
 
-def run_verify(flags: Mapping[str, Any], config: Path | None, *, both_ways: bool, as_json: bool) -> Exit:
-    """Compare the local folder, the ledger and the cloud; `both_ways`: nothing may be in the cloud alone."""
+def run_verify(
+    selection: Selection,
+    flags: Mapping[str, Any],
+    config: Path | None,
+    *,
+    both_ways: bool,
+    as_json: bool,
+) -> Exit:
+    """Compare what is selected of the local folder, the ledger and the cloud.
+
+    `both_ways`: nothing may be in the cloud alone.
+    """
     settings = settings_for(flags, config)
-    return anyio.run(partial(_verify, settings, both_ways=both_ways, as_json=as_json))
+    check_patterns(settings, selection, found_ledger(settings).path)
+    return anyio.run(partial(_verify, settings, selection, both_ways=both_ways, as_json=as_json))
 
 
-async def _verify(settings: Settings, *, both_ways: bool, as_json: bool) -> Exit:
+async def _verify(settings: Settings, selection: Selection, *, both_ways: bool, as_json: bool) -> Exit:
     from pixaris_sync.verify import Sign, verify
 
     ledger = open_known_ledger(found_ledger(settings).path, read_only=True)
@@ -112,7 +128,7 @@ async def _verify(settings: Settings, *, both_ways: bool, as_json: bool) -> Exit
     hints: dict[str, None] = {}
     try:
         async with ports(settings, frames=True) as (store, sink):
-            async for finding in verify(settings, ledger, store, sink):
+            async for finding in verify(settings, ledger, store, sink, selection):
                 counts[finding.sign] += 1
                 only_in_cloud += finding.only_in_cloud
                 differs = finding.sign is not Sign.SAME and (both_ways or not finding.only_in_cloud)

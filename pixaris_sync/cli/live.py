@@ -24,10 +24,11 @@ from pixaris_sync.cli.console import share
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.limit import in_force_of
 from pixaris_sync.cli.panes import Now, head, panes, wrapped
+from pixaris_sync.cli.selecting import check_patterns
 from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.errors import LedgerEmptyError, LedgerError
 from pixaris_sync.ledger.finder import may_exist
-from pixaris_sync.ledger.selection import Work
+from pixaris_sync.ledger.selection import EVERYTHING, Selection, Work
 from pixaris_sync.ledger.totals import Totals
 from pixaris_sync.monitoring.view import Reader, View
 from pixaris_sync.process.ownership import Owner, read_owner
@@ -48,15 +49,18 @@ NOTHING_YET: Final = (
 )
 
 
-def watch_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
-    """Show where everything stands until a signal ends it.
+def watch_status(
+    selection: Selection, flags: Mapping[str, Any], config: Path | None, *, as_json: bool
+) -> Exit:
+    """Show where everything that is selected stands until a signal ends it.
 
     Raises:
         ConfigurationError: a setting is unusable, or the folder is no results folder.
         LedgerError: the ledger cannot be read at the start.
     """
     settings = settings_for(flags, config)
-    source = Source(settings)
+    source = Source(settings, selection)
+    check_patterns(settings, selection, source.path, may_come=True)
     console = Console()
     share(console)
     is_live = sys.stdout.isatty() and not console.is_dumb_terminal and not as_json
@@ -77,8 +81,9 @@ def watch_status(flags: Mapping[str, Any], config: Path | None, *, as_json: bool
 class Source:
     """What is shown: the newest view, and who works on the folder; the ledger may come and be replaced."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, selection: Selection = EVERYTHING) -> None:
         self._settings = settings
+        self._selection = selection
         self._reader: Reader | None = None
         self._view: View | None = None
         self.path = found_ledger(settings).path
@@ -101,7 +106,7 @@ class Source:
                 self._reader.close()
             self._reader = self._view = None
             return None
-        self._reader = self._reader or Reader(self._settings, self.path, self._work)
+        self._reader = self._reader or Reader(self._settings, self.path, self._work, self._selection)
         try:
             self._view, self.trouble = self._reader.read(), ""
         except LedgerEmptyError:

@@ -56,7 +56,7 @@ async def monitored(
     from pixaris_sync.monitoring.view import Reader
 
     def new_reader() -> Reader:
-        return Reader(settings, ledger, Work)
+        return Reader(settings, ledger, lambda: Work(selection=mode.selection), mode.selection)
 
     async with AsyncExitStack() as stack:
         metrics = None

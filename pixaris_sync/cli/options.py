@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pixaris_sync.footprint import importing
 from pixaris_sync.settings.model import NO_FLAG, Settings
 
 #: Settings that every command needs to find its ledger; the others tune the engine.
@@ -43,6 +45,21 @@ ConfigOption = Annotated[
         metavar="PATH",
     ),
 ]
+_DATE_FORMATS = ["%Y-%m-%d"]
+#: The panel of the flags that select runs, and what all of its patterns are.
+SELECTION_PANEL = "Selection"
+#: Flags that select runs, by the names that `selection_of` gives them, and what each of them means.
+SELECTION = {
+    "project": "Only projects that match: * is any characters, ? is one, [ab] is one of these. Repeatable.",
+    "dataset": "Only datasets that match. Repeatable.",
+    "run": "Only runs whose name or, for a pattern with a slash, project/dataset/run matches. Repeatable.",
+    "exclude": "No runs that match as for --run; with a slash, no project/dataset either. Repeatable.",
+    "since": "Only runs stored on or after this date.",
+    "until": "Only runs stored before this date.",
+}
+#: Those of them that are dates; the others are patterns.
+_DATES = ("since", "until")
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable output on stdout.")]
 
 
@@ -83,8 +100,26 @@ def _flag(key: str) -> inspect.Parameter:
     )
 
 
+def _selection_flag(name: str) -> inspect.Parameter:
+    is_date = name in _DATES
+    option = typer.Option(
+        f"--{name}",
+        help=SELECTION[name],
+        metavar="YYYY-MM-DD" if is_date else "PATTERN",
+        show_default=False,
+        formats=_DATE_FORMATS if is_date else None,
+        rich_help_panel=SELECTION_PANEL,
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[(datetime if is_date else list[str]) | None, option],
+    )
+
+
 def with_settings(
-    *, tuning: bool, service: bool = False, folder: bool = True
+    *, tuning: bool, service: bool = False, folder: bool = True, selection: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command flags for settings; it receives them as ``flags``, a dict of those that were given.
 
@@ -92,6 +127,7 @@ def with_settings(
         tuning: also the flags that tune the engine.
         service: also those of what runs for long.
         folder: also the flags about the results folder.
+        selection: also those that select runs; it receives a `Selection` as ``selection``.
     """
     left_out = (*(() if service else OF_SERVICE), *(() if folder else FOLDER))
 
@@ -101,16 +137,25 @@ def with_settings(
             for key in Settings.model_fields
             if (key in WHERE or (tuning and has_flag(key))) and key not in left_out
         ]
-        signature = inspect.signature(command, eval_str=True)
-        own = [parameter for name, parameter in signature.parameters.items() if name != "flags"]
+        signature = inspect.signature(command)
+        own = [
+            parameter
+            for name, parameter in signature.parameters.items()
+            if name not in ("flags", "selection")
+        ]
 
         def wrapper(**given: Any) -> None:  # noqa: ANN401 - whatever typer parsed
             flags = {key: given.pop(key) for key in keys}
+            if selection:
+                with importing():
+                    from pixaris_sync.cli.selecting import selection_of
+                given["selection"] = selection_of(**{name: given.pop(name) for name in SELECTION})
             command(**given, flags=flags)
 
         wrapper.__name__ = command.__name__
         wrapper.__doc__ = command.__doc__
-        parameters = [*own, *(_flag(key) for key in keys)]
+        selecting = [_selection_flag(name) for name in SELECTION] if selection else []
+        parameters = [*own, *selecting, *(_flag(key) for key in keys)]
         wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )

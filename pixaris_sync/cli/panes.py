@@ -152,6 +152,8 @@ def _pace(view: View, now: Now, console: Console) -> list[Text]:
     if len(overview.waiting) > _REASONS_SHOWN:
         runs = sum(one.runs for one in overview.waiting[_REASONS_SHOWN:])
         reasons.append(f"{runs} pending: for other reasons, as `pixaris-sync status` tells")
+    if outside := report.outside_text(overview.waiting_outside):
+        reasons.append(outside)
     if now.owner is None and (files or rows or overview.waiting):
         reasons.append("`pixaris-sync sync` or `pixaris-sync watch` carries what waits")
     return [*lines, *(line for reason in reasons for line in wrapped(reason, _INDENT, console))]

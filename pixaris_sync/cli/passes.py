@@ -3,9 +3,9 @@
 import logging
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,18 +15,19 @@ from anyio import to_thread
 
 from pixaris_sync import __version__
 from pixaris_sync.cli import report
-from pixaris_sync.cli.exits import Exit, exit_of_pass
+from pixaris_sync.cli.exits import CommandLineError, Exit, exit_of_pass
 from pixaris_sync.cli.monitoring import beat_once, monitored
 from pixaris_sync.cli.progress import show_progress
+from pixaris_sync.cli.selecting import check_patterns
 from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.doctor.examination import examine_first
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
 from pixaris_sync.ledger.selection import Selection
-from pixaris_sync.model import JsonValue
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.open_files import within_open_files
 from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, run_engine
@@ -36,26 +37,18 @@ from pixaris_sync.settings.model import Settings
 from pixaris_sync.text import counted
 
 if TYPE_CHECKING:
+    from pixaris_sync.plans.plan import Plan
     from pixaris_sync.process.repair import Repair
 
 log = logging.getLogger(__name__)
+#: Makes sure that a plan can be done as it is, and says how.
+Apply = Callable[[Settings, Ledger, ObjectStore, RowSink], Awaitable[Mode]]
 
 
-def selection_of(
-    project: str | None, dataset: str | None, since: datetime | None, until: datetime | None
-) -> Selection:
-    """Which runs the flags select; run names begin with the time they were stored at."""
-    return Selection(
-        project=project,
-        dataset=dataset,
-        since=f"{since:%Y%m%d}-000000" if since else "",
-        until=f"{until:%Y%m%d}-000000" if until else None,
-    )
-
-
-def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
-    """Follow the results folder until a signal ends it."""
+def run_watch(selection: Selection, flags: Mapping[str, Any], config: Path | None) -> Exit:
+    """Follow what is selected of the results folder until a signal ends it."""
     settings = within_open_files(settings_for(flags, config, tells_file=True))
+    check_patterns(settings, selection, found_ledger(settings).path, may_come=True)
     lower_footprint(settings)
     log.info(
         "pixaris-sync %s watches %s for bucket %s and dataset %s",
@@ -64,15 +57,17 @@ def run_watch(flags: Mapping[str, Any], config: Path | None) -> Exit:
         settings.gcp_pixaris_bucket_name,
         settings.gcp_bq_experiment_dataset,
     )
+    if selection.flags:
+        log.info("it carries what these flags select, and nothing else: %s", selection.flags)
+
+    mode = Mode(follow=True, selection=selection)
 
     def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption]:
-        left, interruption, _ = anyio.run(
-            partial(_run, settings, Mode(follow=True), ledger, forced_code=_exit_of_watch)
-        )
+        left, interruption, _ = anyio.run(partial(_run, settings, mode, ledger, forced_code=_exit_of_watch))
         return left, interruption
 
     examine_first(settings)
-    left, interruption = work_as_owner(settings, "watch", work)
+    left, interruption = work_as_owner(settings, "watch", work, selection=selection)
     log.info("stopped: %s", _left_text(left))
     return _exit_of_watch(interruption)
 
@@ -104,21 +99,17 @@ def run_pass(
     *,
     as_json: bool,
     repair: bool = False,
+    apply: Apply | None = None,
 ) -> Exit:
     """Carry everything selected, then say what was done and what is left.
 
-    `repair`: then compare everything, and carry what was removed from the cloud.
+    `repair`: then compare everything, and carry what was removed from the cloud. `apply`: do that plan alone.
     """
     settings = within_open_files(settings_for(flags, config, tells_file=True))
     lower_footprint(settings)
-    limited = Selection(
-        project=mode.selection.project,
-        dataset=mode.selection.dataset,
-        since=mode.selection.since,
-        until=mode.selection.until,
-        attempts_limit=settings.sync_attempts_limit,
-    )
-    mode = Mode(bulk=mode.bulk, full=mode.full, selection=limited)
+    check_patterns(settings, mode.selection, found_ledger(settings).path)
+    limited = replace(mode.selection, attempts_limit=settings.sync_attempts_limit)
+    mode = replace(mode, selection=limited)
     begun = time.monotonic()
     tallies: list[Tally] = []
 
@@ -127,8 +118,15 @@ def run_pass(
         await show_progress(engine, command)
 
     def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption, "Repair | None", Overview]:
-        ended = anyio.run(partial(_run, settings, mode, ledger, beside=[watch_progress], repair=repair))
-        read = partial(overview, tracking_file=settings.dataset_tracking_file_name, at_work=None)
+        ended = anyio.run(
+            partial(_run, settings, mode, ledger, beside=[watch_progress], repair=repair, apply=apply)
+        )
+        read = partial(
+            overview,
+            tracking_file=settings.dataset_tracking_file_name,
+            at_work=None,
+            selection=limited,
+        )
         return *ended, ledger.read(read)
 
     examine_first(settings)
@@ -166,6 +164,7 @@ async def _run(
     *,
     beside: Sequence[Beside] = (),
     repair: bool = False,
+    apply: Apply | None = None,
     forced_code: ExitCode = _exit_of_interrupted,
 ) -> tuple[WorkLeft | None, Interruption, "Repair | None"]:
     """Run the engine; `repair`: then compare, and run it once more where something was removed."""
@@ -186,43 +185,113 @@ async def _run(
             beside=[*beside, *work.beside],
             forced_code=forced_code,
         )
+        if apply is not None:
+            mode = await apply(settings, ledger, store, sink)
         left, interruption = await carry(mode)
         if not repair or left is None or interruption.number is not None:
             return left, interruption, None
         from pixaris_sync.process.repair import take_up_until_signal
 
         repaired, interruption = await take_up_until_signal(
-            settings, ledger, work.store, work.sink, clock=clock, throttle=throttle
+            settings,
+            ledger,
+            work.store,
+            work.sink,
+            clock=clock,
+            throttle=throttle,
+            selection=mode.selection,
         )
         if repaired is not None and (repaired.objects or repaired.rows):
             left, interruption = await carry(replace(mode, full=False))
         return left, interruption, repaired
 
 
-def run_dry(mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> Exit:
-    """Say what a backfill would do."""
+def run_apply(
+    path: Path, mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_json: bool
+) -> Exit:
+    """Do what a plan says, or say what has changed.
+
+    Raises:
+        CommandLineError: flags ask for other runs than the plan is about.
+        ConfigurationError: there is no such file.
+        PlanChangedError: something has changed since the plan was made.
+        SyncError: the plan is damaged, or of another version or destination.
+    """
+    from pixaris_sync.plans.applying import PlanChangedError, begin_plan, check_destination
+    from pixaris_sync.plans.file import read_plan
+
+    settings, stored, name = settings_for(flags, config), read_plan(path), str(path)
+    plan = stored.plan
+    check_destination(settings, stored, name)
+    asked = replace(mode.selection, attempts_limit=plan.selection.attempts_limit)
+    if (asked.is_limited and asked != plan.selection) or (mode.full and not plan.full):
+        about = f"`{plan.selection.flags}`" if plan.selection.flags else "all runs"
+        cause = f"the plan is about {about}{' and --full' if plan.full else ''}, and the flags are not"
+        raise CommandLineError("apply", name, cause, hint="give --apply without flags that select runs")
+
+    async def begin(settings: Settings, ledger: Ledger, store: ObjectStore, sink: RowSink) -> Mode:
+        return await begin_plan(settings, stored, name, ledger, store, sink, now=time.time())
+
+    planned = replace(mode, full=plan.full, selection=plan.selection)
+    try:
+        return run_pass("backfill", planned, flags, config, as_json=as_json, apply=begin)
+    except PlanChangedError as error:
+        print(report.differences_text(error.differences, as_json=as_json))
+        raise
+
+
+def run_dry(
+    mode: Mode, flags: Mapping[str, Any], config: Path | None, *, as_json: bool, plan: Path | None = None
+) -> Exit:
+    """Say what a backfill would do, and write it to the file `plan`, if that is given."""
     settings = settings_for(flags, config, tells_file=True)
-    document = anyio.run(partial(_preview, settings, mode))
+    check_patterns(settings, mode.selection, found_ledger(settings).path)
+    made: Plan | None = None
+    if plan is None:
+        document = anyio.run(partial(_preview, settings, mode))
+    else:
+        from pixaris_sync.plans.file import check_place, write_plan
+
+        check_place(plan, settings.local_results_folder)
+        made = anyio.run(partial(_plan, settings, mode))
+        write_plan(plan, made)
+        document = {**made.summary, "not_carried": [dict(one) for one in made.left_out]}
+        document |= {"operations": made.operations.document, "plan": str(plan)}
     left = document["not_carried"]
     document["not_carried"] = [{**problem, "since": report.when(problem["since"])} for problem in left]
     print(report.as_json(document) if as_json else report.preview_text(document))
     return Exit.OK
 
 
-async def _preview(settings: Settings, mode: Mode) -> dict[str, JsonValue]:
-    """What a backfill would do, by a copy of the ledger in memory; the folder need not be owned.
+async def _preview(settings: Settings, mode: Mode) -> dict[str, Any]:
+    """What a backfill would do; arguments and errors are those of `_looking`."""
+    from pixaris_sync.pipeline.preview import preview
+
+    async with _looking(settings) as (ledger, store, sink):
+        return await preview(settings, mode, ledger, store, sink, now=time.time())
+
+
+async def _plan(settings: Settings, mode: Mode) -> "Plan":
+    """The same, file by file."""
+    from pixaris_sync.plans.making import make_plan
+
+    async with _looking(settings) as (ledger, store, sink):
+        return await make_plan(settings, mode, ledger, store, sink, now=time.time())
+
+
+@asynccontextmanager
+async def _looking(settings: Settings) -> AsyncIterator[tuple[Ledger, ObjectStore, RowSink]]:
+    """The cloud, and a copy of the ledger in memory; the folder need not be owned.
 
     Raises:
         ConfigurationError: folder, bucket, dataset or credentials are missing or unusable.
         LedgerError: there is a ledger that cannot be read.
         SyncError: the cloud could not be asked.
     """
-    from pixaris_sync.pipeline.preview import preview
-
     path = found_ledger(settings).path
     ledger = await to_thread.run_sync(lambda: Ledger.in_memory(copy_of=path))
     try:
         async with ports(settings) as (store, sink):
-            return await preview(settings, mode, ledger, store, sink, now=time.time())
+            yield ledger, store, sink
     finally:
         ledger.close()

@@ -1,6 +1,7 @@
 """Findings as text for people and as JSON for machines."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -39,7 +40,7 @@ def status_document(overview: Overview, now: float) -> dict[str, JsonValue]:
 
     Ages are in seconds before `now`, times are ISO timestamps in UTC.
     """
-    oldest = overview.oldest_pending_at
+    oldest, outside = overview.oldest_pending_at, overview.waiting_outside
     return {
         "runs": overview.runs,
         "files": overview.files,
@@ -53,6 +54,7 @@ def status_document(overview: Overview, now: float) -> dict[str, JsonValue]:
         "pruned": overview.pruned,
         "waiting": [{**asdict(waiting), "since": when(waiting.since)} for waiting in overview.waiting],
         "problems": [{**asdict(problem), "since": when(problem.since)} for problem in overview.problems],
+        **({} if outside is None else {"waiting_outside": outside}),
     }
 
 
@@ -69,6 +71,8 @@ def status_text(document: Mapping[str, Any]) -> str:
         waiting += f", oldest run waiting for {span_text(document['oldest_pending_seconds'])}"
     lines.append(f"wait  {waiting}")
     lines += [f"      {one['runs']} pending: {printable_line(one['cause'])}" for one in document["waiting"]]
+    if outside := outside_text(document.get("waiting_outside")):
+        lines.append(f"      {outside}")
     if document.get("owner"):
         lines.append(f"work  {printable_line(document['owner'])}")
         if document.get("pause"):
@@ -90,6 +94,11 @@ def status_text(document: Mapping[str, Any]) -> str:
         causes = counted(len(groups) - PROBLEMS_SHOWN, "other cause")
         lines += ["", f"and {left} more with {causes}: --json lists all"]
     return "\n".join(lines)
+
+
+def outside_text(waiting: int | None) -> str:
+    """How many runs wait that are not selected; empty where there are none."""
+    return f"{counted(waiting, 'run waits', 'runs wait')} outside this selection" if waiting else ""
 
 
 def problem_lines(group: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -231,7 +240,34 @@ def preview_text(document: Mapping[str, Any]) -> str:
     ]
     if len(left) > PROBLEMS_SHOWN:
         lines.append(("not carried", f"and {len(left) - PROBLEMS_SHOWN} more: --json lists all"))
+    if "operations" in document:
+        lines += _operation_lines(document["operations"], document["plan"])
     return f"{table_text(lines)}\nnothing was changed"
+
+
+def _operation_lines(operations: Mapping[str, Any], plan: str) -> list[tuple[str, str]]:
+    """What a plan asks of the cloud, what that costs, and how to go on."""
+    queried = bytes_text(operations["query_bytes"])
+    return [
+        ("uploads", f"{counted(operations['class_a_uploads'], 'object')} (class A)"),
+        ("listings", f"{counted(operations['class_a_listings'], 'page')} (class A)"),
+        ("look-ups", f"{counted(operations['class_b'], 'object')} (class B)"),
+        ("load jobs", f"{operations['load_jobs']} (they cost nothing)"),
+        ("queries", f"{operations['queries']}, which bill {queried}"),
+        ("price", f"${operations['dollars']:.4f}: {operations['basis']}"),
+        ("written to", plan),
+        ("next", f"`pixaris-sync backfill --apply {shlex.quote(plan)}` does exactly that"),
+    ]
+
+
+def differences_text(differences: Sequence[str], *, as_json: bool) -> str:
+    """In what folder and cloud differ from a plan."""
+    if as_json:
+        return json.dumps({"differences": list(differences)}, ensure_ascii=True)
+    lines = list(map(printable_line, differences[:PROBLEMS_SHOWN]))
+    if len(differences) > PROBLEMS_SHOWN:
+        lines.append(f"and {len(differences) - PROBLEMS_SHOWN} more: --json lists all")
+    return "\n".join(lines)
 
 
 def _amounts(document: Mapping[str, Any], suffix: str) -> str:

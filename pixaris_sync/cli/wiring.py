@@ -11,7 +11,7 @@ from pixaris_sync.errors import ConfigurationError, LedgerEmptyError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.finder import may_exist
 from pixaris_sync.ledger.overview import Overview, overview
-from pixaris_sync.ledger.selection import Work
+from pixaris_sync.ledger.selection import Selection, Work
 from pixaris_sync.settings.model import Settings
 from pixaris_sync.settings.sources import find_settings
 
@@ -70,8 +70,10 @@ def open_known_ledger(path: Path, *, read_only: bool = False) -> Ledger:
     )
 
 
-def read_overview(settings: Settings, path: Path, *, at_work: Work | None) -> Overview:
-    """Where everything stands by the ledger at `path`; `at_work`: what another process does with it now.
+def read_overview(settings: Settings, path: Path, selection: Selection, *, at_work: Work | None) -> Overview:
+    """Where everything that is selected stands by the ledger at `path`.
+
+    `at_work`: what another process does with it now.
 
     Raises:
         ConfigurationError: there is no ledger yet.
@@ -80,7 +82,9 @@ def read_overview(settings: Settings, path: Path, *, at_work: Work | None) -> Ov
     ledger = open_known_ledger(path, read_only=True)
     try:
         tracking_file = settings.dataset_tracking_file_name
-        found: Overview = ledger.read(partial(overview, tracking_file=tracking_file, at_work=at_work))
+        found: Overview = ledger.read(
+            partial(overview, tracking_file=tracking_file, at_work=at_work, selection=selection)
+        )
         return found
     finally:
         ledger.close()

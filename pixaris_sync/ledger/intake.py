@@ -65,11 +65,11 @@ class FoundRun:
     `problem` stands for everything wrong with the folder; then no files of the run are taken in.
     `just_written`: its records were seen arriving just now, so no table can hold their rows yet.
     `quiet_at`: files of it may still be arriving; look again then. What is missing until then is no problem.
-    `notice`: what is left out of it.
+    `notice`: what is left out of it. `signature` None: its folder was not looked at; then `files` are none.
     """
 
     name: str
-    signature: str
+    signature: str | None
     files: tuple[FoundFile, ...] = ()
     records: tuple[FoundRecord, ...] = ()
     problem: Problem | None = None
@@ -167,6 +167,10 @@ def _take_in_folder(db: Connection, now: float, dataset_id: int, run: FoundRun) 
             _take_in_new(db, now, dataset_id, run_id, run.name, run.files)
         return run_id
     run_id = int(known["id"])
+    if run.signature is None:
+        if not _all_known(db, dataset_id, run.records):
+            db.execute("UPDATE runs SET committed = 1, signature = NULL WHERE id = ?", (run_id,))
+        return run_id
     was_quiet = known["quiet_at"] is None
     if problem is None:
         found_more = _take_in_files(db, now, dataset_id, known, run)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.packs import unpack
-from pixaris_sync.ledger.selection import SELECTED, Selection
+from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
 
 
@@ -74,7 +74,7 @@ def inventory(db: Connection, key: DatasetKey) -> Inventory:
 def count_synced(db: Connection, selection: Selection) -> int:
     """How many of the selected runs are synced."""
     count: int = db.execute(
-        f"SELECT count(*) FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE {SELECTED}"
+        f"SELECT count(*) FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE {selection.of_runs()}"
         " AND r.state = :synced",
         {**selection.parameters, "synced": RunState.SYNCED},
     ).fetchone()[0]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 
 from pixaris_sync.ledger.packs import unpack
-from pixaris_sync.ledger.selection import SELECTED, Selection
+from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DatasetKey, RunState
 
 
@@ -42,7 +42,7 @@ def next_look_at(db: Connection, dataset_id: int, selection: Selection) -> float
     """When the first of a dataset's selected runs of which files were arriving is to be looked at again."""
     value: float | None = db.execute(
         "SELECT min(r.quiet_at) FROM runs r JOIN datasets d ON d.id = r.dataset_id"
-        f" WHERE r.dataset_id = :dataset_id AND r.quiet_at IS NOT NULL AND {SELECTED}",
+        f" WHERE r.dataset_id = :dataset_id AND r.quiet_at IS NOT NULL AND {selection.of_runs()}",
         {**selection.parameters, "dataset_id": dataset_id},
     ).fetchone()[0]
     return value
@@ -83,6 +83,16 @@ def known_datasets(db: Connection) -> list[DatasetKey]:
     """Every dataset that was ever seen."""
     rows = db.execute("SELECT project, dataset FROM datasets ORDER BY project, dataset")
     return [DatasetKey(row["project"], row["dataset"]) for row in rows]
+
+
+def run_names(db: Connection, key: DatasetKey) -> set[str]:
+    """The names of all runs of a dataset."""
+    rows = db.execute(
+        "SELECT r.name FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        " WHERE d.project = ? AND d.dataset = ?",
+        (key.project, key.dataset),
+    )
+    return {row["name"] for row in rows}
 
 
 def committed_names(db: Connection, dataset_id: int) -> set[str]:

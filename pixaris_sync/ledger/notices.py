@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 
+from pixaris_sync.ledger.selection import EVERYTHING, Selection
 from pixaris_sync.model import Problem, RunState
 
 _COPY = "its row is in the table, and all of its files are in the bucket"
@@ -52,9 +53,15 @@ class Orphan:
 
 
 def take_in_orphans(
-    db: Connection, now: float, dataset_id: int, orphans: Sequence[Orphan], *, again: bool = False
+    db: Connection,
+    now: float,
+    dataset_id: int,
+    orphans: Sequence[Orphan],
+    *,
+    again: bool = False,
+    selection: Selection = EVERYTHING,
 ) -> list[str]:
-    """Take in all run folders of a dataset that no record names; those that are gone are forgotten.
+    """Take in the selected run folders of a dataset that no record names; those that are gone are forgotten.
 
     What is known as downloaded stays so while its folder looks as it did, unless it is to be asked `again`.
 
@@ -76,7 +83,9 @@ def take_in_orphans(
         )
         kept.add(orphan.name)
     known = db.execute(
-        "SELECT id, name, state FROM runs WHERE dataset_id = ? AND NOT committed", (dataset_id,)
+        "SELECT r.id, r.name, r.state FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        f" WHERE r.dataset_id = :dataset_id AND NOT r.committed AND {selection.of_runs()}",
+        {**selection.parameters, "dataset_id": dataset_id},
     )
     found = known.fetchall()
     db.executemany(

@@ -94,11 +94,16 @@ def numbers(db: Connection, *, at_work: bool = True) -> Numbers:
     files, pending_bytes = _files(db)
     rows = _rows(db)
     if not at_work:
-        files[FileState.IN_DOUBT] += files[FileState.UPLOADING]
-        rows[RowState.IN_DOUBT] += rows[RowState.SENDING]
-        files[FileState.UPLOADING] = rows[RowState.SENDING] = 0
+        as_without_process(files, rows)
     last = get_fact(db, LAST_SYNCED)
     return Numbers(runs, files, rows, pending_bytes, oldest_waiting_at(db), float(last) if last else None)
+
+
+def as_without_process(files: dict[str, int], rows: dict[str, int]) -> None:
+    """Count what was under way as in doubt: no process works with the ledger."""
+    files[FileState.IN_DOUBT] += files[FileState.UPLOADING]
+    rows[RowState.IN_DOUBT] += rows[RowState.SENDING]
+    files[FileState.UPLOADING] = rows[RowState.SENDING] = 0
 
 
 def _one(db: Connection, sql: str, *parameters: float) -> int:

@@ -5,16 +5,9 @@ from sqlite3 import Connection
 
 from pixaris_sync.ledger.notices import HELD, NOTHING_TO_DO, NOTICE
 from pixaris_sync.ledger.numbers import Numbers, numbers
+from pixaris_sync.ledger.part import numbers_of, waiting_outside
 from pixaris_sync.ledger.pruned import count_pruned
-from pixaris_sync.ledger.selection import (
-    ANYBODY,
-    EVERYTHING,
-    SELECTED,
-    SELECTED_DATASETS,
-    Selection,
-    Work,
-    selected,
-)
+from pixaris_sync.ledger.selection import ANYBODY, EVERYTHING, Selection, Work
 from pixaris_sync.ledger.waiting import WaitingRuns, left_out, waiting_runs, with_left_out
 from pixaris_sync.model import RunKey, RunState
 from pixaris_sync.text import counted
@@ -46,6 +39,7 @@ class Overview(Numbers):
         problems: failing, quarantined and incomplete runs, damaged lines, and what is left out or worth to
             know.
         pruned: synced runs whose files are gone from here.
+        waiting_outside: how many runs wait that are not selected; None: all are.
     """
 
     torn_files: tuple[str, ...]
@@ -53,6 +47,7 @@ class Overview(Numbers):
     waiting: tuple[WaitingRuns, ...]
     problems: tuple[ProblemRun, ...]
     pruned: int = 0
+    waiting_outside: int | None = None
 
     @property
     def torn_lines(self) -> int:
@@ -63,17 +58,30 @@ class Overview(Numbers):
 REPEATED_HINT = "nothing to do; whoever wants to may remove the lines that are there twice"
 
 
-def overview(db: Connection, tracking_file: str, *, at_work: Work | None = ANYBODY) -> Overview:
-    """Read where everything stands.
+def overview(
+    db: Connection,
+    tracking_file: str,
+    *,
+    at_work: Work | None = ANYBODY,
+    selection: Selection = EVERYTHING,
+) -> Overview:
+    """Read where everything that is selected stands.
 
     Args:
         db: a transaction.
         tracking_file: its name, for messages about its lines.
         at_work: what a process does with this ledger now, so that what it leaves out is told. None: no
             process works with it, so that what was under way is in doubt.
+        selection: which runs it is about.
     """
-    in_numbers, left = numbers(db, at_work=at_work is not None), left_out(db, at_work)
-    torn = "SELECT project, dataset FROM datasets WHERE torn_bytes > 0 ORDER BY project, dataset"
+    limited, left = selection.is_limited, left_out(db, at_work)
+    if limited:
+        in_numbers = numbers_of(db, selection, at_work=at_work is not None)
+    else:
+        in_numbers = numbers(db, at_work=at_work is not None)
+    of_lines = f"FROM datasets d WHERE {selection.of_lines}"
+    torn = f"SELECT project, dataset {of_lines} AND torn_bytes > 0 ORDER BY project, dataset"
+    repeated = f"SELECT coalesce(sum(repeated_lines), 0) {of_lines}"
     return Overview(
         runs=in_numbers.runs,
         files=in_numbers.files,
@@ -81,41 +89,48 @@ def overview(db: Connection, tracking_file: str, *, at_work: Work | None = ANYBO
         pending_bytes=in_numbers.pending_bytes,
         oldest_pending_at=in_numbers.oldest_pending_at,
         last_synced_at=in_numbers.last_synced_at,
-        torn_files=tuple(f"{row['project']}/{row['dataset']}/{tracking_file}" for row in db.execute(torn)),
-        repeated_lines=db.execute("SELECT coalesce(sum(repeated_lines), 0) FROM datasets").fetchone()[0],
-        waiting=tuple(waiting_runs(db, at_work)),
+        torn_files=tuple(
+            f"{row['project']}/{row['dataset']}/{tracking_file}"
+            for row in db.execute(torn, selection.parameters)
+        ),
+        repeated_lines=db.execute(repeated, selection.parameters).fetchone()[0],
+        waiting=tuple(waiting_runs(db, at_work, selection)),
         problems=tuple(
             replace(one, hint=with_left_out(one.hint, left.get(one.run)))
-            for one in problems(db, EVERYTHING, tracking_file)
+            for one in problems(db, selection, tracking_file)
             # A pause ends with its process, however that ends.
             if at_work is not None or (one.state, one.run) != (NOTICE, HELD)
         ),
-        pruned=count_pruned(db),
+        pruned=count_pruned(db, selection),
+        waiting_outside=waiting_outside(db, selection) if limited else None,
     )
 
 
 def problems(db: Connection, selection: Selection, tracking_file: str) -> list[ProblemRun]:
     """Failing, quarantined and incomplete runs of a selection, damaged lines, and notices.
 
-    Lines and notices have no run's name: `Selection.since` and `Selection.until` do not apply to them.
+    Lines have no run's name: `Selection.since` and `Selection.until` do not apply to them.
     """
     names = {**selection.parameters, "tracking_file": tracking_file}
     runs = db.execute(
         "SELECT d.project || '/' || d.dataset || '/' || r.name AS run, r.state, r.since, r.cause, r.hint"
         " FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
-        f" WHERE r.state IN ('quarantined', 'incomplete', 'failing') AND {SELECTED}",
+        f" WHERE r.state IN ('quarantined', 'incomplete', 'failing') AND {selection.of_runs()}",
         names,
     ).fetchall()
     lines = db.execute(
         "SELECT d.project || '/' || d.dataset || '/' || :tracking_file || ':' || c.line AS run, c.state,"
         " c.since, c.cause, c.hint FROM records c JOIN datasets d ON d.id = c.dataset_id"
-        f" WHERE c.run_id IS NULL AND {SELECTED_DATASETS}",
+        f" WHERE c.run_id IS NULL AND {selection.of_lines}",
         names,
     ).fetchall()
-    notices = db.execute("SELECT subject AS run, state, since, cause, hint FROM notices").fetchall()
+    notices = db.execute(
+        f"SELECT subject AS run, state, since, cause, hint FROM notices WHERE {_of_notices(selection)}",
+        selection.parameters,
+    ).fetchall()
     repeated = db.execute(
         "SELECT d.project || '/' || d.dataset || '/' || :tracking_file AS run, d.since, d.repeated_lines"
-        f" FROM datasets d WHERE d.repeated_lines > 0 AND {SELECTED_DATASETS}",
+        f" FROM datasets d WHERE d.repeated_lines > 0 AND {selection.of_lines}",
         names,
     ).fetchall()
     found = [
@@ -129,7 +144,7 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
     downloaded = db.execute(
         "SELECT d.project || '/' || d.dataset AS run, min(r.since) AS since, count(*) AS folders"
         " FROM open_runs r JOIN datasets d ON d.id = r.dataset_id"
-        f" WHERE r.state = '{RunState.DOWNLOADED}' AND {SELECTED} GROUP BY d.id",
+        f" WHERE r.state = '{RunState.DOWNLOADED}' AND {selection.of_runs()} GROUP BY d.id",
         names,
     )
     for row in downloaded:
@@ -137,6 +152,20 @@ def problems(db: Connection, selection: Selection, tracking_file: str) -> list[P
         cause = f"{copies} of what is in the cloud, without a tracking line"
         found.append(ProblemRun(row["run"], NOTICE, row["since"], cause, NOTHING_TO_DO))
     return sorted(found, key=lambda problem: (problem.run, problem.since))
+
+
+def _of_notices(selection: Selection) -> str:
+    """A condition over notices: they are about a selected run, a dataset with some, or the whole folder."""
+    if not selection.is_limited:
+        return "TRUE"
+    key = "d.project || '/' || d.dataset"
+    return f"""
+CASE WHEN scope LIKE 'run %' THEN EXISTS (
+    SELECT 1 FROM runs r JOIN datasets d ON d.id = r.dataset_id
+    WHERE r.id = CAST(substr(scope, 5) AS INTEGER) AND {selection.of_runs()}
+) ELSE NOT EXISTS (SELECT 1 FROM datasets d WHERE {key} = scope AND NOT ({selection.of_datasets}))
+END
+"""
 
 
 def standing(db: Connection, run: RunKey) -> ProblemRun | None:
@@ -177,7 +206,9 @@ class WorkLeft:
 
 def work_left(db: Connection, selection: Selection) -> WorkLeft:
     """Count what is not synced among the selected. A run folder still being written is not work yet."""
-    count = f"SELECT count(*) FROM open_runs r JOIN datasets d ON d.id = r.dataset_id WHERE {SELECTED}"
+    count = (
+        f"SELECT count(*) FROM open_runs r JOIN datasets d ON d.id = r.dataset_id WHERE {selection.of_runs()}"
+    )
     waiting = db.execute(
         f"{count} AND r.state IN ('pending', 'failing') AND r.committed",
         selection.parameters,
@@ -188,18 +219,19 @@ def work_left(db: Connection, selection: Selection) -> WorkLeft:
     ).fetchone()[0]
     damaged = db.execute(
         "SELECT count(*) FROM records c JOIN datasets d ON d.id = c.dataset_id WHERE c.run_id IS NULL"
-        f" AND {SELECTED_DATASETS}",
+        f" AND {selection.of_lines}",
         selection.parameters,
     ).fetchone()[0]
-    notices = "SELECT count(*) FROM notices WHERE state = ?"
+    notices = f"SELECT count(*) FROM notices WHERE state = :state AND {_of_notices(selection)}"
     left_out, away = (
-        db.execute(notices, (state,)).fetchone()[0] for state in (RunState.QUARANTINED, RunState.FAILING)
+        db.execute(notices, {**selection.parameters, "state": state}).fetchone()[0]
+        for state in (RunState.QUARANTINED, RunState.FAILING)
     )
     unfinished = db.execute(
         f"{count} AND r.state = 'pending' AND NOT r.committed", selection.parameters
     ).fetchone()[0]
     torn = db.execute(
-        f"SELECT count(*) FROM datasets d WHERE d.torn_bytes > 0 AND {SELECTED_DATASETS}",
+        f"SELECT count(*) FROM datasets d WHERE d.torn_bytes > 0 AND {selection.of_lines}",
         selection.parameters,
     ).fetchone()[0]
     return WorkLeft(waiting + away, quarantined + damaged + left_out, unfinished + torn)
@@ -219,14 +251,14 @@ def backlog(db: Connection, selection: Selection) -> Backlog:
     files, size = db.execute(
         "SELECT count(*), coalesce(sum(f.size), 0) FROM datasets d CROSS JOIN open_files f"
         " WHERE f.dataset_id = d.id AND f.state IN ('pending', 'in_doubt', 'uploading')"
-        f" AND {selected('f.run_name')}",
+        f" AND {selection.of_runs('f.run_name')}",
         selection.parameters,
     ).fetchone()
     rows = db.execute(
         "SELECT count(*) FROM datasets d CROSS JOIN open_records c CROSS JOIN runs r"
         " WHERE c.dataset_id = d.id AND c.ready IN (0, 1) AND c.state <> 'quarantined'"
         " AND r.id = c.run_id AND r.state <> 'quarantined'"
-        f" AND {selected('c.run_name')}",
+        f" AND {selection.of_runs('c.run_name')}",
         selection.parameters,
     ).fetchone()[0]
     return Backlog(files=files, bytes=size, rows=rows)

@@ -3,9 +3,10 @@
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from sqlite3 import Connection, Row
 
-from pixaris_sync.ledger.selection import Selection, selected
+from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState, RunKey
 from pixaris_sync.rules.planner import TableBacklog
 
@@ -75,45 +76,70 @@ def _pending(row: Row) -> PendingRow:
 _SELECT = """
 SELECT c.*, d.project, d.dataset FROM datasets d CROSS JOIN
 """
-#: Rows of datasets that may be synced. Their tables may be asked while the bucket is still being listed.
-_CARRIED = f"c.dataset_id = d.id AND d.cause IS NULL AND {selected('c.run_name')}"
-#: Rows against which nothing speaks.
-_OPEN = f"{_CARRIED} AND d.adopted_at IS NOT NULL"
-#: Rows that may be sent or looked for: their files are in the bucket.
-_SENDABLE = f"""
-c.ready = 1 AND {_OPEN} AND (c.state = 'in_doubt' OR c.attempts < :attempts_limit)
-"""
 UNASKED = f"c.state = '{RowState.UNASKED}'"
-_TABLE_BACKLOGS = f"""
+
+
+@cache
+def _carried(selection: Selection) -> str:
+    """Rows of datasets that may be synced; their tables may be asked while the bucket is being listed."""
+    return f"c.dataset_id = d.id AND d.cause IS NULL AND {selection.of_runs('c.run_name')}"
+
+
+def _open(selection: Selection) -> str:
+    """Rows against which nothing speaks."""
+    return f"{_carried(selection)} AND d.adopted_at IS NOT NULL"
+
+
+@cache
+def _sendable(selection: Selection) -> str:
+    """Rows that may be sent or looked for: their files are in the bucket."""
+    return f"""
+c.ready = 1 AND {_open(selection)} AND (c.state = 'in_doubt' OR c.attempts < :attempts_limit)
+"""
+
+
+@cache
+def _table_backlogs(selection: Selection) -> str:
+    return f"""
 SELECT d.table_id,
        sum(c.state = 'pending' AND c.next_attempt_at <= :now) AS ready,
        max(c.state = 'pending' AND c.next_attempt_at <= :now AND c.by_load) AS by_load,
        sum(c.state IN ('accepted', 'in_doubt') AND c.next_attempt_at <= :now) AS to_read_back,
        min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at
 FROM datasets d CROSS JOIN open_records c
-WHERE c.state IN ('pending', 'accepted', 'in_doubt') AND {_SENDABLE}
+WHERE c.state IN ('pending', 'accepted', 'in_doubt') AND {_sendable(selection)}
 GROUP BY d.table_id
 """
-#: Whatever becomes of its files: a delivery that was begun comes to its end.
-_UNFINISHED_LOADS = f"""
+
+
+@cache
+def _unfinished_loads(selection: Selection) -> str:
+    """Whatever becomes of its files: a delivery that was begun comes to its end."""
+    return f"""
 SELECT x.table_id, x.id FROM deliveries x WHERE x.ended_at IS NULL AND EXISTS (
     SELECT 1 FROM records c INDEXED BY records_by_delivery CROSS JOIN datasets d
-    WHERE c.delivery_id = x.id AND c.delivery_id IS NOT NULL AND c.state = 'sending' AND {_OPEN}
+    WHERE c.delivery_id = x.id AND c.delivery_id IS NOT NULL AND c.state = 'sending' AND {_open(selection)}
 )
 """
-_TABLES_TO_ASK = f"""
+
+
+@cache
+def _tables_to_ask(selection: Selection) -> str:
+    return f"""
 SELECT DISTINCT d.table_id FROM datasets d
-WHERE EXISTS (SELECT 1 FROM records c INDEXED BY records_unasked WHERE {UNASKED} AND {_CARRIED})
+WHERE EXISTS (
+    SELECT 1 FROM records c INDEXED BY records_unasked WHERE {UNASKED} AND {_carried(selection)}
+)
 """
 
 
 def table_backlogs(db: Connection, now: float, selection: Selection) -> list[TableBacklog]:
     """What every table has waiting; tables with nothing waiting are left out."""
     asked = {**selection.parameters, "now": now}
-    to_ask = {row["table_id"] for row in db.execute(_TABLES_TO_ASK, asked).fetchall()}
-    unfinished: dict[str, int] = dict(map(tuple, db.execute(_UNFINISHED_LOADS, asked).fetchall()))
+    to_ask = {row["table_id"] for row in db.execute(_tables_to_ask(selection), asked).fetchall()}
+    unfinished: dict[str, int] = dict(map(tuple, db.execute(_unfinished_loads(selection), asked).fetchall()))
     found = []
-    for row in db.execute(_TABLE_BACKLOGS, asked).fetchall():
+    for row in db.execute(_table_backlogs(selection), asked).fetchall():
         table_id = row["table_id"]
         changed = db.execute("SELECT changed_at FROM tables WHERE table_id = ?", (table_id,)).fetchone()
         loads = db.execute(
@@ -152,7 +178,7 @@ def ready_rows(
     for (dataset_id,) in db.execute("SELECT id FROM datasets WHERE table_id = ?", (table_id,)).fetchall():
         rows += db.execute(
             f"{_SELECT} records c INDEXED BY records_in_order WHERE d.id = :dataset_id"
-            f" AND c.state = 'pending' AND c.state <> 'synced' AND {_SENDABLE}"
+            f" AND c.state = 'pending' AND c.state <> 'synced' AND {_sendable(selection)}"
             " AND c.next_attempt_at <= :now"
             " ORDER BY coalesce(c.batch_limit, 1000000), c.run_name DESC, c.line LIMIT :count",
             {**selection.parameters, "now": now, "dataset_id": dataset_id, "count": count},
@@ -168,7 +194,7 @@ def rows_to_read_back(
 ) -> list[PendingRow]:
     """Up to `count` rows of a table that are due to be read back."""
     rows = db.execute(
-        f"{_SELECT} open_records c WHERE c.state IN ('accepted', 'in_doubt') AND {_SENDABLE}"
+        f"{_SELECT} open_records c WHERE c.state IN ('accepted', 'in_doubt') AND {_sendable(selection)}"
         " AND c.next_attempt_at <= :now AND d.table_id = :table_id"
         " ORDER BY c.next_attempt_at, c.id LIMIT :count",
         {**selection.parameters, "now": now, "table_id": table_id, "count": count},
@@ -182,7 +208,7 @@ def rows_to_ask_for(db: Connection, selection: Selection, table_id: str, count: 
     for (dataset_id,) in db.execute("SELECT id FROM datasets WHERE table_id = ?", (table_id,)).fetchall():
         rows += db.execute(
             f"{_SELECT} records c INDEXED BY records_unasked WHERE d.id = :dataset_id AND {UNASKED}"
-            f" AND {_CARRIED} ORDER BY c.run_name DESC LIMIT :count",
+            f" AND {_carried(selection)} ORDER BY c.run_name DESC LIMIT :count",
             {**selection.parameters, "dataset_id": dataset_id, "count": count},
         )
     return [_pending(row) for row in sorted(rows, key=lambda row: str(row["run_name"]), reverse=True)[:count]]

@@ -6,6 +6,7 @@ from sqlite3 import Connection, Row
 from typing import Final
 
 from pixaris_sync.ledger.packs import packed_files
+from pixaris_sync.ledger.selection import EVERYTHING, Selection
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunKey, RunState
 from pixaris_sync.rules.contract import GENERATED_IMAGES
 
@@ -145,13 +146,18 @@ _LAST_SYNCED: Final = """
 SELECT r.id, r.packed_files, r.name, d.project, d.dataset, c.found_at, c.since
 FROM records c INDEXED BY records_synced
     CROSS JOIN runs r ON r.id = c.run_id CROSS JOIN datasets d ON d.id = r.dataset_id
-WHERE c.state = 'synced' AND r.state = 'synced' ORDER BY c.since DESC LIMIT ?
+WHERE c.state = 'synced' AND r.state = 'synced'
 """
 
 
-def last_synced_runs(db: Connection, count: int) -> list[SyncedRun]:
-    """The runs that were synced last, latest first; at most `count`."""
-    return [_synced(db, row) for row in db.execute(_LAST_SYNCED, (count,)).fetchall()]
+def last_synced_runs(db: Connection, count: int, selection: Selection = EVERYTHING) -> list[SyncedRun]:
+    """The selected runs that were synced last, latest first; at most `count`."""
+    limited = f" AND {selection.of_runs()}" if selection.is_limited else ""
+    rows = db.execute(
+        f"{_LAST_SYNCED}{limited} ORDER BY c.since DESC LIMIT :count",
+        {**selection.parameters, "count": count},
+    )
+    return [_synced(db, row) for row in rows.fetchall()]
 
 
 def _synced(db: Connection, row: Row) -> SyncedRun:

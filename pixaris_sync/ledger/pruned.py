@@ -14,7 +14,7 @@ from pixaris_sync.ledger.datasets import count_new_files
 from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.ledger.packs import restore
 from pixaris_sync.ledger.pending_rows import PendingRow
-from pixaris_sync.ledger.selection import SELECTED, Selection
+from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import FileState, FileVersion, RemoteObject, RowState, RunKey, RunState
 
 #: It is synced, by all that the ledger knows now.
@@ -37,7 +37,7 @@ def selected_runs(db: Connection, selection: Selection) -> list[SelectedRun]:
     """The selected runs that a record names, by project, dataset and name."""
     rows = db.execute(
         "SELECT r.id, d.project, d.dataset, r.name, r.state, r.cause FROM runs r"
-        f" JOIN datasets d ON d.id = r.dataset_id WHERE r.committed AND {SELECTED}"
+        f" JOIN datasets d ON d.id = r.dataset_id WHERE r.committed AND {selection.of_runs()}"
         " ORDER BY d.project, d.dataset, r.name",
         selection.parameters,
     )
@@ -80,10 +80,12 @@ def note_gone(
         take_in_notices(db, now, scope_of(run["id"]), [])
 
 
-def count_pruned(db: Connection) -> int:
-    """How many runs are pruned."""
+def count_pruned(db: Connection, selection: Selection) -> int:
+    """How many of the selected runs are pruned."""
     count: int = db.execute(
-        "SELECT count(*) FROM runs WHERE pruned_at IS NOT NULL AND state = ?", (RunState.SYNCED,)
+        "SELECT count(*) FROM runs r JOIN datasets d ON d.id = r.dataset_id"
+        f" WHERE r.pruned_at IS NOT NULL AND r.state = '{RunState.SYNCED}' AND {selection.of_runs()}",
+        selection.parameters,
     ).fetchone()[0]
     return count
 

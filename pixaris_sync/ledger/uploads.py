@@ -7,45 +7,14 @@ from sqlite3 import Connection
 from typing import Any, NamedTuple
 
 from pixaris_sync.ledger.datasets import count_uploaded_files, counting_files
+from pixaris_sync.ledger.queues import QUEUES, Statements, statements_of
 from pixaris_sync.ledger.runs import LEFT_AS_IT_IS, OBJECT_WRITE_SECONDS, WAITING, update_run_states
-from pixaris_sync.ledger.selection import SELECTED_DATASETS, Selection, selected
+from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.ledger.totals import add_to_totals
 from pixaris_sync.model import FileState, FileVersion, Problem, RemoteObject, RowState, RunKey
 
 _Parameters = Mapping[str, Any]
 
-#: Files of a dataset d that nothing speaks against.
-_SENDABLE = f"""
-f.dataset_id = d.id AND {selected("f.run_name")}
-AND r.id = f.run_id AND r.folder_cause IS NULL AND NOT r.held AND f.attempts < :attempts_limit
-"""
-#: Datasets that were compared with the bucket, and may be synced.
-_OPEN_DATASETS = f"d.adopted_at IS NOT NULL AND d.cause IS NULL AND {SELECTED_DATASETS}"
-#: A queue is a dataset's files of one state: the index has each in the order in which it is sent.
-_QUEUES = (FileState.PENDING, FileState.IN_DOUBT)
-_HEAD_OF_QUEUE = f"""
-(SELECT f.run_name FROM open_files f CROSS JOIN runs r
-WHERE f.state = '{{state}}' AND {_SENDABLE} AND f.next_attempt_at <= :now
-ORDER BY f.run_name DESC LIMIT 1)
-"""
-#: Of each dataset, or of one, the newest runs that have a file to send, by queue.
-_HEADS = f"""
-SELECT d.id, {", ".join(_HEAD_OF_QUEUE.format(state=state) for state in _QUEUES)}
-FROM datasets d WHERE {_OPEN_DATASETS} AND (:dataset_id IS NULL OR d.id = :dataset_id)
-"""
-_NEXT_OF_QUEUE = f"""
-SELECT f.id, f.run_id, d.project, d.dataset, r.name, f.path, f.size, f.mtime_ns, f.inode, f.content_crc32c,
-    f.content, f.generation, f.crc32c, f.ours, f.taken, f.sent_crc32c, f.session_uri, f.attempts, f.cause,
-    f.stood
-FROM datasets d CROSS JOIN open_files f CROSS JOIN runs r
-WHERE d.id = :dataset_id AND f.state = :state AND {_SENDABLE} AND f.next_attempt_at <= :now
-    AND f.run_name > :above
-ORDER BY f.run_name DESC, f.size LIMIT :count
-"""
-_NEXT_ATTEMPT = f"""
-SELECT min(f.next_attempt_at) FROM datasets d CROSS JOIN open_files f CROSS JOIN runs r
-WHERE {_OPEN_DATASETS} AND f.state IN {tuple(map(str, _QUEUES))} AND {_SENDABLE}
-"""
 #: The same version of a file as when it was claimed.
 _SAME_VERSION = "size = ? AND mtime_ns = ? AND inode = ? AND content_crc32c IS ?"
 
@@ -94,7 +63,8 @@ def claim(db: Connection, now: float, selection: Selection, count: int) -> list[
     """
     claimed: list[UploadTask] = []
     asked: dict[str, Any] = {**selection.parameters, "now": now, "dataset_id": None}
-    heads = _heads(db, asked)
+    statements = statements_of(selection)
+    heads = _heads(db, statements, asked)
     while heads and len(claimed) < count:
         newest = max(head.newest for head in heads)
         # Mostly one; runs of one name in several datasets share the order of sizes.
@@ -104,7 +74,9 @@ def claim(db: Connection, now: float, selection: Selection, count: int) -> list[
         asked |= {"above": above, "count": count - len(claimed)}
         found: list[UploadTask] = []
         for head in first:
-            found += _next_of_queue(db, asked | {"dataset_id": head.dataset_id, "state": head.state})
+            found += _next_of_queue(
+                db, statements, asked | {"dataset_id": head.dataset_id, "state": head.state}
+            )
         if len(first) > 1:
             found = sorted(found, key=lambda task: task.version.size)
             found = sorted(found, key=lambda task: task.run.run, reverse=True)[: asked["count"]]
@@ -114,7 +86,7 @@ def claim(db: Connection, now: float, selection: Selection, count: int) -> list[
         )
         claimed += found
         for head in first:
-            heads += _heads(db, asked | {"dataset_id": head.dataset_id}, of=head.state)
+            heads += _heads(db, statements, asked | {"dataset_id": head.dataset_id}, of=head.state)
     return claimed
 
 
@@ -126,21 +98,23 @@ class _Head(NamedTuple):
     state: FileState
 
 
-def _heads(db: Connection, asked: _Parameters, *, of: FileState | None = None) -> list[_Head]:
+def _heads(
+    db: Connection, statements: Statements, asked: _Parameters, *, of: FileState | None = None
+) -> list[_Head]:
     """The queues that have a file to send, or those `of` one state."""
     return [
         _Head(newest, dataset_id, state)
-        for dataset_id, *newest_of_each in db.execute(_HEADS, asked)
-        for state, newest in zip(_QUEUES, newest_of_each, strict=True)
+        for dataset_id, *newest_of_each in db.execute(statements.heads, asked)
+        for state, newest in zip(QUEUES, newest_of_each, strict=True)
         if newest is not None and of in (None, state)
     ]
 
 
-def _next_of_queue(db: Connection, asked: _Parameters) -> list[UploadTask]:
+def _next_of_queue(db: Connection, statements: Statements, asked: _Parameters) -> list[UploadTask]:
     run = RunKey("", "", "")
     found: list[UploadTask] = []
     for id_, run_id, project, dataset, name, path, size, mtime_ns, inode, content_crc32c, *rest in db.execute(
-        _NEXT_OF_QUEUE, asked
+        statements.next_of_queue, asked
     ):
         if name != run.run:
             run = RunKey(project, dataset, name)
@@ -169,7 +143,9 @@ def _next_of_queue(db: Connection, asked: _Parameters) -> list[UploadTask]:
 
 def next_upload_at(db: Connection, selection: Selection) -> float | None:
     """When the next file that waits for another attempt is due; None when none waits."""
-    value: float | None = db.execute(_NEXT_ATTEMPT, selection.parameters).fetchone()[0]
+    value: float | None = db.execute(statements_of(selection).next_attempt, selection.parameters).fetchone()[
+        0
+    ]
     return value
 
 

@@ -16,8 +16,9 @@ from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.numbers import Numbers, numbers
 from pixaris_sync.ledger.overview import Overview, overview
+from pixaris_sync.ledger.part import progress_of
 from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun, dataset_progress, last_synced_runs
-from pixaris_sync.ledger.selection import Work
+from pixaris_sync.ledger.selection import EVERYTHING, Selection, Work
 from pixaris_sync.ledger.totals import Totals, totals
 from pixaris_sync.model import Destination
 from pixaris_sync.settings.model import Settings
@@ -80,12 +81,20 @@ class Reader:
         settings: of the results folder.
         path: of its ledger.
         at_work: asked at each reading what a process does with it; None: no process works with it.
+        selection: which runs are shown.
     """
 
-    def __init__(self, settings: Settings, path: Path, at_work: Callable[[], Work | None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        path: Path,
+        at_work: Callable[[], Work | None],
+        selection: Selection = EVERYTHING,
+    ) -> None:
         self._settings = settings
         self._path = path
         self._at_work = at_work
+        self._selection = selection
         self._ledger: Ledger | None = None
         self._identity: tuple[int, int] | None = None
         self._last: tuple[int, Work | None, View] | None = None
@@ -138,7 +147,8 @@ class Reader:
         return self._ledger
 
     def _read(self, db: Connection, *, at_work: Work | None) -> View:
-        settings = self._settings
+        settings, selection = self._settings, self._selection
+        datasets = progress_of(db, selection) if selection.is_limited else dataset_progress(db)
         return View(
             read_at=time.time(),
             version=__version__,
@@ -146,9 +156,9 @@ class Reader:
             destination=settings.destination,
             ledger=self._path,
             ledger_bytes=_size(self._path),
-            overview=overview(db, settings.dataset_tracking_file_name, at_work=at_work),
-            datasets=tuple(dataset_progress(db)),
-            last_runs=tuple(last_synced_runs(db, LAST_RUNS)),
+            overview=overview(db, settings.dataset_tracking_file_name, at_work=at_work, selection=selection),
+            datasets=tuple(datasets),
+            last_runs=tuple(last_synced_runs(db, LAST_RUNS, selection)),
             totals=totals(db),
         )
 

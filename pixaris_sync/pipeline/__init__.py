@@ -13,5 +13,5 @@
   `pruned` takes in what the bucket has of runs whose files are not here.
 * `tidying` keeps the ledger small.
 * `told` is what the log says of runs, however many there are; `outages` is what it says of what is away.
-* `preview` says what a pass would do.
+* `preview` says what a pass would do, and `forecast` is what it comes to.
 """

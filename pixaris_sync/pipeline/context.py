@@ -1,6 +1,7 @@
 """What the parts of the engine share."""
 
 import logging
+import math
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -305,8 +306,8 @@ def problem_of(error: SyncError) -> Problem:
     return Problem(cause=str(error), hint=error.hint)
 
 
-def row_limits(settings: Settings, mode: Mode) -> RowLimits:
-    """The bounds on deliveries in a mode: bulk gathers rows, following sends them at once."""
+def row_limits(settings: Settings, mode: Mode, now: float) -> RowLimits:
+    """The bounds on deliveries in a mode: bulk gathers rows from `now` on, following sends them at once."""
     if mode.bulk:
         stream_spacing, load_spacing = settings.bulk_spacing_seconds, settings.bulk_spacing_seconds
     elif mode.follow:
@@ -323,4 +324,5 @@ def row_limits(settings: Settings, mode: Mode) -> RowLimits:
         load_spacing_seconds=load_spacing,
         bulk=mode.bulk,
         waits_for_quota=mode.follow,
+        gathers_from=now if mode.bulk else -math.inf,
     )

@@ -21,11 +21,7 @@ from pixaris_sync.errors import LedgerError, LocalFileError, NameRefusedError, S
 from pixaris_sync.ledger.datasets import KnownDataset, open_dataset, refuse_dataset
 from pixaris_sync.ledger.forgetting import Stock, forget_runs, take_stock
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
-from pixaris_sync.ledger.known import (
-    InspectedRun,
-    args_and_payloads,
-    next_look_at,
-)
+from pixaris_sync.ledger.known import InspectedRun, args_and_payloads, next_look_at
 from pixaris_sync.ledger.notices import Notice, take_in_notices
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.presence import AbsentError, PartlyAbsentError
@@ -289,6 +285,9 @@ class Discovery:
             saved.extend(files.saved)
             inline = tuple(_inline_file(path, content) for path, content in files.inline.items())
             found.append(FoundRecord(record, inline))
+        if not self._context.mode.selection.takes(run):
+            # Nothing in its folder is judged: whoever carries it looks.
+            return FoundRun(run.run, None, records=tuple(found), problem=problem)
         return self._inspect(run, saved, records=tuple(found), problem=problem, piece=piece)
 
     def _inspect(
@@ -352,6 +351,7 @@ class Discovery:
         waiting = {run.name for run in runs if run.quiet_at is not None}
         changed = await self._blocking(lambda: list(self._changed(key, runs, inspected | wanted)))
         changed += sorted(wanted - inspected)
+        changed = context.mode.selection.taken(key, changed)
         arriving = bool(waiting)
         for start in range(0, len(changed), INSPECT_RUNS_LIMIT):
             found = []
@@ -373,7 +373,8 @@ class Discovery:
     async def _forget_given_up(self, known: KnownDataset, names: Sequence[str]) -> None:
         """Forget those of these runs, of which no line is left, whose folders are gone, too."""
         context = self._context
-        gone = await self._blocking(partial(context.results.without_folder, known.key, names))
+        selected = context.mode.selection.taken(known.key, names)
+        gone = await self._blocking(partial(context.results.without_folder, known.key, selected))
         forgotten = await context.apply(forget_runs, known.id, gone)
         if forgotten:
             more = f" and {len(forgotten) - 1} more" if forgotten[1:] else ""

@@ -89,7 +89,7 @@ class Engine:
         self._progress = Wakeup()
         self._discovery = Discovery(self.context, on_runs_found=self._progress.notify)
         self._deliveries = Deliveries(self.context)
-        self._limits = row_limits(settings, mode)
+        self._limits = row_limits(settings, mode, self.context.now())
         self._work_found = Wakeup()
         self._dirty: dict[DatasetKey, ScanDepth] = {}
         #: Those of the dirty datasets in which something has happened just now, in that order.
@@ -180,7 +180,9 @@ class Engine:
         return replace(left, denied=self.context.denied)
 
     def scan_soon(self, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING) -> None:
-        """Scan a dataset soon; for `ScanDepth.NEW_LINES` beside the others, which may take long."""
+        """Scan a dataset soon, if it is selected; for `NEW_LINES` beside the others, which may take long."""
+        if not self.context.mode.selection.takes_dataset(key):
+            return
         self._dirty[key] = max(depth, self._dirty.get(key, depth))
         if depth is ScanDepth.NEW_LINES:
             self._news[key] = None
@@ -198,10 +200,8 @@ class Engine:
 
     async def scan_all_soon(self, depth: ScanDepth) -> None:
         """Scan all datasets soon."""
-        selection = self.context.mode.selection
         for key in await self._discovery.list_datasets():
-            if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
-                self.scan_soon(key, depth)
+            self.scan_soon(key, depth)
         if depth is ScanDepth.EVERYTHING and self._started.is_set():
             await tidy_ledger(self.context)
 

@@ -83,7 +83,12 @@ class Orphans:
         damaged = await context.apply(causes_of_damaged_lines, known.id)
         orphans = await self._blocking(partial(self._list, key, named, damaged, refused))
         unknown = await context.apply(
-            take_in_orphans, context.now(), known.id, orphans, again=context.mode.full
+            take_in_orphans,
+            context.now(),
+            known.id,
+            orphans,
+            again=context.mode.full,
+            selection=context.mode.selection,
         )
         self._unasked[key] = {
             orphan.name: orphan.signature
@@ -188,6 +193,8 @@ class Orphans:
         found: list[Orphan] = []
         for folder in self._context.results.unnamed_folders(key, named):
             run = RunKey(key.project, key.dataset, folder.name)
+            if not self._context.mode.selection.takes(run):
+                continue
             try:
                 check_run_name(run)
             except NameRefusedError as error:

@@ -10,8 +10,8 @@ where objects may not be listed, files that are there already count as files to 
 
 import json
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from sqlite3 import Connection
 
 import anyio
@@ -19,7 +19,9 @@ import anyio.lowlevel
 from anyio import to_thread
 
 from pixaris_sync.errors import Failure, LocalFileError, SyncError
-from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger import foreseen
+from pixaris_sync.ledger.database import Ledger, get_fact
+from pixaris_sync.ledger.foreseen import Fate
 from pixaris_sync.ledger.inventory import count_synced
 from pixaris_sync.ledger.journal import Journal
 from pixaris_sync.ledger.overview import problems
@@ -49,24 +51,24 @@ from pixaris_sync.ledger.uploads import (
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.model import (
     Cell,
-    Column,
-    ColumnType,
     JsonValue,
     Problem,
     RemoteObject,
     RunState,
     TrackingRecord,
 )
-from pixaris_sync.pipeline.adoption import adopt
+from pixaris_sync.pipeline.adoption import CHECKED, adopt
 from pixaris_sync.pipeline.context import ASK_ROWS_LIMIT, Context, Mode, problem_of
-from pixaris_sync.pipeline.deliveries import Deliveries
+from pixaris_sync.pipeline.deliveries import LOAD_BYTES_LIMIT, Deliveries
 from pixaris_sync.pipeline.discovery import Discovery, ScanDepth
+from pixaris_sync.pipeline.forecast import Forecast, TablePlan, tables_document
+from pixaris_sync.pipeline.outgoing_rows import fitting
 from pixaris_sync.pipeline.table_changes import survey_waiting
 from pixaris_sync.pipeline.uploads import occupant_of
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import cells_of, check_object_name, object_name
 from pixaris_sync.rules.planner import AskFirst, ReadBack, TableBacklog
-from pixaris_sync.rules.schema import BatchPlan, plan_batch
+from pixaris_sync.rules.schema import plan_batch
 from pixaris_sync.settings.model import Settings
 
 #: Files looked at between two notes in the ledger, and how many of them are read at the same time.
@@ -83,6 +85,23 @@ async def preview(
 ) -> dict[str, JsonValue]:
     """What a pass would do: runs, files, bytes, rows, tables, columns, names, and what it would leave.
 
+    Arguments and errors are those of `foresee`.
+    """
+    return (await foresee(settings, mode, ledger, store, sink, now=now, with_runs=False)).document
+
+
+async def foresee(
+    settings: Settings,
+    mode: Mode,
+    ledger: Ledger,
+    store: ObjectStore,
+    sink: RowSink,
+    *,
+    now: float,
+    with_runs: bool,
+) -> Forecast:
+    """What a pass would do, run by run.
+
     Args:
         settings: where, and how much at once.
         mode: which runs.
@@ -90,6 +109,7 @@ async def preview(
         store: the bucket, which is only listed and asked.
         sink: the BigQuery dataset, which is only read.
         now: seconds since the epoch.
+        with_runs: name each run, with its files and rows.
 
     Raises:
         ConfigurationError: folder, bucket, dataset or credentials are missing or unusable.
@@ -112,10 +132,10 @@ async def preview(
     async with anyio.create_task_group() as writers:
         writers.start_soon(journal.run)
         try:
-            document = await _Preview(context).run()
+            forecast = await _Preview(context).run(with_runs=with_runs)
         finally:
             journal.close()
-    return document
+    return forecast
 
 
 class _PatientClock:
@@ -161,27 +181,30 @@ class _Preview:
         self._deliveries = Deliveries(context)
         self._synced_before = 0
         self._files = self._bytes = self._files_found = self._bytes_found = self._rows = 0
-        self._tables: dict[str, _TablePlan] = {}
+        self._tables: dict[str, TablePlan] = {}
 
-    async def run(self) -> dict[str, JsonValue]:
+    async def run(self, *, with_runs: bool) -> Forecast:
         context = self._context
+        checks = await context.apply(get_fact, CHECKED) is None
         await context.apply(recover_uploads, context.now())
         await context.apply(recover_deliveries, context.now())
         await self._discover()
+        await context.apply(foreseen.begin, context.mode.selection)
         self._synced_before = await context.apply(count_synced, context.mode.selection)
         # Which rows are there decides what of their runs is sent, and that which rows are in doubt.
         await self._look_for_rows()
         await self._foresee_uploads()
         await self._look_for_rows()
         await self._foresee_deliveries()
-        return await context.apply(self._document)
+        document = await context.apply(self._document)
+        runs = await context.apply(lambda db: tuple(foreseen.foreseen_runs(db))) if with_runs else ()
+        return Forecast(document, runs, self._tables, checks)
 
     async def _discover(self) -> None:
         context = self._context
         discovery = Discovery(context)
-        selection = context.mode.selection
         for key in await discovery.list_datasets():
-            if selection.project in (None, key.project) and selection.dataset in (None, key.dataset):
+            if context.mode.selection.takes_dataset(key):
                 known = await discovery.scan(key)
                 if not known.adopted and known.read_whole:
                     await adopt(context, known)
@@ -196,21 +219,20 @@ class _Preview:
     async def _foresee_uploads(self) -> None:
         context = self._context
         while tasks := await context.apply(claim, context.now(), context.mode.selection, FILES_LIMIT):
-            foreseen = await self._foresee_files(tasks)
-            await context.apply(self._note_uploads, foreseen)
+            await context.apply(self._note_uploads, await self._foresee_files(tasks))
 
     async def _foresee_files(self, tasks: Sequence[UploadTask]) -> list[_Foreseen]:
-        foreseen: list[_Foreseen] = []
+        files: list[_Foreseen] = []
         limiter = anyio.Semaphore(READS_LIMIT)
 
         async def look(task: UploadTask) -> None:
             async with limiter:
-                foreseen.append(await self._foresee_upload(task))
+                files.append(await self._foresee_upload(task))
 
         async with anyio.create_task_group() as group:
             for task in tasks:
                 group.start_soon(look, task)
-        return foreseen
+        return files
 
     async def _foresee_upload(self, task: UploadTask) -> _Foreseen:
         """Decide as `pipeline.uploads` would; a file is read only where an object has its name."""
@@ -243,13 +265,16 @@ class _Preview:
             task.run, task.path, task.version, chunk_bytes=context.settings.chunk_bytes
         )
 
-    def _note_uploads(self, db: Connection, foreseen: Sequence[_Foreseen]) -> None:
+    def _note_uploads(self, db: Connection, files: Sequence[_Foreseen]) -> None:
         now = self._context.now()
-        for one in foreseen:
+        for one in files:
             task = one.task
             if one.error is not None:
                 quarantine_upload(db, now, task, problem_of(one.error))
                 continue
+            recovered = task.in_doubt and not one.was_there
+            fate = Fate.SENT if one.sent else Fate.DONE if recovered else Fate.FOUND
+            foreseen.note(db, "file", [task.id], fate)
             if one.sent:
                 self._files += 1
                 self._bytes += task.version.size
@@ -309,7 +334,12 @@ class _Preview:
         context = self._context
         if table not in self._tables:
             found = await context.sink.describe(table)
-            self._tables[table] = _TablePlan(found and found.columns, created=found is None)
+            self._tables[table] = TablePlan(
+                found and found.columns,
+                created=found is None,
+                before=found and found.columns,
+                is_shared=table in context.shared_tables,
+            )
         plan = self._tables[table]
         batch: list[tuple[str, Sequence[Cell]]] = []
         sent: list[PendingRow] = []
@@ -323,7 +353,15 @@ class _Preview:
         planned = plan_batch(batch, plan.columns)
         if plan.columns is None or planned.add:
             planned = plan_batch(batch, plan.columns, await survey_waiting(context, table))
+        # As many rows as one load job takes; the others are the next one's.
+        count = max(1, fitting(planned.rows, LOAD_BYTES_LIMIT)) if sent else 0
+        if count < len(sent):
+            sent = sent[:count]
+            planned = plan_batch(batch[:count], plan.columns, await survey_waiting(context, table))
         plan.take(planned)
+        plan.loads.append(len(sent))
+        plan.is_shared |= len({row.run for row in sent}) < len(sent)
+        await context.apply(foreseen.note, "row", [row.id for row in sent], Fate.SENT)
         self._rows += len(sent)
         await context.apply(accept_rows, context.now(), sent)
         await context.apply(confirm_rows, context.now(), sent)
@@ -342,7 +380,7 @@ class _Preview:
             "files_found": self._files_found,
             "bytes_found": self._bytes_found,
             "rows_found": context.tally.rows,
-            **_tables_document(self._tables),
+            **tables_document(self._tables),
             "not_carried": [asdict(problem) for problem in found if problem.state in _NOT_CARRIED],
         }
 
@@ -360,63 +398,3 @@ def _question(backlog: TableBacklog) -> ReadBack | AskFirst:
 def _ends_the_preview(error: SyncError) -> bool:
     passes = error.failure.retryable and error.failure is not Failure.PERMISSION
     return passes or error.stops_everything
-
-
-@dataclass(slots=True)
-class _TablePlan:
-    """What one table would gain.
-
-    Attributes:
-        columns: how it would look so far; None where it does not exist.
-        created: it does not exist and would be created.
-        added: columns it would gain, by name, as they would be in the end.
-        widened: INTEGER columns of today that would become FLOAT.
-        renamed: keys that go into a column of another name, and that column.
-    """
-
-    columns: tuple[Column, ...] | None
-    created: bool
-    added: dict[str, Column] = field(default_factory=dict)
-    widened: dict[str, None] = field(default_factory=dict)
-    renamed: dict[str, str] = field(default_factory=dict)
-
-    def take(self, plan: BatchPlan) -> None:
-        """Let the table be as it is once this batch was sent."""
-        self.added.update((column.name, column) for column in plan.add)
-        wide = {name: Column(name, ColumnType.FLOAT) for name in plan.widen}
-        self.added.update((name, column) for name, column in wide.items() if name in self.added)
-        self.widened.update((name, None) for name in wide if name not in self.added)
-        self.renamed.update(plan.renamed)
-        known = (*(self.columns or ()), *plan.add)
-        self.columns = tuple(wide.get(column.name, column) for column in known)
-
-
-def _tables_document(plans: Mapping[str, _TablePlan]) -> dict[str, JsonValue]:
-    """Plans by table id as a preview tells them."""
-    existing = {table: plan for table, plan in plans.items() if not plan.created}
-    return {
-        "tables_to_create": [
-            {"table": table, "columns": [_column(column) for column in plan.added.values()]}
-            for table, plan in plans.items()
-            if plan.created
-        ],
-        "columns_to_add": [
-            {"table": table, **_column(column)}
-            for table, plan in existing.items()
-            for column in plan.added.values()
-        ],
-        "columns_to_widen": [
-            {"table": table, **_column(Column(name, ColumnType.FLOAT))}
-            for table, plan in existing.items()
-            for name in plan.widened
-        ],
-        "names_rewritten": [
-            {"table": table, "key": key, "column": column}
-            for table, plan in plans.items()
-            for key, column in plan.renamed.items()
-        ],
-    }
-
-
-def _column(column: Column) -> dict[str, JsonValue]:
-    return {"name": column.name, "type": str(column.type)}

@@ -194,7 +194,7 @@ def read_owner(note: Path) -> Owner | None:
     """The owner that a note names; None where there is no note, or its process is gone."""
     try:
         told = json.loads(note.read_text(encoding="utf-8"))
-        owner = Owner(**{**told, "selection": Selection(**told.get("selection", {}))})
+        owner = Owner(**{**told, "selection": Selection.of_document(told.get("selection", {}))})
         return None if _is_gone(owner) else owner
     except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         return None

@@ -12,6 +12,7 @@ from anyio import to_thread
 
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.retry import send_again, upload_again
+from pixaris_sync.ledger.selection import EVERYTHING, Selection
 from pixaris_sync.pipeline.hold import Hold
 from pixaris_sync.ports import Clock, ObjectStore, RowSink
 from pixaris_sync.process.quiet import Throttle
@@ -51,8 +52,9 @@ async def take_up_missing(
     *,
     clock: Clock,
     hold: Hold | None = None,
+    selection: Selection = EVERYTHING,
 ) -> Repair:
-    """Compare everything, and take up again what was removed from the cloud and is still here.
+    """Compare what is selected, and take up again what was removed from the cloud and is still here.
 
     Where somebody asks for a pause, it waits for its end between two findings.
 
@@ -63,7 +65,7 @@ async def take_up_missing(
     """
     repair = Repair()
     missing: list[Finding] = []
-    async for finding in verify(settings, ledger, store, sink):
+    async for finding in verify(settings, ledger, store, sink, selection):
         if hold is not None:
             await hold.released()
         if finding.kind is Kind.LEDGER or finding.sign in (Sign.SAME, Sign.EXTRA):
@@ -104,6 +106,7 @@ async def take_up_until_signal(
     *,
     clock: Clock,
     throttle: Throttle,
+    selection: Selection = EVERYTHING,
 ) -> tuple[Repair | None, Interruption]:
     """`take_up_missing`, until a signal ends it; it listens for other limits and for pauses meanwhile.
 
@@ -115,5 +118,7 @@ async def take_up_until_signal(
         drain_timeout_seconds=settings.drain_timeout_seconds, clock=clock, notifier=Notifier()
     ) as (tasks, interruption):
         await tasks.start(throttle.listen)
-        repair = await take_up_missing(settings, ledger, store, sink, clock=clock, hold=throttle.hold)
+        repair = await take_up_missing(
+            settings, ledger, store, sink, clock=clock, hold=throttle.hold, selection=selection
+        )
     return repair, interruption

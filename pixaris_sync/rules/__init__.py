@@ -6,4 +6,5 @@
 * `schema` says which value goes into which column, and what a table must gain first.
 * `planner` says what to do next with rows.
 * `readback` says whether a row that was read back is the one that was meant.
+* `prices` says what operations cost.
 """

@@ -11,6 +11,7 @@ job, now or in a larger batch a little later. The rules, and where they come fro
 * What may be sent goes before the table is asked for more: live runs do not wait for a backlog.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -61,6 +62,7 @@ class RowLimits:
         stream_spacing_seconds, load_spacing_seconds: while files are still being uploaded, the least time
             between two deliveries to a table, so that rows gather into batches.
         bulk: all rows go by load job.
+        gathers_from: from then on the first rows of a table wait for others, as later ones do.
         waits_for_quota: where the day's load jobs are used up, plan to go on later; else leave the rows.
     """
 
@@ -73,6 +75,7 @@ class RowLimits:
     load_spacing_seconds: float
     bulk: bool
     waits_for_quota: bool = True
+    gathers_from: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,7 @@ def _next_delivery(
             return None, min((at for at in (later, backlog.next_at) if at is not None), default=None)
     else:
         count, spacing = limits.stream_rows_limit, limits.stream_spacing_seconds
-    due_at = 0.0 if sent_at is None else sent_at + spacing
+    due_at = (limits.gathers_from if sent_at is None else sent_at) + spacing
     if uploads_idle or backlog.ready >= count or now >= due_at:
         return SendRows(backlog.table_id, method, count, may_load), None
     return None, min(due_at, backlog.next_at or due_at)

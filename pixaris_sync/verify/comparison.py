@@ -11,9 +11,10 @@ from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.inventory import KnownRun, inventory
 from pixaris_sync.ledger.known import known_datasets
+from pixaris_sync.ledger.selection import EVERYTHING, Selection
 from pixaris_sync.local.contents import RunFiles
 from pixaris_sync.local.results_folder import LocalResults
-from pixaris_sync.model import DatasetKey, RunState
+from pixaris_sync.model import DatasetKey, RunKey, RunState
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import table_id
 from pixaris_sync.settings.model import Settings
@@ -25,9 +26,13 @@ from pixaris_sync.verify.rows import compare_rows, row_subject
 
 
 async def verify(
-    settings: Settings, ledger: Ledger, store: ObjectStore, sink: RowSink
+    settings: Settings,
+    ledger: Ledger,
+    store: ObjectStore,
+    sink: RowSink,
+    selection: Selection = EVERYTHING,
 ) -> AsyncIterator[Finding]:
-    """Compare every dataset that the folder or the ledger knows; each finding as soon as it is known.
+    """Compare every selected run that the folder or the ledger knows; each finding as soon as it is known.
 
     Where one listing, table or file cannot be read, that is a finding, and the others go on. Whole projects
     and datasets that only the cloud knows are not looked for: others may use the same bucket.
@@ -45,8 +50,10 @@ async def verify(
     for problem in found.problems:
         yield failed(Kind.LEDGER, problem.subject, problem)
     keys = {*found.keys, *await to_thread.run_sync(ledger.read, known_datasets)}
-    comparison = _Comparison(settings, results, ledger, store, sink)
+    comparison = _Comparison(settings, results, ledger, store, sink, selection)
     for table, sharing in by_table(keys).items():
+        if not any(map(selection.takes_dataset, sharing)):
+            continue
         async for finding in comparison.compare(table, sharing):
             yield finding
 
@@ -63,13 +70,20 @@ class _Comparison:
     """One table and its datasets at a time."""
 
     def __init__(
-        self, settings: Settings, results: LocalResults, ledger: Ledger, store: ObjectStore, sink: RowSink
+        self,
+        settings: Settings,
+        results: LocalResults,
+        ledger: Ledger,
+        store: ObjectStore,
+        sink: RowSink,
+        selection: Selection,
     ) -> None:
         self._settings = settings
         self._results = results
         self._ledger = ledger
         self._store = store
         self._sink = sink
+        self._selection = selection
         self._files = RunFiles(settings.local_results_folder)
 
     async def compare(self, table: str, keys: Sequence[DatasetKey]) -> AsyncIterator[Finding]:
@@ -82,13 +96,17 @@ class _Comparison:
                 yield failed(Kind.ROW, str(key), error)
                 return
         for expected in datasets:
-            async for finding in self._compare_objects(expected):
-                yield finding
+            if self._selection.takes_dataset(expected.key):
+                async for finding in self._compare_objects(expected):
+                    yield finding
         async for finding in self._compare_rows(table, datasets):
             yield finding
         for expected in datasets:
-            for finding in _compare_ledger(expected, self._settings.dataset_tracking_file_name):
-                yield finding
+            if self._selection.takes_dataset(expected.key):
+                for finding in _compare_ledger(
+                    expected, self._settings.dataset_tracking_file_name, self._selection
+                ):
+                    yield finding
 
     def _expect(self, key: DatasetKey) -> Expected:
         return expect(
@@ -97,6 +115,7 @@ class _Comparison:
             key,
             self._ledger.read(partial(inventory, key=key)),
             accept_without_images=self._settings.accept_runs_without_images,
+            selection=self._selection,
         )
 
     async def _compare_objects(self, expected: Expected) -> AsyncIterator[Finding]:
@@ -104,7 +123,11 @@ class _Comparison:
             return
         try:
             async for finding in compare_objects(
-                self._store, self._files, expected, chunk_bytes=self._settings.chunk_bytes
+                self._store,
+                self._files,
+                expected,
+                chunk_bytes=self._settings.chunk_bytes,
+                selection=self._selection,
             ):
                 yield finding
         except SyncError as error:
@@ -119,7 +142,8 @@ class _Comparison:
             return
         try:
             frame = await self._sink.read_table(table)
-            findings = await to_thread.run_sync(compare_rows, table, carried, frame)
+            compared = await to_thread.run_sync(compare_rows, table, carried, frame)
+            findings = [one for one in compared if self._is_about_selected(carried, one)]
             if any(finding.sign is Sign.MISSING for finding in findings):
                 findings = await self._doubt(table, findings)
         except SyncError as error:
@@ -132,6 +156,15 @@ class _Comparison:
         for finding in findings:
             _note(carried, finding)
             yield finding
+
+    def _is_about_selected(self, datasets: Sequence[Expected], finding: Finding) -> bool:
+        """Whether a row is, or may be, one of a selected run."""
+        if not self._selection.is_limited:
+            return True
+        if finding.run is not None:
+            return self._selection.takes(finding.run)
+        _, _, name = finding.subject.partition(":")
+        return any(self._selection.takes(RunKey(one.key.project, one.key.dataset, name)) for one in datasets)
 
     async def _doubt(self, table: str, findings: list[Finding]) -> list[Finding]:
         """Call no row missing that may be there all the same: without its run's name, or hidden."""
@@ -161,13 +194,15 @@ def _note(datasets: Sequence[Expected], finding: Finding) -> None:
                 expected.unclear.add(finding.run.run)
 
 
-def _compare_ledger(expected: Expected, tracking_file: str) -> Iterator[Finding]:
-    """What the ledger says of each run, against what was found; and lines that name no run."""
-    for damaged in expected.damaged:
+def _compare_ledger(expected: Expected, tracking_file: str, selection: Selection) -> Iterator[Finding]:
+    """What the ledger says of each selected run, against what was found; and lines that name no run."""
+    for damaged in () if selection.runs else expected.damaged:
         subject = f"{expected.key}/{tracking_file}:{damaged.line}"
         yield Finding(Sign.MISSING, Kind.ROW, subject, f"damaged line: {damaged.cause}")
     here = {row.run.run for row in expected.rows}
     for name in sorted(here | expected.known.runs.keys()):
+        if not selection.takes(RunKey(expected.key.project, expected.key.dataset, name)):
+            continue
         known = expected.known.runs.get(name)
         trouble = _trouble(expected, name)
         unclear = expected.unknown or name in expected.unclear

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.ledger.inventory import Inventory
+from pixaris_sync.ledger.selection import EVERYTHING, Selection
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.local.tracking_file import SETTLED_SECONDS
@@ -107,8 +108,11 @@ def expect(
     known: Inventory,
     *,
     accept_without_images: bool,
+    selection: Selection = EVERYTHING,
 ) -> Expected:
-    """Read a dataset's tracking file and look at its runs' folders.
+    """Read a dataset's tracking file and look at its selected runs' folders.
+
+    Rows are expected of all runs, which only together tell whose each row of a table is.
 
     Raises:
         LocalFileError: the tracking file cannot be read.
@@ -130,8 +134,10 @@ def expect(
             by_run[record.run] |= _expect_record(expected, record, destination)
             gone[record.run.run, record.digest] -= 1
         read |= {run.run for run in by_run}
-        for run, saved in by_run.items():
-            inspection = results.inspect(run, sorted(saved), accept_without_images=accept_without_images)
+        for run in filter(selection.takes, by_run):
+            inspection = results.inspect(
+                run, sorted(by_run[run]), accept_without_images=accept_without_images
+            )
             for file in inspection.files:
                 _expect_object(expected, run, file.path, version=file.version)
     _expect_without_line(expected, results, read)
@@ -139,6 +145,7 @@ def expect(
         run = RunKey(key.project, key.dataset, name)
         if object_name(run, path) not in expected.objects:
             _expect_object(expected, run, path, crc32c=crc32c, by_ledger=True)
+    expected.objects = {name: one for name, one in expected.objects.items() if selection.takes(one.run)}
     for (name, _), count in gone.items():
         expected.forgotten[name] += max(count, 0)
     return expected

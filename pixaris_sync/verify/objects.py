@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 import anyio
 
 from pixaris_sync.errors import LocalFileError, SyncError
+from pixaris_sync.ledger.selection import EVERYTHING, Selection
 from pixaris_sync.local.contents import RunFiles
-from pixaris_sync.model import RemoteObject
+from pixaris_sync.model import DatasetKey, RemoteObject, RunKey
 from pixaris_sync.ports import ObjectStore
-from pixaris_sync.rules.contract import object_prefix
+from pixaris_sync.rules.contract import object_prefix, run_and_path
 from pixaris_sync.text import counted, printable
 from pixaris_sync.verify.expected import Expected, ExpectedObject
 from pixaris_sync.verify.findings import BACKUP_HINT, Finding, Kind, Sign, failed
@@ -23,9 +24,14 @@ _LookedUp = RemoteObject | SyncError | None
 
 
 async def compare_objects(
-    store: ObjectStore, files: RunFiles, expected: Expected, *, chunk_bytes: int
+    store: ObjectStore,
+    files: RunFiles,
+    expected: Expected,
+    *,
+    chunk_bytes: int,
+    selection: Selection = EVERYTHING,
 ) -> AsyncIterator[Finding]:
-    """Compare a dataset's objects with what is expected, and note in `expected` how each run came out.
+    """Compare the objects of a dataset's selected runs with what is expected, and note how each run came out.
 
     A file is read, and an object looked up, only where its size was found.
 
@@ -34,13 +40,15 @@ async def compare_objects(
         files: the local files.
         expected: what should be there.
         chunk_bytes: how much of each file is held at once.
+        selection: which runs; an object of no run is compared where the whole dataset is.
 
     Raises:
         SyncError: the bucket cannot be listed; what was not found until then is not known to be missing. Or
             nobody can be authenticated.
     """
     waiting = dict(expected.objects)
-    async for page in store.list(object_prefix(expected.key)):
+    async for listed in store.list(object_prefix(expected.key)):
+        page = [one for one in listed if one.name in waiting or _may_be_of(selection, expected.key, one.name)]
         found = [(remote, waiting.pop(remote.name, None)) for remote in page]
         looked_up = await _look_up(store, found)
         checksums = await _checksums(files, found, chunk_bytes)
@@ -55,6 +63,14 @@ async def compare_objects(
     for name, wanted in waiting.items():
         expected.missing[wanted.run.run] += 1
         yield _missing(expected, name, wanted)
+
+
+def _may_be_of(selection: Selection, key: DatasetKey, name: str) -> bool:
+    """Whether an object that nobody here knows may be one of a selected run."""
+    if not selection.is_limited:
+        return True
+    found = run_and_path(key, name)
+    return found is not None and selection.takes(RunKey(key.project, key.dataset, found[0]))
 
 
 def _finding(sign: Sign, name: str, detail: str) -> Finding:

@@ -7,7 +7,7 @@ end at any instant (`CrashPoints`); what it had committed is all that the next o
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache, partial
 from pathlib import Path
 from random import Random
@@ -26,6 +26,10 @@ from pixaris_sync.local import run_folder, tracking_file
 from pixaris_sync.model import RunKey
 from pixaris_sync.pipeline.context import Mode
 from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.plans import applying
+from pixaris_sync.plans.file import StoredPlan
+from pixaris_sync.plans.making import make_plan
+from pixaris_sync.plans.plan import Plan
 from pixaris_sync.settings.model import Settings
 from tests.engine.cloud_faults import CloudFaults
 from tests.engine.crash_points import CrashError, CrashingLedger, CrashPoints
@@ -72,6 +76,7 @@ class Machine:
         self.ledger_path = folder / "state" / "ledger.sqlite3"
         self._jitter = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
         self._scope: anyio.CancelScope | None = None
+        self._plan: StoredPlan | None = None
         self.clock.on_step = self._step
         self.clock.seconds_to_event = self.sink.seconds_to_event
 
@@ -94,6 +99,31 @@ class Machine:
         """
         chosen = Selection(attempts_limit=attempts_limit, **selection)
         return self._process(Mode(bulk=bulk, full=full, selection=chosen), beside)
+
+    def plan(self, **selection: Any) -> Plan:
+        """What ``backfill --plan`` writes."""
+        mode = Mode(bulk=True, selection=Selection(**selection))
+
+        async def look() -> Plan:
+            copy = Ledger.in_memory(copy_of=self.ledger_path)
+            with closing(copy):
+                return await make_plan(self.settings, mode, copy, self.store, self.sink, now=self.clock.now())
+
+        with virtual_changes():
+            return self.clock.run(look)
+
+    def apply(self, stored: StoredPlan) -> WorkLeft:
+        """Run ``backfill --apply`` to its end.
+
+        Raises:
+            CrashError: it ended at the instant chosen.
+            SyncError: it failed, or folder or cloud have changed.
+        """
+        self._plan = stored
+        try:
+            return self._process(Mode(bulk=True), None)
+        finally:
+            self._plan = None
 
     def follow(self, script: Script) -> WorkLeft:
         """Run ``watch`` beside `script`, and drain it when that ends.
@@ -121,6 +151,9 @@ class Machine:
     async def _work(self, mode: Mode, ledger: Ledger, script: Script | None) -> WorkLeft | None:
         left: WorkLeft | None = None
         with anyio.CancelScope() as self._scope:
+            if self._plan is not None:
+                ports, now = (self.store, self.sink), self.clock.now()
+                mode = await applying.begin_plan(self.settings, self._plan, "it", ledger, *ports, now=now)
             engine = Engine(
                 settings=self.settings,
                 mode=mode,

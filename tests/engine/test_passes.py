@@ -164,7 +164,7 @@ def test_a_selected_dataset_goes_alone(machine: Machine) -> None:
     one = machine.local.store(dataset="one")
     machine.local.store(dataset="other")
 
-    machine.run_pass(dataset="one")
+    machine.run_pass(datasets=("one",))
     assert machine.sink.tables == [one.table]
     machine.run_pass()
 

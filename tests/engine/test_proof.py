@@ -16,6 +16,7 @@ import pytest
 from pixaris_sync.history import prune
 from pixaris_sync.ledger import datasets, intake, pending_rows, rows, uploads
 from pixaris_sync.ledger.pending_rows import PendingRow
+from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.ledger.uploads import Receipt
 from pixaris_sync.limits.bandwidth import UpdateRate
 from pixaris_sync.local import removal
@@ -58,10 +59,14 @@ def no_intent(patch: pytest.MonkeyPatch) -> None:
 
 def rows_before_files(patch: pytest.MonkeyPatch) -> None:
     """A row may go while files of its run are still on their way."""
-    for name in ("_SENDABLE", "_TABLE_BACKLOGS"):
-        statement = getattr(pending_rows, name)
-        assert "c.ready = 1" in statement
-        patch.setattr(pending_rows, name, statement.replace("c.ready = 1", "c.ready IN (0, 1)"))
+    sendable = pending_rows._sendable
+
+    def too_soon(selection: Selection) -> str:
+        assert "c.ready = 1" in sendable(selection)
+        return sendable(selection).replace("c.ready = 1", "c.ready IN (0, 1)")
+
+    patch.setattr(pending_rows, "_sendable", too_soon)
+    patch.setattr(pending_rows, "_table_backlogs", pending_rows._table_backlogs.__wrapped__)
 
 
 def blind_retry(patch: pytest.MonkeyPatch) -> None:

@@ -209,7 +209,10 @@ class FakeRowSink:
         self._dataset()
         found = self._tables.get(table)
         self._answer("describe", table)
-        return None if found is None else TableMetadata(tuple(found.columns.values()), found.created_at)
+        if found is None:
+            return None
+        columns = tuple(found.columns.values())
+        return TableMetadata(columns, found.created_at, len(found.rows), found.column_bytes(None))
 
     async def create_table(self, table: str, columns: Sequence[Column]) -> None:
         await self._begin(Call("create_table", table, len(columns)))

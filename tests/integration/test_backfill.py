@@ -195,7 +195,8 @@ def test_backfill_shows_in_the_list_of_jobs(
     ("flags", "carried"),
     [
         (["--project", "project"], ["old", "middle", "young", "other"]),
-        (["--project", "nobody"], []),
+        (["--project", "proj*", "--exclude", "*_young"], ["old", "middle", "other"]),
+        (["--run", "*_old", "--run", "project/another/*"], ["old", "other"]),
         (["--dataset", "dataset"], ["old", "middle", "young"]),
         (["--since", "2024-03-01"], ["middle", "young", "other"]),
         (["--until", "2024-03-01"], ["old"]),

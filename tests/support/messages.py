@@ -87,16 +87,21 @@ NO_MESSAGES = {
     ),
     r"ahead of|the certificates .* \(.*\)": "a part of another text",
     rf"(its|it|cannot|{VARIABLE} is|the)( |name|part|prefix|objects'|table id|bucket|{VARIABLE}|:)*": "empty",
+    r"all runs|is to be sent|is in the cloud already|was sent from here before|.*: its row": (
+        "a part of another text"
+    ),
+    r"select by|list price of .*": "what was tried; what a plan says of its dollars",
     rf"process {VARIABLE} on {VARIABLE} .*|(another )?process ({VARIABLE} )?on this machine": "an owner",
 }
 _STATEMENT = re.compile(
     r"\b(SELECT|UPDATE|INSERT|JOIN|GLOB|ORDER BY|IS NULL|CASE|WHERE|COLUMN|INDEXED|AND|state <>)\b"
-    r"|\biif\(|state = |= \?|[>=+] :"
+    r"|\biif\(|state = |= \?|[>=+] :|\|\| '/'"
 )
 #: What was tried, as a verb phrase: the first text of an error.
 _OPERATION = re.compile(
-    r"(add|ask|begin|carry|change|compare|create|deliver|find|follow|forget|get|insert|list|load|look|map|name|"
-    r"open|pause|prepare|read|resume|scan|set|show|store|take|tell|upload|use|verify|watch|widen|work|write)"
+    r"(add|apply|ask|begin|carry|change|compare|create|deliver|find|follow|forget|get|insert|list|load|look|map|"
+    r"name|open|pause|prepare|read|resume|scan|select|set|show|store|take|tell|upload|use|verify|watch|widen|"
+    r"work|write)"
     r"( [a-zA-Z]+)*"
 )
 #: Calls whose texts are no messages: logs, nouns, and what settings and flags say of themselves.

@@ -13,7 +13,7 @@ import pixaris_sync.cli
 FOLDER = Path(pixaris_sync.cli.__file__).parent / "schemas"
 #: What commands print with ``--json``. Any of them may print `ERROR` instead.
 OF_COMMANDS = {
-    "backfill": ("pass", "preview"),
+    "backfill": ("pass", "preview", "differences"),
     "config show": ("config",),
     "doctor": ("doctor",),
     "limit": ("limit",),
@@ -27,6 +27,8 @@ OF_COMMANDS = {
     "verify": ("verify",),
 }
 ERROR = "error"
+#: What commands write to files.
+OF_FILES = ("plan",)
 #: What only other schemas name.
 COMMON = "common"
 

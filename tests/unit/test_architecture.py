@@ -29,7 +29,7 @@ ROOT_MODULES_MAX = 12
 LAYERS = (
     ("cli", "handlers"),
     ("doctor",),
-    ("process", "monitoring", "ui", "history"),
+    ("process", "monitoring", "ui", "history", "plans"),
     ("pipeline", "verify"),
     ("local", "ledger", "gcs", "bigquery", "clock", "waiting"),
     ("login",),
@@ -57,6 +57,7 @@ SMALL = {
     "cli.sandbox": "imports what starts emulators, which no other command may wait for",
     "gcs.tokens": "a login that blocks, for a client in an event loop",
     "handlers.frames": "tracking files as frames, beside runs that are stored",
+    "ledger.queues": "which files are next, as statements, beside what becomes of them",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
     "pipeline.tidying": "what is done for the ledger alone, beside what is carried",
     "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",

@@ -76,7 +76,7 @@ def test_the_live_view_follows_the_ledger_at_every_width(command_line: CommandLi
         book = Book(None)
         book.ledger = stack.enter_context(closing(Ledger.open(found.path)))
         names = [f"20240101-00000{number}_x" for number in range(3)]
-        part = Selection("shop", "shoes")
+        part = Selection(("shop",), ("shoes",))
         note = found.path.with_suffix(".owner")
         owner = Ownership(command_line.folder, note, "backfill", selection=part, path_lock=found.path_lock)
         with owner:

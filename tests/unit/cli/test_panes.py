@@ -20,7 +20,9 @@ from pixaris_sync.process.ownership import Owner
 from pixaris_sync.settings.model import Settings
 
 AT = 1_700_000_000.0
-OWNER = Owner(4194304, "a-host-with-a-long-name.example.org", "backfill", AT, Selection("shop", "shoes"))
+OWNER = Owner(
+    4194304, "a-host-with-a-long-name.example.org", "backfill", AT, Selection(("shop",), ("shoes",))
+)
 NOW = Now(OWNER, 123_456_789.0)
 SETTINGS = Settings(
     gcp_project_id="project-with-a-name",

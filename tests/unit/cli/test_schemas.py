@@ -16,7 +16,7 @@ from pixaris_sync.model import FileState, RowState, RunState
 from pixaris_sync.process.live_limits import InForce, LiveLimits
 from pixaris_sync.verify import Finding, Kind, Sign
 from tests.support.documents import COMMANDS
-from tests.support.schemas import COMMON, ERROR, OF_COMMANDS, misfit, misfit_in, schemas
+from tests.support.schemas import COMMON, ERROR, OF_COMMANDS, OF_FILES, misfit, misfit_in, schemas
 
 NAMES = sorted(schemas())
 
@@ -56,7 +56,9 @@ def test_every_schema_is_in_use_and_every_command_has_one() -> None:
     """Goal: none is forgotten. Method: commands with ``--json``, and the files of schemas."""
     with_json = {name for name, of in COMMANDS.items() if "--json" in {o for p in of.params for o in p.opts}}
     assert with_json == set(OF_COMMANDS)
-    assert {*(name for names in OF_COMMANDS.values() for name in names), ERROR, COMMON} == set(NAMES)
+    assert {*(name for names in OF_COMMANDS.values() for name in names), *OF_FILES, ERROR, COMMON} == set(
+        NAMES
+    )
     named = {
         part["$ref"].rpartition("/")[2] for of in schemas().values() for part in parts(of) if "$ref" in part
     }

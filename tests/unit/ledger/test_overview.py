@@ -202,7 +202,7 @@ def test_what_is_left_is_what_was_selected(book: Book) -> None:
     book.select("UPDATE datasets SET torn_bytes = 7")
     assert book.ask(overview.work_left, ALL) == overview.WorkLeft(waiting=1, quarantined=0, unfinished=2)
     nothing = overview.WorkLeft(waiting=0, quarantined=0)
-    assert book.ask(overview.work_left, Selection(project="other")) == nothing
+    assert book.ask(overview.work_left, Selection(projects=("other",))) == nothing
     assert book.ask(overview.work_left, Selection(until=RUN)).waiting == 0
 
 
@@ -216,7 +216,7 @@ def test_the_backlog_is_what_is_still_to_be_carried(book: Book) -> None:
     assert book.ask(overview.backlog, ALL) == overview.Backlog(files=2, bytes=6, rows=0)
     release(book)
     assert book.ask(overview.backlog, ALL) == overview.Backlog(files=3, bytes=7, rows=1)
-    assert book.ask(overview.backlog, Selection(dataset="shoes", since=RUN)).files == 3
+    assert book.ask(overview.backlog, Selection(datasets=("shoes",), since=RUN)).files == 3
     assert book.ask(overview.backlog, Selection(until=RUN)) == overview.Backlog(files=0, bytes=0, rows=0)
     book.do(rows.quarantine_rows, book_rows(book), PROBLEM)
     assert book.ask(overview.backlog, ALL).rows == 0
@@ -461,7 +461,7 @@ def test_what_the_process_at_work_does_not_carry_is_told(book: Book) -> None:
         hints = {one.run.rpartition("/")[2]: one.hint for one in found.problems}
         return {one.cause: one.runs for one in found.waiting}, hints
 
-    part = Selection(None, "shoes", "20240102-000000", "20240301-000000", 3)
+    part = Selection(datasets=("shoes",), since="20240102-000000", until="20240301-000000", attempts_limit=3)
     waiting, hints = told(Work("backfill", part))
     assert waiting == {turn: 1, left_out: 2, f"without a time in the name, and so {left_out}": 1}
     assert hints == {

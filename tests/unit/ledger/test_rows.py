@@ -239,7 +239,7 @@ def test_rows_of_open_or_other_runs_do_not_stand(book: Book) -> None:
     book.take(found_run(record(name(2)), name=name(2), files=[file()]))
     [backlog] = book.table_backlogs()
     assert backlog.ready == 1
-    assert book.table_backlogs(Selection(project="other")) == []
+    assert book.table_backlogs(Selection(projects=("other",))) == []
     assert book.table_backlogs(Selection(until=name(1))) == []
 
 

@@ -94,9 +94,9 @@ def test_nothing_is_sent_before_the_bucket_was_looked_at(book: Book) -> None:
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        (Selection(project="shop"), {OLD, NEW}),
-        (Selection(project="other"), set()),
-        (Selection(dataset="hats"), set()),
+        (Selection(projects=("shop",)), {OLD, NEW}),
+        (Selection(projects=("other",)), set()),
+        (Selection(datasets=("hats",)), set()),
         (Selection(since="20250101-000000"), {NEW}),
         (Selection(until="20250101-000000"), {OLD}),
         (Selection(since="20240101-000001_old", until=NEW), {OLD}),

@@ -185,7 +185,7 @@ async def test_a_selection_limits_the_plan(cloud: FakeCloud) -> None:
 
     assert (plan["runs"], plan["files"], plan["rows"]) == (1, 2, 1)
     assert plan["not_carried"] == []
-    assert (await cloud.preview(Mode(selection=Selection(project="another"))))["runs"] == 0
+    assert (await cloud.preview(Mode(selection=Selection(projects=("another",)))))["runs"] == 0
 
 
 async def test_work_that_was_cut_off_is_looked_up(cloud: FakeCloud) -> None:

@@ -230,7 +230,7 @@ def test_a_folder_that_is_gone_has_no_running_owner(folder: Path, note: Path) ->
 
 def test_a_note_tells_what_the_owner_carries(folder: Path, note: Path) -> None:
     """Goal: who looks on knows what is left out. Method: owners of a part and of all; an older note."""
-    part = Selection("a b", None, "20240102-000000", "20240203-000000", 3)
+    part = Selection(projects=("a b",), since="20240102-000000", until="20240203-000000", attempts_limit=3)
     with Ownership(folder, note, "backfill", selection=part, path_lock=path_lock_of(folder, note)):
         found = read_owner(note)
         assert found is not None
