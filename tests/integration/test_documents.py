@@ -1,16 +1,12 @@
 """What a document shows works as it is written there, and answers as it is shown: commands and Python."""
 
-import contextlib
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
@@ -22,12 +18,9 @@ from packaging.requirements import Requirement
 from tests.integration.cloud import NO_RETRY, TIMEOUT_SECONDS, Cloud
 from tests.support.command_line import CommandLine
 from tests.support.documents import DOCUMENTS, REPOSITORY, name_of
-from tests.support.scripted_gcs import unused_port
+from tests.support.shown_commands import STAYING, WALK, Shell, Shown, shown_in
 from tests.support.stored_runs import store_run
-from tests.support.waiting import eventually
 
-COMMAND_SECONDS = 100.0
-BASH = "/bin/bash"
 #: Commands that are not run here, each with the reason. An entry that no document needs is an error.
 NOT_RUN = {
     r"make demo": "a section of CI",
@@ -41,140 +34,22 @@ NOT_RUN = {
 }
 #: Commands of tests/README.md: targets of make, sections of CI, and what takes longer than CI.
 OF_TESTS = r"(bash \.ci/|make |(\w+=\S+ )*(\.venv/bin/)?python -m (pytest|tests\.)).*"
-#: How commands begin that stay until they are told to end, with the text by which they tell that they are
-#: there; None where they tell the service manager.
-STAYING = {
-    "pixaris-sync watch": None,
-    "pixaris-sync sandbox": "Ctrl+C ends it",
-    "pixaris-sync ui": "Ctrl+C ends it",
-}
-#: Where documents serve the page.
-PAGE_PORT = "9465"
 #: Commands that are for a process that is at work.
-BESIDE_A_SERVICE = "pixaris-sync limit"
+BESIDE_A_SERVICE = ("pixaris-sync limit", "pixaris-sync pause", "pixaris-sync resume")
 
 
 #: The destination that documents name, where they do not leave it to the environment.
 NAMED = "my-project", "my-project.pixaris", "my-pixaris-bucket"
-PYTHON = "(cd ~ && python -) <<'PYTHON'\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A command in a document, and the answer that the document shows to it, if it shows one.
-
-    Python is a command that runs it in the user's home.
-    """
-
-    command: str
-    answer: str | None
-
-    @property
-    def is_python(self) -> bool:
-        """Whether it is a block of Python."""
-        return self.command.startswith(PYTHON)
-
-    def check(self, answer: str) -> None:
-        """Compare what it answered with what the document shows, but for what differs from time to time."""
-        if self.answer is not None:
-            # A program's numbers are those of its own text, but for the date in a run's name.
-            varying = r"\d{6,}" if self.is_python else r"\d+(\.\d+)?"
-            found, shown = (_shape(text, varying) for text in (answer, self.answer))
-            assert found == shown, f"{self.command} answers:\n{answer}"
-
-
-def shown_in(document: Path) -> list[Shown]:
-    """The ``sh`` and ``python`` blocks of a document in order; a ``text`` block answers what is before it."""
-    found: list[Shown] = []
-    text = document.read_text(encoding="utf-8")
-    for kind, block in re.findall(r"^```(sh|python|text)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        if kind == "sh":
-            found += [Shown(command, None) for command in _commands(block)]
-        elif kind == "python":
-            found.append(Shown(f"{PYTHON}{block}PYTHON", None))
-        else:
-            found[-1] = Shown(found[-1].command, block)
-    return found
-
-
-def _commands(block: str) -> Iterator[str]:
-    """Whole commands, which may take several lines."""
-    begun = ""
-    for line in block.splitlines():
-        begun = f"{begun}\n{line}" if begun else line
-        whole = not line.endswith("\\")
-        if (
-            whole
-            and subprocess.run([BASH, "-n", "-c", begun], capture_output=True, check=False).returncode == 0
-        ):
-            if begun.strip() and not begun.startswith("#"):
-                yield begun
-            begun = ""
-    assert not begun, f"this is no whole command: {begun}"
+def _shown_in(document: Path) -> list[Shown]:
+    """What a document shows, but for the operator's walk, which has a test of its own."""
+    return shown_in(document.read_text(encoding="utf-8").partition(f"\n{WALK}\n")[0])
 
 
 def not_run(command: str) -> str | None:
     """The entry of `NOT_RUN` for a command, if it has one."""
     return next((pattern for pattern in NOT_RUN if re.fullmatch(pattern, command, re.DOTALL)), None)
-
-
-class Shell:
-    """A shell that remembers its variables from one command to the next, as one at a terminal does."""
-
-    def __init__(self, environment: Mapping[str, str], scratch: Path) -> None:
-        self._environment = dict(environment)
-        self._variables = scratch / "variables"
-
-    def run(self, command: str) -> str:
-        """Run a command to its end, with the exit code that a comment names, else 0; what stdout got."""
-        with subprocess.Popen(
-            [BASH, "-euo", "pipefail", "-c", f"trap 'env -0 > \"{self._variables}\"' EXIT\n{command}"],
-            cwd=REPOSITORY,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                stdout, stderr = process.communicate(timeout=COMMAND_SECONDS)
-            except BaseException:
-                # What the shell has begun would outlive it.
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
-        meant = re.search(r"# ends with (\d+)$", command)
-        assert process.returncode == (int(meant[1]) if meant else 0), f"{command}\n{stdout}\n{stderr}"
-        pairs = self._variables.read_text().rstrip("\0").split("\0")
-        self._environment = dict(pair.split("=", 1) for pair in pairs)
-        return stdout
-
-    @contextlib.contextmanager
-    def running(self, command: str, log: Path) -> Iterator[None]:
-        """Keep a command running that stays; Ctrl+C must end it well."""
-        address, sign = log.with_suffix(".notify"), STAYING[" ".join(command.split()[:2])]
-        address.unlink(missing_ok=True)
-        with log.open("w") as file, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
-            notices.bind(str(address))
-            notices.settimeout(COMMAND_SECONDS)
-            process = subprocess.Popen(
-                [BASH, "-c", f"exec {command.replace(PAGE_PORT, str(unused_port()))}"],
-                cwd=REPOSITORY,
-                env={**self._environment, "NOTIFY_SOCKET": str(address)},
-                stdout=file,
-                stderr=file,
-            )
-            try:
-                if sign:
-                    eventually(lambda: sign in log.read_text(), f"{command} is there")
-                else:
-                    while b"READY=1" not in notices.recv(4096):
-                        pass
-                yield
-                process.send_signal(signal.SIGINT)
-                assert process.wait(COMMAND_SECONDS) == 0, log.read_text()
-            finally:
-                process.kill()
-                process.wait()
 
 
 @pytest.fixture
@@ -232,12 +107,9 @@ def _make_destination_anew(project: str, dataset: str, bucket: str) -> None:
     storage.create_bucket(bucket, retry=NO_RETRY, timeout=TIMEOUT_SECONDS)
 
 
-def _shape(text: str, varying: str) -> list[str]:
-    """An answer's lines without what differs from one time to the next, and without blanks at the end."""
-    return [re.sub(varying, "0", line).rstrip() for line in text.strip().splitlines()]
-
-
-RUN_HERE = [document for document in DOCUMENTS if any(not not_run(one.command) for one in shown_in(document))]
+RUN_HERE = [
+    document for document in DOCUMENTS if any(not not_run(one.command) for one in _shown_in(document))
+]
 
 
 @pytest.mark.large
@@ -246,7 +118,7 @@ RUN_HERE = [document for document in DOCUMENTS if any(not not_run(one.command) f
 def test_every_command_works_as_it_is_written(document: Path, shell: Shell, tmp_path: Path) -> None:
     """Goal: what is copied from a document works. Method: run its blocks in order, in one user's shell."""
     log = tmp_path / "staying.log"
-    for shown in shown_in(document):
+    for shown in _shown_in(document):
         if not_run(shown.command) or (
             document.parent.name == "tests" and re.fullmatch(OF_TESTS, shown.command)
         ):
@@ -333,13 +205,13 @@ def test_the_handlers_of_the_wheel_alone_do_what_the_documents_show(
     for absent in ("pixaris", "gradio", "google.cloud.storage"):
         shell.run(f"! python -c 'import {absent}' 2>/dev/null")
     front_page, handlers = REPOSITORY / "README.md", REPOSITORY / "pixaris_sync" / "handlers" / "README.md"
-    examples = [shown for shown in shown_in(front_page) if shown.is_python]
+    examples = [shown for shown in _shown_in(front_page) if shown.is_python]
     assert examples
-    for shown in [*shown_in(handlers), *examples]:
+    for shown in [*_shown_in(handlers), *examples]:
         shown.check(shell.run(shown.command))
 
 
 def test_every_reason_for_not_running_is_needed() -> None:
     """Goal: no exception outlives its command. Method: each entry has a command in some document."""
-    needed = {not_run(shown.command) for document in DOCUMENTS for shown in shown_in(document)}
+    needed = {not_run(shown.command) for document in DOCUMENTS for shown in _shown_in(document)}
     assert set(NOT_RUN) <= needed

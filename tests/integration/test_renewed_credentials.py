@@ -1,8 +1,6 @@
 """Credentials that are refused and then renewed, while ``watch`` runs."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,49 +9,15 @@ import pytest
 from pixaris_sync import USER_AGENT
 from tests.support import command_line as command_lines
 from tests.support.command_line import CommandLine, Watching
-from tests.support.scripted_bigquery import Answer, Asked, ScriptedBigQuery, scripted_bigquery
+from tests.support.renewed_login import Login
+from tests.support.scripted_bigquery import scripted_bigquery
 from tests.support.scripted_gcs import ENVIRONMENT
-from tests.support.secrets import authorized_user, service_account_key
 from tests.support.stored_runs import Reader, store_run
 
 _ROOT = Path(__file__).parents[2]
-_REFUSED = Answer(400, {"error": "invalid_grant", "error_description": "Token has been expired or revoked."})
 _QUICK = {"retry_delay_seconds_min": 0.1, "retry_delay_seconds_max": 0.1, "table_settle_seconds": 0}
 
 _PAUSED = "everything is paused until this is mended"
-
-
-@dataclass
-class Login:
-    """Credentials in a file, and the service that gives tokens for some of them, by what stands in a request.
-
-    Its tokens expire at once: it is asked for each request.
-    """
-
-    file: Path
-    service: ScriptedBigQuery
-    good: bytes = b""
-
-    def write(self, content: dict[str, str]) -> None:
-        """Put credentials in the place of what was there, as somebody who logs in does."""
-        self.file.write_text(json.dumps(content))
-
-    def as_user(self, name: str) -> dict[str, str]:
-        """A login of its own."""
-        credentials = authorized_user(f"{self.service.url}/token")
-        return credentials | {"refresh_token": f"{credentials['refresh_token']}{name}"}
-
-    def as_robot(self) -> dict[str, str]:
-        """A service account's key."""
-        return service_account_key(f"{self.service.url}/token")
-
-    def answer(self, asked: Asked) -> Answer:
-        """Give a token, or none."""
-        self.service.asked.append(asked)
-        if not self.good or self.good not in asked.body:
-            return _REFUSED
-        assert isinstance(self.service.token.body, dict)
-        return Answer(body=self.service.token.body | {"expires_in": 1})
 
 
 @pytest.fixture
