@@ -17,6 +17,13 @@ CREDENTIALS_HINT: Final = (
 IN_BETWEEN_HINT: Final = (
     "let the proxy or firewall pass requests to *.googleapis.com, or log in to it; then it goes on by itself"
 )
+#: The hint where requests may not count against the project that the login names.
+QUOTA_PROJECT_HINT: Final = (
+    "grant Service Usage Consumer on that project to the account, or name another one in "
+    "GOOGLE_CLOUD_QUOTA_PROJECT"
+)
+#: What refuses so.
+QUOTA_PROJECT_REASON: Final = "USER_PROJECT_DENIED"
 #: The hint where the other end's certificate is not trusted.
 CERTIFICATE_HINT: Final = (
     "where a proxy looks into connections, let REQUESTS_CA_BUNDLE or SSL_CERT_FILE name a file that holds "

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 _DATASET_HINT = "create the dataset, or correct gcp_bq_experiment_dataset"
 _DONE = "DONE"
+#: Where the client goes by itself, or to its twin for those who show a client certificate.
+_PUBLIC = "https://bigquery.googleapis.com"
 
 #: The client takes None for "do not retry"; its annotations do not say so.
 _NO_RETRY = cast("Retry", None)
@@ -111,7 +113,7 @@ class BigQueryCalls:
             self._client = bigquery.Client(
                 project=address.billing_project,
                 credentials=session.credentials,
-                client_options=ClientOptions(api_endpoint=address.root),
+                client_options=ClientOptions(api_endpoint=None if address.root == _PUBLIC else address.root),
                 client_info=ClientInfo(user_agent=USER_AGENT),  # type: ignore[no-untyped-call] # the same
                 _http=session,
             )

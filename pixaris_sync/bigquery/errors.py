@@ -26,6 +26,8 @@ from pixaris_sync.errors import (
     CREDENTIALS_HINT,
     FOREIGN_STATUSES,
     IN_BETWEEN_HINT,
+    QUOTA_PROJECT_HINT,
+    QUOTA_PROJECT_REASON,
     ConfigurationError,
     Failure,
     SyncError,
@@ -171,6 +173,8 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
         hint = IN_BETWEEN_HINT
     elif BILLING_REASONS.intersection(reasons):
         hint = BILLING_HINT
+    elif any(detail.get("reason") == QUOTA_PROJECT_REASON for detail in _details(error)):
+        cause, hint = f"the account may not use the quota project ({cause})", QUOTA_PROJECT_HINT
     kind = SyncError
     if _redirects(code):
         cause, hint = _REDIRECTED, IN_BETWEEN_HINT
@@ -179,6 +183,11 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
     header = "" if error.response is None else error.response.headers.get("Retry-After", "")
     retry_after = retry_after_seconds(header, time.time())
     return kind(operation, subject, cause, hint=hint, failure=failure, retry_after_seconds=retry_after)
+
+
+def _details(error: GoogleAPICallError) -> list[Mapping[str, Any]]:
+    """What the service adds to its errors (``google.rpc.ErrorInfo``)."""
+    return [detail for detail in error.details or () if isinstance(detail, Mapping)]
 
 
 def _is_in_between(error: GoogleAPICallError, code: int) -> bool:

@@ -1,6 +1,7 @@
 """``config init``: asks for the settings that are missing, and writes them into the config file."""
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from pixaris_sync.settings.config_file import BY_ITSELF, FOUND, ConfigFile, name
 from pixaris_sync.settings.document import Document
 from pixaris_sync.settings.messages import shown, together
 from pixaris_sync.settings.model import Settings
-from pixaris_sync.settings.names import flag
+from pixaris_sync.settings.names import SECRETS, flag
 from pixaris_sync.settings.sources import Found, find_settings
 from pixaris_sync.text import counted, printable_line
 
@@ -52,9 +53,14 @@ def init_config(flags: Mapping[str, Any], config: Path | None) -> Exit:
         print(printable_line(f"{file.path} sets all that is needed: nothing was written"))
         return Exit.OK
     before = document.text if file.document else None
-    _write(file.path, before, with_additions(document, {key: _plain(settings, key) for key in wanted}))
+    text = with_additions(document, {key: _plain(settings, key) for key in wanted})
+    _write(file.path, before, text, private=not SECRETS.isdisjoint(wanted))
     print(printable_line(f"{file.path}: {counted(len(wanted), 'setting')} written: {', '.join(wanted)}"))
-    named = f" --config {file.path}" if file.how == "--config" and file.path not in FOUND else ""
+    named = (
+        f" --config {shlex.quote(str(file.path))}"
+        if file.how == "--config" and file.path not in FOUND
+        else ""
+    )
     print(printable_line(f"next: `pixaris-sync config show{named}` shows what holds now,"))
     print(printable_line(f"      `pixaris-sync sync{named}` carries what is in the results folder"))
     return Exit.OK
@@ -191,8 +197,10 @@ def _refuse_inside(path: Path, folders: list[Any]) -> None:
             )
 
 
-def _write(path: Path, before: str | None, text: str) -> None:
+def _write(path: Path, before: str | None, text: str, *, private: bool) -> None:
     """Write the file in one step, unless it has changed; its mode stays, and so does a link to it.
+
+    `private`: a new one is for its user alone.
 
     Raises:
         ConfigurationError: it cannot be written, or has changed.
@@ -213,6 +221,8 @@ def _write(path: Path, before: str | None, text: str) -> None:
             status = place.stat()
             with suppress(OSError):
                 os.chown(fresh, status.st_uid, status.st_gid)
+        elif private:
+            fresh.chmod(0o600)
         fresh.replace(place)
     except OSError as error:
         raise ConfigurationError(

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -24,10 +24,12 @@ from pixaris_sync.doctor.judgements import (
     judge_locations,
 )
 from pixaris_sync.errors import SyncError
-from pixaris_sync.login.login import Identity, Login
 from pixaris_sync.ports import BucketInspection, DatasetInspection
 from pixaris_sync.process.wiring import bucket_inspection, dataset_inspection, login_of
 from pixaris_sync.settings.model import Settings
+
+if TYPE_CHECKING:
+    from pixaris_sync.login.login import Identity
 
 #: How long a question may take.
 ANSWER_SECONDS: Final = 5.0
@@ -76,6 +78,16 @@ class Cloud:
         self._no_dataset = unset & {"gcp_bq_experiment_dataset", "gcp_project_id"}
         self._storage, self._warehouse = _Service(), _Service()
         self.identity: Identity | None = None
+        # Imports the clients: that is not to count as a service's silence.
+        self._bucket: BucketInspection | None = None
+        self._dataset: DatasetInspection | None = None
+        if not self._no_bucket:
+            self._bucket = bucket_inspection(self._settings, self._login)
+        if not self._no_dataset:
+            try:
+                self._dataset = dataset_inspection(self._settings, self._login)
+            except SyncError as error:
+                self._warehouse.answers["facts"] = error
 
     def ask_who(self) -> None:
         """Find out in whose name the services are asked, which asks for a token."""
@@ -83,9 +95,11 @@ class Cloud:
 
     def questions(self, *only: str) -> list[Callable[[], None]]:
         """What asks the services, one function each, to be called side by side; `only`: these questions."""
-        of_bucket = partial(_ask_bucket, self._settings, self._login, self._storage, only)
-        of_dataset = partial(_ask_dataset, self._settings, self._login, self._warehouse, only)
-        asks = [*([] if self._no_bucket else [of_bucket]), *([] if self._no_dataset else [of_dataset])]
+        asks: list[Callable[[], Awaitable[None]]] = []
+        if self._bucket is not None:
+            asks.append(partial(_ask_bucket, self._bucket, self._storage, only))
+        if self._dataset is not None:
+            asks.append(partial(_ask_dataset, self._dataset, self._warehouse, only))
         return [partial(anyio.run, ask) for ask in asks]
 
     def checks(self, *, signed_in: bool) -> list[Check]:
@@ -135,8 +149,7 @@ class Cloud:
         ]
 
 
-async def _ask_bucket(settings: Settings, login: Login, service: _Service, only: tuple[str, ...]) -> None:
-    inspection = bucket_inspection(settings, login)
+async def _ask_bucket(inspection: BucketInspection, service: _Service, only: tuple[str, ...]) -> None:
     questions: dict[str, Question] = {
         "facts": inspection.facts,
         "held": partial(inspection.held_permissions, BUCKET_PERMISSIONS),
@@ -153,12 +166,7 @@ async def _skew(inspection: BucketInspection) -> float | None:
     return None if told is None else (asked_at + time.time()) / 2 - told
 
 
-async def _ask_dataset(settings: Settings, login: Login, service: _Service, only: tuple[str, ...]) -> None:
-    try:
-        inspection = dataset_inspection(settings, login)
-    except SyncError as error:
-        service.answers["facts"] = error
-        return
+async def _ask_dataset(inspection: DatasetInspection, service: _Service, only: tuple[str, ...]) -> None:
     questions: dict[str, Question] = {
         name: getattr(inspection, name) for name in ("facts", "expiring_tables", "try_stream", *TRIED)
     }

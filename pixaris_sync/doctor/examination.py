@@ -12,13 +12,14 @@ from pixaris_sync.doctor.judgements import LOGIN, judge_login
 from pixaris_sync.doctor.machine import look_at_folders, look_at_system
 from pixaris_sync.doctor.side_by_side import side_by_side
 from pixaris_sync.ledger.finder import may_exist
+from pixaris_sync.local.results_folder import LocalResults
 from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.settings.model import Settings
 
 log = logging.getLogger(__name__)
 
 
-#: How long all of it may take; Google's client must be imported first.
+#: How long all questions together may take.
 _ALL_SECONDS: Final = 7.0
 
 
@@ -46,9 +47,12 @@ def examine_first(settings: Settings) -> None:
     fault and should be known is logged.
 
     Raises:
-        ConfigurationError: it deletes what is carried there, or takes no tables.
+        ConfigurationError: it deletes what is carried there, or takes no tables; or the results folder cannot
+            be read.
+        LocalFileError: (transient) the folder's disk is in trouble.
     """
-    if not settings.local_results_folder.is_dir() or may_exist(found_ledger(settings).path):
+    LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name).check()
+    if may_exist(found_ledger(settings).path):
         return
     cloud = Cloud(settings)
     side_by_side(cloud.questions("facts"), _ALL_SECONDS)

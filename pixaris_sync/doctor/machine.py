@@ -171,17 +171,17 @@ def look_at_state_folder(settings: Settings) -> list[Check]:
     if exists and status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         found = f"{shown} can be written by everybody"
         checks.append(warning(name, found, f"`chmod o-w {shown}`"))
-    return checks or [passed(name, f"{shown}: {bytes_text(free)} free, {_ledger_text(settings)}")]
+    return checks or [passed(name, f"{shown}: {bytes_text(free)} free{_ledger_text(settings)}")]
 
 
 _OTHER_STATE: Final = "choose another folder with --state-dir"
 
 
 def _ledger_text(settings: Settings) -> str:
-    with suppress(SyncError):
+    with suppress(SyncError, OSError):
         found = found_ledger(settings)
-        return f"ledger {found.path.name}" if may_exist(found.path) else "no ledger yet"
-    return "see the folder"
+        return f", ledger {found.path.name}" if may_exist(found.path) else ", no ledger yet"
+    return ""
 
 
 def look_at_inotify(root: Path, limits: Path = INOTIFY, processes: Path = PROCESSES) -> Check:

@@ -44,6 +44,8 @@ from pixaris_sync.errors import (
     CREDENTIALS_HINT,
     FOREIGN_STATUSES,
     IN_BETWEEN_HINT,
+    QUOTA_PROJECT_HINT,
+    QUOTA_PROJECT_REASON,
     ConfigurationError,
     Failure,
     ObjectConflictError,
@@ -235,8 +237,8 @@ class Refusal:
             case HTTPStatus.UNAUTHORIZED:
                 kind, hint = ConfigurationError, CREDENTIALS_HINT
                 cause = "the service does not accept the credentials"
-            case HTTPStatus.FORBIDDEN if BILLING_REASONS.intersection(self.reasons):
-                cause, hint = f"nobody pays for the bucket ({self._summary()})", BILLING_HINT
+            case HTTPStatus.FORBIDDEN if denial := self._denial_of_project():
+                cause, hint = denial
             case HTTPStatus.FORBIDDEN if self.failure is Failure.PERMANENT:
                 hint = "wait for the end of the hold or retention, then run `pixaris-sync retry`"
             case HTTPStatus.BAD_REQUEST if self.failure is Failure.PERMISSION:
@@ -261,6 +263,14 @@ class Refusal:
             failure=self.failure,
             retry_after_seconds=self.retry_after_seconds,
         )
+
+    def _denial_of_project(self) -> tuple[str, str] | None:
+        """Cause and hint where it is a project's fault, and no role's."""
+        if BILLING_REASONS.intersection(self.reasons):
+            return f"nobody pays for the bucket ({self._summary()})", BILLING_HINT
+        if QUOTA_PROJECT_REASON in self.reasons:
+            return f"the account may not use the quota project ({self._summary()})", QUOTA_PROJECT_HINT
+        return None
 
     def _summary(self) -> str:
         """Status, reasons and message in one line."""
@@ -316,9 +326,10 @@ def _read_error_body(body: str) -> tuple[str, list[str]] | None:
         return "", [details]
     if not isinstance(details, Mapping):
         return None
-    message, entries = details.get("message"), details.get("errors")
+    message = details.get("message")
     reasons = [
         entry["reason"]
+        for entries in (details.get("errors"), details.get("details"))
         for entry in (entries if isinstance(entries, list) else ())
         if isinstance(entry, Mapping) and isinstance(entry.get("reason"), str)
     ]

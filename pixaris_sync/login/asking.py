@@ -6,6 +6,7 @@ elsewhere.
 """
 
 import json
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 import requests
 from google.auth import transport
+from requests.adapters import HTTPAdapter
 
 from pixaris_sync import USER_AGENT
 from pixaris_sync.errors import (
@@ -66,6 +68,21 @@ class RefusedError(Exception):
         self.clock_ahead_seconds = clock_ahead_seconds
 
 
+class _Trusting(HTTPAdapter):
+    """Connections by a context of ours, through a proxy or not."""
+
+    def __init__(self, trust: ssl.SSLContext) -> None:
+        self._trust = trust
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - handed on
+        super().init_poolmanager(*arguments, ssl_context=self._trust, **options)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:  # noqa: ANN401 - handed on
+        trust = {"ssl_context": self._trust, "proxy_ssl_context": self._trust}
+        return super().proxy_manager_for(proxy, **trust, **options)
+
+
 class Asking(transport.Request):
     """Sends google-auth's requests, each time within the limit of the acquisition that it belongs to.
 
@@ -74,6 +91,9 @@ class Asking(transport.Request):
 
     Attributes:
         met_metadata_server: one of Google's own has answered.
+
+    Raises:
+        ConfigurationError: the certificates cannot be used.
     """
 
     def __init__(self, limit_seconds: float) -> None:
@@ -84,18 +104,13 @@ class Asking(transport.Request):
         # ~/.netrc is not asked for a login in the place of ours.
         self._session.auth = _as_it_is
         self._session.headers["User-Agent"] = USER_AGENT
+        # Of its own: where a workload shows a certificate, it is shown to token services alone.
+        self._session.mount("https://", _Trusting(certificates.new_context()))
+        self._session.verify = certificates.bundle() or True
 
     def begin(self) -> None:
-        """An acquisition begins now.
-
-        Raises:
-            ConfigurationError: the certificates cannot be used.
-        """
+        """An acquisition begins now."""
         self._ends_at = time.monotonic() + self._limit_seconds
-        adapter = self._session.get_adapter("https://")
-        trust = {"ssl_context": certificates.context()}
-        adapter.poolmanager.connection_pool_kw.update(trust)  # type: ignore[attr-defined] # requests' own
-        self._session.verify = certificates.bundle() or True
 
     def close(self) -> None:
         """Give connections back."""

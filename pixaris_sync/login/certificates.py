@@ -40,7 +40,7 @@ def bundle() -> str | None:
 
 
 def context() -> ssl.SSLContext:
-    """What connections are made with; one for all of them.
+    """What connections to Google's services are made with; one for all of them.
 
     Raises:
         ConfigurationError: the certificates that a variable names cannot be used.
@@ -48,8 +48,12 @@ def context() -> ssl.SSLContext:
     return _context(chosen())
 
 
-@lru_cache(maxsize=1)
-def _context(found: tuple[str, str] | None) -> ssl.SSLContext:
+def new_context() -> ssl.SSLContext:
+    """The same, for a caller alone; raises as `context` does."""
+    return _made(chosen())
+
+
+def _made(found: tuple[str, str] | None) -> ssl.SSLContext:
     if found is None:
         made = ssl.create_default_context()
         made.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
@@ -62,6 +66,9 @@ def _context(found: tuple[str, str] | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=value)
     except ssl.SSLError:
         raise _unusable(name, value, "it holds no certificates in PEM form") from None
+
+
+_context = lru_cache(maxsize=1)(_made)
 
 
 def proxy_for(address: str) -> str | None:

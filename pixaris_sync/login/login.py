@@ -197,8 +197,10 @@ class Login:
 
     def close(self) -> None:
         """Give connections back. Safe to call twice; a later call opens new ones."""
-        with self._lock:
+        # Whoever waits for a token just now ends within its time limit, and is not waited for.
+        if self._lock.acquire(blocking=False):
             self._forget()
+            self._lock.release()
 
     def _found(self) -> Source:
         """The credentials' source, looked for where none is known."""

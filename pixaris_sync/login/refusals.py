@@ -15,7 +15,7 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.login.asking import OPERATION, RefusedError, name_of
-from pixaris_sync.login.source import LOGIN_COMMAND, METADATA, UNSET_HINT, Source, renewal
+from pixaris_sync.login.source import LOGIN_COMMAND, METADATA, Source, renewal
 from pixaris_sync.model import JsonValue
 from pixaris_sync.text import scrub
 
@@ -83,8 +83,8 @@ def _refused(error: RefusedError, source: Source) -> SyncError:
         cause = f"this machine's clock is {minutes} min {way} that of the service {said}"
         return _denied(subject, cause, "set the clock, e.g. with `timedatectl set-ntp true`")
     if error.body.get("error_subtype") in _REAUTHENTICATION:
-        hint = UNSET_HINT if named else renewal(kind, named=named)
-        return _denied(subject, f"the login must be renewed by its owner {said}", hint)
+        cause = f"the login must be renewed by its owner {said}"
+        return _denied(subject, cause, renewal(source.kind, named=named))
     cause = _CAUSES.get((kind, code)) or _CAUSES.get(("", code)) or "it refuses the credentials"
     return _denied(subject, f"{cause} {said} ({source.file})", renewal(source.kind, named=named))
 

@@ -23,7 +23,6 @@ EXECUTABLE_VARIABLE: Final = "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES"
 #: Not a type of file: tokens come from the metadata server.
 METADATA: Final = "metadata"
 LOGIN_COMMAND: Final = "gcloud auth application-default login"
-UNSET_HINT: Final = f"unset {VARIABLE} and run `{LOGIN_COMMAND}`"
 
 #: What each type of file cannot do without: texts, but for those in `_OBJECTS`.
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -33,14 +32,17 @@ _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "external_account": ("audience", "subject_token_type", "token_url", "credential_source"),
     "external_account_authorized_user": ("client_id", "client_secret", "refresh_token", "token_url"),
 }
-#: What to do for other ones, where that is no plain login.
+#: How one logs in again for each type that gcloud writes, beside `LOGIN_COMMAND`.
+_LOGIN_FLAGS: Final = {
+    "authorized_user": "",
+    "external_account_authorized_user": " --login-config=FILE",
+    "impersonated_service_account": " --impersonate-service-account=ACCOUNT",
+}
+#: What to do for other ones of the rest.
 _RENEWALS: Final = {
     "service_account": "put another key of a service account into the file",
     "external_account": "mend the file, or make one with "
     "`gcloud iam workload-identity-pools create-cred-config`",
-    "external_account_authorized_user": f"log in again with `{LOGIN_COMMAND} --login-config=FILE`",
-    "impersonated_service_account": f"log in again with `{LOGIN_COMMAND} "
-    "--impersonate-service-account=ACCOUNT`",
 }
 _OBJECTS: Final = frozenset({"source_credentials", "credential_source"})
 _OTHER_CLOUD: Final = "gdch_service_account"
@@ -133,10 +135,12 @@ class Source:
 
 def renewal(kind: str, *, named: bool) -> str:
     """What to do for other credentials of a kind, or for any where the kind is not known."""
-    hint = _RENEWALS.get(kind)
-    if hint is None and named:
-        return UNSET_HINT if kind == "authorized_user" else f"let {VARIABLE} name a login, or {UNSET_HINT}"
-    return hint or f"run `{LOGIN_COMMAND}`"
+    if hint := _RENEWALS.get(kind):
+        return hint
+    command = f"run `{LOGIN_COMMAND}{_LOGIN_FLAGS.get(kind, '')}`"
+    # What gcloud writes is not looked at while the variable is set.
+    unset = f"unset {VARIABLE} and {command}" if named else command
+    return f"let {VARIABLE} name a login, or {unset}" if named and kind not in _LOGIN_FLAGS else unset
 
 
 def wrong_universe(subject: str, told: str, chosen: str) -> ConfigurationError:

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import anyio
 
-from pixaris_sync.bigquery.sink import BigQueryRowSink
+from pixaris_sync.bigquery.sink import OPTIONAL_LIBRARIES, BigQueryRowSink
 from pixaris_sync.clock import SystemClock
+from pixaris_sync.footprint import importing, without
 from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.finder import FoundLedger, find_ledger, remember_home
@@ -80,7 +81,8 @@ def login_of(settings: Settings) -> Login:
 
 def bucket_inspection(settings: Settings, login: Login) -> BucketInspection:
     """What asks the settings' bucket how it is set up."""
-    from pixaris_sync.gcs.inspection import GcsBucketInspection  # noqa: PLC0415 - imports the client
+    with importing():
+        from pixaris_sync.gcs.inspection import GcsBucketInspection  # noqa: PLC0415 - imports the client
 
     return GcsBucketInspection(
         settings.gcp_pixaris_bucket_name,
@@ -98,7 +100,8 @@ def dataset_inspection(settings: Settings, login: Login) -> DatasetInspection:
     Raises:
         ConfigurationError: the setting is no dataset's name.
     """
-    from pixaris_sync.bigquery.inspection import BigQueryDatasetInspection  # noqa: PLC0415 - as above
+    with importing(), without(*OPTIONAL_LIBRARIES):
+        from pixaris_sync.bigquery.inspection import BigQueryDatasetInspection  # noqa: PLC0415 - as above
 
     return BigQueryDatasetInspection(
         settings.gcp_bq_experiment_dataset,

@@ -45,7 +45,7 @@ class Document:
         return found
 
     def line(self, *keys: object) -> int:
-        """The line of a key, from 1, also where a merge (``<<``) brings it from elsewhere; 0 where there is none."""
+        """The line of a key, from 1, also where a merge (``<<``) brings it from elsewhere; 0: none."""
         found = self.entry(*keys)
         return found[0].start_mark.line + 1 if found else 0
 

@@ -5,6 +5,7 @@ environment as ``PIXARIS_SYNC_<KEY>``.
 """
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +164,14 @@ def _missing(key: str, file: ConfigFile | None, passed_over: list[Path]) -> Conf
         remark = (
             f"{passed_over[0]} was passed over: it holds nothing of Pixaris' and nothing of pixaris-sync's"
         )
-    named = f" --config {file.path}" if file and file.how == "--config" else ""
-    return missing(key, file=str(file.path) if file else "config.yaml", asks=f"{_INIT}{named}", remark=remark)
+    if file is not None:
+        named = f" --config {shlex.quote(str(file.path))}" if file.how == "--config" else ""
+        return missing(key, file=str(file.path), asks=f"{_INIT}{named}", remark=remark)
+    if passed_over:
+        # What is another program's is not added to without a word.
+        place = "a file that --config names"
+        return missing(key, file=place, asks=f"{_INIT} --config pixaris-sync.yaml", remark=remark)
+    return missing(key, file="config.yaml", asks=_INIT, remark=remark)
 
 
 def _misplaced(settings: Settings) -> list[ConfigurationError]:

@@ -1,5 +1,6 @@
 """Configuration through the real command: found by itself, shown, asked for, and each mistake explained."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -299,6 +300,13 @@ def test_what_a_missing_key_may_be_called_is_told(bare: CommandLine, folder: Pat
         "error: cannot find setting gcp_project_id: it is set nowhere (config.yaml was passed over: it holds "
         "nothing of Pixaris' and nothing of pixaris-sync's)"
     ) in lines
+    flags = [word for key in REQUIRED for word in (f"--{key.replace('_', '-')}", "x")]
+    [hint, *_] = re.findall(r"`pixaris-sync (config init.*?)`", "\n".join(lines))
+    outcome = bare.run(*hint.split(), *flags)
+    assert outcome.code == 0, str(outcome)
+    [shows, _] = re.findall(r"`pixaris-sync (.*?)`", outcome.stdout)
+    assert bare.run(*shows.split()).code == 0
+    assert (folder / "config.yaml").read_text() == FOREIGN[0]
 
 
 def test_misspelt_variables_are_pointed_out_once(command_line: CommandLine) -> None:
@@ -523,7 +531,9 @@ def test_config_init_without_a_terminal_says_which_flags_to_give(bare: CommandLi
     hint = "give --gcp-bq-experiment-dataset VALUE, --gcp-pixaris-bucket-name VALUE"
     assert outcome.stderr.splitlines()[1] == f"hint: {hint}"
     assert not list(folder.iterdir())
-    assert init(known, *hint.removeprefix("give ").replace(",", "").split()).code == 0
+    flags = hint.removeprefix("give ").replace(",", "").split()
+    assert init(known, *flags, "--heartbeat-url", "https://example.org/secret").code == 0
+    assert (folder / "config.yaml").stat().st_mode & 0o077 == 0, "it holds a secret"
     assert "gcp_project_id: p\n" in (folder / "config.yaml").read_text()
 
 

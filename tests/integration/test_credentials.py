@@ -25,7 +25,9 @@ from tests.support.google import (
     robot,
     running_google,
     subject_answer,
+    tls_of,
     user,
+    with_tls,
     workforce,
     write_authority,
 )
@@ -82,6 +84,14 @@ def _program(folder: Path) -> dict[str, Any]:
     return {"executable": {"command": str(program), "timeout_millis": 5000}}
 
 
+def _certificate(folder: Path) -> dict[str, Any]:
+    tls_of(folder, "workload")
+    pem = str(folder / "workload.pem")
+    config = folder / "certificates.json"
+    config.write_text(json.dumps({"cert_configs": {"workload": {"cert_path": pem, "key_path": pem}}}))
+    return {"certificate": {"certificate_config_location": str(config)}}
+
+
 #: Each kind: the file, and which token services it must ask.
 KINDS: dict[str, tuple[Callable[[Company], Any], tuple[str, ...]]] = {
     "user": (lambda _: user(), ("/token",)),
@@ -109,6 +119,13 @@ KINDS: dict[str, tuple[Callable[[Company], Any], tuple[str, ...]]] = {
         ("/v1/token",),
     ),
     "workload of AWS": (lambda company: aws(company.google.url), ("/v1/token", TARGET)),
+    "workload with a certificate": (
+        lambda company: external(
+            _certificate(company.folder),
+            subject_token_type="urn:ietf:params:oauth:token-type:mtls",  # noqa: S106 - a kind
+        ),
+        ("/v1/token",),
+    ),
     "workforce": (lambda _: workforce(), ("/v1/oauthtoken",)),
 }
 _QUICK = ("impersonated by a user", "metadata server")
@@ -432,6 +449,14 @@ def test_a_certificate_that_is_not_trusted_is_no_riddle(company: Company, half: 
 
 
 @pytest.mark.large
+def test_a_proxy_may_speak_tls_itself(company: Company, pixaris: Reader) -> None:
+    """Goal: its password is not read on the way either. Method: the proxy behind a certificate of its own."""
+    with with_tls(company.google.proxy, company.folder) as proxy:
+        _arrives(company.with_login(user(), HTTPS_PROXY=proxy), pixaris)
+    assert company.google.used.keys() == {"storage.googleapis.com", "bigquery.googleapis.com"}
+
+
+@pytest.mark.large
 def test_a_proxy_that_wants_another_password_is_told(company: Company) -> None:
     """Goal: it is not taken for the service, and tells no password. Method: another one in its address."""
     store_run(company.machine.folder)
@@ -479,6 +504,21 @@ def test_another_universe_is_reached_in_whole(company: Company, pixaris: Reader)
         assert other.used.keys() == {"storage.example.com", "bigquery.example.com"}
         # It signed for itself.
         assert other.asked == []
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("half", ["bigquery", "storage"])
+def test_a_quota_project_that_may_not_be_used_is_named(company: Company, half: str) -> None:
+    """Goal: nobody looks for a role on the bucket. Method: the service denies the project."""
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "USER_PROJECT_DENIED"}]
+    denied = {"code": 403, "message": "denied", "errors": [{"reason": "forbidden"}], "details": details}
+    company.google.refusals = {f"{half}.googleapis.com": (403, {"error": denied})}
+    store_run(company.machine.folder)
+    outcome = company.with_login(user(quota_project_id="payer")).run("sync")
+    assert outcome.code == 4, str(outcome)
+    told = " ".join(str(outcome).split())
+    assert "the account may not use the quota project" in told
+    assert "grant Service Usage Consumer on that project to the account" in told
 
 
 @pytest.mark.large

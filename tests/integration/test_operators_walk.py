@@ -272,8 +272,8 @@ def _install(program: Path, line: str) -> None:
 def test_the_operators_walk_is_as_it_is_written(operator: Operator, tmp_path: Path) -> None:
     """Goal: acceptance: whoever operates it can do as the document says, from the first day to the last.
 
-    Method: its commands, in its order, by a user whose login, disk, network and runs get into the trouble that
-    the section is about; each section has its beginning and its end here, and none is left out.
+    Method: its commands, in its order, by a user whose login, disk, network and runs get into the trouble
+    that the section is about; each section has its beginning and its end here, and none is left out.
     """
     written = sections()
     assert written

@@ -6,7 +6,9 @@ Nothing is let in without a token that was given. The same server answers plain 
 machine: a metadata server, and what tells tokens of other clouds.
 """
 
+import asyncio
 import base64
+import contextlib
 import datetime as dt
 import http.client
 import json
@@ -343,6 +345,45 @@ def running_google(
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def with_tls(address: str, folder: Path) -> Iterator[str]:
+    """A proxy's address behind TLS of its own, for as long as the context is open."""
+    loop = asyncio.new_event_loop()
+    url = urlsplit(address)
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while piece := await source.read(65536):
+                sink.write(piece)
+                await sink.drain()
+        sink.close()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection(url.hostname, url.port)
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    tls = tls_of(folder, "localhost")
+    server = loop.run_until_complete(asyncio.start_server(pass_on, "127.0.0.1", 0, ssl=tls))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield f"https://{PROXY_LOGIN}@localhost:{port}"
+    finally:
+
+        async def end() -> None:
+            server.close()
+            rest = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 # -- credentials of every kind -----------------------------------------------------------------------------

@@ -94,7 +94,7 @@ PURE_EXCEPTIONS = {
     "settings.document": frozenset({"pathlib", "yaml"}),
     "settings.config_file": frozenset({"os", "pathlib"}),
     "settings.additions": frozenset({"yaml"}),
-    "settings.sources": frozenset({"os", "pathlib", "pydantic"}),
+    "settings.sources": frozenset({"os", "pathlib", "pydantic", "shlex"}),
     # Speaks to the interpreter, not to the world.
     "footprint": frozenset({"atexit", "contextlib", "ctypes", "gc", "os", "sys"}),
     # `anyio.Event`, to let tasks wait for free memory.

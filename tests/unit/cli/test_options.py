@@ -15,7 +15,7 @@ from pixaris_sync.settings.model import Settings
 
 #: Typer carries its own click: what it makes of commands is looked at by attributes, not by class.
 GROUP: Any = typer.main.get_command(app)
-TUNED = ("watch", "sync", "backfill")
+TUNED = ("doctor", "watch", "sync", "backfill")
 ASKING = ("status", "verify", "retry", "limit", "pause", "resume", "prune", "pull")
 
 
