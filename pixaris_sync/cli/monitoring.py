@@ -1,7 +1,7 @@
 """What is told of the work while it lasts, as the settings ask for it."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,7 +78,8 @@ async def monitored(
             work.beside.append(textfile.keep)
             stack.push_async_callback(textfile.write_last)
         if metrics is not None and listen is not None:
-            work.beside.append(_page(listen, new_reader(), metrics, stack))
+            limits = partial(_limits_text, throttle)
+            work.beside.append(_page(listen, new_reader(), metrics, limits, stack))
         yield work
 
 
@@ -94,7 +95,9 @@ def _measure(work: Monitored, settings: Settings, throttle: Throttle) -> "Metric
     return metrics
 
 
-def _page(address: str, reader: "Reader", metrics: "Metrics", stack: AsyncExitStack) -> Beside:
+def _page(
+    address: str, reader: "Reader", metrics: "Metrics", limits: Callable[[], str], stack: AsyncExitStack
+) -> Beside:
     """Serve the page with its metrics, once the engine runs; it closes the reader."""
     from pixaris_sync.monitoring.server import listening, serve
 
@@ -107,7 +110,7 @@ def _page(address: str, reader: "Reader", metrics: "Metrics", stack: AsyncExitSt
         except LedgerError:
             return metrics.exposition(None)
 
-    return partial(serve, listener=listener, named=host, reader=reader, metrics=exposition)
+    return partial(serve, listener=listener, named=host, reader=reader, metrics=exposition, limits=limits)
 
 
 def beat_once(settings: Settings) -> None:
@@ -120,6 +123,10 @@ def _heartbeat(url: SecretStr) -> "Heartbeat":
     from pixaris_sync.monitoring.heartbeat import Heartbeat
 
     return Heartbeat(url.get_secret_value())
+
+
+def _limits_text(throttle: Throttle) -> str:
+    return str(throttle.in_force)
 
 
 def _limits(throttle: Throttle) -> tuple[float, float]:

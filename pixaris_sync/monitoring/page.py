@@ -41,6 +41,7 @@ class Moment:
         paused: why everything rests, if so.
         resting: which destinations rest and why, if any.
         bytes_per_second: how fast uploads were within the last minute; None: nothing is known.
+        limits: what it holds to; empty: nothing is known.
     """
 
     since: float
@@ -48,6 +49,7 @@ class Moment:
     paused: str = ""
     resting: tuple[str, ...] = ()
     bytes_per_second: float | None = None
+    limits: str = ""
 
 
 class Headline(NamedTuple):
@@ -238,6 +240,7 @@ def _about(view: View, moment: Moment) -> Content:
         ("Ledger", [name(str(view.ledger)), f" ({bytes_text(view.ledger_bytes)})"]),
         ("Sent so far", sent),
         ("Watched", time_of(moment.since, since=True)),
+        *([("Limits", moment.limits)] if moment.limits else []),
         ("Version", f"pixaris-sync {view.version}"),
     ]
     return tag("dl", [tag("div", tag("dt", name), tag("dd", text)) for name, text in facts])

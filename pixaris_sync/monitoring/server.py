@@ -115,6 +115,7 @@ async def serve(
     named: str,
     reader: Reader,
     metrics: Callable[[], bytes] | None = None,
+    limits: Callable[[], str] = str,
 ) -> None:
     """Serve until cancelled.
 
@@ -125,6 +126,7 @@ async def serve(
         reader: of the engine's ledger, for nobody else; it is closed at the end.
         metrics: gives them in Prometheus' text format 0.0.4; it is called in the thread that uses `reader`,
             and may use it too. None: there are none.
+        limits: says what the process holds to.
     """
     names = Names(named, listener.getsockname()[0])
     log.info("serving status and metrics at http://%s/", names.shown(listener.getsockname()[1]))
@@ -134,7 +136,7 @@ async def serve(
             "pictures of the images; there is no password",
             *listener.getsockname()[:2],
         )
-    site = _Site(engine, names, reader, metrics)
+    site = _Site(engine, names, reader, metrics, limits)
     server = web.Server(site.answer)
     loop = asyncio.get_running_loop()
 
@@ -196,12 +198,18 @@ class _Site:
     """What is answered."""
 
     def __init__(
-        self, engine: Engine, names: Names, reader: Reader, metrics: Callable[[], bytes] | None
+        self,
+        engine: Engine,
+        names: Names,
+        reader: Reader,
+        metrics: Callable[[], bytes] | None,
+        limits: Callable[[], str],
     ) -> None:
         self._engine = engine
         self._names = names
         self._reader = reader
         self._metrics = metrics
+        self._limits = limits
         self._since = time.time()
         self._started = False
         self._thumbnails = Thumbnails(engine.context.settings.local_results_folder)
@@ -300,12 +308,14 @@ class _Site:
 
     def _moment(self) -> Moment:
         context = self._engine.context
-        paused = context.journal.trouble or context.paused or context.gate(FOLDER).last_error
+        held = str(context.hold).removeprefix("paused ") if context.hold.since is not None else None
+        paused = context.journal.trouble or held or context.paused or context.gate(FOLDER).last_error
         return Moment(
             since=self._since,
             started=self._started,
             paused=str(paused) if paused else "",
             resting=tuple(f"{name} rests: {error}" for name, error in context.troubles.items()),
+            limits=self._limits(),
         )
 
     # -- in the thread -----------------------------------------------------------------------------------

@@ -61,6 +61,8 @@ class Scenario:
         self.random = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
         self._of_troubles = Random(f"troubles of {seed}")  # noqa: S311 - the same
         self._of_pauses = Random(f"pauses of {seed}")  # noqa: S311 - the same
+        #: How likely a pause is, whenever there may be one: in most scenarios nobody asks for any.
+        self._pause_chance = 0.4 if self._of_pauses.random() < 0.3 else 0.0
         self.fired: Counter[str] = Counter()
         self.machine = Machine(
             folder,
@@ -182,7 +184,7 @@ class Scenario:
                         bulk=chance.random() < 0.3,
                         full=chance.random() < 0.2,
                         attempts_limit=chance.choice([1, 3, 5]),
-                        beside=self._pause_for_a_while if self._of_pauses.random() < 0.15 else None,
+                        beside=self._pause_for_a_while if self._pauses() else None,
                     )
         except CrashError as crash:
             self.fired[f"crash_at_{crash}"] += 1
@@ -230,9 +232,12 @@ class Scenario:
                 await engine.scan_all_soon(chance.choice(list(ScanDepth)))
         await self._perhaps_pause(engine, at_end=True)
 
+    def _pauses(self) -> bool:
+        return self._of_pauses.random() < self._pause_chance
+
     async def _perhaps_pause(self, engine: Engine, *, at_end: bool = False) -> None:
         """Seldom, somebody pauses the work; `at_end`: it is told to end in the middle of that."""
-        if self._of_pauses.random() > 0.1:
+        if not self._pauses():
             return
         if not at_end:
             await self._pause_for_a_while(engine)

@@ -139,7 +139,7 @@ def running_loads_are_not_waited_for(patch: pytest.MonkeyPatch) -> None:
 
 
 #: What shows so seldom that it would take minutes from the first scenario on, and the one to begin with.
-RARE: Final[Mapping[Break, int]] = {running_loads_are_not_waited_for: 350}
+RARE: Final[Mapping[Break, int]] = {running_loads_are_not_waited_for: 361}
 
 
 def what_ended_well_is_repeated(patch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,17 @@
 """``pause`` and ``resume``: a process that works begins nothing new, says so, and goes on without a loss."""
 
 import json
+import re
 import signal
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
-from pixaris_sync.cli.exits import Exit
+from pixaris_sync.cli.exits import CommandLineError, Exit
+from pixaris_sync.cli.limit import _seconds
+from pixaris_sync.process.ownership import STORE_RESULTS, Ownership
 from tests.support.command_line import CommandLine, Outcome, Watching
 from tests.support.proxy import UPLOADS, Proxies, Request
 from tests.support.stored_runs import store_run
@@ -84,6 +88,7 @@ def test_a_pause_for_a_time_ends_by_itself(command_line: CommandLine, tmp_path: 
         assert "the pause is over" in watch.log()
 
 
+@pytest.mark.large
 def test_sigterm_drains_a_paused_process(command_line: CommandLine, tmp_path: Path) -> None:
     """Goal: a pause holds up no shutdown, and ends with its process. Method: SIGTERM, then another start."""
     command_line.folder.mkdir(exist_ok=True)
@@ -102,6 +107,7 @@ def test_sigterm_drains_a_paused_process(command_line: CommandLine, tmp_path: Pa
         watch.until(lambda: _synced(command_line) == 1, "the next process is not paused")
 
 
+@pytest.mark.large
 def test_an_upload_that_takes_long_is_interrupted_and_done_later(
     proxied: CommandLine, proxies: Proxies, tmp_path: Path
 ) -> None:
@@ -128,35 +134,46 @@ def test_an_upload_that_takes_long_is_interrupted_and_done_later(
     assert proxied.run("verify").code == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "said"),
-    [
-        (("pause",), Exit.CONFIGURATION, "no process of this machine carries it to this destination now"),
-        (("resume",), Exit.CONFIGURATION, "no process of this machine carries it to this destination now"),
-        (("pause", "--for", "2 weeks"), Exit.USAGE, "that is no length of time between a second and 30 days"),
-        (("pause", "--for", "31d"), Exit.USAGE, "that is no length of time between a second and 30 days"),
-        (("pause", "--for", ""), Exit.USAGE, "that is no length of time between a second and 30 days"),
-        (("limit", "--bandwidth-limit", "8,5MB"), Exit.CONFIGURATION, "'8,5MB' is no entry of one"),
-        (("limit", "--bandwidth-limit", "25:00,5MB"), Exit.CONFIGURATION, "which no clock shows"),
-        (("limit", "--bandwidth-limit", "08:00,5MB 8:00,none"), Exit.CONFIGURATION, "two entries for 08:00"),
-        (
-            ("limit", "--bandwidth-limit", "08:00,5"),
-            Exit.CONFIGURATION,
-            "the least is 65536 bytes per second",
-        ),
-    ],
-)
-def test_what_cannot_be_is_refused_with_a_hint(
-    command_line: CommandLine, arguments: tuple[str, ...], code: Exit, said: str
-) -> None:
-    """Goal: each mistake has its message and exit code. Method: no process at work; values that are none."""
+def test_what_cannot_be_is_refused_with_a_hint(command_line: CommandLine) -> None:
+    """Goal: each mistake has its message and exit code.
+
+    Method: no process at work, one that stores results, and values that are none.
+    """
+
+    def refusal(code: Exit, *arguments: str) -> str:
+        refused = command_line.run(*arguments)
+        assert refused.code == code, str(refused)
+        assert "hint: " in refused.stderr
+        return " ".join(refused.stderr.split())
+
     command_line.folder.mkdir(exist_ok=True)
-    refused = command_line.run(*arguments)
-    assert refused.code == code, str(refused)
-    assert said in " ".join(refused.stderr.split())
-    assert "hint: " in refused.stderr
+    command_line.sync()
+    [ledger] = command_line.ledgers()
+    for command in ("pause", "resume"):
+        assert "no process of this machine carries it" in refusal(Exit.CONFIGURATION, command)
+    path_lock = ledger.with_suffix(".path.lock")
+    with Ownership(
+        command_line.folder, ledger.with_suffix(".owner"), STORE_RESULTS, path_lock=path_lock, waits=False
+    ):
+        assert "takes no wishes" in refusal(Exit.CONFIGURATION, "pause")
+    said = refusal(Exit.USAGE, "pause", "--for", "2 weeks")
+    assert "that is no length of time between a second and 30 days" in said
+    said = refusal(Exit.CONFIGURATION, "limit", "--bandwidth-limit", "8,5MB")
+    assert "must be a rate, or a timetable such as 08:00,5MB 20:00,none" in said
 
 
+@pytest.mark.parametrize(
+    ("span", "seconds"), [("2h", 7200), ("1h30m", 5400), ("30d", 2_592_000), ("90S", 90), (" 5m ", 300)]
+)
+def test_a_span_is_read(span: str, seconds: int) -> None:
+    """Goal: `--for` as people write it. Method: some spans, and some that are none."""
+    assert _seconds(span) == seconds
+    for wrong in ("", "0s", "31d", "2", "h", "-1h", "1.5h", "2m1h"):
+        with pytest.raises(CommandLineError):
+            _seconds(wrong)
+
+
+@pytest.mark.large
 def test_a_pass_is_paused_too(proxied: CommandLine, proxies: Proxies) -> None:
     """Goal: `sync` is paused and goes on. Method: pause it while its first upload is on its way."""
     held = [True]
@@ -182,13 +199,23 @@ def test_a_pass_is_paused_too(proxied: CommandLine, proxies: Proxies) -> None:
     assert json.loads(stdout)["runs"]["synced"] == 1
 
 
+def _page(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - of the test's own process
+        text = answer.read().decode()
+    assert isinstance(text, str)
+    return text
+
+
 def test_a_timetable_is_in_force_and_told(command_line: CommandLine, tmp_path: Path) -> None:
     """Goal: the entry in force and the next change. Method: a rate at all hours, but none for a minute."""
     command_line.folder.mkdir(exist_ok=True)
     now = time.localtime(time.time() + 2 * 3600)
     timetable = f"{now.tm_hour:02}:{now.tm_min:02},none {(now.tm_hour + 1) % 24:02}:{now.tm_min:02},5MB"
-    with Watching(command_line, tmp_path, "--bandwidth-limit", timetable, *_EVENTS_ONLY) as watch:
+    flags = ("--bandwidth-limit", timetable, "--listen", "127.0.0.1:0", *_EVENTS_ONLY)
+    with Watching(command_line, tmp_path, *flags) as watch:
         watch.wait_until_ready()
+        watch.until(lambda: "serving status" in watch.log(), "the page is served")
+        address = re.findall(r"http://[\w.:]+/", watch.log())[0]
         shown = command_line.run("limit")
         assert "bandwidth limit: 4.8 MiB/s until " in shown.stdout, str(shown)
         assert ", then none" in shown.stdout
@@ -198,8 +225,13 @@ def test_a_timetable_is_in_force_and_told(command_line: CommandLine, tmp_path: P
         assert document["bandwidth_limit_now_bytes_per_second"] == 5_000_000
         assert document["bandwidth_limit_changes_at"] is not None
         assert "bandwidth limit: 4.8 MiB/s, changes at " in command_line.run("status").stdout
-        changed = command_line.run("limit", "--bandwidth-limit", f"00:00,1MB {timetable.partition(' ')[0]}")
-        assert changed.code == 0, str(changed)
+        page = _page(address)
+        assert "bandwidth limit: 4.8 MiB/s until " in page
+        assert command_line.run("pause").code == 0
+        assert "paused: by `pixaris-sync pause` since " in _page(address)
+        assert "pixaris_sync_paused{" in _page(f"{address}metrics")
+        assert _page(f"{address}healthz") == '{"status": "ok"}'
+        assert _page(f"{address}readyz") == '{"status": "ready"}'
         by_hand = command_line.run("limit", "--bandwidth-limit", "off")
         assert by_hand.stdout == "bandwidth limit: none; processor limit: none\n", str(by_hand)
         assert watch.end() == 0, watch.log()

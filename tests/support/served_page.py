@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import anyio
 
 from pixaris_sync.monitoring.server import listening, serve
+from pixaris_sync.pipeline.hold import Hold
 
 if TYPE_CHECKING:
     from pixaris_sync.errors import SyncError
@@ -95,6 +96,7 @@ class ServedPage:
             paused=self.paused,
             gate=lambda _: SimpleNamespace(last_error=None),
             troubles=self.resting,
+            hold=Hold(),
             apply=self._apply,
         )
 

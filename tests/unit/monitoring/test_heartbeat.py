@@ -102,6 +102,8 @@ def test_all_is_well_only_where_nothing_waits_for_long(book: Book, tmp_path: Pat
     book.take(found_run(record(), files=[file(size=10)]))
     assert well(INTERVAL_SECONDS - 1)
     assert not well(INTERVAL_SECONDS)
+    # During a pause nothing is on its way.
+    assert not all_is_well(reader.read(), NOW, 0.0)
     [task] = book.claim(1)
     book.do(uploads.reschedule_upload, task, PROBLEM, next_attempt_at=NOW + 1, in_doubt=False)
     assert not well()
