@@ -74,15 +74,19 @@ BEGIN
         (SELECT max(sends) FROM records WHERE run_id = new.id);
 END
 """
+#: In a trigger the statement that fires it decides what becomes of conflicts, so that IGNORE would not hold.
+_NOTE_TURNED: Final = (
+    "INSERT INTO turned SELECT new.id WHERE NOT EXISTS (SELECT 1 FROM turned t WHERE t.run_id = new.id);"
+)
 _TO_ACT_ON: Final = (
     f"""
 CREATE TEMP TRIGGER IF NOT EXISTS run_turned AFTER UPDATE OF state, cause ON runs
 WHEN old.{_ACT} OR new.{_ACT}
-BEGIN INSERT OR IGNORE INTO turned VALUES (new.id); END
+BEGIN {_NOTE_TURNED} END
 """,
     f"""
 CREATE TEMP TRIGGER IF NOT EXISTS run_appeared AFTER INSERT ON runs WHEN new.{_ACT}
-BEGIN INSERT OR IGNORE INTO turned VALUES (new.id); END
+BEGIN {_NOTE_TURNED} END
 """,
     f"""
 CREATE TEMP TRIGGER IF NOT EXISTS line_appeared AFTER INSERT ON records

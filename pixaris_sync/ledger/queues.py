@@ -27,23 +27,17 @@ class Statements(NamedTuple):
 @cache
 def statements_of(selection: Selection) -> Statements:
     """What is asked of the files of these runs."""
-    # Files stand in the order in which they are sent; between those of few runs may be very many others.
-    files, name = "open_files f CROSS JOIN runs r", "f.run_name"
-    if selection.is_scattered:
-        files, name = "runs r CROSS JOIN open_files f", "r.name"
     sendable = f"""
-f.dataset_id = d.id AND {selection.of_runs(name)}
+f.dataset_id = d.id AND {selection.of_runs("f.run_name")}
 AND r.id = f.run_id AND r.folder_cause IS NULL AND NOT r.held AND f.attempts < :attempts_limit
 """
-    if selection.is_scattered:
-        sendable += "AND r.dataset_id = d.id AND f.run_name = r.name\n"
     # Datasets that were compared with the bucket, and may be synced.
     open_datasets = f"d.adopted_at IS NOT NULL AND d.cause IS NULL AND {selection.of_datasets}"
     heads = ", ".join(
         f"""
-(SELECT {name} FROM {files}
+(SELECT f.run_name FROM open_files f CROSS JOIN runs r
 WHERE f.state = '{state}' AND {sendable} AND f.next_attempt_at <= :now
-ORDER BY {name} DESC LIMIT 1)
+ORDER BY f.run_name DESC LIMIT 1)
 """
         for state in QUEUES
     )
@@ -56,13 +50,13 @@ FROM datasets d WHERE {open_datasets} AND (:dataset_id IS NULL OR d.id = :datase
 SELECT f.id, f.run_id, d.project, d.dataset, r.name, f.path, f.size, f.mtime_ns, f.inode, f.content_crc32c,
     f.content, f.generation, f.crc32c, f.ours, f.taken, f.sent_crc32c, f.session_uri, f.attempts, f.cause,
     f.stood
-FROM datasets d CROSS JOIN {files}
+FROM datasets d CROSS JOIN open_files f CROSS JOIN runs r
 WHERE d.id = :dataset_id AND f.state = :state AND {sendable} AND f.next_attempt_at <= :now
-    AND {name} > :above
-ORDER BY {name} DESC, f.size LIMIT :count
+    AND f.run_name > :above
+ORDER BY f.run_name DESC, f.size LIMIT :count
 """,
         next_attempt=f"""
-SELECT min(f.next_attempt_at) FROM datasets d CROSS JOIN {files}
+SELECT min(f.next_attempt_at) FROM datasets d CROSS JOIN open_files f CROSS JOIN runs r
 WHERE {open_datasets} AND f.state IN {tuple(map(str, QUEUES))} AND {sendable}
 """,
     )

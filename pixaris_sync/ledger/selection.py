@@ -112,15 +112,6 @@ class Selection:
         return "".join(f" AND {part}" for part in parts)
 
     @property
-    def is_scattered(self) -> bool:
-        """Whether between selected names there may be many others: a walk then goes by runs, not by files."""
-        if len(self.runs) == 1:
-            beginning = _LITERAL.match(self.runs[0])
-            rest = self.runs[0][beginning.end() :] if beginning else ""
-            return "/" in self.runs[0] or rest not in ("", "*")
-        return bool(self.runs)
-
-    @property
     def parameters(self) -> dict[str, str | int | None]:
         """Values for the conditions and for ``:attempts_limit``."""
         since, until = self._bounds()

@@ -16,12 +16,15 @@ from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from pixaris_sync.errors import ConfigurationError, Failure, JobFailedError
 from pixaris_sync.ledger.overview import Overview
-from pixaris_sync.model import RunState
+from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.model import DatasetKey, RunKey, RunState
 from pixaris_sync.pipeline.discovery import ScanDepth
 from pixaris_sync.pipeline.engine import Engine
+from pixaris_sync.rules.contract import run_and_path, table_id
 from tests.engine.cloud_faults import BUCKET, SHARED_TROUBLES
 from tests.engine.cloud_faults import TABLES as ALL_TABLES
 from tests.engine.crash_points import CrashError
@@ -42,6 +45,16 @@ CRASHES = {
     "stream": 2,
 }
 PASSES_TO_MEND = 12
+#: How many passes are of a part.
+SELECTED_PASSES = 0.4
+#: What passes of a part select: of each kind of pattern some.
+SELECTIONS: list[dict[str, tuple[str, ...]]] = [
+    {"projects": ("p",)},
+    {"projects": ("a*",), "datasets": ("*c",)},
+    {"runs": ("*1*", "p/e/*")},
+    {"runs": ("20*",), "exclude": ("*2", "a/*")},
+    {"exclude": ("p/d", "*run1")},
+]
 #: A table counts as new for two days after it was made; see `ledger.rows.note_table`.
 #: Google takes no credentials of a clock that is further off, by far.
 CLOCK_ERROR_SECONDS_MAX = 1.5 * 86400.0
@@ -63,6 +76,7 @@ class Scenario:
         self._of_pauses = Random(f"pauses of {seed}")  # noqa: S311 - the same
         #: How likely a pause is, whenever there may be one: in most scenarios nobody asks for any.
         self._pause_chance = 0.4 if self._of_pauses.random() < 0.3 else 0.0
+        self._of_selections = Random(f"selections of {seed}")  # noqa: S311 - the same
         self.fired: Counter[str] = Counter()
         self.machine = Machine(
             folder,
@@ -180,12 +194,7 @@ class Scenario:
             else:
                 away = self._folder_faults.away(None, nothing_left=False)
                 with away if chance.random() < 0.05 else nullcontext():
-                    machine.run_pass(
-                        bulk=chance.random() < 0.3,
-                        full=chance.random() < 0.2,
-                        attempts_limit=chance.choice([1, 3, 5]),
-                        beside=self._pause_for_a_while if self._pauses() else None,
-                    )
+                    self._pass()
         except CrashError as crash:
             self.fired[f"crash_at_{crash}"] += 1
         except ConfigurationError as error:
@@ -193,6 +202,42 @@ class Scenario:
                 self.fired["pass_without_credentials"] += 1
             elif error.failure is not Failure.PERMISSION:
                 raise
+
+    def _pass(self) -> None:
+        """A pass, now and then of a part: then nothing of the others is touched."""
+        chance, machine = self.random, self.machine
+        part: dict[str, Any] = {}
+        if self._of_selections.random() < SELECTED_PASSES:
+            part = self._of_selections.choice(SELECTIONS)
+        selection = Selection(**part)
+        uploads, rows = len(machine.store.calls), len(machine.sink.calls)
+        try:
+            machine.run_pass(
+                bulk=chance.random() < 0.3,
+                full=chance.random() < 0.2,
+                attempts_limit=chance.choice([1, 3, 5]),
+                beside=self._pause_for_a_while if self._pauses() else None,
+                **part,
+            )
+        finally:
+            if part:
+                self.fired["selection"] += 1
+                self._nothing_else_was_touched(selection, uploads, rows)
+
+    def _nothing_else_was_touched(self, selection: Selection, uploads: int, rows: int) -> None:
+        """Of what was sent since so many calls, nothing is of a run that is not selected."""
+        machine = self.machine
+        for sent in machine.store.calls[uploads:]:
+            if sent.method in ("upload", "upload_resumable"):
+                project, dataset, _ = sent.name.removeprefix("results/").split("/", 2)
+                found = run_and_path(DatasetKey(project, dataset), sent.name)
+                assert found is not None
+                assert selection.takes(RunKey(project, dataset, found[0])), (selection, sent)
+        keys = [DatasetKey(project, dataset) for project, dataset in DATASETS]
+        sendable = {table_id(key) for key in keys if selection.takes_dataset(key)}
+        left_out = {table_id(key) for key in keys} - sendable
+        for call in machine.sink.calls[rows:]:
+            assert call.method not in ("stream", "load") or call.table not in left_out, (selection, call)
 
     def _nothing_that_passes_condemns(self, found: Overview) -> None:
         """No run is quarantined for what denies everything alike, or one method of a table."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pixaris_sync.ledger import known, numbers, overview, pending_rows, progress, rows, totals, uploads
+from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DeliveryMethod
 from tests.support.ledgers import ALL, NOW, TABLE, Book, file, found_run, record, remote
 
@@ -76,6 +77,35 @@ def test_no_question_scans_or_sorts_what_it_does_not_answer(
     assert [step for step in found if "TEMP B-TREE" in step] == []
     scans = [step for step in found if step.startswith("SCAN")]
     assert [step for step in scans if not re.match(r"SCAN (d|datasets|notices|deliveries)\b", step)] == []
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        pytest.param(Selection(projects=("sh*",), datasets=("shoes",)), id="datasets"),
+        pytest.param(Selection(runs=("20240101-00004*",)), id="beginning"),
+        pytest.param(Selection(runs=("*_x", "shop/shoes/*5_x")), id="patterns"),
+        pytest.param(Selection(exclude=("*7_x", "shop/hats")), id="exclude"),
+    ],
+)
+def test_a_selection_is_found_by_the_same_indexes(book: Book, selection: Selection) -> None:
+    """Goal: a part costs no more than all. Method: the plans of claims and rows; what is claimed matches."""
+    claim = partial(uploads.claim, selection=selection, count=8)
+    questions = (
+        lambda db: claim(db, NOW),
+        lambda db: uploads.next_upload_at(db, selection),
+        lambda db: pending_rows.ready_rows(db, NOW, selection, TABLE, 8),
+        lambda db: pending_rows.table_backlogs(db, NOW, selection),
+    )
+    for question in questions:
+        found = plans(book, question)
+        scans = [step for step in found if step.startswith("SCAN")]
+        assert [step for step in scans if not re.match(r"SCAN (d|datasets|deliveries)\b", step)] == []
+        assert [step for step in found if "TEMP B-TREE" in step] == []
+    book.ledger.write(lambda db: uploads.recover_uploads(db, NOW))
+    claimed = book.claim(selection=selection)
+    assert claimed
+    assert all(selection.takes(task.run) for task in claimed)
 
 
 @pytest.mark.parametrize("question", [numbers.numbers, progress.dataset_progress, totals.totals])
