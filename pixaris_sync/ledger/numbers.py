@@ -50,8 +50,8 @@ SELECT coalesce(sum(size), 0) FROM (
     SELECT f.size FROM open_files f CROSS JOIN datasets d
     WHERE f.state = '{FileState.QUARANTINED}' AND d.id = f.dataset_id AND d.cause IS NULL
     UNION ALL
-    SELECT f.size FROM open_runs r CROSS JOIN datasets d CROSS JOIN open_files f
-    WHERE r.state = '{RunState.QUARANTINED}' AND r.folder_cause IS NOT NULL AND d.id = r.dataset_id
+    SELECT f.size FROM datasets d CROSS JOIN runs r INDEXED BY runs_damaged CROSS JOIN open_files f
+    WHERE r.dataset_id = d.id AND r.folder_cause IS NOT NULL
         AND d.cause IS NULL AND f.run_id = r.id AND f.state <> '{FileState.QUARANTINED}'
 )
 """

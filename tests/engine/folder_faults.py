@@ -5,13 +5,17 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pixaris_sync.errors import SyncError
+from pixaris_sync.history.prune import Pruned, Pruner
 from pixaris_sync.ledger.database import Ledger
+from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.local import safe_open
 from pixaris_sync.model import DatasetKey, RowState
 from pixaris_sync.pipeline.discovery import ScanDepth
@@ -353,8 +357,40 @@ class FolderFaults:
             and all(self._is_current(run, path) for path in run.versions)
         ]
         if synced:
-            self._local.prune(self._chance.choice(synced))
+            run = self._chance.choice(synced)
+            if sum(run.key.run.encode()) % 2 and self._prune_by_command(run):
+                self.fired["pruned_by_command"] += 1
+            else:
+                self._local.prune(run)
             self.fired["pruned_run"] += 1
+
+    def _prune_by_command(self, run: StoredRun) -> bool:
+        """What ``prune`` does with a run, while no fault fires; whether it removed all of its files."""
+        machine, faults = self._machine, self._machine.cloud_faults
+        chosen = Selection(run.key.project, run.key.dataset, since=run.key.run, until=f"{run.key.run}!")
+
+        async def work(ledger: Ledger) -> list[Pruned]:
+            pruner = Pruner(
+                machine.settings, ledger, machine.store, machine.sink, now=machine.clock.now, removes=True
+            )
+            return [one async for one in pruner.prune(chosen, 0.0)]
+
+        before = faults.random.getstate(), faults.chances
+        faults.chances = {}
+        machine.crash_points.restart()
+        try:
+            with machine.ledger() as ledger:
+                pruned = machine.clock.run(partial(work, ledger))
+        except SyncError:
+            # Its table is denied, or its listing.
+            return False
+        finally:
+            faults.random.setstate(before[0])
+            faults.chances = before[1]
+        for path in ("generated_images", ""):
+            self._local._stamp(self._local.path(run, path))
+        run.pruned = bool(pruned) and all(one.problem is None and one.files for one in pruned)
+        return run.pruned
 
     def _make_table_elsewhere(self) -> None:
         """Somebody else makes a table just now: streaming may swallow rows, and we do not know."""

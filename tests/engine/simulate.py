@@ -81,6 +81,7 @@ FAULTS = frozenset(
         "permission_lost_of_tables",
         "proxy_page_of_bucket",
         "proxy_page_of_tables",
+        "pruned_by_command",
         "pruned_run",
         "queued_load",
         "quota",

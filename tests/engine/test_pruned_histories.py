@@ -36,8 +36,8 @@ from tests.support.proof_summary import Tell
 T = TypeVar("T")
 
 #: How many histories, and which: one seed makes one.
-HISTORIES: Final = int(os.environ.get("PIXARIS_SYNC_PRUNE_HISTORIES", "20"))
-FIRST: Final = int(os.environ.get("PIXARIS_SYNC_PRUNE_FIRST", "0"))
+HISTORIES: Final = int(os.environ.get("PIXARIS_SYNC_TEST_PRUNE_HISTORIES", "20"))
+FIRST: Final = int(os.environ.get("PIXARIS_SYNC_TEST_PRUNE_FIRST", "0"))
 #: So many together are one test.
 CHUNK: Final = 20
 DAY_SECONDS: Final = 86400.0
@@ -415,7 +415,7 @@ def run_history(seed: int) -> None:
         try:
             History(seed, folder).run()
         except Exception as error:
-            error.add_note(f"this is history {seed}; replay it with PIXARIS_SYNC_PRUNE_FIRST={seed}")
+            error.add_note(f"this is history {seed}; replay it with PIXARIS_SYNC_TEST_PRUNE_FIRST={seed}")
             raise
 
 
