@@ -73,14 +73,7 @@ def status_text(document: Mapping[str, Any]) -> str:
     lines += [f"      {one['runs']} pending: {printable_line(one['cause'])}" for one in document["waiting"]]
     if outside := outside_text(document.get("waiting_outside")):
         lines.append(f"      {outside}")
-    if document.get("owner"):
-        lines.append(f"work  {printable_line(document['owner'])}")
-        if document.get("pause"):
-            lines.append(f"      paused {pause_line(document['pause'])}")
-        if document.get("limits"):
-            lines += [f"      {line}" for line in limit_lines(document["limits"])]
-    elif document["waiting"] or document["oldest_pending_seconds"] is not None:
-        lines.append(f"work  {NOBODY}: `pixaris-sync sync` or `pixaris-sync watch` carries what waits")
+    lines += _work_lines(document)
     lines.append(f"last  {document['last_synced_at'] or 'nothing synced yet'}")
     torn = document["torn_files"]
     lines += [f"torn  the last line of {printable_line(name)} is unfinished" for name in torn[:NAMES_SHOWN]]
@@ -94,6 +87,20 @@ def status_text(document: Mapping[str, Any]) -> str:
         causes = counted(len(groups) - PROBLEMS_SHOWN, "other cause")
         lines += ["", f"and {left} more with {causes}: --json lists all"]
     return "\n".join(lines)
+
+
+def _work_lines(document: Mapping[str, Any]) -> list[str]:
+    """Which process is at work, and what it holds to; or that none is, where something waits."""
+    if document.get("owner"):
+        lines = [f"work  {printable_line(document['owner'])}"]
+        if document.get("pause"):
+            lines.append(f"      paused {pause_line(document['pause'])}")
+        if document.get("limits"):
+            lines += [f"      {line}" for line in limit_lines(document["limits"])]
+        return lines
+    if document["waiting"] or document["oldest_pending_seconds"] is not None:
+        return [f"work  {NOBODY}: `pixaris-sync sync` or `pixaris-sync watch` carries what waits"]
+    return []
 
 
 def outside_text(waiting: int | None) -> str:

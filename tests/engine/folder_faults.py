@@ -367,7 +367,7 @@ class FolderFaults:
     def _prune_by_command(self, run: StoredRun) -> bool:
         """What ``prune`` does with a run, while no fault fires; whether it removed all of its files."""
         machine, faults = self._machine, self._machine.cloud_faults
-        chosen = Selection(run.key.project, run.key.dataset, since=run.key.run, until=f"{run.key.run}!")
+        chosen = Selection((run.key.project,), (run.key.dataset,), since=run.key.run, until=f"{run.key.run}!")
 
         async def work(ledger: Ledger) -> list[Pruned]:
             pruner = Pruner(
