@@ -88,6 +88,7 @@ class Asking(transport.Request):
 
     Args:
         limit_seconds: how long one acquisition may take, whatever number of requests it needs.
+        shows_certificate: a certificate of the workload's is shown, to token services alone.
 
     Attributes:
         met_metadata_server: one of Google's own has answered.
@@ -96,7 +97,7 @@ class Asking(transport.Request):
         ConfigurationError: the certificates cannot be used.
     """
 
-    def __init__(self, limit_seconds: float) -> None:
+    def __init__(self, limit_seconds: float, *, shows_certificate: bool = False) -> None:
         self._limit_seconds = limit_seconds
         self._ends_at = 0.0
         self.met_metadata_server = False
@@ -104,8 +105,8 @@ class Asking(transport.Request):
         # ~/.netrc is not asked for a login in the place of ours.
         self._session.auth = _as_it_is
         self._session.headers["User-Agent"] = USER_AGENT
-        # Of its own: where a workload shows a certificate, it is shown to token services alone.
-        self._session.mount("https://", _Trusting(certificates.new_context()))
+        trust = certificates.new_context() if shows_certificate else certificates.context()
+        self._session.mount("https://", _Trusting(trust))
         self._session.verify = certificates.bundle() or True
 
     def begin(self) -> None:

@@ -12,9 +12,11 @@ imported when the first token is due.
 import copy
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC
 from http import HTTPStatus
@@ -214,14 +216,15 @@ class Login:
 
     def _renew(self) -> str:
         source = self._found()
-        # A heavy import: a pass with nothing new never needs it.
-        with importing():
+        # A heavy import, which a pass with nothing new never needs; once: garbage of then is never freed.
+        with nullcontext() if "pixaris_sync.login.kinds" in sys.modules else importing():
             from pixaris_sync.login import asking, kinds, refusals  # noqa: PLC0415 - see above
 
         if self._asking is None:
             on_machine = source.kind == METADATA
             limit = METADATA_TIMEOUT_SECONDS if on_machine else self._timeout_seconds
-            self._asking = asking.Asking(limit)
+            shows = "certificate" in (source.info.get("credential_source") or ())
+            self._asking = asking.Asking(limit, shows_certificate=shows)
         if self._credentials is None:
             self._credentials = kinds.google_credentials(source)
         asked_at = time.monotonic()
