@@ -65,6 +65,7 @@ def test_the_shown_default_is_that_of_the_setting() -> None:
 def test_what_a_machine_is_told_once_has_no_flag() -> None:
     """Goal: a short --help. Method: the settings that only the environment and the file set."""
     assert {key for key in Settings.model_fields if not has_flag(key)} == {
+        "bigquery_endpoint",
         "bulk_spacing_seconds",
         "doubt_settle_seconds",
         "gcp_bq_feedback_table",
@@ -75,6 +76,7 @@ def test_what_a_machine_is_told_once_has_no_flag() -> None:
         "resumable_threshold_bytes",
         "retry_delay_seconds_max",
         "retry_delay_seconds_min",
+        "storage_endpoint",
         "stream_rows_limit",
         "table_settle_seconds",
         "visibility_timeout_seconds",
