@@ -9,7 +9,6 @@ import pwd
 import resource
 import shutil
 import sqlite3
-import ssl
 import stat
 import urllib.request
 from collections.abc import Iterator
@@ -20,11 +19,12 @@ from urllib.parse import urlsplit
 
 from pixaris_sync import __version__
 from pixaris_sync.doctor.checks import Check, failed, failed_by, not_checked, passed, warning
-from pixaris_sync.errors import OPEN_FILES_HINT, SyncError
+from pixaris_sync.errors import OPEN_FILES_HINT, ConfigurationError, SyncError
 from pixaris_sync.ledger.finder import may_exist
 from pixaris_sync.local.mounts import network_filesystem
 from pixaris_sync.local.placement import visible_folders
 from pixaris_sync.local.results_folder import LocalResults
+from pixaris_sync.login import certificates
 from pixaris_sync.process.open_files import wanted_files
 from pixaris_sync.process.ownership import describe_owner
 from pixaris_sync.process.wiring import found_ledger
@@ -45,8 +45,6 @@ _INOTIFY_HINT: Final = (
     "raise it: `sysctl fs.inotify.max_user_watches=1048576 fs.inotify.max_user_instances=1024`, and write it "
     "into /etc/sysctl.d to keep it"
 )
-#: The files with certificates that libraries are told of, and folders with such.
-_BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 _PROXY_SCHEMES: Final = ("http", "https")
 
 
@@ -62,7 +60,7 @@ def look_at_folders(settings: Settings) -> list[Check]:
 
 def look_at_system(settings: Settings) -> list[Check]:
     """What the system allows, the ways out of this machine, and versions."""
-    return [look_at_open_files(settings), look_at_proxies(), *look_at_certificates(), look_at_versions()]
+    return [look_at_open_files(settings), look_at_proxies(), look_at_certificates(), look_at_versions()]
 
 
 def look_at_versions() -> Check:
@@ -261,28 +259,15 @@ def _proxy(address: str) -> str | None:
     return f"{parts.hostname}{port}" if good else None
 
 
-def look_at_certificates() -> list[Check]:
-    """Whether the certificates that variables name can be used."""
-    name, checks = "certificates", []
-    for variable in (*_BUNDLES, "SSL_CERT_DIR"):
-        path = os.environ.get(variable, "")
-        if not path:
-            continue
-        remedy = f"let {variable} name a file of certificates in PEM, or unset it"
-        try:
-            is_folder = Path(path).is_dir()
-            if not is_folder:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-        except ssl.SSLError:
-            checks.append(failed(name, f"{variable}: {printable(path)} holds no certificates in PEM", remedy))
-        except OSError as error:
-            checks.append(failed(name, f"{variable}: {printable(path)}: {error.strerror}", remedy))
-        else:
-            if is_folder and variable == "SSL_CERT_FILE":
-                checks.append(failed(name, f"{variable}: {printable(path)} is a folder", remedy))
-            else:
-                checks.append(passed(name, f"{variable}: {printable(path)}"))
-    return checks or [passed(name, "those of the system and of the libraries")]
+def look_at_certificates() -> Check:
+    """Whom connections to Google trust, as the login decides it."""
+    name = "certificates"
+    try:
+        certificates.new_context()
+    except ConfigurationError as error:
+        return failed(name, f"{error.subject}: {error.cause}", error.hint)
+    variable, path = certificates.chosen() or ("", "")
+    return passed(name, printable(f"{path} ({variable})" if path else "those of the system, and of requests"))
 
 
 def _user(uid: int) -> str:

@@ -157,7 +157,7 @@ def _closed_state(command_line: CommandLine, _: Setup) -> CommandLine:
 def _no_certificates(command_line: CommandLine, setup: Setup) -> CommandLine:
     bundle = setup.scratch / "bundle.pem"
     bundle.write_text("no certificate")
-    return command_line.but(SSL_CERT_FILE=str(bundle))
+    return command_line.but(REQUESTS_CA_BUNDLE=None, CURL_CA_BUNDLE=None, SSL_CERT_FILE=str(bundle))
 
 
 def _google(command_line: CommandLine, **variables: str) -> CommandLine:

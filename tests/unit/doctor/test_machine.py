@@ -121,11 +121,11 @@ def test_a_bundle_of_certificates_is_opened(tmp_path: Path, monkeypatch: pytest.
     """Goal: TLS that will fail is foreseen. Method: none, one that is not there, no PEM, a folder."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
-    assert [check.verdict for check in look_at_certificates()] == [Verdict.OK]
+    assert look_at_certificates().verdict is Verdict.OK
     (tmp_path / "text").write_text("text")
     for path, verdict in (("nowhere", Verdict.FAILED), ("text", Verdict.FAILED), (".", Verdict.FAILED)):
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / path))
-        [check] = look_at_certificates()
+        check = look_at_certificates()
         assert (check.verdict, "SSL_CERT_FILE" in check.found) == (verdict, True), path
 
 
