@@ -159,6 +159,42 @@ def test_each_kind_of_credentials_serves_both_halves(company: Company, pixaris: 
         )
 
 
+def _login_by_doctor(machine: CommandLine) -> dict[str, Any]:
+    """What doctor says of who one is."""
+    found = machine.run("doctor", "--json").document["checks"]
+    [check] = [one for one in found if one["check"] == "login"]
+    assert isinstance(check, dict)
+    return check
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("kind", KINDS)
+def test_doctor_says_whose_each_kind_of_credentials_is(company: Company, kind: str) -> None:
+    """Goal: one sees who one is before the first run. Method: doctor, with each kind."""
+    content = KINDS[kind][0](company)
+    machine = company.machine if content is None else company.with_login(content)
+    check = _login_by_doctor(machine.but(GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES="1"))
+    assert check["verdict"] == "ok", check
+    assert secrets_in(str(check)) == []
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("fault", ["another cloud", "cut", "no account", "an expired login", "no role"])
+def test_doctor_refuses_a_login_with_the_reason(company: Company, fault: str) -> None:
+    """Goal: what no half can use is told before the first run. Method: files and answers; exit code 4."""
+    if fault in BAD_FILES:
+        content, cause, remedy = BAD_FILES[fault]
+    else:
+        content, path, company.google.refusals[path], (cause, remedy, *_) = REFUSALS[fault]
+    made = content() if callable(content) else content
+    machine = company.with_login(json.loads(json.dumps(made).replace("{near}", company.google.url)))
+    assert machine.run("doctor").code == 4
+    check = _login_by_doctor(machine)
+    assert check["verdict"] == "failed", check
+    assert cause in check["found"]
+    assert remedy in check["remedy"] or remedy in check["found"]
+
+
 # -- what is wrong, and what helps -------------------------------------------------------------------------
 
 
