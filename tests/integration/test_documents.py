@@ -36,7 +36,8 @@ NOT_RUN = {
 OF_TESTS = r"(bash \.ci/|make |(\w+=\S+ )*(\.venv/bin/)?python -m (pytest|tests\.)).*"
 #: Commands that are for a process that is at work.
 BESIDE_A_SERVICE = ("pixaris-sync limit", "pixaris-sync pause", "pixaris-sync resume")
-
+#: What a reader has done before, of documents that tell of what comes later.
+DONE_BEFORE = {"deploy/prune.md": "pixaris-sync sync --exclude '*_upscaled'"}
 
 #: The destination that documents name, where they do not leave it to the environment.
 NAMED = "my-project", "my-project.pixaris", "my-pixaris-bucket"
@@ -118,6 +119,8 @@ RUN_HERE = [
 def test_every_command_works_as_it_is_written(document: Path, shell: Shell, tmp_path: Path) -> None:
     """Goal: what is copied from a document works. Method: run its blocks in order, in one user's shell."""
     log = tmp_path / "staying.log"
+    if before := DONE_BEFORE.get(name_of(document)):
+        shell.run(before)
     for shown in _shown_in(document):
         if not_run(shown.command) or (
             document.parent.name == "tests" and re.fullmatch(OF_TESTS, shown.command)
