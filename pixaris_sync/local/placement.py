@@ -58,7 +58,9 @@ def misplaced(root: Path, tracking_file: str) -> Misplaced | None:
 
 def _holds_feedback(root: Path, looks: _Looks) -> bool:
     """Whether a folder in it is one of a project with feedback."""
-    return any((root / project / FEEDBACK_FOLDER).is_dir() for project in _folders(root, looks))
+    # Unlike Path.is_dir it raises nothing where a project's folder may not be entered.
+    is_folder = os.path.isdir
+    return any(is_folder(root / project / FEEDBACK_FOLDER) for project in _folders(root, looks))
 
 
 def _lies_in(root: Path, right: Path) -> bool:

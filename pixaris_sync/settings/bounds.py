@@ -16,12 +16,10 @@ LIMITS = {
 
 
 def schema_of(key: str) -> dict[str, Any]:
-    """The JSON schema of a setting's value where it has one: without the null of what may be left out."""
+    """The JSON schema of a setting's value, of several kinds the first, where it has one."""
     schema: dict[str, Any] = _schemas()[key]
-    for one in schema.get("anyOf", ()):
-        if one.get("type") != "null":
-            schema = {**schema, **one}
-    return schema
+    kinds = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
+    return {**schema, **kinds[0]} if kinds else schema
 
 
 def bounds(key: str) -> str:

@@ -42,11 +42,12 @@ def refused(
         given: the values as they were given.
         origins: where each came from.
     """
-    found = []
+    found: dict[str, ConfigurationError] = {}
     for one in error.errors():
-        if one["type"] == "missing":
-            continue
         key = str(one["loc"][0]) if one["loc"] else ""
+        # A value that may be of several kinds is told about once, by the first of them.
+        if one["type"] == "missing" or key in found:
+            continue
         if one["type"] == "value_error":
             cause = str(one["ctx"]["error"])
         elif key in Settings.model_fields:
@@ -54,15 +55,13 @@ def refused(
         else:
             cause = one["msg"]
         origin = origins.get(key, "the defaults")
-        found.append(
-            ConfigurationError(
-                "use setting",
-                key,
-                f"{cause} (got {shown(key, given.get(key, one['input']))} from {origin})",
-                hint=f"{SETTINGS_PAGE} lists keys, units and bounds",
-            )
+        found[key] = ConfigurationError(
+            "use setting",
+            key,
+            f"{cause} (got {shown(key, given.get(key, one['input']))} from {origin})",
+            hint=f"{SETTINGS_PAGE} lists keys, units and bounds",
         )
-    return found
+    return list(found.values())
 
 
 def explain(error: ValidationError, origins: Mapping[str, object]) -> ConfigurationError:

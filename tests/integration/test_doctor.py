@@ -123,8 +123,11 @@ def _denied(what: str, words: str) -> Seed:
 
 
 def _clock(**ahead: float) -> Seed:
-    date = format_datetime(datetime.now(UTC) - timedelta(**ahead), usegmt=True)
-    return _storage(_BUCKET, _json({"location": "US"}, Date=date))
+    def seed(command_line: CommandLine, setup: Setup) -> CommandLine:
+        date = format_datetime(datetime.now(UTC) - timedelta(**ahead), usegmt=True)
+        return _storage(_BUCKET, _json({"location": "US"}, Date=date))(command_line, setup)
+
+    return seed
 
 
 def _parent_folder(command_line: CommandLine, setup: Setup) -> CommandLine:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
@@ -36,6 +36,8 @@ NOT_RUN = {
 OF_TESTS = r"(bash \.ci/|make |(\w+=\S+ )*(\.venv/bin/)?python -m (pytest|tests\.)).*"
 #: Commands that are for a process that is at work.
 BESIDE_A_SERVICE = ("pixaris-sync limit", "pixaris-sync pause", "pixaris-sync resume")
+#: Documents whose commands write into the folder where they are given: not into this one, where other tests are.
+AT_HOME = ("deploy/plans.md", "deploy/settings.md")
 #: What a reader has done before, of documents that tell of what comes later.
 DONE_BEFORE = {"deploy/prune.md": "pixaris-sync sync --exclude '*_upscaled'"}
 
@@ -90,9 +92,13 @@ def user(command_line: CommandLine, cloud: Cloud, tmp_path: Path) -> dict[str, s
 
 
 @pytest.fixture
-def shell(user: Mapping[str, str], tmp_path: Path) -> Shell:
-    """The user's shell."""
-    return Shell(user, tmp_path)
+def litter() -> Iterator[None]:
+    """Files that a document's commands leave in the repository's folder are removed."""
+    before = set(REPOSITORY.iterdir())
+    yield
+    for path in set(REPOSITORY.iterdir()) - before:
+        if path.is_file():
+            path.unlink()
 
 
 def _make_destination_anew(project: str, dataset: str, bucket: str) -> None:
@@ -116,8 +122,12 @@ RUN_HERE = [
 @pytest.mark.large
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", RUN_HERE, ids=name_of)
-def test_every_command_works_as_it_is_written(document: Path, shell: Shell, tmp_path: Path) -> None:
+def test_every_command_works_as_it_is_written(
+    document: Path, user: Mapping[str, str], tmp_path: Path, litter: None
+) -> None:
     """Goal: what is copied from a document works. Method: run its blocks in order, in one user's shell."""
+    del litter
+    shell = Shell(user, tmp_path, folder=Path(user["HOME"]) if name_of(document) in AT_HOME else REPOSITORY)
     log = tmp_path / "staying.log"
     if before := DONE_BEFORE.get(name_of(document)):
         shell.run(before)

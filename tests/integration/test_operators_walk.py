@@ -7,6 +7,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,9 +268,16 @@ def _install(program: Path, line: str) -> None:
     program.chmod(0o755)
 
 
+@pytest.fixture
+def stays() -> Iterator[ExitStack]:
+    """Ends what was begun, however the walk ends."""
+    with ExitStack() as stack:
+        yield stack
+
+
 @pytest.mark.large
 @pytest.mark.timeout(600)
-def test_the_operators_walk_is_as_it_is_written(operator: Operator, tmp_path: Path) -> None:
+def test_the_operators_walk_is_as_it_is_written(operator: Operator, stays: ExitStack, tmp_path: Path) -> None:
     """Goal: acceptance: whoever operates it can do as the document says, from the first day to the last.
 
     Method: its commands, in its order, by a user whose login, disk, network and runs get into the trouble
@@ -282,7 +290,7 @@ def test_the_operators_walk_is_as_it_is_written(operator: Operator, tmp_path: Pa
         next(happens)
         for command in commands:
             if command == "pixaris-sync watch":
-                operator.watching = Watching(operator.service, tmp_path).__enter__()
+                operator.watching = stays.enter_context(Watching(operator.service, tmp_path))
                 operator.watching.wait_until_ready()
             elif command not in _DONE_BY_THE_WORLD:
                 answer = operator.shell.run(operator.in_words_of_here(command))
