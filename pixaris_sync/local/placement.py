@@ -24,6 +24,11 @@ _LEVELS_ABOVE: Final = 2
 _RESULTS: Final = "results"
 
 
+#: Unlike methods of Path they raise nothing where a folder may not be entered: whoever works in it tells.
+_is_folder: Final = os.path.isdir
+_is_file: Final = os.path.isfile
+
+
 class Misplaced(NamedTuple):
     """What a folder is instead of a results folder, and which is the right one."""
 
@@ -45,7 +50,7 @@ def misplaced(root: Path, tracking_file: str) -> Misplaced | None:
         return None
     if _is_dataset(root, tracking_file, looks):
         return Misplaced("it is the folder of one dataset", root.parent.parent)
-    if (root / GENERATED_IMAGES).is_dir() and (root / ARGS_FILE).is_file():
+    if _is_folder(root / GENERATED_IMAGES) and _is_file(root / ARGS_FILE):
         return Misplaced("it is the folder of one run", root.parent.parent.parent)
     if any(_dataset_folders(root, tracking_file, 1, looks)):
         return Misplaced("it is the folder of one project", root.parent)
@@ -58,9 +63,7 @@ def misplaced(root: Path, tracking_file: str) -> Misplaced | None:
 
 def _holds_feedback(root: Path, looks: _Looks) -> bool:
     """Whether a folder in it is one of a project with feedback."""
-    # Unlike Path.is_dir it raises nothing where a project's folder may not be entered.
-    is_folder = os.path.isdir
-    return any(is_folder(root / project / FEEDBACK_FOLDER) for project in _folders(root, looks))
+    return any(_is_folder(root / project / FEEDBACK_FOLDER) for project in _folders(root, looks))
 
 
 def _lies_in(root: Path, right: Path) -> bool:

@@ -36,7 +36,7 @@ NOT_RUN = {
 OF_TESTS = r"(bash \.ci/|make |(\w+=\S+ )*(\.venv/bin/)?python -m (pytest|tests\.)).*"
 #: Commands that are for a process that is at work.
 BESIDE_A_SERVICE = ("pixaris-sync limit", "pixaris-sync pause", "pixaris-sync resume")
-#: Documents whose commands write into the folder where they are given: not into this one, where other tests are.
+#: Documents whose commands write into the folder where they are given: other tests are in this one.
 AT_HOME = ("deploy/plans.md", "deploy/settings.md")
 #: What a reader has done before, of documents that tell of what comes later.
 DONE_BEFORE = {"deploy/prune.md": "pixaris-sync sync --exclude '*_upscaled'"}

@@ -183,13 +183,13 @@ def test_a_second_signal_ends_it_at_once_also_while_a_table_does_not_answer(
     proxied.sync()
     proxies.bigquery.rule = held_until(release, pattern=".")
     run = store_run(proxied.folder)
-    asked = proxies.bigquery.seen
+    asked = len(proxies.bigquery.seen)
     with (
         (tmp_path / "log").open("w") as log,
         proxied.start(command, "--drain-timeout-seconds", "3600", stdout=log, stderr=log) as process,
     ):
         try:
-            eventually(lambda: proxies.bigquery.seen > asked, "BigQuery is asked")
+            eventually(lambda: len(proxies.bigquery.seen) > asked, "BigQuery is asked")
             process.send_signal(signal.SIGINT)
             eventually(lambda: "stopping:" in (tmp_path / "log").read_text(), "it stops")
             process.send_signal(signal.SIGINT)
