@@ -15,11 +15,12 @@ from pixaris_sync.ledger.known import InspectedRun, inspected_runs
 from pixaris_sync.ledger.retry import READ_AGAIN
 from pixaris_sync.model import RunState
 
-#: Runs of a dataset in trouble of which no file and no row is under way.
+#: Runs of a dataset in trouble of which no file and no row is under way. What is wrong with a folder makes
+#: no state of its run while the table is still to be asked, as it is for each line that was edited.
 _IN_TROUBLE = f"""
 FROM open_runs r JOIN datasets d ON d.id = r.dataset_id
 WHERE r.dataset_id = :dataset_id AND r.committed
-    AND r.state IN ('{RunState.QUARANTINED}', '{RunState.FAILING}')
+    AND (r.state IN ('{RunState.QUARANTINED}', '{RunState.FAILING}') OR r.folder_cause IS NOT NULL)
     AND NOT EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.state = 'uploading')
     AND NOT EXISTS (
         SELECT 1 FROM open_records c WHERE c.run_id = r.id AND c.sends > 0

@@ -28,8 +28,8 @@ def inspected_runs(db: Connection, dataset_id: int, *, synced_too: bool) -> list
     """The runs of a dataset that a record names; unless `synced_too`, those that are not synced."""
     runs = "runs" if synced_too else "open_runs"
     rows = db.execute(
-        "SELECT r.name, r.signature, r.quiet_at, r.state = ? OR EXISTS (SELECT 1 FROM open_files f"
-        f" WHERE f.run_id = r.id AND f.cause IS NOT NULL) AS troubled FROM {runs} r"
+        "SELECT r.name, r.signature, r.quiet_at, r.state = ? OR r.folder_cause IS NOT NULL OR EXISTS ("
+        f"SELECT 1 FROM open_files f WHERE f.run_id = r.id AND f.cause IS NOT NULL) AS troubled FROM {runs} r"
         " WHERE r.dataset_id = ? AND r.committed",
         (RunState.QUARANTINED, dataset_id),
     )
