@@ -3,23 +3,18 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from pixaris_sync.errors import SyncError
 from pixaris_sync.model import DatasetKey, JsonValue, RemoteObject, RunKey
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.rules.contract import (
     FEEDBACK_FOLDER,
     RESULTS_PREFIX,
     RUN_NAME_KEY,
-    check_dataset_names,
     object_name,
+    object_prefix,
     table_id,
 )
 from pixaris_sync.rules.readback import home
-from pixaris_sync.text import printable
-
-_UNKNOWN_HINT: Final = "name it as project, project/dataset or project/dataset/run, as the bucket has it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +37,19 @@ class Cloud:
         await self.store.check()
         await self._sink.check()
 
-    async def named(self, name: str) -> dict[DatasetKey, set[str]]:
-        """The runs in the cloud that a name stands for.
-
-        Raises:
-            SyncError: there is none, or the cloud cannot be asked.
-        """
-        project, _, rest = name.partition("/")
-        dataset, _, run = rest.partition("/")
-        if run:
-            key = RunKey(project, dataset, run)
-            check_dataset_names(key.dataset_key)
-            if await self._runs_in_table(key.dataset_key, run) or await self.objects(key):
-                return {key.dataset_key: {run}}
-        else:
-            keys = [DatasetKey(project, one) for one in ([dataset] if dataset else await self._in(project))]
-            found = {key: await self._runs_in_table(key) for key in keys}
-            if any(found.values()):
-                return {key: runs for key, runs in found.items() if runs}
-        cause = "neither the bucket nor a table has a run of this name"
-        raise SyncError("pull", printable(name), cause, hint=_UNKNOWN_HINT)
-
-    async def _in(self, project: str) -> list[str]:
+    async def datasets(self, project: str) -> list[DatasetKey]:
         """The datasets of a project in the bucket."""
         pages = self.store.folders(f"{RESULTS_PREFIX}{project}/")
-        return [name async for page in pages for name in page if name != FEEDBACK_FOLDER]
+        return [DatasetKey(project, name) async for page in pages for name in page if name != FEEDBACK_FOLDER]
 
-    async def _runs_in_table(self, key: DatasetKey, run: str = "") -> set[str]:
+    async def runs_in_bucket(self, key: DatasetKey, run: str = "") -> set[str]:
+        """The runs of a dataset that the bucket has objects of; or the one, if it has."""
+        if run:
+            return {run} if await self.objects(RunKey(key.project, key.dataset, run)) else set()
+        return {name async for page in self.store.folders(object_prefix(key)) for name in page}
+
+    async def runs_in_table(self, key: DatasetKey, run: str = "") -> set[str]:
         """The runs that a dataset's table has rows of; or the one, if it has."""
-        check_dataset_names(key)
         if run:
             return set(await self._sink.count_rows(table_id(key), [run]))
         frame = await self._sink.read_table(table_id(key))

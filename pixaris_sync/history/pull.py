@@ -23,7 +23,7 @@ from typing import Final
 import anyio
 from anyio import to_thread
 
-from pixaris_sync.errors import Failure, LocalFileError, SyncError
+from pixaris_sync.errors import Failure, LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.history.candidates import stored_at
 from pixaris_sync.history.cloud import Cloud, Rows
 from pixaris_sync.history.lines import record_of
@@ -49,6 +49,7 @@ from pixaris_sync.rules.contract import (
     ARGS_FILE,
     GENERATED_IMAGES,
     IMAGE_SUFFIXES,
+    check_dataset_names,
     check_run_name,
     files_of,
     in_folder,
@@ -69,8 +70,11 @@ _SPARE_BYTES: Final = 16 * 1024 * 1024
 #: So long before now, at least, files of a run were written by their times.
 _PAST_SECONDS: Final = 5.0
 _FILE_NAME_BYTES_MAX: Final = 255
+_UNKNOWN: Final = "neither the bucket, nor its table, nor a tracking file here has a run of this name"
+_UNKNOWN_HINT: Final = "name it as project, project/dataset or project/dataset/run, as the bucket has it"
 _CONFLICT_HINT: Final = "compare both; move the file that is here away, then pull again"
 _RENAME_HINT: Final = "download it by hand: such a name is none of a file here"
+_NOTHING_OF_IT: Final = "neither the bucket nor the table has anything of it yet"
 _LATER_HINT: Final = "pull again once its machine has synced it"
 _BACKUP_HINT: Final = "restore it from a backup; the other files of the run can be downloaded by hand"
 _ROOM_HINT: Final = "make room on the disk, then pull again"
@@ -132,23 +136,67 @@ class Puller:
     async def pull(self, names: Sequence[str]) -> AsyncIterator[Pulled]:
         """Pull what these names tell: ``project``, ``project/dataset`` or ``project/dataset/run``.
 
-        What a table that several datasets share has of the others is left out where no run is named.
+        These are the runs that the table has rows of, and those that the tracking file here has lines of:
+        what others remove of the one or the other is no reason to leave files of a run in the bucket alone.
+        What a table that several datasets share has of the others, and what only this machine has, is left
+        out where no run is named.
 
         Raises:
             ConfigurationError: folder, bucket, BigQuery dataset or credentials are missing or unusable.
-            SyncError: the cloud knows nothing of a name, could not be asked, or nobody can be authenticated.
+            SyncError: nobody knows a name, the cloud could not be asked, or nobody can be authenticated.
         """
         await to_thread.run_sync(self._results.check)
         await self._cloud.check()
         wanted: dict[DatasetKey, set[str]] = {}
         named: set[RunKey] = set()
         for name in names:
-            for key, runs in (await self._cloud.named(name)).items():
+            for key, runs in (await self._named(name, named)).items():
                 wanted.setdefault(key, set()).update(runs)
-                named |= {RunKey(key.project, key.dataset, run) for run in runs if str(key) != name}
         for key, runs in sorted(wanted.items()):
             async for pulled in self._of_dataset(key, sorted(runs), named):
                 yield pulled
+
+    async def _named(self, name: str, told: set[RunKey]) -> dict[DatasetKey, set[str]]:
+        """The runs that a name stands for; added to `told`: those that are told even if nothing is to pull.
+
+        Raises:
+            SyncError: there is none, or the cloud cannot be asked.
+        """
+        project, _, rest = name.partition("/")
+        dataset, _, run = rest.partition("/")
+        keys = [DatasetKey(project, dataset)] if dataset else await self._datasets(project)
+        found: dict[DatasetKey, set[str]] = {}
+        for key in keys:
+            check_dataset_names(key)
+            here = await to_thread.run_sync(self._runs_here, key)
+            found[key] = await self._cloud.runs_in_table(key, run) | (here & {run} if run else here)
+        if is_only_in_bucket := not any(found.values()):
+            # Without row and line it cannot be pulled: why not, is told.
+            found = {key: await self._cloud.runs_in_bucket(key, run) for key in keys}
+        if run or is_only_in_bucket:
+            told |= {RunKey(key.project, key.dataset, one) for key, runs in found.items() for one in runs}
+        if not any(found.values()):
+            raise SyncError("pull", printable(name), _UNKNOWN, hint=_UNKNOWN_HINT)
+        return found
+
+    async def _datasets(self, project: str) -> list[DatasetKey]:
+        """The datasets of a project in the bucket, and those here whose names a table can have."""
+        found = set(await self._cloud.datasets(project))
+        for key in (await to_thread.run_sync(self._results.datasets)).keys:
+            with suppress(NameRefusedError):
+                if key.project == project:
+                    check_dataset_names(key)
+                    found.add(key)
+        return sorted(found)
+
+    def _runs_here(self, key: DatasetKey) -> set[str]:
+        """The runs that a tracking file here has lines of. Blocks.
+
+        One that cannot be read has none: why, is told with each run of the table.
+        """
+        with suppress(LocalFileError):
+            return set(self._read_lines(key).records)
+        return set()
 
     # -- one dataset, one run ----------------------------------------------------------------------------
 
@@ -213,8 +261,9 @@ class Puller:
                 raise refused(run, "", lines.unread, _LINES_HINT)
             records, is_new = await self._records_of(run, rows, objects), True
         wanted = self._wanted(run, records, objects)
-        args = json.dumps(records[-1].values).encode("ascii")
         missing = await self._missing(run, wanted)
+        if not objects and run.run not in rows.of_runs:
+            raise _NotInCloudError("pull", printable(str(run)), _NOTHING_OF_IT, hint=_LATER_HINT)
         args = json.dumps(records[-1].values).encode("ascii")
         has_args = await to_thread.run_sync(self._has_args, run)
         size = sum(remote.size for remote in missing)

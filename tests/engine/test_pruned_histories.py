@@ -7,7 +7,7 @@ that is removed it is asked whether all of its run was in the cloud at that mome
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ import google_crc32c
 import pytest
 from pixaris.experiment_handlers.local import LocalExperimentHandler
 
-from pixaris_sync.errors import SyncError
 from pixaris_sync.history.candidates import stored_at
 from pixaris_sync.history.prune import Pruned, Pruner
 from pixaris_sync.history.pull import Pulled, Puller
@@ -359,15 +358,12 @@ class History:
             kind = self.chance.choice(list(PULL_ENDS))
             machine.crash_points.arm(kind, self.chance.randint(1, PULL_ENDS[kind]))
             try:
-                with suppress(SyncError):
-                    # Others may have removed the row of the only run.
-                    machine.pull("p")
+                machine.pull("p")
             except CrashError:
                 fired[f"pull ended at {kind}"] += 1
             machine.crash_points.arm("", 0)
-        if any(machine.sink.stored(run.table) for run in machine.local.runs):
-            for pulled in machine.pull("p"):
-                fired["pulled"] += bool(pulled.files)
+        for pulled in machine.pull("p"):
+            fired["pulled"] += bool(pulled.files)
 
 
 def _stored_at(run: StoredRun) -> float:
@@ -421,8 +417,8 @@ def run_history(seed: int) -> None:
 
 def test_everything_happened_in_them(tell: Tell) -> None:
     """Goal: the histories prove what they seem to. Method: each kind of event, in a thousand of them."""
-    if not fired:
-        pytest.skip("the histories were not run")
+    if not fired or HISTORIES < CHUNK:
+        pytest.skip("too few histories were run")
     assert {"pruned", "pulled", "left"} <= fired.keys()
     if HISTORIES >= 500:
         assert not KINDS - {kind for kind, count in fired.items() if count}

@@ -226,6 +226,35 @@ def test_what_is_not_proven_stays_whole(
 
 
 @pytest.mark.large
+def test_files_come_back_though_somebody_deleted_the_rows(
+    command_line: CommandLine, runs: list[StoredRun], bucket: Bucket, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    """Goal: line and objects are enough; where there is no line, what is in the way is told.
+
+    Method: prune, delete all rows, pull; then pull into an empty folder.
+    """
+    before = snapshot(command_line.folder)
+    assert command_line.run(*ALL, "--yes").code == 0
+    for run in runs:
+        _Spoiler(bucket, warehouse, run).delete_row()
+    (tmp_path / "elsewhere").mkdir()
+
+    back = command_line.run("pull", PROJECT)
+    elsewhere = command_line.but(
+        PIXARIS_SYNC_LOCAL_RESULTS_FOLDER=str(tmp_path / "elsewhere"),
+        PIXARIS_SYNC_STATE_DIR=str(tmp_path / "other"),
+    ).run("pull", PROJECT)
+
+    assert back.code == 0, str(back)
+    assert snapshot(command_line.folder) == before
+    assert elsewhere.code == 3, str(elsewhere)
+    for run in runs:
+        said = f"left {run.key}: cannot pull {run.key}: the table has no row of it yet"
+        assert said in elsewhere.stdout.splitlines(), str(elsewhere)
+    assert snapshot(tmp_path / "elsewhere") == {}
+
+
+@pytest.mark.large
 @pytest.mark.usefixtures("runs")
 def test_a_quarantined_run_is_left(command_line: CommandLine) -> None:
     """Goal: exit code 3, and what the ledger says of it. Method: a run without images beside synced ones."""
