@@ -70,17 +70,20 @@ class Absence:
     async def listed(self, keys: Collection[DatasetKey]) -> None:
         """Tell of datasets that are not there any more, and of those that are there again."""
         there, deleted = frozenset(keys), set[DatasetKey]()
-        for key in self._listed - there:
+        missing, again = self._listed - there, self._deleted & there
+        # Before anything is waited for: lists may come while one is looked through.
+        self._listed, self._deleted = there, self._deleted - there
+        for key in missing:
             error = await to_thread.run_sync(self._context.presence.absence, key)
             if error is not None:
                 await self.rest(key, error)
             else:
                 deleted.add(key)
         if deleted:
+            self._deleted |= deleted
             log.info("gone from the results folder: %s; what the cloud has stays", _names(deleted))
-        if again := self._deleted & there:
+        if again:
             log.info("there again: %s", _names(again))
-        self._listed, self._deleted = there, (self._deleted | deleted) - there
 
     async def rest(self, key: DatasetKey | None, error: AbsentError) -> None:
         """Let work rest in the results folder, or in a dataset."""
