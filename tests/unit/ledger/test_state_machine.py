@@ -355,7 +355,8 @@ class Ledger(RuleBasedStateMachine):
             row.state = {"there": "synced", "quarantined": "quarantined"}.get(
                 outcome, "in_doubt" if row.taken else "pending"
             )
-            if outcome == "there":
+            if outcome == "there" and not row.sent:
+                # It stood there before this ledger: what its folder lacks was removed by somebody.
                 self.model[pending.run.run].folder_cause = None
 
     @rule(count=st.integers(1, 4), seen=st.booleans())
