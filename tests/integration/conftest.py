@@ -11,7 +11,7 @@ from google.cloud.storage import Bucket, Client
 
 from pixaris_sync.sandbox.emulators import Sandbox
 from tests.integration.cloud import Cloud, new_cloud
-from tests.integration.in_process import InProcess
+from tests.integration.in_process import CommandLineInProcess, InProcess
 from tests.integration.warehouse import Warehouse
 from tests.support.command_line import CommandLine
 from tests.support.proxy import Proxies, Proxy
@@ -84,6 +84,13 @@ def local_results(tmp_path: Path) -> Path:
 def command_line(cloud: Cloud, local_results: Path, tmp_path: Path) -> CommandLine:
     """The real command line on the test's results folder, bucket and dataset."""
     return CommandLine(local_results, tmp_path / "state", cloud.environment)
+
+
+@pytest.fixture
+def quick_command_line(cloud: Cloud, local_results: Path, tmp_path: Path) -> CommandLine:
+    """The same in this process; a row that an earlier pass left is not looked for half a minute long."""
+    command_line = CommandLineInProcess(local_results, tmp_path / "state", cloud.environment)
+    return command_line.having(doubt_settle_seconds=0.5)
 
 
 @pytest.fixture

@@ -28,6 +28,12 @@ IDS = [" ".join(flags) for flags, _ in FLAGS]
 
 
 @pytest.fixture
+def command_line(quick_command_line: CommandLine) -> CommandLine:
+    """The real command, mostly in this process: flags are about what it does, not about processes."""
+    return quick_command_line
+
+
+@pytest.fixture
 def stored(command_line: CommandLine) -> dict[str, str]:
     """Runs of two projects and three datasets: their names as ``project/dataset/run``."""
     where = {"old": ("project", "dataset"), "young": ("project", "dataset"), "other": ("project", "another")}

@@ -83,22 +83,22 @@ class CommandLine:
             "PIXARIS_SYNC_STILL_FOLDER_SECONDS": "0",
         }
 
-    def but(self, **variables: str | None) -> "CommandLine":
+    def but(self, **variables: str | None) -> Self:
         """The same with other environment variables; None takes one away."""
-        changed = CommandLine(self.folder, self.state_dir, {})
+        changed = type(self)(self.folder, self.state_dir, {})
         changed._around = self._around
         changed.environment = {
             name: text for name, text in {**self.environment, **variables}.items() if text is not None
         }
         return changed
 
-    def within(self, *program: str) -> "CommandLine":
+    def within(self, *program: str) -> Self:
         """The same, started by a program that replaces itself by the command it is given."""
         changed = self.but()
         changed._around = program
         return changed
 
-    def having(self, **settings: object) -> "CommandLine":
+    def having(self, **settings: object) -> Self:
         """The same with these settings in its environment: not every setting has a flag."""
         return self.but(**{environment_variable(key): str(value) for key, value in settings.items()})
 
@@ -120,18 +120,21 @@ class CommandLine:
 
     def run(self, *arguments: str, powerless: bool = False) -> Outcome:
         """Run a command to its end."""
+        outcome = self._run(*arguments, powerless=powerless)
+        if "--json" in arguments:
+            command = next(words for words in (" ".join(arguments[:2]), arguments[0]) if words in OF_COMMANDS)
+            misfit = misfit_in(command, outcome.code, outcome.stdout)
+            assert not misfit, f"{misfit}\n{outcome}"
+        return outcome
+
+    def _run(self, *arguments: str, powerless: bool) -> Outcome:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with self.start(*arguments, powerless=powerless, **pipes) as process:
             try:
                 stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
             finally:
                 process.kill()
-        outcome = Outcome(process.returncode, stdout, stderr)
-        if "--json" in arguments:
-            command = next(words for words in (" ".join(arguments[:2]), arguments[0]) if words in OF_COMMANDS)
-            misfit = misfit_in(command, outcome.code, stdout)
-            assert not misfit, f"{misfit}\n{outcome}"
-        return outcome
+        return Outcome(process.returncode, stdout, stderr)
 
     def sync(self, *arguments: str, expect: int = 0) -> dict[str, Any]:
         """``sync --json``: its document, once its exit code is the expected one."""
