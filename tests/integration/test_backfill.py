@@ -23,6 +23,12 @@ _LOAD_JOB = r"^POST /upload/bigquery/.*/jobs$"
 _TABLE = "project_{}_experiment_results"
 
 
+@pytest.fixture
+def command_line(quick_command_line: CommandLine) -> CommandLine:
+    """The real command, mostly in this process: plans are about what it does, not about processes."""
+    return quick_command_line
+
+
 def _plan(command_line: CommandLine, *arguments: str) -> dict[str, Any]:
     outcome = command_line.run("backfill", "--dry-run", "--json", *arguments)
     assert outcome.code == 0, str(outcome)
