@@ -340,6 +340,14 @@ BY_DEFAULT = ("missing setting", "lifecycle", "tables that expire", "no leave to
 
 
 @pytest.fixture
+def command_line(
+    request: pytest.FixtureRequest, command_line: CommandLine, quick_command_line: CommandLine
+) -> CommandLine:
+    """The real command: processes of its own for what everybody runs, the many others in this process."""
+    return quick_command_line if request.node.get_closest_marker("large") else command_line
+
+
+@pytest.fixture
 def setup(proxies: Proxies, cloud: Cloud, tmp_path: Path) -> Setup:
     """Where misconfigurations are made."""
     return Setup(proxies, cloud, tmp_path)
@@ -376,14 +384,16 @@ def _doctor(command_line: CommandLine, *arguments: str, powerless: bool = False)
     """Run it, and see that it is done in time.
 
     On a machine that is busy with other things, whatever starts is late: by as much as a command that asks
-    for nothing needs longer than a second, it may be later.
+    for nothing needs longer than a second, it may be later. That is asked only of what was late.
     """
     begun = time.monotonic()
-    assert command_line.run("doctor", "--help").code == 0
-    slowness = max(1.0, time.monotonic() - begun)
-    begun = time.monotonic()
     outcome = command_line.run("doctor", *arguments, powerless=powerless)
-    assert time.monotonic() - begun < SECONDS_MAX * slowness, str(outcome)
+    seconds = time.monotonic() - begun
+    if seconds >= SECONDS_MAX:
+        begun = time.monotonic()
+        assert command_line.run("doctor", "--help").code == 0
+        slowness = max(1.0, time.monotonic() - begun)
+        assert seconds < SECONDS_MAX * slowness, str(outcome)
     return outcome
 
 
