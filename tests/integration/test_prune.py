@@ -27,6 +27,14 @@ def snapshot(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
+def command_line(
+    request: pytest.FixtureRequest, command_line: CommandLine, quick_command_line: CommandLine
+) -> CommandLine:
+    """The real command: processes of its own for what everybody runs, the many others in this process."""
+    return quick_command_line if request.node.get_closest_marker("large") else command_line
+
+
+@pytest.fixture
 def runs(command_line: CommandLine) -> list[StoredRun]:
     """Two synced runs."""
     metrics = {"score": 0.5, "steps": 7, "details": {"a": 1}}
