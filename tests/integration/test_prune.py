@@ -27,11 +27,9 @@ def snapshot(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def command_line(
-    request: pytest.FixtureRequest, command_line: CommandLine, quick_command_line: CommandLine
-) -> CommandLine:
-    """The real command: processes of its own for what everybody runs, the many others in this process."""
-    return quick_command_line if request.node.get_closest_marker("large") else command_line
+def command_line(quick_command_line: CommandLine) -> CommandLine:
+    """The real command, mostly in this process: prune and pull are about files, not about processes."""
+    return quick_command_line
 
 
 @pytest.fixture
@@ -362,8 +360,10 @@ def test_a_full_disk_leaves_nothing_half(
 def test_prune_and_pull_work_beside_a_running_watch(command_line: CommandLine, tmp_path: Path) -> None:
     """Goal: no owner is disturbed, and nothing is sent twice.
 
-    Method: prune, pull into the watched folder, and store another run; then compare everything.
+    Method: prune, pull into the watched folder, and store another run; then compare everything. Each command
+    is a process of its own.
     """
+    command_line = CommandLine(command_line.folder, command_line.state_dir, command_line.environment)
     before = snapshot(command_line.folder)
     with Watching(command_line, tmp_path) as watching:
         watching.wait_until_ready()
