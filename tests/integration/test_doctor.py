@@ -340,14 +340,6 @@ BY_DEFAULT = ("missing setting", "lifecycle", "tables that expire", "no leave to
 
 
 @pytest.fixture
-def command_line(
-    request: pytest.FixtureRequest, command_line: CommandLine, quick_command_line: CommandLine
-) -> CommandLine:
-    """The real command: processes of its own for what everybody runs, the many others in this process."""
-    return quick_command_line if request.node.get_closest_marker("large") else command_line
-
-
-@pytest.fixture
 def setup(proxies: Proxies, cloud: Cloud, tmp_path: Path) -> Setup:
     """Where misconfigurations are made."""
     return Setup(proxies, cloud, tmp_path)
