@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Final, Self
 
 from pixaris_sync.model import DatasetKey, RunKey
@@ -158,7 +159,7 @@ class Selection:
         values = {**self.parameters, "d": project, "e": dataset, "r": run}
         from_one = "(SELECT :d AS project, :e AS dataset) d, (SELECT :r AS name) r"
         try:
-            return bool(_matcher().execute(f"SELECT {condition} FROM {from_one}", values).fetchone()[0])
+            return _is_so(f"{condition} FROM {from_one}", values)
         except UnicodeEncodeError:
             # Bytes of another encoding, which is refused as a name.
             return False
@@ -187,8 +188,8 @@ class Selection:
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
     """Which of these names a pattern matches."""
     values = {"p0": pattern, "p0_glob": _glob(pattern)}
-    ask, matcher = f"SELECT {_matches(':name', 'p0')}", _matcher()
-    return [name for name in names if matcher.execute(ask, {**values, "name": name}).fetchone()[0]]
+    condition = _matches(":name", "p0")
+    return [name for name in names if _is_so(condition, {**values, "name": name})]
 
 
 def plan_runs(db: sqlite3.Connection, runs: Iterable[RunKey]) -> None:
@@ -198,15 +199,18 @@ def plan_runs(db: sqlite3.Connection, runs: Iterable[RunKey]) -> None:
     db.executemany("INSERT OR IGNORE INTO temp.planned VALUES (?)", [(str(run),) for run in runs])
 
 
-_of_thread = threading.local()
+_asking = threading.Lock()
 
 
+@cache
 def _matcher() -> sqlite3.Connection:
-    """A database that holds nothing and knows what matches, for this thread."""
-    found: sqlite3.Connection | None = getattr(_of_thread, "matcher", None)
-    if found is None:
-        found = _of_thread.matcher = sqlite3.connect(":memory:")
-    return found
+    """A database that holds nothing and knows what matches; for all threads, one at a time."""
+    return sqlite3.connect(":memory:", check_same_thread=False)
+
+
+def _is_so(condition: str, values: Mapping[str, Any]) -> bool:
+    with _asking:
+        return bool(_matcher().execute(f"SELECT {condition}", values).fetchone()[0])
 
 
 def _matches(subject: str, at: str) -> str:
