@@ -114,6 +114,7 @@ class Source:
         except LedgerError as error:
             # Whoever works with it mends it, or says so.
             if self._view is None:
+                self._reader.close()
                 raise
             self.trouble = str(error)
         return self._view
