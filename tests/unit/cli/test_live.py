@@ -74,6 +74,7 @@ def test_the_live_view_follows_the_ledger_at_every_width(command_line: CommandLi
 
         eventually(lambda: all_show(r"waiting for the\s+first pass"), "nothing was ever synced")
         book = Book(None)
+        book.ledger.close()
         book.ledger = stack.enter_context(closing(Ledger.open(found.path)))
         names = [f"20240101-00000{number}_x" for number in range(3)]
         part = Selection(("shop",), ("shoes",))
