@@ -1,7 +1,7 @@
 """The command ``pixaris-sync``: arguments, wiring, exit codes. Rules are made elsewhere.
 
 * `app` is the whole, `commands` and `tools` are its commands, `options` makes flags of the settings and of
-  what selects runs, `selecting` makes a selection of these, `help` shows them.
+  what selects runs, `selecting` makes a selection of these and `sharding` a shard of that, `help` shows them.
 * `passes` is behind ``watch``, ``sync`` and ``backfill``, with `monitoring` while it works. `inspect` is
   behind ``status``, ``verify`` and ``retry``; `story` is behind ``status RUN``, and `live`, which shows what
   `panes` lays out, behind ``status --watch``, and `ledgers` behind ``status --ledgers``. `history` is behind

@@ -75,21 +75,36 @@ def backfill(
             "--apply", metavar="FILE", help="Do what the plan in FILE says and nothing else, or refuse."
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Only the files of one of N parts of the runs, and no rows. Without it, as an array "
+            "of Slurm, an indexed Job of Kubernetes or a Job of Cloud Run says, if one runs this; none: all.",
+            metavar="I/N",
+        ),
+    ] = None,
     full: FullOption = False,
     json: JsonOption = False,
     config: ConfigOption = None,
     selection: "Selection",
     flags: dict[str, Any],
 ) -> None:
-    """Carry old runs in bulk: rows by load jobs, with progress."""
+    """Carry old runs in bulk: rows by load jobs, with progress.
+
+    As a shard, several tasks carry files beside each other; a backfill without shard then sends the rows.
+    """
     with importing():
         from pixaris_sync.cli.passes import run_apply, run_dry, run_pass
+        from pixaris_sync.cli.sharding import with_shard
         from pixaris_sync.pipeline.context import Mode
 
-    mode = Mode(bulk=True, full=full, selection=selection)
-    if sum((dry_run, plan is not None, apply is not None)) > 1:
+    ways = {"--dry-run": dry_run, "--plan": plan is not None, "--apply": apply is not None}
+    chosen = [flag for flag, is_given in ways.items() if is_given]
+    if len(chosen) > 1:
         cause = "--dry-run, --plan and --apply are three ways to go on"
         raise CommandLineError("understand", "backfill", cause, hint="give one of them")
+    selection = with_shard(selection, shard, of_all=chosen)
+    mode = Mode(bulk=True, full=full, selection=selection)
     if apply is not None:
         sys.exit(run_apply(apply, mode, flags, config, as_json=json))
     if dry_run or plan is not None:

@@ -168,6 +168,7 @@ def _document(ledger: KnownLedger) -> dict[str, Any]:
         "name": ledger.path.name,
         "folder": None if home is None else home.folder,
         "folder_is_there": ledger.folder_is_there,
+        "shard": None if home is None else home.shard or None,
         "destination": destination,
         "worked_with_at": report.when(home.owned_at or None) if home is not None else None,
         "last_synced_at": report.when(numbers.last_synced_at) if numbers is not None else None,
@@ -185,6 +186,7 @@ def _text(document: Mapping[str, Any]) -> str:
     if document["folder"] is not None and not document["folder_is_there"]:
         folder += " (not there now)"
     rows = [("folder", folder)]
+    rows += [("shard", f"{document['shard']}: files of its runs alone")] if document["shard"] else []
     if to is not None:
         emulators = [to[name] for name in ("storage_emulator_host", "bigquery_emulator_host") if to[name]]
         rows.append(("to", f"gs://{to['bucket']} and {to['bq_project']}.{to['bq_dataset']}"))

@@ -107,7 +107,10 @@ def run_pass(
     """
     settings = within_open_files(settings_for(flags, config, tells_file=True))
     lower_footprint(settings)
-    check_patterns(settings, mode.selection, found_ledger(settings).path)
+    shard = mode.selection.shard
+    if shard is not None:
+        log.info("this is shard %s: it carries the files of its runs, and no rows", shard)
+    check_patterns(settings, mode.selection, found_ledger(settings, shard).path)
     limited = replace(mode.selection, attempts_limit=settings.sync_attempts_limit)
     mode = replace(mode, selection=limited)
     begun = time.monotonic()
@@ -135,10 +138,10 @@ def run_pass(
         ending = Exit.INTERRUPTED
     else:
         unrestored = repaired.unrestored if repaired else 0
+        # The pass that sends the rows tells of it, and must be begun for the rows of others.
+        quarantined = 0 if shard is not None else left.quarantined + unrestored
         ending = exit_of_pass(
-            waiting=left.waiting + left.unfinished,
-            quarantined=left.quarantined + unrestored,
-            denied=left.denied,
+            waiting=left.waiting + left.unfinished, quarantined=quarantined, denied=left.denied
         )
     document = {
         "exit_code": int(ending),
@@ -149,10 +152,11 @@ def run_pass(
         "bytes_found": sum(tally.bytes_found for tally in tallies),
         "rows_synced": sum(tally.rows for tally in tallies),
         **({} if repaired is None else {"repair": report.repair_document(repaired)}),
+        **({} if shard is None else {"shard": report.shard_document(shard, left)}),
         **report.status_document(reached, time.time()),
     }
     print(report.as_json(document) if as_json else report.pass_text(document))
-    if ending is Exit.OK:
+    if ending is Exit.OK and shard is None:
         beat_once(settings)
     return ending
 

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pixaris_sync.ledger.overview import Overview
+from pixaris_sync.ledger.overview import Overview, WorkLeft
 from pixaris_sync.model import JsonValue
 from pixaris_sync.monitoring.grouping import grouped_problems, shared_text
+from pixaris_sync.rules.shards import Shard
 from pixaris_sync.text import bytes_text, counted, printable_line, span_text
 
 if TYPE_CHECKING:
@@ -79,14 +80,20 @@ def status_text(document: Mapping[str, Any]) -> str:
     lines += [f"torn  the last line of {printable_line(name)} is unfinished" for name in torn[:NAMES_SHOWN]]
     if len(torn) > NAMES_SHOWN:
         lines.append(f"      and {len(torn) - NAMES_SHOWN} more: --json lists all")
-    groups = grouped_problems(document["problems"])
+    return "\n".join([*lines, *_problem_lines(document["problems"])])
+
+
+def _problem_lines(problems: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is said of problems, those of one cause together; begins with an empty line."""
+    lines: list[str] = []
+    groups = grouped_problems(problems)
     for group in groups[:PROBLEMS_SHOWN]:
         lines += ["", *map(printable_line, problem_lines(group))]
     if len(groups) > PROBLEMS_SHOWN:
         left = sum(map(len, groups[PROBLEMS_SHOWN:]))
         causes = counted(len(groups) - PROBLEMS_SHOWN, "other cause")
         lines += ["", f"and {left} more with {causes}: --json lists all"]
-    return "\n".join(lines)
+    return lines
 
 
 def _work_lines(document: Mapping[str, Any]) -> list[str]:
@@ -213,8 +220,35 @@ def pass_text(document: Mapping[str, Any]) -> str:
         f"{document['files_found']} found there{found}, "
         f"{counted(document['rows_synced'], 'row')} synced in {document['seconds']:.1f} s"
     )
+    if "shard" in document:
+        return "\n".join([done, *_shard_lines(document)])
     repaired = _repair_lines(document["repair"]) if "repair" in document else []
     return "\n".join([done, *repaired, status_text(document)])
+
+
+def shard_document(shard: Shard, left: WorkLeft | None) -> dict[str, JsonValue]:
+    """What ``backfill --json`` adds as a shard; `left` None: nobody knows what is left."""
+    return {
+        "shard": str(shard),
+        "runs_waiting": None if left is None else left.waiting,
+        "runs_quarantined": None if left is None else left.quarantined,
+    }
+
+
+def _shard_lines(document: Mapping[str, Any]) -> list[str]:
+    """How far a shard is: of its files alone."""
+    shard, runs = document["shard"], sum(document["runs"].values())
+    waiting, quarantined = shard["runs_waiting"], shard["runs_quarantined"]
+    if waiting is None:
+        return [f"shard {shard['shard']} was ended: the next one looks up what was in flight"]
+    there = runs - waiting - quarantined
+    lines = [f"shard {shard['shard']}: {there} of {counted(runs, 'run')} have all their files in the bucket"]
+    if waiting:
+        lines.append(f"      {counted(waiting, 'run waits', 'runs wait')}: begin the same shard once more")
+    lines += _problem_lines(document["problems"])
+    if not waiting:
+        lines.append("next  once all shards are done, `pixaris-sync backfill` without a shard sends the rows")
+    return lines
 
 
 def preview_text(document: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ that SQLite may have open. In this order it is looked for, among the ledgers of 
    folder is gone or a disk is mounted, so that the folder must hold a run that the ledger knows, and of two
    such ledgers neither is taken.
 
+Each shard of a folder has one of its own, which is looked for in the same way.
+
 Else it is a new one. A wrong guess costs reads and no second row: a new ledger asks before it sends, and what
 a ledger knows beyond a folder's runs is history.
 """
@@ -33,6 +35,7 @@ from pathlib import Path
 
 from pixaris_sync.ledger.database import get_fact, peek, set_fact
 from pixaris_sync.model import RunKey
+from pixaris_sync.rules.shards import Shard
 from pixaris_sync.settings.model import Settings
 
 #: Under this name a ledger remembers its home.
@@ -54,6 +57,7 @@ class Home:
         device: of the results folder; None while that is missing.
         inode: likewise.
         owned_at: when a process last began to work on it, in seconds since the epoch; 0: never.
+        shard: the part of the folder that it knows alone, such as ``2/4``; empty: it knows all of it.
     """
 
     destination: tuple[str, ...]
@@ -61,6 +65,7 @@ class Home:
     device: int | None
     inode: int | None
     owned_at: float = 0.0
+    shard: str = ""
 
     def is_same_folder(self, other: "Home") -> bool:
         """Whether device and inode are the same, whatever the path."""
@@ -86,14 +91,15 @@ class FoundLedger:
     left: Path | None = None
 
 
-def find_ledger(settings: Settings, holds: Holds) -> FoundLedger:
+def find_ledger(settings: Settings, holds: Holds, shard: Shard | None = None) -> FoundLedger:
     """The ledger of the settings' results folder and destination; nothing is written.
 
     Args:
         settings: which folder, which destination, and where ledgers are.
         holds: looks into that folder.
+        shard: the ledger of this part of the folder, not that of all of it.
     """
-    state, here = settings.state_folder, _home_of(settings)
+    state, here = settings.state_folder, _home_of(settings, shard)
     names = _names(settings, here)
     first = state / names[0]
     lock = first.with_suffix(".path.lock")
@@ -101,7 +107,7 @@ def find_ledger(settings: Settings, holds: Holds) -> FoundLedger:
     alike = {
         path: home
         for path, home in homes.items()
-        if home is not None and home.destination == here.destination
+        if home is not None and (home.destination, home.shard) == (here.destination, here.shard)
     }
     at_path = [path for path, home in alike.items() if home.folder == here.folder]
     # Of copies of one ledger, the one that was worked with last.
@@ -191,20 +197,21 @@ def destination_of(settings: Settings) -> tuple[str, ...]:
     return (goal.bucket, goal.bq_project, goal.bq_dataset_id, *hosts)
 
 
-def _home_of(settings: Settings) -> Home:
-    destination = destination_of(settings)
+def _home_of(settings: Settings, shard: Shard | None) -> Home:
+    destination, part = destination_of(settings), str(shard or "")
     folder = settings.local_results_folder.resolve()
     try:
         status = folder.stat()
     except OSError:
-        return Home(destination, str(folder), None, None)
-    return Home(destination, str(folder), status.st_dev, status.st_ino)
+        return Home(destination, str(folder), None, None, shard=part)
+    return Home(destination, str(folder), status.st_dev, status.st_ino, shard=part)
 
 
 def _names(settings: Settings, home: Home) -> tuple[str, str]:
     """The name for a new ledger, and the one that older versions gave, by the spelling of settings."""
     bucket, project, dataset, *hosts = home.destination
-    spelled = (settings.storage_emulator_host or "", settings.bigquery_emulator_host or "")
+    hosts += [home.shard] if home.shard else []
+    spelled = [settings.storage_emulator_host or "", settings.bigquery_emulator_host or "", *hosts[2:]]
     return (
         _name(home.folder, project, f"{project}.{dataset}", bucket, *hosts),
         _name(home.folder, settings.gcp_project_id, settings.gcp_bq_experiment_dataset, bucket, *spelled),

@@ -9,7 +9,7 @@ from pixaris_sync.ledger.part import numbers_of, waiting_outside
 from pixaris_sync.ledger.pruned import count_pruned
 from pixaris_sync.ledger.selection import ANYBODY, EVERYTHING, Selection, Work
 from pixaris_sync.ledger.waiting import WaitingRuns, left_out, waiting_runs, with_left_out
-from pixaris_sync.model import RunKey, RunState
+from pixaris_sync.model import RowState, RunKey, RunState
 from pixaris_sync.text import counted
 
 
@@ -205,7 +205,12 @@ class WorkLeft:
 
 
 def work_left(db: Connection, selection: Selection) -> WorkLeft:
-    """Count what is not synced among the selected. A run folder still being written is not work yet."""
+    """Count what is not synced among the selected. A run folder still being written is not work yet.
+
+    A shard is about files alone, and about whole lines.
+    """
+    if selection.shard is not None:
+        return _files_left(db, selection)
     count = (
         f"SELECT count(*) FROM open_runs r JOIN datasets d ON d.id = r.dataset_id WHERE {selection.of_runs()}"
     )
@@ -235,6 +240,32 @@ def work_left(db: Connection, selection: Selection) -> WorkLeft:
         selection.parameters,
     ).fetchone()[0]
     return WorkLeft(waiting + away, quarantined + damaged + left_out, unfinished + torn)
+
+
+#: A condition over runs r: some of their files may still have to be carried.
+_FILES_LEFT = f"""
+(r.signature IS NULL OR r.quiet_at IS NOT NULL
+    OR EXISTS (SELECT 1 FROM open_files f WHERE f.run_id = r.id)
+    OR EXISTS (SELECT 1 FROM open_records c WHERE c.run_id = r.id AND c.state = '{RowState.UNASKED}'))
+"""
+
+
+def _files_left(db: Connection, selection: Selection) -> WorkLeft:
+    """Count the selected runs whose files are not all in the bucket, and folders that are away.
+
+    Until its table has said that it does not hold the row, nobody knows whether files are to be sent at all.
+    """
+    waiting, quarantined = db.execute(
+        f"SELECT coalesce(sum(r.state IN ('pending', 'failing') AND {_FILES_LEFT}), 0),"
+        " coalesce(sum(r.state = 'quarantined'), 0)"
+        f" FROM open_runs r JOIN datasets d ON d.id = r.dataset_id WHERE {selection.of_runs()}",
+        selection.parameters,
+    ).fetchone()
+    away = db.execute(
+        f"SELECT count(*) FROM notices WHERE state = '{RunState.FAILING}' AND {_of_notices(selection)}",
+        selection.parameters,
+    ).fetchone()[0]
+    return WorkLeft(waiting + away, quarantined)
 
 
 @dataclass(frozen=True, slots=True)

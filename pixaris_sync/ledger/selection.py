@@ -15,7 +15,8 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Final, Self
 
-from pixaris_sync.model import DatasetKey, RunKey
+from pixaris_sync.model import DatasetKey, RunKey, Tail
+from pixaris_sync.rules.shards import Shard
 
 _KEY: Final = "d.project || '/' || d.dataset"
 #: More than any number of attempts that can be counted.
@@ -38,6 +39,7 @@ class Selection:
             before `until`.
         attempts_limit: files and rows that have failed so often in a row are left for a later pass.
         planned: only runs that this connection was told by `plan_runs`.
+        shard: only files of its runs, and no rows. Its ledger knows no others: no condition need speak of it.
     """
 
     projects: tuple[str, ...] = ()
@@ -48,6 +50,7 @@ class Selection:
     until: str | None = None
     attempts_limit: int = NO_LIMIT
     planned: bool = False
+    shard: Shard | None = None
 
     @classmethod
     def of_document(cls, told: Mapping[str, Any]) -> Self:
@@ -58,6 +61,8 @@ class Selection:
         """
         known: dict[str, Any] = {field.name: told[field.name] for field in fields(cls) if field.name in told}
         known |= {name: tuple(one) for name, one in known.items() if isinstance(one, list)}
+        if known.get("shard"):
+            known["shard"] = Shard(**known["shard"])
         return cls(**known)
 
     @property
@@ -151,6 +156,10 @@ class Selection:
         """Whether a run is selected, planned or not."""
         return not self.is_limited or self._holds(self._of_names("r.name"), run.project, run.dataset, run.run)
 
+    def part_of(self, tail: Tail) -> Tail:
+        """Of what was read of a tracking file, what a shard takes in; all of it, if it is none."""
+        return self.shard.part_of(tail) if self.shard else tail
+
     def taken(self, key: DatasetKey, names: Iterable[str]) -> list[str]:
         """Which of a dataset's runs of these names are selected."""
         return [name for name in names if self.takes(RunKey(key.project, key.dataset, name))]
@@ -181,6 +190,7 @@ class Selection:
             *(("--exclude", one) for one in self.exclude),
             ("--since", _date(self.since)),
             ("--until", _date(self.until)),
+            ("--shard", str(self.shard) if self.shard else None),
         )
         return " ".join(f"{flag} {shlex.quote(value)}" for flag, value in given if value is not None)
 

@@ -323,6 +323,7 @@ def row_limits(settings: Settings, mode: Mode, now: float) -> RowLimits:
         stream_spacing_seconds=stream_spacing,
         load_spacing_seconds=load_spacing,
         bulk=mode.bulk,
+        delivers=mode.selection.shard is None,
         waits_for_quota=mode.follow,
         gathers_from=now if mode.bulk else -math.inf,
     )

@@ -82,7 +82,7 @@ class Discovery:
 
     Args:
         context: what the engine's parts share.
-        on_runs_found: called when new runs are in the ledger, while the scan goes on.
+        on_runs_found: called when new runs are in the ledger.
 
     Attributes:
         arrivals: how runs came, and when to look at them again.
@@ -163,7 +163,7 @@ class Discovery:
                 notices.append(self.absence.notice_of(key, partly))
             elif stock.without_line:
                 await self._forget_given_up(known, stock.without_line)
-            if depth >= ScanDepth.FOLDERS:
+            if depth >= ScanDepth.FOLDERS and context.mode.selection.shard is None:
                 await self.orphans.look(known, refused, anew=depth is ScanDepth.EVERYTHING)
         except LedgerError:
             raise
@@ -223,11 +223,12 @@ class Discovery:
     def _read(
         self, key: DatasetKey, position: TailPosition | None, *, bytes_limit: int, settled_before_ns: int
     ) -> Tail | None:
-        """Read a piece of a tracking file, where its dataset is there. Blocks."""
+        """Read a piece of a tracking file, where its dataset is there; of it the shard's part. Blocks."""
         self._check_presence(key)
-        return self._context.results.tail(
+        tail = self._context.results.tail(
             key, position, bytes_limit=bytes_limit, settled_before_ns=settled_before_ns
         )
+        return tail and self._context.mode.selection.part_of(tail)
 
     async def _find_runs(
         self, known: KnownDataset, records: Iterable[TrackingRecord], piece: Piece

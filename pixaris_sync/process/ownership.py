@@ -10,6 +10,9 @@ There are three locks, all advisory (``flock``), all gone with their process, ho
 - on a file that stands for the folder's path: where a folder is moved away and another one put in its place
   while a process works there, both of the others are of the one that was moved.
 
+Shards of one folder (`rules.shards`) share the lock on it, which keeps out whoever carries all of it. Of the
+two files each shard has its own.
+
 Beside the ledger a note tells who the owner is, for the message that the second one gets. A handler in a
 training process owns its spool for moments, again and again: commands wait for it.
 """
@@ -73,7 +76,7 @@ class Ownership:
         folder: the results folder.
         note: where to say who the owner is, if it can be written there; its folder is made.
         command: what this process does.
-        selection: which runs it carries.
+        selection: which runs it carries; a shard shares the folder with other shards.
         path_lock: the file that stands for the folder's path.
         waits: whether to wait where a handler holds the lock.
     """
@@ -119,7 +122,8 @@ class Ownership:
                 return self
 
     def _take(self) -> None:
-        self._lock(os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        shared = self._selection.shard is not None
+        self._lock(os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), shared=shared)
         # A state folder that cannot be written shows soon enough elsewhere.
         with suppress(OSError):
             self._note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -127,10 +131,10 @@ class Ownership:
                 self._lock(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         self._write_note()
 
-    def _lock(self, handle: int) -> None:
+    def _lock(self, handle: int, *, shared: bool = False) -> None:
         self._handles.append(handle)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             self._close()
             described = describe_owner(self._folder, self._note) or "another process on this machine"

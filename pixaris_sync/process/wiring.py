@@ -22,6 +22,7 @@ from pixaris_sync.login.login import Login
 from pixaris_sync.model import RunKey
 from pixaris_sync.ports import BucketInspection, DatasetInspection, ObjectStore, RowSink
 from pixaris_sync.process.ownership import Ownership
+from pixaris_sync.rules.shards import Shard
 from pixaris_sync.settings.model import Settings
 
 log = logging.getLogger(__name__)
@@ -113,8 +114,8 @@ def dataset_inspection(settings: Settings, login: Login) -> DatasetInspection:
     )
 
 
-def found_ledger(settings: Settings) -> FoundLedger:
-    """The ledger of the settings' results folder and destination, whether it was made yet or not.
+def found_ledger(settings: Settings, shard: Shard | None = None) -> FoundLedger:
+    """The ledger of the settings' results folder and destination, or of a shard; it may not be there yet.
 
     Raises:
         ConfigurationError: it is no results folder, but one or two levels off.
@@ -127,7 +128,7 @@ def found_ledger(settings: Settings) -> FoundLedger:
     def holds(run: RunKey) -> bool:
         return folder.signature(run) is not None
 
-    return find_ledger(settings, holds)
+    return find_ledger(settings, holds, shard)
 
 
 def work_as_owner(
@@ -139,6 +140,8 @@ def work_as_owner(
     waits: bool = True,
 ) -> T:
     """Do `work` with the ledger on the selected runs, with the results folder locked for this process.
+
+    Shards of one folder share it, and each has its own ledger.
 
     Where a handler of a training process owns the folder, this waits for its end, unless `waits` is false.
 
@@ -152,7 +155,7 @@ def work_as_owner(
     from pixaris_sync.local.results_folder import LocalResults  # noqa: PLC0415 - as above
 
     LocalResults(settings.local_results_folder, settings.dataset_tracking_file_name).check()
-    found = found_ledger(settings)
+    found = found_ledger(settings, selection.shard)
     path = found.path
     kind = network_filesystem(path.parent)
     if kind is not None:

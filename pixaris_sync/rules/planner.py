@@ -63,6 +63,7 @@ class RowLimits:
             between two deliveries to a table, so that rows gather into batches.
         bulk: all rows go by load job.
         gathers_from: from then on the first rows of a table wait for others, as later ones do.
+        delivers: rows are sent; else tables are only asked which rows they hold.
         waits_for_quota: where the day's load jobs are used up, plan to go on later; else leave the rows.
     """
 
@@ -74,6 +75,7 @@ class RowLimits:
     stream_spacing_seconds: float
     load_spacing_seconds: float
     bulk: bool
+    delivers: bool = True
     waits_for_quota: bool = True
     gathers_from: float = -math.inf
 
@@ -160,6 +162,8 @@ def plan_rows(
 def _next_step(
     backlog: TableBacklog, *, now: float, sent_at: float | None, uploads_idle: bool, limits: RowLimits
 ) -> tuple[Step | None, float | None]:
+    if not limits.delivers:
+        return AskFirst(backlog.table_id, limits.ask_rows_limit) if backlog.to_ask else None, None
     if backlog.unfinished_load is not None:
         return FinishLoad(backlog.table_id, backlog.unfinished_load), None
     if backlog.to_read_back:

@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from pixaris_sync.model import RunKey
+from pixaris_sync.model import RunKey, Tail
 
 #: More tasks than any scheduler has in an array.
 SHARDS_LIMIT: Final = 100_000
@@ -40,9 +40,17 @@ class Shard:
 
     def takes(self, run: RunKey) -> bool:
         """Whether a run belongs to this part."""
-        name = "\0".join((run.project, run.dataset, run.run)).encode("utf-8", "surrogateescape")
+        name = f"{run.project}\0{run.dataset}\0{run.run}".encode("utf-8", "surrogateescape")
         digest = hashlib.sha256(name).digest()
         return int.from_bytes(digest[:8]) % self.count == self.number - 1
+
+    def part_of(self, tail: Tail) -> Tail:
+        """What was read of a tracking file, without the records of other parts.
+
+        Nobody knows whose run a damaged line would name: it is left to whoever carries everything.
+        """
+        records = tuple(record for record in tail.records if self.takes(record.run))
+        return replace(tail, records=records, damaged=())
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"

@@ -29,7 +29,7 @@ def test_the_union_of_shards_is_everything_and_their_intersections_are_empty(
 def test_the_shard_of_a_run_never_changes_when_others_come_and_go(
     before: list[RunKey], after: list[RunKey], count: int
 ) -> None:
-    """Goal: a task that is repeated later has the same runs. Method: parts of two folders with runs in common."""
+    """Goal: a task that is repeated later has the same runs. Method: two folders with runs in common."""
     for shard in shards(count):
         taken_before = {run for run in before if shard.takes(run)}
         taken_after = {run for run in after if shard.takes(run)}
@@ -37,7 +37,7 @@ def test_the_shard_of_a_run_never_changes_when_others_come_and_go(
 
 
 def test_the_shards_of_runs_are_those_of_every_version() -> None:
-    """Goal: tasks of two versions of this package divide alike. Method: known runs, in a name's own bytes too."""
+    """Goal: tasks of two versions of this package divide alike. Method: known runs."""
     runs = [RunKey("cats", "val", f"20260101-00000{at}_run") for at in range(8)]
     runs += [RunKey("a/b", "c", "d"), RunKey("a", "b/c", "d"), RunKey("über", "\udcff", "走")]
     found = [next(shard.number for shard in shards(7) if shard.takes(run)) for run in runs]
