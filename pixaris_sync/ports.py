@@ -4,7 +4,7 @@ Every method that talks to a service raises `SyncError` with the failure kind se
 cancellation. Adapters do not retry: one place does (the pipeline, with the next time in the ledger).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,10 @@ from pixaris_sync.model import Column, JsonValue, OutgoingRow, RemoteObject, Row
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: Pages of objects; to be closed by whoever does not go through all of them.
+Listing = AsyncGenerator[Sequence[RemoteObject], None]
 
 
 class Clock(Protocol):
@@ -77,7 +81,7 @@ class ObjectStore(Protocol):
             content_type: its MIME type.
             crc32c: checksum of `content` as an unsigned 32-bit integer.
             if_generation: the generation to replace, 0 where no object may exist yet.
-            metadata: texts of the writer's own that `stat` tells again.
+            metadata: texts of the writer's own that `stat` and `list` tell again.
 
         Raises:
             ObjectConflictError: the object's generation is another (412).
@@ -95,6 +99,7 @@ class ObjectStore(Protocol):
         if_generation: int,
         session_uri: str | None,
         on_session: Callable[[str], Awaitable[None]],
+        metadata: Mapping[str, str] | None = None,
     ) -> RemoteObject:
         """Create or replace an object through a resumable session, in chunks of bounded memory.
 
@@ -107,6 +112,7 @@ class ObjectStore(Protocol):
             session_uri: a session begun earlier for the same content, to go on with; one that has
                 expired is replaced by a new one.
             on_session: awaited with the URI of a session begun here, before any byte is sent.
+            metadata: as of `upload`.
 
         Raises:
             ObjectConflictError: the object's generation is another (412).
@@ -118,14 +124,15 @@ class ObjectStore(Protocol):
         """Look one object up; None when it does not exist."""
         ...
 
-    def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+    def list(self, prefix: str, *, start: str = "", end: str = "") -> Listing:
         """List all objects whose names start with `prefix`, a page at a time, in name order.
 
+        `start` and `end`: names before the first, and from the second on, may be left out.
         A bucket that is encrypted with a key of its owner's tells no checksums here; `stat` tells them.
         """
         ...
 
-    def folders(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+    def folders(self, prefix: str) -> AsyncGenerator[Sequence[str], None]:
         """List what object names have between `prefix` and the next slash, a page at a time, in name order.
 
         Each is told once, however many objects are below it; names without a further slash are left out.

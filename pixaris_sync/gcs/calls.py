@@ -7,7 +7,7 @@ Sources: the JSON API's reference for ``objects.insert``, ``objects.list``, ``ob
 the content) and ``buckets.get``.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import quote
@@ -21,14 +21,14 @@ from pixaris_sync.gcs.bodies import MULTIPART_HEAD_BYTES, RECEIVED_PIECE_BYTES, 
 from pixaris_sync.gcs.connection import NO_TIME_LIMIT, Connection
 from pixaris_sync.gcs.resumable import ResumableUpload
 from pixaris_sync.model import JsonValue, RemoteObject
-from pixaris_sync.ports import ByteSource
+from pixaris_sync.ports import ByteSource, Listing
 
 T = TypeVar("T")
 
 #: The service's largest page of a listing.
 LIST_PAGE_OBJECTS = 1000
 
-_OBJECT_FIELDS = "name,size,crc32c,generation"
+_OBJECT_FIELDS = "name,size,crc32c,generation,metadata"
 
 
 class GcsCalls:
@@ -122,10 +122,11 @@ class GcsCalls:
         if_generation: int,
         session_uri: str | None,
         on_session: Callable[[str], Awaitable[None]],
+        metadata: Mapping[str, str] | None = None,
     ) -> RemoteObject:
         """Send metadata, then content in chunks."""
         upload = ResumableUpload(
-            self.connection, name, source, content_type, crc32c, if_generation, self._chunk_bytes
+            self.connection, name, source, content_type, crc32c, if_generation, self._chunk_bytes, metadata
         )
         await self.connection.next_object()
         answer = await upload.run(session_uri, on_session)
@@ -137,7 +138,7 @@ class GcsCalls:
 
         # The client would hand its address over as text, and text is quoted anew on the way: reserved
         # characters such as the semicolon come out bare. An address that is marked as quoted stays.
-        address = URL(f"{self._object_url(name)}?fields={_OBJECT_FIELDS},metadata", encoded=True)
+        address = URL(f"{self._object_url(name)}?fields={_OBJECT_FIELDS}", encoded=True)
 
         async def send(storage: Storage) -> RemoteObject:
             response = await storage.session.get(
@@ -154,11 +155,13 @@ class GcsCalls:
             return None
         raise answer.error(operation, subject, bucket=self.connection.bucket)
 
-    def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+    def list(self, prefix: str, start: str = "", end: str = "") -> Listing:
         """Ask for one page after another."""
-        return self._pages(prefix, {}, "items", f"items({_OBJECT_FIELDS})", read_object)
+        bounds = {"startOffset": start, "endOffset": end}
+        asked = {name: bound for name, bound in bounds.items() if bound}
+        return self._pages(prefix, asked, "items", f"items({_OBJECT_FIELDS})", read_object)
 
-    def folders(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+    def folders(self, prefix: str) -> AsyncGenerator[Sequence[str], None]:
         """Ask for one page after another, of what a slash ends."""
 
         def read(entry: JsonValue) -> str:
@@ -174,7 +177,7 @@ class GcsCalls:
         entries: str,
         fields: str,
         read: Callable[[JsonValue], T],
-    ) -> AsyncIterator[Sequence[T]]:
+    ) -> AsyncGenerator[Sequence[T], None]:
         operation, subject = "list", self.connection.subject(prefix)
         params = {
             **asked,

@@ -19,7 +19,7 @@ At most one chunk is in memory. Sources: "Perform resumable uploads" of the prod
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -29,7 +29,7 @@ from pixaris_sync.errors import Failure, LocalFileError, SyncError
 from pixaris_sync.gcs.answers import Refusal, encode_crc32c, read_object
 from pixaris_sync.gcs.bodies import HEAD_BYTES, ContentBody
 from pixaris_sync.gcs.connection import NO_TIME_LIMIT, Connection
-from pixaris_sync.model import RemoteObject
+from pixaris_sync.model import JsonValue, RemoteObject
 from pixaris_sync.ports import ByteSource
 
 #: "Client Closed Request", which `HTTPStatus` has no name for.
@@ -50,6 +50,7 @@ class ResumableUpload:
         crc32c: checksum of the whole content.
         if_generation: the generation to replace, 0 where no object may exist yet.
         chunk_bytes: how much to send at once, a multiple of `store.CHUNK_UNIT_BYTES`.
+        metadata: texts of the writer's own.
     """
 
     connection: Connection
@@ -59,6 +60,7 @@ class ResumableUpload:
     crc32c: int
     if_generation: int
     chunk_bytes: int
+    metadata: Mapping[str, str] | None = None
 
     async def run(
         self, session_uri: str | None, on_session: Callable[[str], Awaitable[None]]
@@ -90,6 +92,10 @@ class ResumableUpload:
     async def _begin(self) -> str:
         operation, subject = "begin the upload of", self.connection.subject(self.name)
 
+        resource: dict[str, JsonValue] = {"name": self.name, "crc32c": encode_crc32c(self.crc32c)}
+        if self.metadata:
+            resource["metadata"] = dict(self.metadata)
+
         async def send(storage: Storage) -> str:
             response = await storage.session.post(
                 self.connection.upload_url,
@@ -100,7 +106,7 @@ class ResumableUpload:
                     "X-Upload-Content-Length": str(self.source.size),
                 },
                 params={"uploadType": "resumable", "ifGenerationMatch": str(self.if_generation)},
-                data=json.dumps({"name": self.name, "crc32c": encode_crc32c(self.crc32c)}).encode(),
+                data=json.dumps(resource).encode(),
                 timeout=NO_TIME_LIMIT,
             )
             async with response:

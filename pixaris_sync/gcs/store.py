@@ -19,7 +19,7 @@ way; waiting for bandwidth does not. Memory stays below
 because contents are sent out of the memory that they are in, a piece at a time.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pixaris_sync.errors import ConfigurationError
@@ -27,7 +27,7 @@ from pixaris_sync.footprint import importing
 from pixaris_sync.limits.bandwidth import Pace
 from pixaris_sync.login.login import Login
 from pixaris_sync.model import RemoteObject
-from pixaris_sync.ports import ByteSource
+from pixaris_sync.ports import ByteSource, Listing
 
 if TYPE_CHECKING:
     from pixaris_sync.gcs.calls import GcsCalls
@@ -129,6 +129,7 @@ class GcsObjectStore:
         if_generation: int,
         session_uri: str | None,
         on_session: Callable[[str], Awaitable[None]],
+        metadata: Mapping[str, str] | None = None,
     ) -> RemoteObject:
         """See `ObjectStore.upload_resumable`.
 
@@ -136,22 +137,22 @@ class GcsObjectStore:
             LocalFileError: the file changed under the upload.
         """
         return await self._calls.upload_resumable(
-            name, source, content_type, crc32c, if_generation, session_uri, on_session
+            name, source, content_type, crc32c, if_generation, session_uri, on_session, metadata
         )
 
     async def stat(self, name: str) -> RemoteObject | None:
         """See `ObjectStore.stat`."""
         return await self._calls.stat(name)
 
-    def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+    def list(self, prefix: str, *, start: str = "", end: str = "") -> Listing:
         """See `ObjectStore.list`.
 
         Raises:
             ConfigurationError: the bucket does not exist.
         """
-        return self._calls.list(prefix)
+        return self._calls.list(prefix, start, end)
 
-    def folders(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+    def folders(self, prefix: str) -> AsyncGenerator[Sequence[str], None]:
         """See `ObjectStore.folders`; raises as `list` does."""
         return self._calls.folders(prefix)
 

@@ -6,12 +6,12 @@ while it lasts. Where it ends before the engine has written the object down, the
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from pixaris_sync.model import RemoteObject, RunKey
-from pixaris_sync.ports import ByteSource, ObjectStore
+from pixaris_sync.ports import ByteSource, Listing, ObjectStore
 from pixaris_sync.rules.contract import object_name
 
 #: What this process created, by spool and name.
@@ -74,6 +74,7 @@ class ClaimingStore:
         if_generation: int,
         session_uri: str | None,
         on_session: Callable[[str], Awaitable[None]],
+        metadata: Mapping[str, str] | None = None,
     ) -> RemoteObject:
         """See `ports.ObjectStore`."""
         created = self._taken(name, crc32c, if_generation)
@@ -85,11 +86,12 @@ class ClaimingStore:
             if_generation=if_generation,
             session_uri=session_uri,
             on_session=on_session,
+            metadata=metadata,
         )
 
-    async def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+    async def list(self, prefix: str, *, start: str = "", end: str = "") -> Listing:
         """See `ports.ObjectStore`; without what took a name."""
-        async for page in self._store.list(prefix):
+        async for page in self._store.list(prefix, start=start, end=end):
             yield [one for one in page if _created.get((self._spool, one.name)) != one]
 
     def _taken(self, name: str, crc32c: int, if_generation: int) -> RemoteObject | None:

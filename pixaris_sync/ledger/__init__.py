@@ -13,9 +13,10 @@ since the epoch.
 * `datasets` has the datasets, and how far their tracking files were read. `intake` takes in what a scan
   found, `known` tells a scan what was found before, `notices` holds what is to be said of what is no run.
 * `queues` says which files are next. `uploads` and `rows` are the transitions of files and rows, each named
-  by the verb that changes the state. `pending_rows` says which rows wait for what, `runs` draws from files
-  and rows the state of their run. `retry` takes quarantined runs up again, `forgetting` leaves what was
-  given up, and `pruned` knows the runs whose files are in the cloud alone.
+  by the verb that changes the state. `adoption` notes what the bucket holds already. `pending_rows` says
+  which rows wait for what, `runs` draws from files and rows the state of their run. `retry` takes quarantined
+  runs up again, `forgetting` leaves what was given up, and `pruned` knows the runs whose files are in the
+  cloud alone.
 * `selection` says which runs a pass is about. What ``status`` and the monitoring tell is read by `numbers`
   (how much is in which state), `waiting` (what runs wait for), `progress` (each dataset, and the last runs),
   `part` (the same numbers of a selection), `overview` (these, and what is wrong), `totals` (what was ever

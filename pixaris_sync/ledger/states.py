@@ -32,6 +32,12 @@ FILE_TRANSITIONS: Final = tuple(
             FileState.IN_DOUBT,
             "the bucket lists it without a checksum",
         ),
+        (
+            FileState.PENDING,
+            "adopt_objects",
+            FileState.UPLOADED,
+            "a shard carried it as it is now",
+        ),
         (FileState.PENDING, "claim", FileState.UPLOADING, "it is its turn"),
         (FileState.IN_DOUBT, "claim", FileState.UPLOADING, "it is its turn: it is looked up first"),
         (FileState.UPLOADING, "confirm_uploads", FileState.UPLOADED, "the bucket holds it, or held it once"),

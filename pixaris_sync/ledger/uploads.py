@@ -1,4 +1,4 @@
-"""Transitions of files: claimed, uploaded, rescheduled, quarantined; and what adoption finds."""
+"""Transitions of files: claimed, uploaded, rescheduled, quarantined."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -208,8 +208,8 @@ def confirm_uploads(db: Connection, now: float, receipts: Sequence[Receipt]) -> 
     for receipt in receipts:
         if receipt.was_there:
             db.execute(
-                f"UPDATE records SET {_DOUBT} WHERE run_id = :run_id AND state IN (:unasked, :pending)",
-                {**_doubt(now), "run_id": receipt.task.run_id},
+                f"UPDATE records SET {DOUBT} WHERE run_id = :run_id AND state IN (:unasked, :pending)",
+                {**doubt(now), "run_id": receipt.task.run_id},
             )
     # A run that has open files as before, and no cause that has gone, is where it was.
     runs = {receipt.task.run_id for receipt in receipts}
@@ -313,80 +313,21 @@ def unclaim(db: Connection, now: float, task: UploadTask, *, in_doubt: bool) -> 
     )
 
 
-#: A file of a dataset's run that is not known to be in the bucket.
-_UNSENT = (
-    "path = ? AND run_id = (SELECT id FROM runs WHERE dataset_id = ? AND name = ?) AND state <> 'uploaded'"
-)
-
-
-def adopt_objects(
-    db: Connection, now: float, dataset_id: int, objects: Mapping[tuple[str, str], RemoteObject]
-) -> int:
-    """Note the objects of one listing page that are files of this dataset; keys are (run, path).
-
-    A file whose object's checksum the listing does not tell is in doubt: it is looked up when it is its turn.
-
-    Returns:
-        How many were known files.
-    """
-    found = 0
-    for (run, path), remote in objects.items():
-        file = (path, dataset_id, run)
-        found += db.execute(
-            f"UPDATE files SET crc32c = ?, generation = ?, ours = 0 WHERE {_UNSENT}",
-            (remote.crc32c, remote.generation, *file),
-        ).rowcount
-        if remote.crc32c is None:
-            db.execute(f"UPDATE files SET taken = 1 WHERE {_UNSENT}", file)
-            db.execute(
-                f"UPDATE files SET state = ?, since = ? WHERE {_UNSENT} AND state = ?",
-                (FileState.IN_DOUBT, now, *file, FileState.PENDING),
-            )
-    return found
-
-
 #: Others may have sent a row just now: one that is to be asked for still is, and is in doubt afterwards.
-_DOUBT = """
+DOUBT = """
 taken = 1, since = :now, looked_at = NULL, next_attempt_at = 0,
     state = iif(state = :pending, :in_doubt, state)
 """
 
 
-def _doubt(now: float) -> dict[str, object]:
-    """Values for `_DOUBT`."""
+def doubt(now: float) -> dict[str, object]:
+    """Values for `DOUBT`."""
     return {
         "now": now,
         "unasked": RowState.UNASKED,
         "pending": RowState.PENDING,
         "in_doubt": RowState.IN_DOUBT,
     }
-
-
-def adopted(db: Connection, now: float, dataset_id: int, *, listed: bool = True) -> None:
-    """The bucket was compared with the ledger: from here on, files and rows of the dataset may be sent.
-
-    Runs without files have nothing in the bucket that would tell whether their row was sent just now: it is
-    in doubt. Where the bucket could not be `listed`, nothing tells so of any run.
-    """
-    db.execute("UPDATE datasets SET adopted_at = ? WHERE id = ?", (now, dataset_id))
-    adoption_failed(db, now, dataset_id, None)
-    db.execute(
-        f"UPDATE records SET {_DOUBT} WHERE dataset_id = :dataset_id AND state IN (:unasked, :pending)"
-        " AND NOT (:listed AND EXISTS (SELECT 1 FROM files f WHERE f.run_id = records.run_id))",
-        {**_doubt(now), "dataset_id": dataset_id, "listed": listed},
-    )
-
-
-def adoption_failed(db: Connection, now: float, dataset_id: int, problem: Problem | None) -> None:
-    """Say why a dataset cannot be compared with the bucket now, so that its runs wait; None: nothing is."""
-    cause, hint = (problem.cause, problem.hint) if problem else (None, None)
-    changed = db.execute(
-        "UPDATE datasets SET trouble = ?, trouble_hint = ? WHERE id = ? AND trouble IS NOT ?",
-        (cause, hint, dataset_id, cause),
-    ).rowcount
-    if changed:
-        waiting = db.execute("SELECT id FROM open_runs WHERE dataset_id = ?", (dataset_id,))
-        update_run_states(db, now, [row["id"] for row in waiting.fetchall()])
 
 
 def recover_uploads(db: Connection, now: float) -> int:

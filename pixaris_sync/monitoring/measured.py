@@ -6,7 +6,8 @@ its state is one, as is a file that goes through a resumable session. What is ca
 
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
 
 from pixaris_sync.errors import Failure, SyncError
@@ -88,18 +89,19 @@ class Requests:
         return counted
 
     def counted_pages(
-        self, service: str, method: str, ask: Callable[P, AsyncIterator[T]]
-    ) -> Callable[P, AsyncIterator[T]]:
+        self, service: str, method: str, ask: Callable[P, AsyncGenerator[T, None]]
+    ) -> Callable[P, AsyncGenerator[T, None]]:
         """The method of a port that lists, with its pages counted."""
 
-        async def pages(*args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-            next_page = self.counted(service, method, ask(*args, **kwargs).__anext__)
-            while True:
-                try:
-                    page = await next_page()
-                except StopAsyncIteration:
-                    return
-                yield page
+        async def pages(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
+            async with aclosing(ask(*args, **kwargs)) as listing:
+                next_page = self.counted(service, method, listing.__anext__)
+                while True:
+                    try:
+                        page = await next_page()
+                    except StopAsyncIteration:
+                        return
+                    yield page
 
         return pages
 

@@ -1,16 +1,36 @@
 """The first contact: are bucket and dataset there, and what does the bucket hold already?"""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from sqlite3 import Connection
 
 import anyio
 
-from pixaris_sync.errors import Failure, SyncError
+from pixaris_sync.errors import Failure, NameRefusedError, SyncError
+from pixaris_sync.ledger.adoption import (
+    adopt_objects,
+    adopted,
+    adoption_failed,
+    compare_anew,
+    listed_by_run,
+    parts_to_list,
+    unsent_runs,
+)
 from pixaris_sync.ledger.database import get_fact, set_fact
-from pixaris_sync.ledger.datasets import KnownDataset
-from pixaris_sync.ledger.uploads import adopt_objects, adopted, adoption_failed
+from pixaris_sync.ledger.datasets import KnownDataset, open_dataset, refuse_dataset
+from pixaris_sync.ledger.notices import Notice
+from pixaris_sync.model import DatasetKey, Problem, RemoteObject, RunKey
 from pixaris_sync.pipeline.context import BUCKET, Context, problem_of
-from pixaris_sync.rules.contract import object_prefix, run_and_path
+from pixaris_sync.rules.contract import (
+    check_dataset_names,
+    listing_hazard,
+    object_name,
+    object_prefix,
+    run_and_path,
+    table_id,
+)
 from pixaris_sync.waiting import wait_until
 
 log = logging.getLogger(__name__)
@@ -19,6 +39,8 @@ log = logging.getLogger(__name__)
 CHECKED = "destination_checked_at"
 #: So many datasets at once are compared with the bucket.
 ADOPTIONS_LIMIT = 8
+#: So many listings of one of them are made at once.
+LISTINGS_LIMIT = 8
 
 
 class FirstCheck:
@@ -145,10 +167,7 @@ async def adopt(context: Context, known: KnownDataset, first_check: FirstCheck |
     """
     listed = True
     try:
-        async for page in context.store.list(object_prefix(known.key)):
-            placed = ((run_and_path(known.key, remote.name), remote) for remote in page)
-            objects = {place: remote for place, remote in placed if place is not None}
-            await context.apply(adopt_objects, context.now(), known.id, objects)
+        await _compare(context, known)
     except SyncError as error:
         if error.failure is not Failure.PERMISSION:
             raise
@@ -157,3 +176,107 @@ async def adopt(context: Context, known: KnownDataset, first_check: FirstCheck |
     if first_check is not None:
         await first_check.confirm()
     await context.apply(adopted, context.now(), known.id, listed=listed)
+
+
+async def _compare(context: Context, known: KnownDataset) -> None:
+    """List what the files of a dataset may have become, in parts side by side.
+
+    Raises:
+        SyncError: the bucket cannot be listed now.
+    """
+    prefix, shard = object_prefix(known.key), context.mode.selection.shard
+    parts = await context.apply(parts_to_list, known.id)
+    if not parts:
+        return
+    if shard is None or not await context.apply(listed_by_run, known.id, shard.count):
+        names = [(prefix, f"{prefix}{first}", f"{prefix}{end}" if end else "") for first, end in parts]
+        await _list_side_by_side(context, known, names)
+        return
+    # A shard that begins mostly finds nothing, and one request tells.
+    pages = 0
+    async with aclosing(context.store.list(prefix)) as listing:
+        async for page in listing:
+            await _take(context, known, page)
+            pages += 1
+            if pages > 1:
+                break
+    after = ""
+    while pages > 1 and (runs := await context.apply(unsent_runs, known.id, after)):
+        keys = [RunKey(known.key.project, known.key.dataset, run) for run in runs]
+        of_runs = [(object_name(key, ""), "", "") for key in keys]
+        await _list_side_by_side(context, known, of_runs)
+        after = runs[-1]
+
+
+async def _list_side_by_side(
+    context: Context, known: KnownDataset, listings: Iterable[tuple[str, str, str]]
+) -> None:
+    """List names by prefix, start and end each; the first that fails ends it."""
+    failed: list[SyncError] = []
+    limiter = anyio.CapacityLimiter(LISTINGS_LIMIT)
+
+    async def take_all(prefix: str, start: str, end: str) -> None:
+        async with limiter:
+            if failed:
+                return
+            try:
+                async for page in context.store.list(prefix, start=start, end=end):
+                    await _take(context, known, page)
+            except SyncError as error:
+                failed.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for listing in listings:
+            tasks.start_soon(take_all, *listing)
+    if failed:
+        raise failed[0]
+
+
+async def _take(context: Context, known: KnownDataset, page: Sequence[RemoteObject]) -> None:
+    placed = ((run_and_path(known.key, remote.name), remote) for remote in page)
+    objects = {place: remote for place, remote in placed if place is not None}
+    await context.apply(adopt_objects, context.now(), known.id, objects)
+
+
+class Opening:
+    """Opens datasets for a scan."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._compared: set[DatasetKey] = set()
+
+    async def open(self, key: DatasetKey) -> tuple[KnownDataset, Problem | None, list[Notice]]:
+        """What is known of a dataset; why it is refused for its names, if it is; what is told of them else.
+
+        A backfill compares each dataset with the bucket, also one that the ledger knows: shards may have
+        carried what is new in it. What a plan says was looked for when it was made.
+        """
+        mode, refused, notices = self._context.mode, *_check_names(key)
+        anew = mode.bulk and not (mode.selection.shard or mode.selection.planned or key in self._compared)
+        self._compared.add(key)
+        known = await self._context.apply(_open, self._context.now(), key, refused, anew=anew)
+        return known, refused, notices
+
+
+def _open(
+    db: Connection, now: float, key: DatasetKey, refused: Problem | None, *, anew: bool
+) -> KnownDataset:
+    """Find a dataset, or take it in, and say whether it is refused."""
+    known = open_dataset(db, now, key, table_id(key))
+    refuse_dataset(db, now, known.id, refused)
+    if anew:
+        compare_anew(db, known.id)
+        return replace(known, adopted=False)
+    return known
+
+
+def _check_names(key: DatasetKey) -> tuple[Problem | None, list[Notice]]:
+    """Why a dataset is refused for its names, if it is; and what is to be told of them otherwise."""
+    try:
+        check_dataset_names(key)
+    except NameRefusedError as error:
+        return problem_of(error), []
+    hazard = listing_hazard(key)
+    if hazard is None:
+        return None, []
+    return None, [Notice(str(key), Problem(hazard, "rename it, if that is not wanted"), quarantined=False)]

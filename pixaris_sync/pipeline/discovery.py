@@ -12,13 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from functools import partial
-from sqlite3 import Connection
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-from pixaris_sync.errors import LedgerError, LocalFileError, NameRefusedError, SyncError
-from pixaris_sync.ledger.datasets import KnownDataset, open_dataset, refuse_dataset
+from pixaris_sync.errors import LedgerError, LocalFileError, SyncError
+from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.ledger.forgetting import Stock, forget_runs, take_stock
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.known import InspectedRun, args_and_payloads, next_look_at
@@ -39,14 +38,13 @@ from pixaris_sync.model import (
     TrackingRecord,
 )
 from pixaris_sync.pipeline.absence import Absence
+from pixaris_sync.pipeline.adoption import Opening
 from pixaris_sync.pipeline.arrival import Arrivals, Piece
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.pipeline.intake import Intake
 from pixaris_sync.pipeline.orphans import Orphans
 from pixaris_sync.rules.contract import (
-    check_dataset_names,
     files_of,
-    listing_hazard,
     table_collisions,
     table_id,
 )
@@ -95,6 +93,7 @@ class Discovery:
         self._context = context
         self.absence = Absence(context)
         self._intake = Intake(context)
+        self._opening = Opening(context)
         self._on_runs_found = on_runs_found
         #: Runs that the next scan of their dataset inspects, whatever the ledger says.
         self._wanted: dict[DatasetKey, set[str]] = defaultdict(set)
@@ -148,8 +147,7 @@ class Discovery:
             The dataset as it is known now.
         """
         context = self._context
-        refused, notices = _check_names(key)
-        known = await context.apply(_open, context.now(), key, refused)
+        known, refused, notices = await self._opening.open(key)
         inspected: set[str] = set()
         wanted = self._wanted.pop(key, set())
         try:
@@ -425,25 +423,6 @@ def _unlisted(run: RunKey, inspection: RunInspection) -> Notice:
     cause = f"beside its images there are files of other kinds, which Pixaris does not list: {kinds}"
     hint = "nothing to do, if they are not wanted in the cloud; else save them as png or jpg"
     return Notice(str(run), Problem(cause, hint), quarantined=False)
-
-
-def _check_names(key: DatasetKey) -> tuple[Problem | None, list[Notice]]:
-    """Why a dataset is refused for its names, if it is; and what is to be told of them otherwise."""
-    try:
-        check_dataset_names(key)
-    except NameRefusedError as error:
-        return problem_of(error), []
-    hazard = listing_hazard(key)
-    if hazard is None:
-        return None, []
-    return None, [Notice(str(key), Problem(hazard, "rename it, if that is not wanted"), quarantined=False)]
-
-
-def _open(db: Connection, now: float, key: DatasetKey, refused: Problem | None) -> KnownDataset:
-    """Find a dataset, or take it in, and say whether it is refused."""
-    known = open_dataset(db, now, key, table_id(key))
-    refuse_dataset(db, now, known.id, refused)
-    return known
 
 
 def _inline_file(path: str, content: bytes) -> FoundFile:

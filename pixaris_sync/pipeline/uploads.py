@@ -27,6 +27,7 @@ from pixaris_sync.local.safe_open import MissingFileError
 from pixaris_sync.model import Problem, RemoteObject
 from pixaris_sync.pipeline.context import BUCKET, FOLDER, Context, problem_of
 from pixaris_sync.rules.contract import IMAGE_SUFFIXES, content_type, object_name
+from pixaris_sync.rules.shards import mark_of
 
 
 class _Body(NamedTuple):
@@ -193,6 +194,7 @@ async def _body(context: Context, task: UploadTask, read: Content | Exception | 
 
 
 async def _send(context: Context, task: UploadTask, name: str, body: _Body, generation: int) -> RemoteObject:
+    metadata = mark_of(task.version) if context.mode.selection.shard else None
     if body.content is not None:
         try:
             return await context.store.upload(
@@ -201,6 +203,7 @@ async def _send(context: Context, task: UploadTask, name: str, body: _Body, gene
                 content_type=content_type(task.path),
                 crc32c=body.crc32c,
                 if_generation=generation,
+                metadata=metadata,
             )
         except SyncError as error:
             if error.failure is Failure.IN_DOUBT:
@@ -218,6 +221,7 @@ async def _send(context: Context, task: UploadTask, name: str, body: _Body, gene
         if_generation=generation,
         session_uri=task.session_uri,
         on_session=keep,
+        metadata=metadata,
     )
 
 

@@ -1,13 +1,13 @@
 """How many operations an apply of a plan takes: those of a look are counted, the others follow from it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from pixaris_sync.model import RemoteObject, TableMetadata
 from pixaris_sync.pipeline.context import ASK_ROWS_LIMIT
 from pixaris_sync.pipeline.forecast import Forecast, TablePlan
-from pixaris_sync.ports import ObjectStore, RowSink
+from pixaris_sync.ports import Listing, ObjectStore, RowSink
 from pixaris_sync.rules.prices import QUERY_BYTES_MIN, Operations
 
 #: What a text takes in a column beside its characters.
@@ -69,11 +69,11 @@ class _CountedStore:
         self._asked.lookups += 1
         return await self._store.stat(name)
 
-    async def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+    async def list(self, prefix: str, *, start: str = "", end: str = "") -> Listing:
         # What holds nothing is a page, too.
         self._asked.listings += 1
         pages = 0
-        async for page in self._store.list(prefix):
+        async for page in self._store.list(prefix, start=start, end=end):
             pages += 1
             self._asked.listings += pages > 1
             yield page

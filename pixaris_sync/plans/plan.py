@@ -156,7 +156,7 @@ def document_of(plan: Plan) -> dict[str, Any]:
         "folder": plan.folder,
         "bucket": plan.bucket,
         "dataset": plan.dataset,
-        "selection": asdict(plan.selection),
+        "selection": {name: one for name, one in asdict(plan.selection).items() if name != "shard"},
         "full": plan.full,
         "summary": dict(plan.summary),
         "operations": plan.operations.document,

@@ -1,14 +1,16 @@
-"""Which runs of a results folder each of several tasks carries."""
+"""Which runs of a results folder each of several tasks carries, and how the pass after them knows."""
 
 import hashlib
 import re
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from pixaris_sync.model import RunKey, Tail
+from pixaris_sync.model import FileVersion, RemoteObject, RunKey, Tail
 
 #: More tasks than any scheduler has in an array.
 SHARDS_LIMIT: Final = 100_000
+#: Under this name an object's metadata tell which version of a local file a shard made it of.
+_VERSION: Final = "pixaris-sync-version"
 _TEXT: Final = re.compile(r"(\d{1,6})/(\d{1,6})", re.ASCII)
 
 
@@ -54,3 +56,18 @@ class Shard:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
+
+
+def mark_of(version: FileVersion) -> dict[str, str]:
+    """What the metadata of an object tell of the file that a shard made it of: its size and time of change.
+
+    So the pass that sends the rows need not read what shards have read: the bucket is the only manifest. Like
+    a ledger it takes a file of that size and time for the same, whatever machine it is looked at from.
+    """
+    return {_VERSION: f"{version.size}-{version.mtime_ns}"}
+
+
+def is_carried(remote: RemoteObject, version: FileVersion) -> bool:
+    """Whether a shard made an object of this version of a file."""
+    told = (remote.metadata or {}).get(_VERSION)
+    return told is not None and remote.size == version.size and told == mark_of(version)[_VERSION]

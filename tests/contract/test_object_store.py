@@ -5,7 +5,9 @@ learned it is noticed.
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import anyio
 import google_crc32c
@@ -51,7 +53,12 @@ def some_bytes(length: int, seed: int = 1) -> bytes:
 
 
 async def upload(
-    bucket: BucketBackend, name: str, content: bytes, if_generation: int = 0, content_type: str = PNG
+    bucket: BucketBackend,
+    name: str,
+    content: bytes,
+    if_generation: int = 0,
+    content_type: str = PNG,
+    metadata: Mapping[str, str] | None = None,
 ) -> RemoteObject:
     return await bucket.store.upload(
         bucket.prefix + name,
@@ -59,6 +66,7 @@ async def upload(
         content_type=content_type,
         crc32c=google_crc32c.value(content),
         if_generation=if_generation,
+        metadata=metadata,
     )
 
 
@@ -86,6 +94,7 @@ async def upload_resumable(
     session_uri: str | None = None,
     if_generation: int = 0,
     crc32c: int | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> RemoteObject:
     return await bucket.store.upload_resumable(
         bucket.prefix + name,
@@ -95,6 +104,7 @@ async def upload_resumable(
         if_generation=if_generation,
         session_uri=session_uri,
         on_session=sessions.keep,
+        metadata=metadata,
     )
 
 
@@ -239,6 +249,34 @@ async def test_a_listing_has_every_object_of_the_prefix_once_and_in_order(bucket
     assert all(pages)
     assert [remote for page in pages for remote in page] == [receipts[name] for name in names]
     assert await names_listed(bucket, "nothing/") == []
+
+
+async def test_a_listing_between_two_names_has_each_object_there_once(bucket: BucketBackend) -> None:
+    """Goal: parts that are listed side by side miss nothing. Method: bounds that are names, and are none."""
+    names = [f"p/{run}/{index:02}.png" for run in ("a", "a-b", "a/c", "b", "ü") for index in range(4)]
+    for name in names:
+        await upload(bucket, name, name.encode())
+    prefix = bucket.prefix + "p/"
+    for start, end in pairwise(["", "a", "a-b", "a/c/02.png", "b", "c", ""]):
+        bounds = {"start": start and prefix + start, "end": end and prefix + end}
+        pages = [page async for page in bucket.store.list(prefix, **bounds)]
+        found = [remote.name.removeprefix(prefix) for page in pages for remote in page]
+        wanted = [name.removeprefix("p/") for name in names]
+        wanted = sorted(name for name in wanted if start <= name and (not end or name < end))
+        assert [name for name in found if start <= name and (not end or name < end)] == wanted
+
+
+async def test_what_a_writer_notes_of_an_object_is_told_again(bucket: BucketBackend) -> None:
+    """Goal: the bucket can be a manifest. Method: both kinds of uploads, looked up and listed."""
+    told = {"pixaris-sync-version": "3-1700000000000000000"}
+    await upload(bucket, "small.png", b"abc", metadata=told)
+    await upload_resumable(bucket, "large.png", MemorySource(some_bytes(300_000)), Sessions(), metadata=told)
+    for name in ("small.png", "large.png"):
+        found = await bucket.store.stat(bucket.prefix + name)
+        assert found is not None
+        assert found.metadata == told
+    pages = [page async for page in bucket.store.list(bucket.prefix)]
+    assert [remote.metadata for page in pages for remote in page] == [told, told]
 
 
 async def folders_listed(bucket: BucketBackend, prefix: str = "") -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 
 from pixaris_sync.history import prune
+from pixaris_sync.ledger import adoption as ledger_adoption
 from pixaris_sync.ledger import datasets, intake, pending_rows, rows, uploads
 from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.selection import Selection
@@ -188,7 +189,7 @@ def an_untold_checksum_is_another(patch: pytest.MonkeyPatch) -> None:
 
     def believing(db: Connection, now: float, dataset: int, objects: dict[Any, RemoteObject]) -> int:
         told = {key: replace(remote, crc32c=remote.crc32c or 0) for key, remote in objects.items()}
-        return uploads.adopt_objects(db, now, dataset, told)
+        return ledger_adoption.adopt_objects(db, now, dataset, told)
 
     patch.setattr(adoption, "adopt_objects", believing)
 

@@ -1,6 +1,6 @@
 """Shards of one folder, and the pass that sends their rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from pixaris_sync.ledger.overview import WorkLeft
+from pixaris_sync.local.contents import Content, PlannedFile, RunFiles
 from pixaris_sync.rules.shards import Shard
 from tests.engine.crash_points import CrashError
 from tests.engine.machine import Machine
@@ -36,6 +37,21 @@ def run_shard(machine: Machine, shard: Shard, *, forget: bool = False) -> WorkLe
         finally:
             if forget:
                 machine.ledger_path.unlink()
+
+
+@contextmanager
+def reads_counted() -> Iterator[list[str]]:
+    """The paths of files that are read meanwhile."""
+    read: list[str] = []
+    original = RunFiles._read_batch
+
+    def counted(files: RunFiles, batch: Sequence[PlannedFile]) -> list[Content | Exception]:
+        read.extend(one.path for one in batch)
+        return original(files, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFiles, "_read_batch", counted)
+        yield read
 
 
 def store_runs(machine: Machine) -> int:
@@ -125,3 +141,63 @@ def test_a_run_that_others_removed_from_the_bucket_is_not_sent_again_by_a_shard(
     assert [run_shard(machine, shard).waiting for shard in SHARDS] == [0] * COUNT
 
     assert len(machine.store.uploads) == uploads
+
+
+def test_the_last_pass_does_not_read_what_shards_have_read(machine: Machine) -> None:
+    """Goal: one machine need not read everything. Method: count its reads, with one file that has changed."""
+    files = store_runs(machine)
+    for shard in SHARDS:
+        run_shard(machine, shard)
+    changed = machine.local.runs[5]
+    machine.clock.let_pass(10.0)
+    machine.local.put_image(changed, "generated_images/image0.png")
+    # A dict that stood inline in the record is looked up in the bucket's list, not on the disk.
+    with reads_counted() as read:
+        machine.run_pass(bulk=True)
+
+    assert read == ["generated_images/image0.png"]
+    assert len(machine.store.objects) == files
+    assert machine.state_of(changed)[0] == "quarantined"
+
+
+@pytest.mark.parametrize("runs_before", [0, 12])
+def test_a_backfill_that_knows_the_folder_finds_what_shards_have_carried_since(
+    machine: Machine, runs_before: int
+) -> None:
+    """Goal: nothing is sent twice where shards and passes take turns. Method: both, and runs in between."""
+    for number in range(runs_before):
+        machine.local.store(dataset="large", name=f"before{number}")
+        machine.clock.let_pass(1.0)
+    machine.run_pass(bulk=True)
+    machine.let_tables_settle()
+    store_runs(machine)
+    for shard in SHARDS:
+        run_shard(machine, shard)
+    received = machine.store.bytes_received
+
+    machine.run_pass(bulk=True)
+
+    assert machine.store.bytes_received == received
+    assert set(machine.store.upload_counts.values()) == {1}
+    machine.check_everything_arrived()
+
+
+@pytest.mark.parametrize(("images", "by_run"), [(1, False), (40, True)])
+def test_a_shard_lists_what_takes_fewer_requests(machine: Machine, images: int, *, by_run: bool) -> None:
+    """Goal: a shard of many that is requeued lists its own. Method: small and large runs, 300 shards."""
+    machine.store._page_objects = 10
+    shard = Shard(1, 300)
+    while sum(map(shard.takes, (run.key for run in machine.local.runs))) < 2:
+        machine.local.store(name=f"run{len(machine.local.runs)}", images=images)
+    for run in machine.local.runs:
+        for path, versions in run.versions.items():
+            machine.store.put(run.object_name(path), versions[-1])
+    machine.store.calls.clear()
+
+    assert run_shard(machine, shard).waiting == 0
+
+    assert machine.store.upload_counts.total() == 0
+    listings = [call.name for call in machine.store.calls if call.method == "list"]
+    of_runs = {f"results/{run.key}/" for run in machine.local.runs if shard.takes(run.key)}
+    assert {name for name in listings if name.count("/") > 3} == (of_runs if by_run else set())
+    assert (len(listings) < 12) == by_run

@@ -9,7 +9,7 @@ A call goes through: log, delay, ordered fault (nothing is done), the work, lost
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import anyio.lowlevel
@@ -24,7 +24,7 @@ from pixaris_sync.errors import (
     SyncError,
 )
 from pixaris_sync.model import RemoteObject
-from pixaris_sync.ports import ByteSource, Clock
+from pixaris_sync.ports import ByteSource, Clock, Listing
 
 _NAME_BYTES_MAX = 1024
 
@@ -55,6 +55,7 @@ class _Session:
     content_type: str
     crc32c: int
     if_generation: int
+    metadata: Mapping[str, str] | None
     received: bytearray = field(default_factory=bytearray)
     finished: RemoteObject | None = None
 
@@ -191,6 +192,7 @@ class FakeObjectStore:
         if_generation: int,
         session_uri: str | None,
         on_session: Callable[[str], Awaitable[None]],
+        metadata: Mapping[str, str] | None = None,
     ) -> RemoteObject:
         await self._enter("upload_resumable", name)
         self._need_bucket("upload", name)
@@ -198,7 +200,7 @@ class FakeObjectStore:
         session = self._sessions.get(session_uri or "")
         if session is None:
             self._need_generation(name, if_generation)
-            session = _Session(name, source.size, content_type, crc32c, if_generation)
+            session = _Session(name, source.size, content_type, crc32c, if_generation, metadata)
             uri = f"fake://session/{len(self._sessions)}-{self._next_generation()}"
             self._sessions[uri] = session
             await on_session(uri)
@@ -216,12 +218,16 @@ class FakeObjectStore:
             return replace(found.remote, crc32c=None)
         return found.remote if found else None
 
-    async def list(self, prefix: str) -> AsyncIterator[Sequence[RemoteObject]]:
+    async def list(self, prefix: str, *, start: str = "", end: str = "") -> Listing:
         after = ""
         while True:
             await self._enter("list", prefix)
             self._need_bucket("list", prefix)
-            names = sorted(name for name in self.objects if name.startswith(prefix) and name > after)
+            names = sorted(
+                name
+                for name in self.objects
+                if name.startswith(prefix) and max(start, after) <= name != after and (not end or name < end)
+            )
             page = names[: self._page_objects]
             self._leave("list", prefix)
             if page:
@@ -230,7 +236,7 @@ class FakeObjectStore:
                 return
             after = page[-1]
 
-    async def folders(self, prefix: str) -> AsyncIterator[Sequence[str]]:
+    async def folders(self, prefix: str) -> AsyncGenerator[Sequence[str], None]:
         found = {
             name[: name.index("/", len(prefix)) + 1]
             for name in self.objects
@@ -309,7 +315,9 @@ class FakeObjectStore:
         except SyncError:
             self._sessions = {uri: other for uri, other in self._sessions.items() if other is not session}
             raise
-        session.finished = self._store(session.name, content, session.content_type, session.crc32c)
+        session.finished = self._store(
+            session.name, content, session.content_type, session.crc32c, session.metadata
+        )
         self.uploads.append(session.finished)
         return session.finished
 

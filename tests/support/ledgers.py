@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, TypeVar
 
-from pixaris_sync.ledger import datasets, intake, pending_rows, uploads
+from pixaris_sync.ledger import adoption, datasets, intake, pending_rows, uploads
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.selection import Selection
@@ -124,7 +124,7 @@ class Book:
         table = f"{key.project}_{key.dataset}_experiment_results"
         known = self.do(datasets.open_dataset, key, table)
         if adopted and not known.adopted:
-            self.do(uploads.adopted, known.id)
+            self.do(adoption.adopted, known.id)
         return known.id
 
     def take(self, *runs: FoundRun, dataset_id: int | None = None, **options: Any) -> int:

@@ -71,6 +71,7 @@ NO_MESSAGES = {
     r"(bandwidth limit: .*|.* % of one core)| until .*, then .*": "what `limit` shows",
     r"was not paused, and goes on|not paused|all work": "what `resume` and `status` show of a pause",
     rf"A ledger is only a cache.*|Forget it.*|nothing was changed|{VARIABLE} is forgotten: .*": "a question",
+    rf"{VARIABLE}: files of its runs alone": "a line of the list of ledgers",
     rf"gs://.*|{VARIABLE} synced, .*|emulators {VARIABLE}| \(not there now\)|not known: an older .*": (
         "what `status --ledgers` shows"
     ),

@@ -80,7 +80,7 @@ class TestRequests:
         assert pages == [2, 1]
         assert [seen.query.get("pageToken") for seen in script.seen] == [None, "two", "three"]
         assert {seen.query["prefix"] for seen in script.seen} == {"results/p&?#/"}
-        assert script.seen[0].query["fields"] == "items(name,size,crc32c,generation),nextPageToken"
+        assert script.seen[0].query["fields"] == "items(name,size,crc32c,generation,metadata),nextPageToken"
 
     async def test_an_object_without_a_checksum_stops_no_listing(
         self, store: GcsObjectStore, script: Script

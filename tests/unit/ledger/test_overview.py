@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pixaris_sync.ledger import (
+    adoption,
     database,
     datasets,
     intake,
@@ -153,7 +154,7 @@ def test_what_a_pending_run_waits_for_is_told_at_every_step(book: Book) -> None:
     assert reason() == told.cause
     book.take(found_run(record(), files=[file()]), dataset_id=dataset_id)
     assert "compared with the bucket" in reason()
-    book.do(uploads.adopted, dataset_id)
+    book.do(adoption.adopted, dataset_id)
     assert "waiting to be uploaded" in reason()
     [task] = book.claim()
     assert "being uploaded" in reason()
@@ -376,7 +377,7 @@ def test_a_row_that_nobody_sent_is_in_quarantine_with_its_run(book: Book) -> Non
     """Goal: "in doubt" only of what may be there. Method: a run in quarantine, its row unsent, then sent."""
     book.take(found_run(record(), just_written=False, files=[file()]))
     [row] = book.ask(pending_rows.rows_to_ask_for, ALL, TABLE, 10)
-    book.do(uploads.adopted, book.dataset(), listed=False)
+    book.do(adoption.adopted, book.dataset(), listed=False)
     book.do(rows.permit_rows, [row], doubt_until=NOW)
     assert look(book).rows["in_doubt"] == 1
     [task] = book.claim()

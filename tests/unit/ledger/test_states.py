@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from pixaris_sync.ledger import forgetting, intake, packs, pending_rows, retry, rows, uploads
+from pixaris_sync.ledger import adoption, forgetting, intake, packs, pending_rows, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord
 from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.ledger.states import FILE_TRANSITIONS, ROW_TRANSITIONS
 from pixaris_sync.ledger.uploads import Receipt, UploadTask
 from pixaris_sync.model import DamagedLine, DeliveryMethod, FileState, RemoteObject, RowState, RunKey
+from pixaris_sync.rules.shards import mark_of
 from tests.support.ledgers import (
     ALL,
     NOW,
@@ -104,7 +105,11 @@ def unclaim(*, in_doubt: bool) -> Event:
 
 
 def adopt(book: Book, found: RemoteObject) -> None:
-    book.do(uploads.adopt_objects, book.dataset(), {(RUN, file().path): found})
+    book.do(adoption.adopt_objects, book.dataset(), {(RUN, file().path): found})
+
+
+def carried_by_a_shard(task: UploadTask) -> RemoteObject:
+    return replace(remote(task), size=task.version.size, metadata=mark_of(task.version))
 
 
 def vanished(book: Book, task: UploadTask) -> None:
@@ -141,6 +146,7 @@ FILE_EVENTS: list[tuple[str, Event]] = [
     ("recover_uploads", lambda book, _: book.do(uploads.recover_uploads)),
     ("adopt_objects", lambda book, task: adopt(book, remote(task))),
     ("adopt_objects", lambda book, task: adopt(book, replace(remote(task), crc32c=None))),
+    ("adopt_objects", lambda book, task: adopt(book, carried_by_a_shard(task))),
     ("take_in", lambda book, _: book.do(intake.take_in_runs, book.dataset(), [CHANGED])),
     ("take_in", lambda book, _: book.do(intake.take_in_runs, book.dataset(), [SAME])),
     ("take_in", vanished),
@@ -266,7 +272,7 @@ def row_in_state(book: Book, state: RowState, *, taken: bool) -> list[PendingRow
 
 def others_may_have_sent_it(book: Book, found: list[pending_rows.PendingRow]) -> None:
     """The table does not hold a row, but nothing in the bucket tells whether it was sent just now."""
-    book.do(uploads.adopted, book.dataset(), listed=False)
+    book.do(adoption.adopted, book.dataset(), listed=False)
     book.do(rows.permit_rows, found, doubt_until=NOW)
 
 
@@ -313,7 +319,7 @@ ROW_EVENTS: list[tuple[str, RowEvent]] = [
     ("start_delivery", start),
     ("recover_deliveries", lambda book, _: book.do(rows.recover_deliveries)),
     ("confirm_uploads", others_had_put_it_there),
-    ("adopted", lambda book, _: book.do(uploads.adopted, book.dataset())),
+    ("adopted", lambda book, _: book.do(adoption.adopted, book.dataset())),
     ("retry_runs", lambda book, _: book.do(retry.retry_runs, None)),
     ("take_in", lambda book, _: book.take(found_run(record()), from_start=True)),
     ("take_in", misnamed),
@@ -376,7 +382,7 @@ def row_edges() -> Iterator[Edge]:
             book.take(found_run(record()))
             if in_doubt:
                 # Others may have sent it, under the name that it was taken for.
-                book.do(uploads.adopted, book.dataset(), listed=False)
+                book.do(adoption.adopted, book.dataset(), listed=False)
             before = look(book, at="records")
             misnamed(book)
             yield before, "take_in", look(book, at="records")
@@ -488,7 +494,7 @@ def test_every_transition_stands_once_and_says_when(
     assert len({row[:3] for row in transitions}) == len(transitions)
     assert all(row[3] for row in transitions)
     events = {row[1] for row in transitions}
-    modules = (forgetting, intake, retry, rows, uploads)
+    modules = (adoption, forgetting, intake, retry, rows, uploads)
     assert all(any(hasattr(module, event) for module in modules) for event in events)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.ledger import intake, uploads
+from pixaris_sync.ledger import adoption, intake, uploads
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DatasetKey, RemoteObject
 from tests.support.ledgers import ALL, NOW, PROBLEM, RUN, Book, file, found_run, inline, record, remote
@@ -87,7 +87,7 @@ def test_nothing_is_sent_before_the_bucket_was_looked_at(book: Book) -> None:
     book.take(found_run(record(), files=[file()]), dataset_id=dataset_id)
     assert book.claim() == []
     assert book.ask(uploads.next_upload_at, ALL) is None
-    book.do(uploads.adopted, dataset_id)
+    book.do(adoption.adopted, dataset_id)
     assert len(book.claim()) == 1
 
 
@@ -119,8 +119,8 @@ def test_adoption_finds_what_the_bucket_has(book: Book) -> None:
         ("20200101-000000_unknown", "a.png"): RemoteObject("u", 1, 1, 1),
     }
 
-    assert book.do(uploads.adopt_objects, dataset_id, page) == 1
-    book.do(uploads.adopted, dataset_id)
+    assert book.do(adoption.adopt_objects, dataset_id, page) == 1
+    book.do(adoption.adopted, dataset_id)
     tasks = {task.path: (task.crc32c, task.generation, task.ours) for task in book.claim()}
     assert tasks == {"a.png": (77, 5, False), "b.png": (None, 0, False)}
 
@@ -130,8 +130,8 @@ def test_what_a_listing_tells_no_checksum_of_is_looked_up(book: Book) -> None:
     dataset_id = book.dataset(adopted=False)
     book.take(found_run(record(), files=[file("a.png"), file("b.png")]), dataset_id=dataset_id)
     page = {(RUN, "a.png"): RemoteObject("a", 10, None, 5)}
-    assert book.do(uploads.adopt_objects, dataset_id, page) == 1
-    book.do(uploads.adopted, dataset_id)
+    assert book.do(adoption.adopt_objects, dataset_id, page) == 1
+    book.do(adoption.adopted, dataset_id)
     tasks = {task.path: (task.in_doubt, task.crc32c, task.generation, task.ours) for task in book.claim()}
     assert tasks == {"a.png": (True, None, 5, False), "b.png": (False, None, 0, False)}
 
@@ -141,7 +141,7 @@ def test_rows_of_runs_without_files_are_in_doubt_after_adoption(book: Book) -> N
     dataset_id = book.dataset(adopted=False)
     book.take(found_run(record(OLD), name=OLD), dataset_id=dataset_id)
     book.take(found_run(record(NEW), name=NEW, files=[file()]), dataset_id=dataset_id)
-    book.do(uploads.adopted, dataset_id)
+    book.do(adoption.adopted, dataset_id)
     assert book.states("records") == ["in_doubt", "pending"]
 
 

@@ -1,7 +1,7 @@
 """Requests are counted by what was asked and how it ended, and nothing else changes."""
 
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -47,7 +47,7 @@ async def test_answers_and_failures_are_counted_apart() -> None:
 async def test_each_page_of_a_listing_is_a_request() -> None:
     """Goal: a long listing is many requests. Method: two pages, then a failure."""
 
-    async def pages(prefix: str) -> AsyncIterator[str]:
+    async def pages(prefix: str) -> AsyncGenerator[str, None]:
         yield f"{prefix}1"
         yield f"{prefix}2"
         raise PROBLEM
