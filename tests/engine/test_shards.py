@@ -200,4 +200,4 @@ def test_a_shard_lists_what_takes_fewer_requests(machine: Machine, images: int, 
     listings = [call.name for call in machine.store.calls if call.method == "list"]
     of_runs = {f"results/{run.key}/" for run in machine.local.runs if shard.takes(run.key)}
     assert {name for name in listings if name.count("/") > 3} == (of_runs if by_run else set())
-    assert (len(listings) < 12) == by_run
+    assert len(listings) < 12
