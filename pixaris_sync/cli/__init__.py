@@ -4,9 +4,9 @@
   what selects runs, `selecting` makes a selection of these and `sharding` a shard of that, `help` shows them.
 * `passes` is behind ``watch``, ``sync`` and ``backfill``, with `monitoring` while it works. `inspect` is
   behind ``status``, ``verify`` and ``retry``; `story` is behind ``status RUN``, and `live`, which shows what
-  `panes` lays out, behind ``status --watch``, and `ledgers` behind ``status --ledgers``. `history` is behind
-  ``prune`` and ``pull``, `limit` is behind ``limit``, ``pause`` and ``resume``; `doctor`, `ui` and `sandbox`
-  are behind their own names.
+  `panes` lays out, behind ``status --watch``, `ledgers` behind ``status --ledgers`` and `shards` behind
+  ``status --shards``. `history` is behind ``prune`` and ``pull``, `limit` is behind ``limit``, ``pause`` and
+  ``resume``; `doctor`, `ui` and `sandbox` are behind their own names.
 * `config_show` and `config_init` are behind ``config show`` and ``config init``.
 * `wiring` is what every command begins with: settings, logging, and the ledger of earlier work. `console` is
   what is said on stderr: the log, and `progress` below it.

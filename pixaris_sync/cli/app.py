@@ -1,15 +1,13 @@
 """The command line as a whole: what holds it together, and how every command ends."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from pixaris_sync import __version__
 from pixaris_sync.cli import commands, tools
-from pixaris_sync.cli.exits import CommandLineError, Exit, tell, tell_machines
+from pixaris_sync.cli.exits import CommandLineError, Exit, tell, tell_machines, ungrouped
 from pixaris_sync.cli.help import PlainCommand
 from pixaris_sync.cli.streams import prepare_streams
 from pixaris_sync.errors import SyncError
@@ -33,7 +31,7 @@ def main() -> NoReturn:
     # Asked for before anything of the command line was understood: that may be what is wrong.
     as_json = "--json" in sys.argv[1:]
     try:
-        with _ungrouped():
+        with ungrouped():
             code = app(standalone_mode=False)
     except SyncError as error:
         code = tell(error, as_json=as_json)
@@ -54,18 +52,6 @@ def _misunderstood(error: Any) -> CommandLineError:  # noqa: ANN401 - see `_Usag
     command = error.ctx.command_path if error.ctx else app.info.name
     hint = f"`{command} --help` tells what it takes"
     return CommandLineError("understand", "the command line", error.format_message(), hint=hint)
-
-
-@contextmanager
-def _ungrouped() -> Iterator[None]:
-    """Raise what an exception group is about: the first error that no cancellation caused."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so

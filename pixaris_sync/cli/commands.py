@@ -128,6 +128,12 @@ def status(
         bool,
         typer.Option("--ledgers", help="List all ledgers of the state folder; no destination need be set."),
     ] = False,
+    shards: Annotated[
+        bool,
+        typer.Option(
+            "--shards", help="Sum up how far the shards of a backfill are that share the state folder."
+        ),
+    ] = False,
     forget: Annotated[
         str | None,
         typer.Option(help="Forget a ledger, by its name in that list; its folder stays.", metavar="LEDGER"),
@@ -142,27 +148,37 @@ def status(
 
     It asks no service and disturbs no process that runs. With RUN it tells all that is known of that one.
     """
-    if runs and watch:
-        cause = "`status --watch` shows everything, and no single run"
-        raise CommandLineError("watch", " ".join(runs), cause, hint="leave RUN or --watch out")
-    if (ledgers or forget is not None) and (runs or watch or (ledgers and forget is not None)):
-        cause = "RUN, --watch, --ledgers and --forget are questions of their own"
-        raise CommandLineError("show", "all of that at once", cause, hint="ask one of them at a time")
+    questions = {
+        "RUN": bool(runs),
+        "--watch": watch,
+        "--ledgers": ledgers,
+        "--shards": shards,
+        "--forget": forget is not None,
+    }
+    asked = [name for name, is_asked in questions.items() if is_asked]
+    if len(asked) > 1:
+        cause = f"{', '.join(questions)} are questions of their own"
+        raise CommandLineError("show", " and ".join(asked), cause, hint="ask one of them at a time")
     if yes and forget is None:
         raise CommandLineError("agree", "to nothing", "--yes belongs to --forget", hint="leave --yes out")
+    if selection.is_limited and asked not in ([], ["--watch"]):
+        cause = "flags that select runs belong to `status` and `status --watch`"
+        hint = f"leave {selection.flags} or {asked[0]} out"
+        raise CommandLineError("show", f"{asked[0]} with {selection.flags}", cause, hint=hint)
+    if runs:
+        with importing():
+            from pixaris_sync.cli.story import show_runs
+        sys.exit(show_runs(runs, flags, config, as_json=json))
+    if shards:
+        with importing():
+            from pixaris_sync.cli.shards import show_shards
+        sys.exit(show_shards(flags, config, as_json=json))
     if ledgers or forget is not None:
         with importing():
             from pixaris_sync.cli.ledgers import forget_ledger, show_ledgers
         if forget is not None:
             sys.exit(forget_ledger(forget, flags, config, is_agreed=yes, as_json=json))
         sys.exit(show_ledgers(flags, config, as_json=json))
-    if runs and selection.is_limited:
-        cause = "`status RUN` shows single runs, and selects none besides"
-        raise CommandLineError("show", " ".join(runs), cause, hint=f"leave {selection.flags} or RUN out")
-    if runs:
-        with importing():
-            from pixaris_sync.cli.story import show_runs
-        sys.exit(show_runs(runs, flags, config, as_json=json))
     if watch:
         with importing():
             from pixaris_sync.cli.live import watch_status

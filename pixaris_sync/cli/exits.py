@@ -1,6 +1,8 @@
 """The one table of exit codes, which error ends in which, and how it is told."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 from pixaris_sync.cli.console import print_error
@@ -57,6 +59,18 @@ def exit_of_pass(*, waiting: int, quarantined: int, denied: bool = False) -> Exi
     if waiting:
         return Exit.WORK_LEFT
     return Exit.PROBLEMS if quarantined else Exit.OK
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Raise what an exception group is about: the first error that no cancellation caused."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 def tell(error: SyncError, *, as_json: bool) -> Exit:

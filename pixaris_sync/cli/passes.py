@@ -15,13 +15,14 @@ from anyio import to_thread
 
 from pixaris_sync import __version__
 from pixaris_sync.cli import report
-from pixaris_sync.cli.exits import CommandLineError, Exit, exit_of_pass
+from pixaris_sync.cli.exits import CommandLineError, Exit, exit_of, exit_of_pass, ungrouped
 from pixaris_sync.cli.monitoring import beat_once, monitored
 from pixaris_sync.cli.progress import show_progress
 from pixaris_sync.cli.selecting import check_patterns
 from pixaris_sync.cli.wiring import settings_for
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.doctor.examination import examine_first
+from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
 from pixaris_sync.ledger.selection import Selection
@@ -31,6 +32,7 @@ from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.open_files import within_open_files
 from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, run_engine
+from pixaris_sync.process.shard_report import ShardReporter
 from pixaris_sync.process.signals import ExitCode, Interruption
 from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
 from pixaris_sync.settings.model import Settings
@@ -120,10 +122,23 @@ def run_pass(
         tallies.append(engine.context.tally)
         await show_progress(engine, command)
 
+    def carry(
+        ledger: Ledger, beside: Sequence[Beside]
+    ) -> tuple[WorkLeft | None, Interruption, "Repair | None"]:
+        return anyio.run(partial(_run, settings, mode, ledger, beside=beside, repair=repair, apply=apply))
+
     def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption, "Repair | None", Overview]:
-        ended = anyio.run(
-            partial(_run, settings, mode, ledger, beside=[watch_progress], repair=repair, apply=apply)
-        )
+        if shard is None:
+            ended = carry(ledger, [watch_progress])
+        else:
+            reporter = ShardReporter(settings, ledger.path, shard, limited)
+            try:
+                with ungrouped():
+                    ended = carry(ledger, [watch_progress, reporter.keep])
+            except SyncError as error:
+                reporter.tell(exit_code=exit_of(error), error=error)
+                raise
+            reporter.tell(exit_code=_ending(limited, *ended))
         read = partial(
             overview,
             tracking_file=settings.dataset_tracking_file_name,
@@ -134,15 +149,7 @@ def run_pass(
 
     examine_first(settings)
     left, interruption, repaired, reached = work_as_owner(settings, command, work, selection=limited)
-    if interruption.number is not None or left is None:
-        ending = Exit.INTERRUPTED
-    else:
-        unrestored = repaired.unrestored if repaired else 0
-        # The pass that sends the rows tells of it, and must be begun for the rows of others.
-        quarantined = 0 if shard is not None else left.quarantined + unrestored
-        ending = exit_of_pass(
-            waiting=left.waiting + left.unfinished, quarantined=quarantined, denied=left.denied
-        )
+    ending = _ending(limited, left, interruption, repaired)
     document = {
         "exit_code": int(ending),
         "seconds": round(time.monotonic() - begun, 3),
@@ -159,6 +166,21 @@ def run_pass(
     if ending is Exit.OK and shard is None:
         beat_once(settings)
     return ending
+
+
+def _ending(
+    selection: Selection, left: WorkLeft | None, interruption: Interruption, repaired: "Repair | None"
+) -> Exit:
+    """How a pass ended that no error ended."""
+    if interruption.number is not None or left is None:
+        return Exit.INTERRUPTED
+    quarantined = left.quarantined + (repaired.unrestored if repaired else 0)
+    return exit_of_pass(
+        waiting=left.waiting + left.unfinished,
+        # The pass that sends the rows tells of it, and must be begun for the rows of others.
+        quarantined=0 if selection.shard is not None else quarantined,
+        denied=left.denied,
+    )
 
 
 async def _run(

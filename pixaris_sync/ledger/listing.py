@@ -13,7 +13,15 @@ from pixaris_sync.ledger.rescue import COMPANIONS, SET_ASIDE
 
 #: What lies beside a ledger for its owner and those who ask it. The empty files that are locked stay: a lock
 #: on a removed file would keep nobody out.
-_BESIDE = (".owner", ".new", ".limits.json", ".limits.wanted.json", ".limits.aside.json")
+_BESIDE = (
+    ".owner",
+    ".new",
+    ".limits.json",
+    ".limits.wanted.json",
+    ".limits.aside.json",
+    ".shard.json",
+    ".shard.new",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pixaris_sync.ledger.part import numbers_of, waiting_outside
 from pixaris_sync.ledger.pruned import count_pruned
 from pixaris_sync.ledger.selection import ANYBODY, EVERYTHING, Selection, Work
 from pixaris_sync.ledger.waiting import WaitingRuns, left_out, waiting_runs, with_left_out
-from pixaris_sync.model import RowState, RunKey, RunState
+from pixaris_sync.model import FileState, RowState, RunKey, RunState
 from pixaris_sync.text import counted
 
 
@@ -266,6 +266,53 @@ def _files_left(db: Connection, selection: Selection) -> WorkLeft:
         selection.parameters,
     ).fetchone()[0]
     return WorkLeft(waiting + away, quarantined)
+
+
+@dataclass(frozen=True, slots=True)
+class FilesStanding:
+    """How far the files of selected runs are, whatever becomes of their rows.
+
+    Attributes:
+        runs_found: runs that are known.
+        runs_done: those of them whose files are all in the bucket.
+        runs_waiting: those of which a file waits, or may be found yet.
+        runs_to_act_on: quarantined and incomplete ones.
+        files_there: files that are in the bucket.
+        files_waiting, bytes_waiting: files that are not, and are not quarantined.
+    """
+
+    runs_found: int
+    runs_done: int
+    runs_waiting: int
+    runs_to_act_on: int
+    files_there: int
+    files_waiting: int
+    bytes_waiting: int
+
+
+def files_standing(db: Connection, selection: Selection) -> FilesStanding:
+    """How far the files of the selected runs are.
+
+    Raises:
+        sqlite3.Error: the ledger cannot be read.
+    """
+    of = numbers_of(db, selection) if selection.is_limited else numbers(db)
+    found, waiting, needy = db.execute(
+        f"SELECT count(*), coalesce(sum(r.state IN ('pending', 'failing') AND {_FILES_LEFT}), 0),"
+        " coalesce(sum(r.state IN ('quarantined', 'incomplete')), 0)"
+        f" FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE {selection.of_runs()}",
+        selection.parameters,
+    ).fetchone()
+    waits = (FileState.PENDING, FileState.UPLOADING, FileState.IN_DOUBT)
+    return FilesStanding(
+        runs_found=found,
+        runs_done=found - waiting - needy,
+        runs_waiting=waiting,
+        runs_to_act_on=needy,
+        files_there=of.files[FileState.UPLOADED],
+        files_waiting=sum(of.files[state] for state in waits),
+        bytes_waiting=of.pending_bytes,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ def read_owner(note: Path) -> Owner | None:
     try:
         told = json.loads(note.read_text(encoding="utf-8"))
         owner = Owner(**{**told, "selection": Selection.of_document(told.get("selection", {}))})
-        return None if _is_gone(owner) else owner
+        return None if is_gone(owner.host, owner.pid) else owner
     except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         return None
 
@@ -218,12 +218,16 @@ def running_owner(folder: Path, note: Path) -> Owner | None:
         return None
 
 
-def _is_gone(owner: Owner) -> bool:
-    """Whether a process of this machine left its note behind when it was killed."""
-    if owner.host != socket.gethostname():
+def is_gone(host: str, pid: int) -> bool:
+    """Whether a process was one of this machine, and is there no more: it left its note when it was killed.
+
+    Raises:
+        OverflowError: no process has such a number.
+    """
+    if host != socket.gethostname():
         return False
     try:
-        os.kill(owner.pid, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:

@@ -39,7 +39,12 @@ BESIDE_A_SERVICE = ("pixaris-sync limit", "pixaris-sync pause", "pixaris-sync re
 #: Documents whose commands write into the folder where they are given: other tests are in this one.
 AT_HOME = ("deploy/plans.md", "deploy/settings.md")
 #: What a reader has done before, of documents that tell of what comes later.
-DONE_BEFORE = {"deploy/prune.md": "pixaris-sync sync --exclude '*_upscaled'"}
+DONE_BEFORE = {
+    "deploy/prune.md": "pixaris-sync sync --exclude '*_upscaled'",
+    # The run without images is no part of what the page tells.
+    "deploy/shards.md": 'cd "$PIXARIS_SYNC_LOCAL_RESULTS_FOLDER/shop/shoes"'
+    " && rm -r *_upscaled && sed -i /_upscaled/d experiment_tracking.jsonl",
+}
 
 #: The destination that documents name, where they do not leave it to the environment.
 NAMED = "my-project", "my-project.pixaris", "my-pixaris-bucket"

@@ -39,6 +39,7 @@ OTHER_TEXTS = {
     "monitoring/page.py": "the frame of the page; what is wrong comes from elsewhere",
     "monitoring/sections.py": "the same",
     "monitoring/metrics.py": "what metrics mean",
+    "cli/shards.py": "the frame of what shards tell; what is wrong comes from elsewhere",
     "cli/story.py": "the frame of a run's story; what is wrong comes from elsewhere",
     "ports.py": "types",
     "process/priority.py": "the log's word on priorities",

@@ -22,7 +22,7 @@ OF_COMMANDS = {
     "prune": ("prune",),
     "pull": ("pull",),
     "retry": ("retry",),
-    "status": ("status", "story", "ledgers", "forgotten"),
+    "status": ("status", "story", "ledgers", "shards", "forgotten"),
     "sync": ("pass",),
     "verify": ("verify",),
 }

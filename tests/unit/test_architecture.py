@@ -49,6 +49,7 @@ PUBLIC = ("__init__", "errors")
 ON_DEMAND = {"__init__": "handlers"}
 #: The modules below `LINES_MIN` that one module imports at most, and why each stands for itself.
 SMALL = {
+    "cli.app": "the command as a whole, of which its parts know nothing",
     "cli.doctor": "what `doctor` prints, apart from what it finds out",
     "doctor.configuration": "what doctor makes of the settings room, beside machine and cloud",
     "doctor.side_by_side": "how long anything may take, whatever is done",
