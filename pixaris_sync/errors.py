@@ -4,7 +4,7 @@ A foreign exception is translated into a `SyncError` once, by the adapter that o
 catches a `SyncError` decides by its class and its `failure`, never by its text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -37,6 +37,23 @@ BILLING_HINT: Final = "switch billing of the Google Cloud project on; then it go
 BILLING_REASONS: Final = frozenset(
     {"accountDisabled", "billingDisabled", "billingNotEnabled", "BILLING_DISABLED"}
 )
+
+
+#: What both services answer where they are asked for too much at a time, whatever the status: a moment later
+#: they take it. The last one stands in the details (``google.rpc.ErrorInfo``).
+RATE_REASONS: Final = frozenset(
+    {"jobRateLimitExceeded", "rateLimitExceeded", "userRateLimitExceeded", "RATE_LIMIT_EXCEEDED"}
+)
+#: The same where what may be used in a longer time, as the load jobs of a table in a day, is used up.
+QUOTA_REASONS: Final = frozenset({"blocked", "dailyLimitExceeded", "quotaExceeded"})
+#: "You should wait 10 minutes or longer": Google on these, in "Troubleshoot quota and limit errors" of
+#: BigQuery. What is used up comes back bit by bit over the day.
+QUOTA_RESTS_SECONDS: Final = 600.0
+
+
+def rest_seconds(reasons: Iterable[str], asked: float | None) -> float | None:
+    """How long to leave alone what refused for these reasons, where the answer asked to wait so long."""
+    return max(asked or 0.0, QUOTA_RESTS_SECONDS) if QUOTA_REASONS.intersection(reasons) else asked
 
 
 def in_between_cause(status: int) -> str:

@@ -38,6 +38,7 @@ from pixaris_sync.errors import (
     SyncError,
     TableNotFoundError,
     UnknownColumnError,
+    rest_seconds,
 )
 from pixaris_sync.login.login import Login
 from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal, TableMetadata
@@ -315,8 +316,9 @@ class BigQueryCalls:
                 raise UnknownColumnError(operation, subject, cause, failure=Failure.TRANSIENT)
         # Of a job, "stopped" means that somebody has cancelled it.
         failures = {"accessDenied": Failure.PERMISSION, REASON_STOPPED: Failure.TRANSIENT}
-        failure = failures.get(reason) or failure_of_reason(reason)
-        raise JobFailedError(operation, subject, cause, failure=failure or Failure.PERMANENT)
+        failure = failures.get(reason) or failure_of_reason(reason, cause) or Failure.PERMANENT
+        rest = rest_seconds([reason], None)
+        raise JobFailedError(operation, subject, cause, failure=failure, retry_after_seconds=rest)
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,6 +1,7 @@
 """What BigQuery's client raises, translated into `SyncError`.
 
-Decided by class, status code and ``reason``, never by text. Texts are taken from the service's error objects
+Decided by class, status code and ``reason``, never by text, but for one answer that has no reason of its own:
+`_CONCURRENT`. Texts are taken from the service's error objects
 only: the client's own messages carry URLs, and those of uploads are keys to an upload session.
 
 Importing this module imports Google's client libraries: only `calls` does.
@@ -28,20 +29,23 @@ from pixaris_sync.errors import (
     IN_BETWEEN_HINT,
     QUOTA_PROJECT_HINT,
     QUOTA_PROJECT_REASON,
+    QUOTA_REASONS,
+    RATE_REASONS,
     ConfigurationError,
     Failure,
     SyncError,
     TableNotFoundError,
     in_between_cause,
     open_files_hint,
+    rest_seconds,
 )
 from pixaris_sync.limits.backoff import retry_after_seconds
 
 # Reasons of https://cloud.google.com/bigquery/docs/error-messages. They stand above the status code, because
 # one and the same reason comes with several: 403 and 429, 400 and 503.
-_QUOTA_REASONS = frozenset({"quotaExceeded", "rateLimitExceeded", "jobRateLimitExceeded"})
 _SERVICE_REASONS = frozenset(
     {
+        "aborted",
         "backendError",
         "badGateway",
         "internalError",
@@ -52,10 +56,18 @@ _SERVICE_REASONS = frozenset(
     }
 )
 
+#: "Could not serialize access to table T due to concurrent update" and "Transaction is aborted due to
+#: concurrent update against table T" come with the reason of a wrong statement, ``invalidQuery``, and a later
+#: attempt is taken: https://cloud.google.com/bigquery/docs/troubleshoot-queries.
+_CONCURRENT = "due to concurrent update"
+
 _STATUS_FAILURES: Mapping[int, Failure] = {
     HTTPStatus.UNAUTHORIZED: Failure.CREDENTIALS,
     HTTPStatus.FORBIDDEN: Failure.PERMISSION,
     HTTPStatus.REQUEST_TIMEOUT: Failure.TRANSIENT,
+    # Another writer changed the table at the same time.
+    HTTPStatus.CONFLICT: Failure.TRANSIENT,
+    HTTPStatus.PRECONDITION_FAILED: Failure.TRANSIENT,
     HTTPStatus.TOO_MANY_REQUESTS: Failure.QUOTA,
 }
 
@@ -137,11 +149,16 @@ def translate(error: Exception, operation: str, subject: str, *, repeatable: boo
     return SyncError(operation, subject, f"{cause} ({kind})", hint=hint, failure=unknown)
 
 
-def failure_of_reason(reason: str) -> Failure | None:
-    """What an ``ErrorProto`` reason says by itself about the next attempt; None where it says nothing."""
-    if reason in _QUOTA_REASONS:
+def failure_of_reason(reason: str, cause: str = "") -> Failure | None:
+    """What an ``ErrorProto`` says by itself about the next attempt; None where it says nothing.
+
+    Args:
+        reason: its reason.
+        cause: its message, or what was made of it.
+    """
+    if reason in RATE_REASONS or reason in QUOTA_REASONS:
         return Failure.QUOTA
-    if reason in _SERVICE_REASONS:
+    if reason in _SERVICE_REASONS or (reason == "invalidQuery" and _CONCURRENT in cause):
         return Failure.TRANSIENT
     return None
 
@@ -158,12 +175,12 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
     code = int(error.code or 0)
     details = [detail for detail in error.errors or () if isinstance(detail, Mapping)]
     cause = one_line("; ".join(map(error_text, details))) or _status_text(code)
-    reasons = [detail.get("reason", "") for detail in details]
+    reasons = [detail.get("reason") or "" for detail in [*details, *_details(error)]]
     in_between = _is_in_between(error, code)
     if in_between:
         failure, cause = Failure.TRANSIENT, in_between_cause(code)
     else:
-        failure = _failure_of_answer(code, reasons)
+        failure = _failure_of_answer(code, reasons, cause)
     if failure is Failure.TRANSIENT and not repeatable:
         # Google cannot tell after its own errors whether the rows were taken or the job was begun:
         # https://cloud.google.com/bigquery/docs/error-messages, backendError.
@@ -173,7 +190,7 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
         hint = IN_BETWEEN_HINT
     elif BILLING_REASONS.intersection(reasons):
         hint = BILLING_HINT
-    elif any(detail.get("reason") == QUOTA_PROJECT_REASON for detail in _details(error)):
+    elif QUOTA_PROJECT_REASON in reasons:
         cause, hint = f"the account may not use the quota project ({cause})", QUOTA_PROJECT_HINT
     kind = SyncError
     if _redirects(code):
@@ -181,7 +198,7 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
     if code == HTTPStatus.NOT_FOUND and not in_between:
         kind, failure = TableNotFoundError, Failure.TRANSIENT
     header = "" if error.response is None else error.response.headers.get("Retry-After", "")
-    retry_after = retry_after_seconds(header, time.time())
+    retry_after = rest_seconds(reasons, retry_after_seconds(header, time.time()))
     return kind(operation, subject, cause, hint=hint, failure=failure, retry_after_seconds=retry_after)
 
 
@@ -203,9 +220,9 @@ def _is_in_between(error: GoogleAPICallError, code: int) -> bool:
     return not (isinstance(body, Mapping) and isinstance(body.get("error"), Mapping))
 
 
-def _failure_of_answer(code: int, reasons: Sequence[str]) -> Failure:
+def _failure_of_answer(code: int, reasons: Sequence[str], cause: str) -> Failure:
     for reason in reasons:
-        if failure := failure_of_reason(reason):
+        if failure := failure_of_reason(reason, cause):
             return failure
     if code >= HTTPStatus.INTERNAL_SERVER_ERROR or _redirects(code):
         return Failure.TRANSIENT

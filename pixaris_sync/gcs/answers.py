@@ -7,7 +7,7 @@ client's exceptions.
 | --- | --- |
 | 407, 451, or below 500 (but 408, 412, 429) without the service's own JSON | TRANSIENT: it is a proxy's |
 | 401 | `ConfigurationError`, CREDENTIALS |
-| 403 with a rate or quota reason, 429 | QUOTA |
+| 403 with a rate or quota reason, 429 | QUOTA; where it is used up for long, at rest for minutes |
 | 403 for a hold or a retention policy | PERMANENT: it is about this object |
 | other 403; 400 because the requester is to pay | PERMISSION, with the permission that is missing |
 | 404 | `ConfigurationError`: a bucket that is not there (callers keep a missing object or session apart) |
@@ -46,12 +46,15 @@ from pixaris_sync.errors import (
     IN_BETWEEN_HINT,
     QUOTA_PROJECT_HINT,
     QUOTA_PROJECT_REASON,
+    QUOTA_REASONS,
+    RATE_REASONS,
     ConfigurationError,
     Failure,
     ObjectConflictError,
     SyncError,
     in_between_cause,
     open_files_hint,
+    rest_seconds,
 )
 from pixaris_sync.limits.backoff import retry_after_seconds
 from pixaris_sync.model import JsonValue, RemoteObject
@@ -59,9 +62,6 @@ from pixaris_sync.text import MASK, scrub
 
 T = TypeVar("T")
 
-_QUOTA_REASONS = frozenset(
-    {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "dailyLimitExceeded"}
-)
 #: Of one object, whatever the account may do.
 _HELD_REASONS = frozenset({"objectUnderActiveHold", "retentionPolicyNotMet"})
 #: Of a request that is whole: the bucket wants to know which project pays (Requester Pays).
@@ -225,7 +225,8 @@ class Refusal:
     def _failure_of_forbidden(self) -> Failure:
         if _HELD_REASONS.intersection(self.reasons):
             return Failure.PERMANENT
-        return Failure.QUOTA if _QUOTA_REASONS.intersection(self.reasons) else Failure.PERMISSION
+        asked_for_less = (RATE_REASONS | QUOTA_REASONS).intersection(self.reasons)
+        return Failure.QUOTA if asked_for_less else Failure.PERMISSION
 
     def error(self, operation: str, subject: str, *, bucket: str) -> SyncError:
         """The error to raise for an `operation` on a `subject` in `bucket`."""
@@ -261,7 +262,7 @@ class Refusal:
             cause,
             hint=hint,
             failure=self.failure,
-            retry_after_seconds=self.retry_after_seconds,
+            retry_after_seconds=rest_seconds(self.reasons, self.retry_after_seconds),
         )
 
     def _denial_of_project(self) -> tuple[str, str] | None:

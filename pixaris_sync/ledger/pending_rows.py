@@ -104,6 +104,7 @@ def _table_backlogs(selection: Selection) -> str:
 SELECT d.table_id,
        sum(c.state = 'pending' AND c.next_attempt_at <= :now) AS ready,
        max(c.state = 'pending' AND c.next_attempt_at <= :now AND c.by_load) AS by_load,
+       sum(c.state = 'pending' AND c.next_attempt_at <= :now AND NOT c.by_load) AS streamable,
        sum(c.state IN ('accepted', 'in_doubt') AND c.next_attempt_at <= :now) AS to_read_back,
        min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at
 FROM datasets d CROSS JOIN open_records c
@@ -151,6 +152,7 @@ def table_backlogs(db: Connection, now: float, selection: Selection) -> list[Tab
                 table_id=table_id,
                 ready=row["ready"],
                 by_load=bool(row["by_load"]),
+                streamable=row["streamable"],
                 to_ask=table_id in to_ask,
                 to_read_back=row["to_read_back"],
                 unfinished_load=unfinished.pop(table_id, None),
@@ -167,9 +169,11 @@ def table_backlogs(db: Connection, now: float, selection: Selection) -> list[Tab
 
 
 def ready_rows(
-    db: Connection, now: float, selection: Selection, table_id: str, count: int
+    db: Connection, now: float, selection: Selection, table_id: str, count: int, *, by_load: bool = True
 ) -> list[PendingRow]:
     """Up to `count` rows of a table that may be sent now, newest runs first.
+
+    `by_load`: also those that must go by a load job.
 
     While the bad row of a refused batch is looked for, the batch is no larger than the rows in it allow.
     """
@@ -179,7 +183,7 @@ def ready_rows(
         rows += db.execute(
             f"{_SELECT} records c INDEXED BY records_in_order WHERE d.id = :dataset_id"
             f" AND c.state = 'pending' AND c.state <> 'synced' AND {_sendable(selection)}"
-            " AND c.next_attempt_at <= :now"
+            f" AND c.next_attempt_at <= :now{'' if by_load else ' AND NOT c.by_load'}"
             " ORDER BY coalesce(c.batch_limit, 1000000), c.run_name DESC, c.line LIMIT :count",
             {**selection.parameters, "now": now, "dataset_id": dataset_id, "count": count},
         )

@@ -54,13 +54,19 @@ def end_delivery(db: Connection, now: float, delivery_id: int) -> None:
     )
 
 
-def table_changed(db: Connection, now: float, table_id: str) -> None:
-    """Note that a table was created or altered: for a while streaming may not know it."""
+def table_changed(db: Connection, now: float, table_id: str) -> float:
+    """Note that a table was created or altered: for a while streaming may not know it.
+
+    Returns:
+        When it was before, as far as is known; 0 for never.
+    """
+    before = db.execute("SELECT changed_at FROM tables WHERE table_id = ?", (table_id,)).fetchone()
     db.execute(
         "INSERT INTO tables (table_id, changed_at) VALUES (?, ?)"
         " ON CONFLICT DO UPDATE SET changed_at = excluded.changed_at",
         (table_id, now),
     )
+    return (before[0] if before else None) or 0.0
 
 
 def note_table(db: Connection, now: float, table_id: str, made_at: float) -> bool:

@@ -10,6 +10,8 @@ from email.utils import parsedate_to_datetime
 
 from pixaris_sync.errors import SyncError
 
+#: Those who are asked to wait equally long do not come back together: some wait longer by up to this part.
+RETRY_AFTER_SPREAD = 0.25
 #: A service that asks for a longer pause is asked again after this one: a wrong date must not end the work.
 RETRY_AFTER_SECONDS_MAX = 3600.0
 
@@ -52,10 +54,12 @@ class Backoff:
             attempts: how many have failed so far, at least 1.
             jitter: where randomness comes from.
             error: the last failure; what the service asked for (``Retry-After``) is the least wait, up to
-                `RETRY_AFTER_SECONDS_MAX`.
+                `RETRY_AFTER_SECONDS_MAX`, and a little is added by chance.
         """
         # 2**attempts overflows a float long before days of outage end.
         doubled = self.delay_seconds_min * 2.0 ** min(attempts - 1, 60)
         delay = min(doubled, self.delay_seconds_max) * jitter.uniform(0.5, 1.0)
-        asked = error.retry_after_seconds if error is not None else None
-        return max(delay, min(asked or 0.0, RETRY_AFTER_SECONDS_MAX))
+        asked = (error.retry_after_seconds if error is not None else None) or 0.0
+        if not asked:
+            return delay
+        return max(delay, min(asked, RETRY_AFTER_SECONDS_MAX) * jitter.uniform(1.0, 1.0 + RETRY_AFTER_SPREAD))

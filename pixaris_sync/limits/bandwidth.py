@@ -169,12 +169,15 @@ class PacedBody:
 class WriteRate:
     """How many objects per second may be written to a bucket: it must be given time to grow.
 
-    The rate is `WRITES_PER_SECOND_START`, and in each period of `DOUBLING_SECONDS` at most twice what was
-    really written in the one before.
+    The rate is `start` at first, and in each period of `DOUBLING_SECONDS` at most twice what was really
+    written in the one before. So what several machines write together at most doubles, too.
+
+    Args:
+        start: objects per second.
     """
 
-    def __init__(self) -> None:
-        self._rate = WRITES_PER_SECOND_START
+    def __init__(self, start: float = WRITES_PER_SECOND_START) -> None:
+        self._rate = self._start = start
         self._next_at = 0.0
         self._period_began: float | None = None
         self._written = 0
@@ -190,7 +193,7 @@ class WriteRate:
             self._period_began = now
         elif now - self._period_began >= DOUBLING_SECONDS:
             written_per_second = self._written / (now - self._period_began)
-            self._rate = max(WRITES_PER_SECOND_START, 2 * written_per_second)
+            self._rate = max(self._start, 2 * written_per_second)
             self._period_began, self._written = now, 0
         self._written += 1
         self._next_at = max(self._next_at, now - BURST_SECONDS)
@@ -207,14 +210,18 @@ class UpdateRate:
     What others use up is refused to us, and tried again as any other refusal.
 
     An update counts from its end on, because it may take effect at any time before.
+
+    Args:
+        limit: how many in `UPDATES_SECONDS`.
     """
 
-    def __init__(self) -> None:
-        self._ended: deque[float] = deque(maxlen=UPDATES_LIMIT)
+    def __init__(self, limit: int = UPDATES_LIMIT) -> None:
+        self._limit = limit
+        self._ended: deque[float] = deque(maxlen=limit)
 
     def delay_seconds(self, now: float) -> float:
         """How long to wait before another update, then ask again; 0: begin."""
-        if len(self._ended) < UPDATES_LIMIT:
+        if len(self._ended) < self._limit:
             return 0.0
         return min(max(0.0, self._ended[0] + UPDATES_SECONDS - now), WAIT_SECONDS_MAX)
 
@@ -229,12 +236,15 @@ class Pace:
     Args:
         bandwidth: for their bodies.
         clock: to wait by.
+        writes_per_second_start: how many objects per second may be written to the bucket at first.
     """
 
-    def __init__(self, bandwidth: Bandwidth, clock: Clock) -> None:
+    def __init__(
+        self, bandwidth: Bandwidth, clock: Clock, *, writes_per_second_start: float = WRITES_PER_SECOND_START
+    ) -> None:
         self._bandwidth = bandwidth
         self._clock = clock
-        self._writes = WriteRate()
+        self._writes = WriteRate(writes_per_second_start)
 
     async def next_object(self) -> None:
         """Wait until one more object may be written to the bucket."""

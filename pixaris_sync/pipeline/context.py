@@ -114,6 +114,7 @@ class Context:
         shared_tables: tables that more than one dataset of the folder goes to, and those datasets.
         scan_soon: asks the engine to scan a dataset again.
         throttle_seconds: how long to wait before more work, then to ask again; 0: begin.
+        jitter: where chance comes from.
         reports: what becomes of exceptions that nobody thought of.
     """
 
@@ -150,7 +151,8 @@ class Context:
         self.paused: SyncError | None = None
         self.troubles: dict[str, SyncError] = {}
         # What is due may still keep its distance from earlier deliveries to its table.
-        distances = settings.load_spacing_seconds, settings.bulk_spacing_seconds
+        distance = max(settings.load_spacing_seconds, settings.bulk_spacing_seconds)
+        distances = settings.fleet.spacing_seconds(distance), settings.fleet.turn_seconds
         self.outages = Outages(self.now, max(settings.retry_delay_seconds_max, *distances))
         self.draining = False
         self.hold = hold or Hold()
@@ -158,7 +160,7 @@ class Context:
         self.throttle_seconds = throttle_seconds
         self.reports = reports or Reports(None)
         self._throttling = anyio.Lock()
-        self._jitter = jitter
+        self.jitter = jitter
         self._backoff = Backoff(settings.retry_delay_seconds_min, settings.retry_delay_seconds_max)
         self._gates: dict[str, Gate] = {}
         self._paused_by = ""
@@ -187,12 +189,12 @@ class Context:
     def gate(self, destination: str) -> Gate:
         """The gate of `BUCKET`, of `FOLDER`, of a table or its changes, or of all tables (`DATASET`)."""
         if destination not in self._gates:
-            self._gates[destination] = Gate(self._backoff, self._jitter)
+            self._gates[destination] = Gate(self._backoff, self.jitter)
         return self._gates[destination]
 
     def next_attempt_at(self, attempts: int, error: SyncError) -> float:
         """When an item that has failed `attempts` times before may be tried again."""
-        return self.now() + self._backoff.delay_seconds(attempts + 1, self._jitter, error)
+        return self.now() + self._backoff.delay_seconds(attempts + 1, self.jitter, error)
 
     def failed(
         self, destination: str, error: SyncError, *, item: int | None = None, again: bool = False
@@ -308,20 +310,16 @@ def problem_of(error: SyncError) -> Problem:
 
 def row_limits(settings: Settings, mode: Mode, now: float) -> RowLimits:
     """The bounds on deliveries in a mode: bulk gathers rows from `now` on, following sends them at once."""
-    if mode.bulk:
-        stream_spacing, load_spacing = settings.bulk_spacing_seconds, settings.bulk_spacing_seconds
-    elif mode.follow:
-        stream_spacing, load_spacing = 0.0, settings.load_spacing_seconds
-    else:
-        stream_spacing, load_spacing = settings.load_spacing_seconds, settings.load_spacing_seconds
+    spacing = settings.bulk_spacing_seconds if mode.bulk else settings.load_spacing_seconds
+    fleet = settings.fleet
     return RowLimits(
         stream_rows_limit=settings.stream_rows_limit,
         load_rows_limit=settings.load_rows_limit,
         ask_rows_limit=ASK_ROWS_LIMIT,
-        loads_per_day_limit=settings.loads_per_day_limit,
+        loads_per_day_limit=fleet.loads_per_day(settings.loads_per_day_limit),
         table_settle_seconds=settings.table_settle_seconds,
-        stream_spacing_seconds=stream_spacing,
-        load_spacing_seconds=load_spacing,
+        stream_spacing_seconds=0.0 if mode.follow else spacing,
+        load_spacing_seconds=fleet.spacing_seconds(spacing),
         bulk=mode.bulk,
         delivers=mode.selection.shard is None,
         waits_for_quota=mode.follow,

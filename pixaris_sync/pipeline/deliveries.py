@@ -6,6 +6,7 @@ load jobs are found again by their id.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from sqlite3 import Connection
 
 from pixaris_sync.errors import (
@@ -15,7 +16,7 @@ from pixaris_sync.errors import (
     TableNotFoundError,
     UnknownColumnError,
 )
-from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows, was_sent_to
+from pixaris_sync.ledger.pending_rows import PendingRow, delivered_by, ready_rows
 from pixaris_sync.ledger.rows import (
     accept_rows,
     end_delivery,
@@ -31,8 +32,9 @@ from pixaris_sync.model import Column, DeliveryMethod, OutgoingRow, Problem, Row
 from pixaris_sync.pipeline.context import Context, problem_of
 from pixaris_sync.pipeline.lookups import STREAMED_VISIBLE_SECONDS, Lookups
 from pixaris_sync.pipeline.outgoing_rows import MappedRow, fitting, job_id, map_row
-from pixaris_sync.pipeline.table_changes import TableChanges, changes_of
+from pixaris_sync.pipeline.table_changes import Batch, TableChanges, changes_of
 from pixaris_sync.rules.planner import AskFirst, FinishLoad, ReadBack, SendRows, Step
+from pixaris_sync.rules.schema import BatchPlan
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 STREAM_BYTES_LIMIT = 8_000_000
 #: A load job may be much larger; this bounds the memory that one takes.
 LOAD_BYTES_LIMIT = 32_000_000
+#: So often a table is changed for the same rows, where others change it at the same time.
+CHANGES_LIMIT = 3
 #: A row whose request has no answer is looked for after this time.
 DOUBT_LOOK_SECONDS = 5.0
 #: After so many rows of a table that were refused one by one, the next batch is not taken apart any more.
@@ -47,12 +51,16 @@ REFUSED_ALONE_LIMIT = 20
 
 
 class Deliveries:
-    """Performs the planner's steps; remembers tables' columns so that the steady state asks for nothing."""
+    """Performs the planner's steps; remembers tables' columns so that the steady state asks for nothing.
+
+    Attributes:
+        changes: what keeps to how often tables may be updated.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._lookups = Lookups(context)
-        self._changes = TableChanges(context)
+        self.changes = TableChanges(context)
         #: Deliveries that this process has begun, or has asked the table about.
         self._known: set[int] = set()
         self._columns: dict[str, tuple[Column, ...]] = {}
@@ -76,6 +84,9 @@ class Deliveries:
         """
         try:
             match step:
+                case SendRows(method=DeliveryMethod.LOAD):
+                    with self.changes.turn_at(step.table_id) as its_turn:
+                        return await self._send(step) if its_turn else None
                 case SendRows():
                     return await self._send(step)
                 case FinishLoad():
@@ -95,14 +106,15 @@ class Deliveries:
     async def _send(self, step: SendRows) -> SyncError | None:
         context, table = self._context, step.table_id
         # What becomes ready meanwhile goes by the same job.
-        if step.method is DeliveryMethod.LOAD and not await self._changes.turn(table):
+        if step.method is DeliveryMethod.LOAD and not await self.changes.turn(table):
             return None
-        rows = await context.apply(ready_rows, context.now(), context.mode.selection, table, step.count)
+        selection, by_load = context.mode.selection, step.by_load
+        rows = await context.apply(ready_rows, context.now(), selection, table, step.count, by_load=by_load)
         batch = await self._mapped(rows)
         if not batch:
             return None
         try:
-            prepared = await self._prepare(table, batch, step.method)
+            prepared = await self._prepare(step, batch)
         except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this table
             error = context.reports.as_error("prepare table", table, caught, failure=Failure.TRANSIENT)
             # Whatever came of a question or a change of the table, no row was sent. Those that need no change
@@ -112,12 +124,11 @@ class Deliveries:
                 return await self._not_sent(table, [mapped.row for mapped in batch], error, sent=False)
             if others := [mapped.row for mapped in batch if mapped not in fitting_now]:
                 await self._not_sent(table, others, error, sent=False, beside=True)
-            prepared = await self._prepare(table, fitting_now, step.method) if fitting_now else None
+            prepared = await self._prepare(step, fitting_now) if fitting_now else None
         if prepared is None:
             return None
         method, batch, outgoing = prepared
-        if method is DeliveryMethod.LOAD and not step.may_load:
-            # The day's load jobs are used up: they wait for the next ones.
+        if method is DeliveryMethod.LOAD and not self._may_update(step):
             await context.apply(reschedule_rows, context.now(), [row.row for row in batch], by_load=True)
             return None
         sends = max(mapped.row.sends for mapped in batch)
@@ -150,10 +161,10 @@ class Deliveries:
         try:
             columns = await self._known_columns(table) or ()
             # The job is found again by its id; these rows count only where it never began.
-            plan = self._changes.plan(table, [(mapped.row_id, mapped.cells) for mapped in batch], columns)
+            plan = self.changes.plan(table, [(mapped.row_id, mapped.cells) for mapped in batch], columns)
         except SyncError as error:
             return await self._leave(table, sent, error)
-        if not await self._changes.turn(table):
+        if not await self.changes.turn(table):
             return None
         return await self._deliver(table, step.delivery_id, sent, plan.rows, identity, begun_before=True)
 
@@ -190,10 +201,13 @@ class Deliveries:
             columns = await self._known_columns(table)
         except SyncError:
             return None
-        if columns is None:
-            return None
-        plans = [(row, self._changes.plan(table, [(row.row_id, row.cells)], columns)) for row in batch]
-        return [row for row, plan in plans if not plan.add and not plan.widen]
+        return None if columns is None else self._those_that_fit(table, batch, columns)
+
+    def _those_that_fit(
+        self, table: str, batch: Sequence[MappedRow], columns: Sequence[Column] | None
+    ) -> list[MappedRow]:
+        plans = [(row, self.changes.plan(table, [(row.row_id, row.cells)], columns)) for row in batch]
+        return [row for row, plan in plans if not plan.changes_table]
 
     async def _has_changed(self, table: str) -> bool:
         """Whether a table has other columns than rows were fitted to; they are looked up again."""
@@ -205,48 +219,72 @@ class Deliveries:
             return True
 
     async def _prepare(
-        self, table: str, batch: list[MappedRow], method: DeliveryMethod
+        self, step: SendRows, batch: list[MappedRow]
     ) -> tuple[DeliveryMethod, list[MappedRow], tuple[OutgoingRow, ...]] | None:
         """Make the table fit for the rows, and the batch small enough for the method.
 
         Returns:
-            None: the process is to end, and nothing was sent.
+            None: nothing was sent: the process is to end, or rows wait for a load job.
         """
+        table, method = step.table_id, step.method
         rows = [(mapped.row_id, mapped.cells) for mapped in batch]
         columns = await self._known_columns(table)
+        plan = self.changes.plan(table, rows, columns)
+        if plan.changes_table and self.changes.shared and table in self._columns:
+            # Another machine may have made it fit meanwhile.
+            del self._columns[table]
+            columns = await self._known_columns(table)
+            plan = self.changes.plan(table, rows, columns)
         if table in self._unsettled:
             # The planner did not know yet; it does from now on.
             self._unsettled.discard(table)
             method = DeliveryMethod.LOAD
-        plan = self._changes.plan(table, rows, columns)
-        if columns is None or plan.add or plan.widen:
-            self._columns.pop(table, None)
-            method = DeliveryMethod.LOAD
-            if columns is None and await self._context.apply(was_sent_to, table):
-                log.warning(
-                    "table %s was removed, and is made anew: `pixaris-sync sync --repair` restores the rows "
-                    "that it had",
-                    table,
-                )
-            gate = self._context.gate(changes_of(table))
-            if gate.last_error is not None and not gate.is_open(self._context.now()):
-                raise gate.last_error
-            if not await self._changes.make_fit(table, rows, columns):
+        if plan.changes_table:
+            if not self._may_update(step):
+                fit = self._those_that_fit(table, batch, columns)
+                others = [mapped.row for mapped in batch if mapped not in fit]
+                await self._context.apply(reschedule_rows, self._context.now(), others, by_load=True)
+                return await self._prepare(replace(step, method=method), fit) if fit else None
+            made = await self._make_fit(table, rows, columns)
+            if made is None:
                 return None
-            self._context.succeeded(changes_of(table))
-            # What another writer changed meanwhile counts too.
-            plan = self._changes.plan(table, rows, await self._known_columns(table))
+            method, plan = DeliveryMethod.LOAD, made
         count = fitting(
             plan.rows, STREAM_BYTES_LIMIT if method is DeliveryMethod.STREAM else LOAD_BYTES_LIMIT
         )
         if count == 0:
             method, count = DeliveryMethod.LOAD, 1
         if method is DeliveryMethod.LOAD:
-            if not await self._changes.turn(table):
+            if not await self.changes.turn(table):
                 return None
             # The batch may have been planned for a streaming insert.
             count = min(count, self._context.settings.load_rows_limit)
         return method, batch[:count], plan.rows[:count]
+
+    def _may_update(self, step: SendRows) -> bool:
+        """Whether the day's load jobs are not used up, and it is this machine's turn; else rows wait."""
+        return step.may_load and self.changes.turns.is_taken(step.table_id)
+
+    async def _make_fit(
+        self, table: str, rows: Batch, columns: tuple[Column, ...] | None
+    ) -> BatchPlan | None:
+        """Make the table fit for the rows; what to send then, or None: the process is to end."""
+        context = self._context
+        gate = context.gate(changes_of(table))
+        if gate.last_error is not None and not gate.is_open(context.now()):
+            raise gate.last_error
+        plan = self.changes.plan(table, rows, columns)
+        for _ in range(CHANGES_LIMIT):
+            self._columns.pop(table, None)
+            if not await self.changes.make_fit(table, rows, columns):
+                return None
+            context.succeeded(changes_of(table))
+            # What another writer changes meanwhile counts too: it may have made a column of another type.
+            columns = await self._known_columns(table)
+            plan = self.changes.plan(table, rows, columns)
+            if columns is None or not plan.changes_table:
+                break
+        return plan
 
     async def _deliver(
         self,
@@ -266,7 +304,7 @@ class Deliveries:
             if identity is None:
                 refusals = await context.sink.stream(table, outgoing)
             else:
-                with self._changes.updating(table):
+                with self.changes.updating(table):
                     await context.sink.load(table, outgoing, job_id=identity)
         except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this table
             error = context.reports.as_error("deliver to table", table, caught, failure=Failure.IN_DOUBT)
@@ -280,9 +318,13 @@ class Deliveries:
                 self._not_streamed[table] = error
                 await context.apply(reschedule_rows, context.now(), rows, by_load=True)
             else:
-                stopping = await self._not_sent(table, rows, error)
+                # What is refused for being too much is an update of the table: what needs none goes on.
+                beside = identity is not None and error.failure is Failure.QUOTA
+                stopping = await self._not_sent(table, rows, error, beside=beside)
         else:
             context.succeeded(table)
+            if identity is not None:
+                context.succeeded(changes_of(table))
             denied = self._not_streamed.pop(table, None)
             if identity is None:
                 context.streamed()
@@ -339,7 +381,7 @@ class Deliveries:
     ) -> SyncError | None:
         """Nothing was taken, or (if rows were `sent`) it is not known: decide by the kind of failure.
 
-        `beside`: other rows of the table go on, so it is not the table that fails.
+        `beside`: other rows of the table go on, so it is not the table that fails, but its changes.
         """
         context, now = self._context, self._context.now()
         attempts = max(row.attempts for row in rows)

@@ -58,7 +58,7 @@ def _behind_gate(context: Context, backlog: TableBacklog, now: float) -> TableBa
     if gate.failures >= context.mode.selection.attempts_limit:
         return None
     if gate.is_open(now):
-        return backlog if context.streams else replace(backlog, by_load=True)
+        return backlog if context.streams else replace(backlog, by_load=True, streamable=0)
     return TableBacklog(backlog.table_id, next_at=gate.opens_at)
 
 

@@ -2,16 +2,18 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 from pixaris_sync.errors import Failure, SyncError
-from pixaris_sync.ledger.pending_rows import records_of, waiting_records
+from pixaris_sync.ledger.pending_rows import records_of, waiting_records, was_sent_to
 from pixaris_sync.ledger.rows import table_changed
 from pixaris_sync.limits.bandwidth import UpdateRate
-from pixaris_sync.model import Cell, Column
+from pixaris_sync.limits.fleet import Turns
+from pixaris_sync.model import Cell, Column, DeliveryMethod
 from pixaris_sync.pipeline.context import CHANGING, Context
 from pixaris_sync.pipeline.outgoing_rows import map_row
+from pixaris_sync.rules.planner import RowLimits, TableBacklog, delivery_method
 from pixaris_sync.rules.schema import BatchPlan, KeySurvey, plan_batch
 from pixaris_sync.text import counted
 
@@ -48,11 +50,21 @@ async def survey_waiting(context: Context, table: str) -> KeySurvey:
 
 
 class TableChanges:
-    """Changes tables, one step of a table at a time, and keeps all updates of each to `UpdateRate`."""
+    """Changes tables, one step of a table at a time, and keeps all updates of each to `UpdateRate`.
+
+    Attributes:
+        turns: when this machine of many may update its tables.
+        shared: other machines change the tables, too.
+    """
 
     def __init__(self, context: Context) -> None:
+        fleet = context.settings.fleet
         self._context = context
-        self._rates: defaultdict[str, UpdateRate] = defaultdict(UpdateRate)
+        self.shared = fleet.size > 1
+        self.turns = Turns(fleet, context.jitter)
+        self._rates: defaultdict[str, UpdateRate] = defaultdict(lambda: UpdateRate(fleet.updates_limit))
+        #: Tables that were updated in the turn that is taken.
+        self._updated: set[str] = set()
         #: By table, columns of which BigQuery has refused for good to make them wider.
         self._narrow: defaultdict[str, set[str]] = defaultdict(set)
 
@@ -61,6 +73,32 @@ class TableChanges:
     ) -> BatchPlan:
         """`plan_batch`, by what is known of the table."""
         return plan_batch(batch, columns, waiting, narrow=self._narrow[table])
+
+    def loads_from(self, backlogs: Iterable[TableBacklog], limits: RowLimits) -> dict[str, float]:
+        """By table that rows wait for by load job: before when none may begin, in seconds since the epoch."""
+        now = self._context.now()
+        return {
+            backlog.table_id: self._loads_from(backlog.table_id, now)
+            for backlog in backlogs
+            if backlog.ready and delivery_method(backlog, now=now, limits=limits) is DeliveryMethod.LOAD
+        }
+
+    def _loads_from(self, table: str, now: float) -> float:
+        elapsed, gate = self._context.clock.elapsed(), self._context.gate(changes_of(table))
+        turn_at = now + (self.turns.next_at(table, elapsed) - elapsed)
+        refused = gate.last_error is not None and gate.last_error.failure is Failure.QUOTA
+        return max(turn_at, gate.opens_at) if refused else turn_at
+
+    @contextmanager
+    def turn_at(self, table: str) -> Iterator[bool]:
+        """Hold this machine's turn at a table meanwhile; whether it is its turn."""
+        elapsed = self._context.clock.elapsed
+        taken = self.turns.take(table, elapsed())
+        self._updated.discard(table)
+        try:
+            yield taken
+        finally:
+            self.turns.end(table, elapsed(), used=table in self._updated)
 
     async def turn(self, table: str) -> bool:
         """Wait until a table may be updated once more; False: the process is to end, so leave it."""
@@ -78,6 +116,22 @@ class TableChanges:
             yield
         finally:
             self._rates[table].note(self._context.clock.elapsed())
+            self._updated.add(table)
+
+    @asynccontextmanager
+    async def _changing(self, table: str) -> AsyncIterator[None]:
+        """Count what is done meanwhile as one update of a table, and let the ledger know of it."""
+        context = self._context
+        # Noted first: if we die between the change and the note, rows would be streamed too early.
+        before = await context.apply(table_changed, context.now(), table)
+        try:
+            with self.updating(table):
+                yield
+        except SyncError as error:
+            if error.failure in (Failure.QUOTA, Failure.PERMISSION):
+                # Nothing was done: streaming knows the table as well as before.
+                await context.apply(table_changed, before, table)
+            raise
 
     async def make_fit(self, table: str, batch: Batch, columns: Sequence[Column] | None) -> bool:
         """Create or alter a table so that it can take the rows of a batch.
@@ -100,9 +154,10 @@ class TableChanges:
         plan = self.plan(table, batch, columns)
         if columns is None or plan.add:
             plan = self.plan(table, batch, columns, await survey_waiting(context, table))
-        # Noted first: if we die between the change and the note, rows would be streamed too early.
-        await context.apply(table_changed, context.now(), table)
         is_new = columns is None
+        if is_new and await context.apply(was_sent_to, table):
+            hint = "`pixaris-sync sync --repair` restores the rows that it had"
+            log.warning("table %s was removed, and is made anew: %s", table, hint)
         try:
             return await self._change(table, plan.add, plan.widen, is_new=is_new)
         except SyncError as error:
@@ -123,7 +178,7 @@ class TableChanges:
         if is_new or add:
             if not await self.turn(table):
                 return False
-            with self.updating(table):
+            async with self._changing(table):
                 if is_new:
                     await sink.create_table(table, add)
                     log.info("table %s was created", table)
@@ -134,7 +189,7 @@ class TableChanges:
             if not await self.turn(table):
                 return False
             try:
-                with self.updating(table):
+                async with self._changing(table):
                     await sink.widen_columns(table, widen)
                 log.info("table %s has wider columns: %s", table, ", ".join(widen))
             except SyncError as error:

@@ -61,7 +61,8 @@ class Throttle:
         self._bandwidth = Bandwidth(self._rate.rate)
         self._governor = CpuGovernor(settings.max_cpu_percent)
         self._changes = Wakeup()
-        self.pace = Pace(self._bandwidth, clock)
+        share = settings.fleet.writes_per_second_start
+        self.pace = Pace(self._bandwidth, clock, writes_per_second_start=share)
         self.hold = Hold()
 
     def throttle_seconds(self) -> float:

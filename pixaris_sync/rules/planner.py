@@ -8,12 +8,15 @@ job, now or in a larger batch a little later. The rules, and where they come fro
 * BigQuery allows 1,500 load jobs per table and day, so they are spaced out and counted.
 * One delivery per table at a time: what becomes ready meanwhile is the next batch.
 * A row in doubt is looked for before anything else is sent to its table.
+* Where no load job may begin now, because the day's are used up or it is another machine's turn, rows that
+  need none are streamed meanwhile.
 * What may be sent goes before the table is asked for more: live runs do not wait for a backlog.
 """
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from pixaris_sync.model import DeliveryMethod
 
@@ -26,6 +29,7 @@ class TableBacklog:
         table_id: the table.
         ready: how many rows may be sent now.
         by_load: whether one of them must go by a load job.
+        streamable: how many of them need not.
         to_ask: whether there are rows of which it is not known whether the table holds them.
         to_read_back: how many rows are due to be read back.
         unfinished_load: a delivery by load job whose end is not known.
@@ -37,6 +41,7 @@ class TableBacklog:
     table_id: str
     ready: int = 0
     by_load: bool = False
+    streamable: int = 0
     to_ask: bool = False
     to_read_back: int = 0
     unfinished_load: int | None = None
@@ -82,12 +87,16 @@ class RowLimits:
 
 @dataclass(frozen=True, slots=True)
 class SendRows:
-    """Send up to `count` ready rows to a table; `may_load`: the day's load jobs are not used up."""
+    """Send up to `count` ready rows to a table.
+
+    `may_load`: the day's load jobs are not used up. `by_load`: also rows that must go by a load job.
+    """
 
     table_id: str
     method: DeliveryMethod
     count: int
     may_load: bool = True
+    by_load: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +142,7 @@ def plan_rows(
     sent_at: Mapping[str, float],
     uploads_idle: bool,
     limits: RowLimits,
+    loads_from: Mapping[str, float] = MappingProxyType({}),
 ) -> Plan:
     """Decide what each table's next step is.
 
@@ -143,15 +153,16 @@ def plan_rows(
         sent_at: when this process last began a delivery to a table.
         uploads_idle: nothing is being uploaded, so that waiting brings no larger batches.
         limits: bounds on deliveries.
+        loads_from: before when no load job into a table may begin.
     """
     steps: list[Step] = []
     wakes: list[float] = []
     for backlog in backlogs:
         if backlog.table_id in busy:
             continue
-        step, wake_at = _next_step(
-            backlog, now=now, sent_at=sent_at.get(backlog.table_id), uploads_idle=uploads_idle, limits=limits
-        )
+        table = backlog.table_id
+        at = _Moment(now, sent_at.get(table), loads_from.get(table, now), uploads_idle and not backlog.to_ask)
+        step, wake_at = _next_step(backlog, at, limits)
         if step is not None:
             steps.append(step)
         elif wake_at is not None:
@@ -159,41 +170,67 @@ def plan_rows(
     return Plan(steps=tuple(steps), wake_at=min(wakes, default=None))
 
 
-def _next_step(
-    backlog: TableBacklog, *, now: float, sent_at: float | None, uploads_idle: bool, limits: RowLimits
-) -> tuple[Step | None, float | None]:
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """When a table's next step is decided: as the arguments of `plan_rows`."""
+
+    now: float
+    sent_at: float | None
+    loads_from: float
+    nothing_comes: bool
+
+
+def _next_step(backlog: TableBacklog, at: _Moment, limits: RowLimits) -> tuple[Step | None, float | None]:
     if not limits.delivers:
         return AskFirst(backlog.table_id, limits.ask_rows_limit) if backlog.to_ask else None, None
     if backlog.unfinished_load is not None:
         return FinishLoad(backlog.table_id, backlog.unfinished_load), None
     if backlog.to_read_back:
         return ReadBack(backlog.table_id, limits.ask_rows_limit), None
-    step, wake_at = _next_delivery(
-        backlog, now=now, sent_at=sent_at, uploads_idle=uploads_idle and not backlog.to_ask, limits=limits
-    )
+    step, wake_at = _next_delivery(backlog, at, limits)
     if step is None and backlog.to_ask:
         return AskFirst(backlog.table_id, limits.ask_rows_limit), None
     return step, wake_at
 
 
 def _next_delivery(
-    backlog: TableBacklog, *, now: float, sent_at: float | None, uploads_idle: bool, limits: RowLimits
+    backlog: TableBacklog, at: _Moment, limits: RowLimits
 ) -> tuple[SendRows | None, float | None]:
     if not backlog.ready:
         return None, backlog.next_at
-    method = delivery_method(backlog, now=now, limits=limits)
     may_load = backlog.loads_today < limits.loads_per_day_limit
+    if delivery_method(backlog, now=at.now, limits=limits) is DeliveryMethod.STREAM:
+        return _batch(backlog, at, limits, DeliveryMethod.STREAM, may_load=may_load)
+    if may_load and at.now >= at.loads_from:
+        return _batch(backlog, at, limits, DeliveryMethod.LOAD, may_load=may_load)
+    # The quota frees up evenly over the day; an hour is soon enough.
+    of_quota = at.now + 3600.0 if limits.waits_for_quota else None
+    wakes = [at.loads_from if may_load else of_quota, backlog.next_at]
+    step = None
+    others = replace(backlog, ready=backlog.streamable, by_load=False)
+    if others.ready and delivery_method(others, now=at.now, limits=limits) is DeliveryMethod.STREAM:
+        step, due_at = _batch(others, at, limits, DeliveryMethod.STREAM, may_load=may_load, by_load=False)
+        wakes.append(due_at)
+    return step, None if step else min((wake for wake in wakes if wake is not None), default=None)
+
+
+def _batch(
+    backlog: TableBacklog,
+    at: _Moment,
+    limits: RowLimits,
+    method: DeliveryMethod,
+    *,
+    may_load: bool,
+    by_load: bool = True,
+) -> tuple[SendRows | None, float | None]:
+    """A delivery that may begin now, unless a larger batch comes of waiting."""
     if method is DeliveryMethod.LOAD:
         count, spacing = limits.load_rows_limit, limits.load_spacing_seconds
-        if not may_load:
-            # The quota frees up evenly over the day; an hour is soon enough.
-            later = now + 3600.0 if limits.waits_for_quota else None
-            return None, min((at for at in (later, backlog.next_at) if at is not None), default=None)
     else:
         count, spacing = limits.stream_rows_limit, limits.stream_spacing_seconds
-    due_at = (limits.gathers_from if sent_at is None else sent_at) + spacing
-    if uploads_idle or backlog.ready >= count or now >= due_at:
-        return SendRows(backlog.table_id, method, count, may_load), None
+    due_at = (limits.gathers_from if at.sent_at is None else at.sent_at) + spacing
+    if at.nothing_comes or backlog.ready >= count or at.now >= due_at:
+        return SendRows(backlog.table_id, method, count, may_load, by_load), None
     return None, min(due_at, backlog.next_at or due_at)
 
 

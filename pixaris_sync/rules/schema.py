@@ -84,6 +84,11 @@ class BatchPlan:
     widen: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
+    @property
+    def changes_table(self) -> bool:
+        """Whether the table must be made or changed before the rows are sent."""
+        return bool(self.add or self.widen)
+
 
 def column_name(key: str) -> str:
     """The column of a key in a table that has none for it yet.

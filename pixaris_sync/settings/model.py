@@ -34,6 +34,7 @@ from pydantic import (
 
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
+from pixaris_sync.limits.fleet import MACHINES_MAX, Fleet
 from pixaris_sync.limits.timetable import Timetable, is_timetable
 from pixaris_sync.model import Destination
 from pixaris_sync.rules.addresses import endpoint_root, host_and_port
@@ -126,6 +127,8 @@ CpuLimit = Annotated[
     BeforeValidator(_number),
     AfterValidator(_of_this_machine),
 ]
+#: How many machines share the destination; None or "none" where nobody says.
+FleetSize = Annotated[Annotated[int, Field(ge=1, le=MACHINES_MAX)] | None, BeforeValidator(_number)]
 #: An HTTP address that no message shows.
 SecretAddress = Annotated[SecretStr, AfterValidator(_is_http)] | None
 
@@ -179,6 +182,11 @@ class Settings(BaseModel):
         description="sync to a bucket or dataset that deletes what is carried there after a time",
     )
 
+    fleet_size: FleetSize = Field(
+        default=None,
+        description="how many machines share bucket and tables, this one too: it keeps to its part of what "
+        "Google allows to all",
+    )
     upload_concurrency_limit: int = Field(default=192, ge=1, le=1024, description="uploads at the same time")
     inflight_bytes_limit: int = Field(
         default=128 * MEBIBYTE, ge=MEBIBYTE, description="bytes of files held in memory at the same time"
@@ -329,6 +337,11 @@ class Settings(BaseModel):
             bucket=self.gcp_pixaris_bucket_name,
             bq_dataset=self.gcp_bq_experiment_dataset,
         )
+
+    @property
+    def fleet(self) -> Fleet:
+        """The machines that share the destination; where nobody says how many, this one alone."""
+        return Fleet(self.fleet_size or 1)
 
     @property
     def state_folder(self) -> Path:

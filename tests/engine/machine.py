@@ -210,7 +210,7 @@ class Machine:
         """The ledger, open. It need not survive the loss of power here."""
         if not self.ledger_path.exists():
             self.ledger_path.parent.mkdir(exist_ok=True)
-            self.ledger_path.write_bytes(_new_ledger())
+            self.ledger_path.write_bytes(new_ledger())
         ledger = CrashingLedger.open(self.ledger_path)
         ledger.crash_points = self.crash_points
         ledger._connection.execute("PRAGMA synchronous = OFF")
@@ -293,7 +293,7 @@ def in_memory_folder() -> Iterator[Path]:
 
 
 @cache
-def _new_ledger() -> bytes:
+def new_ledger() -> bytes:
     """A ledger that has just been made: to make it takes longer than a short scenario."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.sqlite3"

@@ -27,6 +27,10 @@ from pixaris_sync.model import RemoteObject
 from pixaris_sync.ports import ByteSource, Clock, Listing
 
 _NAME_BYTES_MAX = 1024
+#: What a bucket takes doubles in this time: https://cloud.google.com/storage/docs/request-rate.
+_DOUBLING_SECONDS = 20 * 60.0
+#: A rate is what was written in so long.
+_RATE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,9 @@ class FakeObjectStore:
         missing: set it, and the bucket does not exist.
         listings_without_checksums: set it, and the bucket is encrypted with a key of its owner's.
         stats_without_checksums: set it, and its objects are, with a key that nobody else has.
+        writes_per_second_limit: how many objects may be written per second at first; None: any number. It
+            needs a clock.
+        refused_writes: how many were too many.
         closed: how often `close` was called.
     """
 
@@ -91,6 +98,10 @@ class FakeObjectStore:
         self.missing = False
         self.listings_without_checksums = False
         self.stats_without_checksums = False
+        self.writes_per_second_limit: float | None = None
+        self.refused_writes = 0
+        self._written: deque[float] = deque()
+        self._first_written: float | None = None
         self._clock = clock
         self._page_objects = page_objects
         self._chunk_bytes = chunk_bytes
@@ -174,6 +185,7 @@ class FakeObjectStore:
         await self._enter("upload", name)
         self._need_bucket("upload", name)
         _need_name(name)
+        self._need_capacity(name)
         self.bytes_received += len(content)
         self._need_generation(name, if_generation)
         _need_checksum(name, content, crc32c)
@@ -199,6 +211,7 @@ class FakeObjectStore:
         _need_name(name)
         session = self._sessions.get(session_uri or "")
         if session is None:
+            self._need_capacity(name)
             self._need_generation(name, if_generation)
             session = _Session(name, source.size, content_type, crc32c, if_generation, metadata)
             uri = f"fake://session/{len(self._sessions)}-{self._next_generation()}"
@@ -341,6 +354,22 @@ class FakeObjectStore:
     def _need_bucket(self, operation: str, name: str) -> None:
         if self.missing:
             raise ConfigurationError(operation, name, "there is no such bucket")
+
+    def _need_capacity(self, name: str) -> None:
+        """Refuse a write beyond what the bucket has grown to take."""
+        if self.writes_per_second_limit is None:
+            return
+        assert self._clock is not None, "a rate needs a clock"
+        now, written = self._clock.elapsed(), self._written
+        if self._first_written is None:
+            self._first_written = now
+        while written and written[0] <= now - _RATE_SECONDS:
+            written.popleft()
+        doublings = (now - self._first_written) // _DOUBLING_SECONDS
+        if len(written) >= self.writes_per_second_limit * 2.0**doublings * _RATE_SECONDS:
+            self.refused_writes += 1
+            raise SyncError("upload", name, "429 rateLimitExceeded", failure=Failure.QUOTA)
+        written.append(now)
 
     def _need_generation(self, name: str, expected: int) -> None:
         found = self.objects.get(name)

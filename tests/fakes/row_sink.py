@@ -10,6 +10,7 @@ import anyio.lowlevel
 import pandas as pd
 
 from pixaris_sync.errors import (
+    QUOTA_RESTS_SECONDS,
     ConfigurationError,
     Failure,
     JobFailedError,
@@ -41,6 +42,7 @@ Method = Literal[
 _INSERT_ROWS_MAX = 50_000
 #: https://cloud.google.com/bigquery/quotas#standard_tables
 _UPDATES_MAX, _UPDATES_SECONDS = 5, 10.0
+_DAY_SECONDS = 24 * 3600.0
 
 
 #: A query bills so much at least: https://cloud.google.com/bigquery/pricing#on_demand_pricing
@@ -102,6 +104,8 @@ class FakeRowSink:
     Of updates of a table's metadata (it is created or altered, a new load job appends to it) five are taken
     in 10 seconds, and others refused, as the service documents it.
 
+    With `updates_per_day_limit` no more of them are taken in 24 hours; those that are refused count as well.
+
     A delay may be set to another value at any time; so may `dataset_exists`.
 
     Attributes:
@@ -110,6 +114,8 @@ class FakeRowSink:
         hidden: tables whose rows a row access policy hides from this account.
         faults_fired: how many programmed faults have struck, by method.
         refused_updates: how many updates came too soon after others, by table.
+        updates_per_day_limit: how many updates of a table are taken in 24 hours; None: any number.
+        used_up: how many updates were refused for that, by table.
         swallowed: insertIds of rows accepted and lost.
         jobs: how each load job that has ended did, by its id: None is well.
         queued: load jobs that have not begun, by their id.
@@ -140,6 +146,8 @@ class FakeRowSink:
         self.counts: Counter[str] = Counter()
         self.faults_fired: Counter[str] = Counter()
         self.refused_updates: Counter[str] = Counter()
+        self.updates_per_day_limit: int | None = None
+        self.used_up: Counter[str] = Counter()
         self.swallowed: list[str] = []
         self.jobs: dict[str, SyncError | None] = {}
         self.queued: dict[str, QueuedLoad] = {}
@@ -147,6 +155,7 @@ class FakeRowSink:
         self._job_tables: dict[str, str] = {}
         self._tables: dict[str, Table] = {}
         self._updates: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_UPDATES_MAX))
+        self._updates_today: defaultdict[str, deque[float]] = defaultdict(deque)
         self._faults: dict[str, deque[SyncError]] = {}
         self._job_faults: deque[SyncError] = deque()
         self._lost_answers: Counter[str] = Counter()
@@ -353,7 +362,15 @@ class FakeRowSink:
 
     def _update(self, operation: str, table: str) -> None:
         """Count an update of a table's metadata, or refuse it."""
-        now, updates = self.clock.now(), self._updates[table]
+        now, updates, today = self.clock.now(), self._updates[table], self._updates_today[table]
+        while today and today[0] <= now - _DAY_SECONDS:
+            today.popleft()
+        today.append(now)
+        if self.updates_per_day_limit is not None and len(today) > self.updates_per_day_limit:
+            self.used_up[table] += 1
+            cause = "Your table exceeded quota for imports or query appends per table"
+            rest = QUOTA_RESTS_SECONDS
+            raise SyncError(operation, table, cause, failure=Failure.QUOTA, retry_after_seconds=rest)
         if len(updates) == _UPDATES_MAX and now - updates[0] < _UPDATES_SECONDS:
             self.refused_updates[table] += 1
             cause = "Exceeded rate limits: too many table update operations for this table"
@@ -402,7 +419,10 @@ class FakeRowSink:
         try:
             self._update(operation, table)
         except SyncError as error:
-            return JobFailedError(operation, table, error.cause, failure=error.failure)
+            rest = error.retry_after_seconds
+            return JobFailedError(
+                operation, table, error.cause, failure=error.failure, retry_after_seconds=rest
+            )
         if self._job_faults:
             self.faults_fired["load"] += 1
             return self._job_faults.popleft()

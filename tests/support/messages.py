@@ -56,6 +56,7 @@ NO_MESSAGES = {
     rf"[{VARIABLE},:; ()]*(and |line )?[{VARIABLE},:; ()]*( more| like it\))*": "empty",
     r".*%\(levelname\)s.*": "the format of the log",
     "no flag": "a mark of settings",
+    "due to concurrent update": "a part of what BigQuery says",
     rf"odd {VARIABLE}": "a digest",
     rf"pixaris-sync {VARIABLE}.*SQLite.*": "the head of a report",
     r"\w+(, \w+)+|iif\(.*": "columns of a statement",

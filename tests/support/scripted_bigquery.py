@@ -5,7 +5,7 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -41,10 +41,17 @@ DROP = Answer(way="drop")
 HANG = Answer(way="hang")
 
 
-def error(status: int, reason: str, message: str = "it says why", **headers: str) -> Answer:
-    """An error as Google's APIs answer with."""
-    details = [{"reason": reason, "message": message, "domain": "global"}]
-    body = {"error": {"code": status, "message": message, "errors": details}}
+def error(
+    status: int,
+    reason: str,
+    message: str = "it says why",
+    *,
+    details: Sequence[Mapping[str, str]] = (),
+    **headers: str,
+) -> Answer:
+    """An error as Google's APIs answer with; `details` are ``google.rpc.ErrorInfo``."""
+    errors = [{"reason": reason, "message": message, "domain": "global"}]
+    body = {"error": {"code": status, "message": message, "errors": errors, "details": [*details]}}
     return Answer(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
 
 

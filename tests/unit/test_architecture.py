@@ -101,6 +101,7 @@ PURE_EXCEPTIONS = {
     # `anyio.Event`, to let tasks wait for free memory.
     "limits.gates": frozenset({"anyio", "random"}),
     "limits.backoff": frozenset({"email", "random"}),
+    "limits.fleet": frozenset({"random"}),
     # Knows days and zones of time, and is told the moment.
     "limits.timetable": frozenset({"datetime"}),
     # Takes addresses to pieces, and asks nobody.

@@ -11,6 +11,7 @@ import pytest
 
 from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.errors import (
+    QUOTA_RESTS_SECONDS,
     ConfigurationError,
     Failure,
     TableNotFoundError,
@@ -27,6 +28,7 @@ from tests.support.scripted_bigquery import (
     ScriptedBigQuery,
     error,
     failure_of,
+    load_job,
     row,
     table_resource,
 )
@@ -59,6 +61,7 @@ async def hasty_sink(server: ScriptedBigQuery) -> AsyncIterator[BigQueryRowSink]
     await sink.close()
 
 
+CONCURRENT = "Could not serialize access to table x:y.z due to concurrent update"
 ANSWERS = [
     (error(400, "invalid"), Failure.PERMANENT),
     (error(400, "invalidQuery"), Failure.PERMANENT),
@@ -75,6 +78,13 @@ ANSWERS = [
     (error(403, "quotaExceeded"), Failure.QUOTA),
     (error(403, "rateLimitExceeded"), Failure.QUOTA),
     (error(400, "jobRateLimitExceeded"), Failure.QUOTA),
+    (error(403, "userRateLimitExceeded"), Failure.QUOTA),
+    (error(403, "blocked"), Failure.QUOTA),
+    (error(429, "quotaExceeded"), Failure.QUOTA),
+    (error(403, "forbidden", details=[{"reason": "RATE_LIMIT_EXCEEDED"}]), Failure.QUOTA),
+    (error(400, "invalidQuery", CONCURRENT), Failure.TRANSIENT),
+    (error(400, "aborted"), Failure.TRANSIENT),
+    (error(412, "conditionNotMet"), Failure.TRANSIENT),
     (error(408, "requestTimeout"), Failure.TRANSIENT),
     (error(413, "uploadTooLarge"), Failure.PERMANENT),
     (error(429, "rateLimitExceeded"), Failure.QUOTA),
@@ -157,13 +167,43 @@ class TestAnswers:
         """Goal: Retry-After is passed on. Method: seconds, a date, nonsense, nothing."""
         later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
         waits = []
-        for headers in ({"Retry_After": "7"}, {"Retry_After": later}, {"Retry_After": "soon"}, {}):
-            server.script(error(429, "rateLimitExceeded", **headers))
+        for asked in ("7", later, "soon", ""):
+            server.script(error(429, "rateLimitExceeded", Retry_After=asked))
             waits.append((await failure_of(sink.describe(TABLE))).retry_after_seconds)
         assert waits[0] == 7
         assert waits[1] is not None
         assert 80 < waits[1] <= 100
         assert waits[2:] == [None, None]
+
+    @pytest.mark.parametrize("status", [400, 403, 429])
+    async def test_a_quota_that_is_used_up_is_left_alone_for_minutes(
+        self, server: ScriptedBigQuery, sink: BigQueryRowSink, status: int
+    ) -> None:
+        """Goal: the load jobs of a day do not come back in seconds. Method: answers, and a job that ended."""
+        waits = []
+        for asked in ("", "7", "900"):
+            server.script(error(status, "quotaExceeded", Retry_After=asked))
+            waits.append((await failure_of(sink.describe(TABLE))).retry_after_seconds)
+        server.script(load_job("job", "DONE", ("quotaExceeded", "too many imports or query appends")))
+        waits.append((await failure_of(sink.load(TABLE, [row("a")], job_id="job"))).retry_after_seconds)
+        assert waits == [QUOTA_RESTS_SECONDS, QUOTA_RESTS_SECONDS, 900, QUOTA_RESTS_SECONDS]
+
+    async def test_a_change_that_meets_another_one_is_tried_again(
+        self, server: ScriptedBigQuery, sink: BigQueryRowSink
+    ) -> None:
+        """Goal: of machines that change a table together none is refused for good.
+
+        Method: each answer that tells of another change, to an ALTER.
+        """
+        found = []
+        for answer in (
+            error(409, "aborted"),
+            error(412, "conditionNotMet"),
+            error(400, "invalidQuery", CONCURRENT),
+        ):
+            server.script(answer)
+            found.append((await failure_of(sink.widen_columns(TABLE, ["steps"]))).failure)
+        assert found == [Failure.TRANSIENT] * 3
 
     async def test_a_denied_permission_is_named(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink

@@ -138,6 +138,8 @@ class TestRefusals:
             (refuses(403, "forbidden"), SyncError, Failure.PERMISSION),
             (refuses(403, "rateLimitExceeded"), SyncError, Failure.QUOTA),
             (refuses(403, "userRateLimitExceeded"), SyncError, Failure.QUOTA),
+            (refuses(403, "quotaExceeded"), SyncError, Failure.QUOTA),
+            (refuses(503, "slowDown"), SyncError, Failure.TRANSIENT),
             (refuses(403, "accountDisabled"), SyncError, Failure.PERMISSION),
             (refuses(403, "objectUnderActiveHold"), SyncError, Failure.PERMANENT),
             (refuses(403, "retentionPolicyNotMet"), SyncError, Failure.PERMANENT),

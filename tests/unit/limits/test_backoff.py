@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixaris_sync.errors import Failure, SyncError
-from pixaris_sync.limits.backoff import RETRY_AFTER_SECONDS_MAX, Backoff, retry_after_seconds
+from pixaris_sync.limits.backoff import (
+    RETRY_AFTER_SECONDS_MAX,
+    RETRY_AFTER_SPREAD,
+    Backoff,
+    retry_after_seconds,
+)
 
 NOW = 1_767_225_600.0
 BACKOFF = Backoff(delay_seconds_min=1.0, delay_seconds_max=300.0)
@@ -39,7 +44,7 @@ def test_a_delay_is_never_shorter_than_the_service_asks(
     """Goal: Retry-After is kept up to a bound, and the cap otherwise. Method: any attempt, any wish."""
     delay = BACKOFF.delay_seconds(attempts, seeded(seed), asking(asked))
     obeyed = min(asked or 0.0, RETRY_AFTER_SECONDS_MAX)
-    assert max(obeyed, 0.5) <= delay <= max(obeyed, 300.0)
+    assert max(obeyed, 0.5) <= delay <= max(obeyed * (1 + RETRY_AFTER_SPREAD), 300.0)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,14 @@ def test_a_delay_is_never_shorter_than_the_service_asks(
 def test_a_retry_after_header_is_read_as_seconds_or_a_date(header: str, seconds: float | None) -> None:
     """Goal: what a service asks for is understood. Method: each kind of value, and nonsense."""
     assert retry_after_seconds(header, NOW) == seconds
+
+
+def test_those_who_are_asked_to_wait_alike_do_not_come_back_together() -> None:
+    """Goal: the next minute is no worse than this one. Method: a hundred who are asked to wait 10 minutes."""
+    delays = [BACKOFF.delay_seconds(1, seeded(seed), asking(600.0)) for seed in range(100)]
+    together = [sum(abs(one - other) <= 5.0 for other in delays) for one in delays]
+    assert min(delays) >= 600.0
+    assert max(together) < 20
 
 
 def test_the_same_seed_gives_the_same_delay() -> None:

@@ -40,10 +40,44 @@ def plan(
     uploads_idle: bool = True,
     limits: RowLimits = LIMITS,
     now: float = NOW,
+    loads_from: dict[str, float] | None = None,
 ) -> Plan:
     return plan_rows(
-        backlogs, now=now, busy=busy, sent_at=sent_at or {}, uploads_idle=uploads_idle, limits=limits
+        backlogs,
+        now=now,
+        busy=busy,
+        sent_at=sent_at or {},
+        uploads_idle=uploads_idle,
+        limits=limits,
+        loads_from=loads_from or {},
     )
+
+
+def test_rows_that_need_no_load_job_are_streamed_where_none_may_begin() -> None:
+    """Goal: a new column of one run holds up no other.
+
+    Method: three rows of which one must be loaded, the day's load jobs used up, or another machine's turn.
+    """
+    mixed = TableBacklog("t", ready=3, by_load=True, streamable=2)
+    used_up = replace(mixed, loads_today=20)
+    aside = SendRows("t", DeliveryMethod.STREAM, 10, may_load=True, by_load=False)
+    assert plan(used_up) == Plan((replace(aside, may_load=False),), None)
+    assert plan(mixed, loads_from={"t": NOW + 1}) == Plan((aside,), None)
+    assert plan(mixed, loads_from={"t": NOW}) == Plan((SendRows("t", DeliveryMethod.LOAD, 100),), None)
+
+
+@pytest.mark.parametrize(
+    ("backlog", "limits"),
+    [
+        (TableBacklog("t", ready=1, by_load=True), LIMITS),
+        (TableBacklog("t", ready=3, by_load=True, streamable=2, changed_at=NOW - 299), LIMITS),
+        (TableBacklog("t", ready=3, by_load=True, streamable=2), BULK),
+    ],
+    ids=["none of them", "a table that was changed just now", "a backfill"],
+)
+def test_rows_that_must_be_loaded_wait_for_the_turn(backlog: TableBacklog, limits: RowLimits) -> None:
+    """Goal: nothing is sent before, and something afterwards. Method: backlogs that streaming cannot take."""
+    assert plan(backlog, limits=limits, loads_from={"t": NOW + 60}) == Plan((), NOW + 60)
 
 
 def test_ready_rows_are_streamed() -> None:
