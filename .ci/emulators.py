@@ -1,4 +1,6 @@
-"""Installs emulators that others have written, for the contract tests, into a cache outside the checkout.
+"""Installs programs that others have written, for the tests, into a cache outside the checkout.
+
+Most are emulators, for the contract tests; kustomize builds what stands in deploy/kubernetes.
 
 Usage: python3 .ci/emulators.py            install what is missing; never more than INSTALL_SECONDS_MAX
        python3 .ci/emulators.py --status   tell what there is, as JSON; installs nothing
@@ -168,6 +170,7 @@ GO = Go()
 EMULATORS = (
     Emulator("fake-gcs-server", "v1.56.1", "github.com/fsouza/fake-gcs-server", GO),
     Emulator("bigquery-emulator", "v0.8.1", "github.com/goccy/bigquery-emulator/cmd/bigquery-emulator", GO),
+    Emulator("kustomize", "v5.8.0", "sigs.k8s.io/kustomize/kustomize/v5", GO),
     # The newest whose DuckDB has its extensions as packages; it takes no newer Python.
     locked("local-bigquery", python="3.13"),
 )

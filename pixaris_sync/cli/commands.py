@@ -24,7 +24,8 @@ def watch(*, config: ConfigOption = None, selection: "Selection", flags: dict[st
     """Catch up with everything, then follow the folder.
 
     A run shows in the cloud within a moment of being stored. SIGTERM or Ctrl+C finishes what is in flight
-    within --drain-timeout-seconds and exits 0; a second signal ends it at once.
+    within --drain-timeout-seconds and exits 0; a second signal ends it at once. With --sync-at-stop it first
+    carries all that is stored by then, and exits as sync does.
     """
     with importing():
         from pixaris_sync.cli.passes import run_watch

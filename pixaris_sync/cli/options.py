@@ -29,7 +29,7 @@ WHERE = (
 FOLDER = ("local_results_folder", "state_dir", "dataset_tracking_file_name")
 
 #: Settings of what runs for long.
-OF_SERVICE = ("listen",)
+OF_SERVICE = ("listen", "sync_at_stop")
 
 #: Shorter names for flags.
 ALIASES = {

@@ -24,7 +24,7 @@ from pixaris_sync.clock import SystemClock
 from pixaris_sync.doctor.examination import examine_first
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.database import Ledger
-from pixaris_sync.ledger.overview import Overview, WorkLeft, overview
+from pixaris_sync.ledger.overview import Overview, WorkLeft, overview, work_left
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.pipeline.context import Mode, Tally
 from pixaris_sync.pipeline.engine import Engine
@@ -64,29 +64,46 @@ def run_watch(selection: Selection, flags: Mapping[str, Any], config: Path | Non
 
     mode = Mode(follow=True, selection=selection)
 
-    def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption]:
-        left, interruption, _ = anyio.run(partial(_run, settings, mode, ledger, forced_code=_exit_of_watch))
-        return left, interruption
+    exit_of_watch = partial(_exit_of_watch, at_stop=settings.sync_at_stop)
+
+    def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption, WorkLeft]:
+        left, interruption, _ = anyio.run(partial(_run, settings, mode, ledger, forced_code=exit_of_watch))
+        return left, interruption, left or ledger.read(partial(work_left, selection=selection))
 
     examine_first(settings)
-    left, interruption = work_as_owner(settings, "watch", work, selection=selection)
-    log.info("stopped: %s", _left_text(left))
-    return _exit_of_watch(interruption)
+    left, interruption, by_ledger = work_as_owner(settings, "watch", work, selection=selection)
+    log.info("stopped: %s", _left_text(left, by_ledger))
+    return exit_of_watch(interruption, left)
 
 
-def _left_text(left: WorkLeft | None) -> str:
-    if left is None:
-        return "the next start looks up what was in flight"
-    parts = [
-        f"{counted(count, 'run')} {verb if count > 1 else f'{verb}s'}{rest}"
-        for count, verb, rest in ((left.waiting, "wait", ""), (left.quarantined, "need", " attention"))
+def _left_text(left: WorkLeft | None, by_ledger: WorkLeft) -> str:
+    """What is left; where it was abandoned, what the ledger tells of that."""
+    text = ", ".join(
+        f"{counted(count, one)} {verb if count > 1 else f'{verb}s'}{rest}"
+        for count, one, verb, rest in (
+            (by_ledger.waiting, "run", "wait", ""),
+            (by_ledger.unfinished, "run", "seem", " to be still written"),
+            (by_ledger.quarantined, "run", "need", " attention"),
+        )
         if count
-    ]
-    return ", ".join(parts) or "nothing waits"
+    )
+    rest = "" if left else "; the next start looks up what was in flight"
+    return f"{text or 'nothing waits'}{rest}"
 
 
-def _exit_of_watch(interruption: Interruption) -> Exit:
-    return Exit.INTERRUPTED if interruption.forced and interruption.number == signal.SIGINT else Exit.OK
+def _exit_of_watch(interruption: Interruption, left: WorkLeft | None = None, *, at_stop: bool) -> Exit:
+    """`at_stop`: it is asked whether everything is synced."""
+    if interruption.forced and interruption.number == signal.SIGINT:
+        return Exit.INTERRUPTED
+    if not at_stop:
+        return Exit.OK
+    return Exit.WORK_LEFT if left is None else _exit_of_left(left)
+
+
+def _exit_of_left(left: WorkLeft) -> Exit:
+    return exit_of_pass(
+        waiting=left.waiting + left.unfinished, quarantined=left.quarantined, denied=left.denied
+    )
 
 
 def _exit_of_interrupted(_: Interruption) -> Exit:
@@ -175,12 +192,8 @@ def _ending(
     if interruption.number is not None or left is None:
         return Exit.INTERRUPTED
     quarantined = left.quarantined + (repaired.unrestored if repaired else 0)
-    return exit_of_pass(
-        waiting=left.waiting + left.unfinished,
-        # The pass that sends the rows tells of it, and must be begun for the rows of others.
-        quarantined=0 if selection.shard is not None else quarantined,
-        denied=left.denied,
-    )
+    # The pass that sends the rows tells of it, and must be begun for the rows of others.
+    return _exit_of_left(replace(left, quarantined=0 if selection.shard else quarantined))
 
 
 async def _run(

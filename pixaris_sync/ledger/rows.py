@@ -265,17 +265,22 @@ def _runs_of(db: Connection, rows: Sequence[PendingRow]) -> list[int]:
     return [run_id for row in rows for (run_id,) in db.execute(statement, _this(row))]
 
 
+def make_rows_due(db: Connection) -> None:
+    """Let rows that were rescheduled be sent, or read back, at once, as if that had not failed before."""
+    db.execute(
+        "UPDATE records SET attempts = 0, next_attempt_at = 0 WHERE state IN (?, ?) AND (attempts > 0"
+        " OR next_attempt_at > 0)",
+        (RowState.PENDING, RowState.ACCEPTED),
+    )
+
+
 def recover_deliveries(db: Connection, now: float) -> int:
     """At start: streaming inserts that a crash cut off are in doubt. Load jobs are found by their id.
 
     What waits to be sent is asked for first: this ledger may be an older one, from a backup, and others may
     have been at work. What was rescheduled is due at once: whoever starts the program wants it tried.
     """
-    db.execute(
-        "UPDATE records SET attempts = 0, next_attempt_at = 0 WHERE state IN (?, ?) AND (attempts > 0"
-        " OR next_attempt_at > 0)",
-        (RowState.PENDING, RowState.ACCEPTED),
-    )
+    make_rows_due(db)
     failed = (
         "SELECT DISTINCT c.run_id FROM open_records c JOIN runs r ON r.id = c.run_id"
         " WHERE c.state = ? AND (c.cause IS NOT NULL OR r.folder_cause IS NOT NULL)"

@@ -330,17 +330,22 @@ def doubt(now: float) -> dict[str, object]:
     }
 
 
-def recover_uploads(db: Connection, now: float) -> int:
-    """At start: uploads that a crash left unfinished are in doubt.
-
-    What was rescheduled is due at once: whoever starts the program wants it tried.
-    """
+def make_uploads_due(db: Connection) -> None:
+    """Let what was rescheduled be tried at once, as if it had not failed before."""
     db.execute(
         "UPDATE files SET attempts = 0, next_attempt_at = 0"
         " WHERE id IN (SELECT id FROM open_files WHERE state IN (?, ?))"
         " AND (attempts > 0 OR next_attempt_at > 0)",
         (FileState.PENDING, FileState.IN_DOUBT),
     )
+
+
+def recover_uploads(db: Connection, now: float) -> int:
+    """At start: uploads that a crash left unfinished are in doubt.
+
+    What was rescheduled is due at once: whoever starts the program wants it tried.
+    """
+    make_uploads_due(db)
     return db.execute(
         "UPDATE files SET state = ?, since = ?, taken = 1"
         " WHERE id IN (SELECT id FROM open_files WHERE state = ?)",

@@ -132,6 +132,11 @@ class Gate:
         self.opens_at = 0.0
         self.last_error = None
 
+    def try_soon(self) -> None:
+        """Let the next attempt be made at once, and patience begin anew; it is no healthier for that."""
+        self.failures = min(self.failures, 1)
+        self.opens_at = 0.0
+
     def is_open(self, now: float) -> bool:
         """Whether an attempt may be made now."""
         return now >= self.opens_at

@@ -31,7 +31,7 @@ from pixaris_sync.rules.contract import (
     run_and_path,
     table_id,
 )
-from pixaris_sync.waiting import wait_until
+from pixaris_sync.waiting import Wakeup, wait_until
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class FirstContact:
     Args:
         context: what the engine's parts share.
         first_check: see `adopt`.
-        drain_asked: set when the process is to end.
+        hurry: told when the process is to end, and when what failed is to be tried at once.
         stops: told of an error; whether it stops everything.
     """
 
@@ -104,12 +104,12 @@ class FirstContact:
         self,
         context: Context,
         first_check: FirstCheck,
-        drain_asked: anyio.Event,
+        hurry: Wakeup,
         stops: Callable[[SyncError], bool],
     ) -> None:
         self._context = context
         self._first_check = first_check
-        self._drain_asked = drain_asked
+        self._hurry = hurry
         self._stops = stops
         self._limiter = anyio.CapacityLimiter(ADOPTIONS_LIMIT)
 
@@ -117,11 +117,12 @@ class FirstContact:
         """Adopt a dataset: try until it is done, a pass has tried often enough, or everything stops."""
         context, gate, attempts = self._context, self._context.gate(BUCKET), 0
         while not context.draining:
+            hurried = self._hurry.listen()
             if context.halted:
                 await context.hold.released(lambda: context.draining)
                 continue
             if not gate.is_open(context.now()):
-                await wait_until(self._drain_asked, context.clock, gate.opens_at)
+                await wait_until(hurried, context.clock, gate.opens_at)
                 continue
             try:
                 async with self._limiter:

@@ -203,6 +203,10 @@ class Arrivals:
             del self._looks[key]
         return due
 
+    def wait_anew(self) -> None:
+        """Let the time that a pass waits for what is arriving begin now."""
+        self._waits_since = dict.fromkeys(self._waits_since, self._context.now())
+
     @property
     def next_look_at(self) -> float | None:
         """When to wake for the next look; None: nothing is arriving, or a pass has waited long enough."""

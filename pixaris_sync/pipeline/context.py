@@ -13,7 +13,9 @@ import anyio
 from pixaris_sync.clock import SteadyClock
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ledger.journal import Journal
+from pixaris_sync.ledger.rows import make_rows_due
 from pixaris_sync.ledger.selection import Selection
+from pixaris_sync.ledger.uploads import make_uploads_due
 from pixaris_sync.limits.backoff import Backoff
 from pixaris_sync.limits.concurrency import AdaptiveConcurrency
 from pixaris_sync.limits.gates import ByteBudget, Gate, SharedDenial
@@ -224,6 +226,13 @@ class Context:
                 self.troubles[destination] = error
             self.outages.rests(_named(destination), error, since=gate.failing_since, until=opens_at)
         return opens_at
+
+    async def try_all_soon(self) -> None:
+        """Let what failed be tried at once, whatever it is; waits begin small again."""
+        for gate in self._gates.values():
+            gate.try_soon()
+        await self.apply(make_uploads_due)
+        await self.apply(make_rows_due)
 
     @property
     def denied(self) -> bool:

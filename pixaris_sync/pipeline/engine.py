@@ -104,11 +104,14 @@ class Engine:
         )
         self._busy_tables: set[str] = set()
         self._sent_at: dict[str, float] = {}
-        self._drain_asked = anyio.Event()
-        self._first_contact = FirstContact(self.context, self._first_check, self._drain_asked, self._stops)
+        self._hurry = Wakeup()
+        self._finish_asked = anyio.Event()
+        self._first_contact = FirstContact(self.context, self._first_check, self._hurry, self._stops)
         self._fatal: SyncError | None = None
         self._troubles_told: dict[str, SyncError] = {}
         self._checking = not mode.follow
+        #: It rides out what stops everything, also once it does no more than a pass.
+        self._serves = mode.follow
         self._started = anyio.Event()
         self._told = Told(self.context, lambda: self.scanning, self.stirs)
 
@@ -139,7 +142,7 @@ class Engine:
         return f"{waiting} waiting, {moving} under way{attention}{rests}"
 
     async def run(self, *beside: Callable[[], Coroutine[Any, Any, object]]) -> WorkLeft:
-        """Carry what is there; with `Mode.follow`, go on until `drain`.
+        """Carry what is there; with `Mode.follow`, go on until `drain`, or to the end of `finish`.
 
         What works `beside` it is cancelled when it is done, while the ledger still serves it.
 
@@ -164,6 +167,7 @@ class Engine:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._told.keep)
                     tasks.start_soon(self._scan, tasks)
+                    tasks.start_soon(self._become_a_pass)
                     tasks.start_soon(self.context.hold.heed, self.context.clock, self._hold_changed)
                     for work in beside:
                         tasks.start_soon(work)
@@ -177,7 +181,7 @@ class Engine:
                 self._journal.close()
         if self._fatal is not None:
             raise self._fatal
-        return replace(left, denied=self.context.denied)
+        return replace(left, denied=self.context.denied or self.context.paused is not None)
 
     def scan_soon(self, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING) -> None:
         """Scan a dataset soon, if it is selected; for `NEW_LINES` beside the others, which may take long."""
@@ -219,10 +223,18 @@ class Engine:
         """An event that is set when something has ended or was found."""
         return self._progress.listen()
 
+    def finish(self) -> None:
+        """Look at everything once more and carry it, as a pass does; `run` ends when nothing is left to do.
+
+        What is in trouble is tried at once, and then again and again: how long that may take is for who calls
+        this to say, with `drain`. What is still being written is waited for no longer than by a pass.
+        """
+        self._finish_asked.set()
+
     def drain(self) -> None:
         """Take no new work; `run` ends when what is in flight has ended."""
         self.context.draining = True
-        self._drain_asked.set()
+        self._hurry.notify()
         self._progress.notify()
         self.context.hold.changes.notify()
 
@@ -246,6 +258,19 @@ class Engine:
         tasks.start_soon(self._check_beside)
         tasks.start_soon(self._scan_each, tasks, self._news)
         await self._scan_each(tasks, self._dirty)
+
+    async def _become_a_pass(self) -> None:
+        """Once `finish` was called, look at everything anew; only then may it end as a pass does."""
+        await self._finish_asked.wait()
+        await self._started.wait()
+        context = self.context
+        await self.scan_all_soon(ScanDepth.EVERYTHING)
+        await context.try_all_soon()
+        self.arrivals.wait_anew()
+        context.mode = replace(context.mode, follow=False)
+        self._limits = row_limits(context.settings, context.mode, context.now())
+        self._hurry.notify()
+        self._progress.notify()
 
     async def _check_beside(self) -> None:
         """A pass with a wrong destination fails also where there is nothing to do."""
@@ -312,7 +337,7 @@ class Engine:
         """Whether a pass ends because of this error; when following, everything is paused and tried again."""
         if not error.stops_everything:
             return False
-        if self.context.mode.follow and self._first_check.confirmed:
+        if self._serves and self._first_check.confirmed:
             self.context.pause(destination, error)
             return False
         self._fatal = self._fatal or error

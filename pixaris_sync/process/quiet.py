@@ -129,6 +129,11 @@ class Throttle:
             hold.end()
             log.info("the pause is over")
 
+    def end_pause(self) -> None:
+        """End the pause, if there is one, and say so."""
+        self._pause(wanted=False)
+        self._changes.notify()
+
     def _take_rate(self) -> None:
         self._rate = self._limits.rate_at(self._clock.now())
         self._bandwidth.change(self._rate.rate, self._clock.elapsed())

@@ -68,8 +68,15 @@ async def run_engine(  # noqa: PLR0913 - all that it works with, by name
         throttle_seconds=throttle.throttle_seconds,
         hold=throttle.hold,
     )
+
+    def finish() -> None:
+        # Who asked for the pause wanted work to wait, and after this nobody may be there to do it.
+        throttle.end_pause()
+        engine.finish()
+
     async with interruptible(
         engine.drain,
+        finish=finish if mode.follow and settings.sync_at_stop else None,
         drain_timeout_seconds=settings.drain_timeout_seconds,
         clock=clock,
         notifier=notifier,

@@ -1,7 +1,8 @@
 """Signals: draining within a time limit, and other limits while a process works.
 
 SIGTERM, SIGINT, or the SIGHUP of a terminal that is gone, drains: no new work, what is in flight may end
-within the limit, the rest is abandoned safely (the ledger knows it is in doubt). A second signal abandons at
+within the limit, the rest is abandoned safely (the ledger knows it is in doubt). Who wants to finish all work
+first does so until the limit is near, and then drains. A second signal abandons at
 once: what has not ended a moment later, such as a request in a thread, ends with the process, as by a kill.
 `CHANGE_SIGNAL` says that other limits are wanted; SIGHUP could not be told from a hang-up.
 """
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 #: After a second signal, so long for what ends by itself: a terminal gets its cursor back.
 FORCED_END_SECONDS = 1.0
+#: Of the time that it may take to end, what is kept for draining after what is to be finished first.
+DRAIN_SHARE = 0.2
+DRAIN_SECONDS_MAX = 10.0
 #: What `pixaris-sync limit` sends.
 CHANGE_SIGNAL = signal.SIGUSR1
 
@@ -37,6 +41,49 @@ class Interruption:
 
     number: int | None = None
     forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What is done at the first signal.
+
+    Attributes:
+        drain: called so that no new work begins.
+        finish: called instead, so that all work is finished; `drain` follows when the time is nearly over.
+    """
+
+    drain: Callable[[], None]
+    finish: Callable[[], None] | None = None
+
+    def begin(self, timeout_seconds: float, notifier: Notifier) -> None:
+        """Begin to end, and say so."""
+        what, seconds = "finishing what is in flight", timeout_seconds
+        if self.finish is not None:
+            what, seconds = (
+                "carrying what is stored by now",
+                timeout_seconds - _drain_seconds(timeout_seconds),
+            )
+        log.info("stopping: %s (up to %g s)", what, seconds)
+        notifier.tell(STOPPING="1", STATUS=what)
+        (self.finish or self.drain)()
+
+    async def drain_in_time(self, timeout_seconds: float, clock: Clock) -> None:
+        """Drain while there still is time for it, where all work was to be finished first."""
+        if self.finish is None:
+            return
+        drain_seconds = _drain_seconds(timeout_seconds)
+        seconds = timeout_seconds - drain_seconds
+        await clock.sleep(seconds)
+        log.warning(
+            "not all could be carried within %g s: finishing what is in flight (up to %g s)",
+            seconds,
+            drain_seconds,
+        )
+        self.drain()
+
+
+def _drain_seconds(timeout_seconds: float) -> float:
+    return min(DRAIN_SHARE * timeout_seconds, DRAIN_SECONDS_MAX)
 
 
 #: What a process exits with that was told to end like this.
@@ -51,6 +98,7 @@ def _interrupted(_: Interruption) -> int:
 async def interruptible(
     drain: Callable[[], None] | None = None,
     *,
+    finish: Callable[[], None] | None = None,
     drain_timeout_seconds: float,
     clock: Clock,
     notifier: Notifier,
@@ -58,8 +106,9 @@ async def interruptible(
 ) -> AsyncIterator[tuple[TaskGroup, Interruption]]:
     """Let a signal drain what is done meanwhile, and end it where it does not in time.
 
-    Without a way to `drain`, it ends at once. What the task group has besides is cancelled at the end.
-    `forced_code` is what the process exits with after a second signal, where it has not ended by itself.
+    Without a way to `drain`, it ends at once; with a way to `finish`, that comes before: see `Stop`. What
+    the task group has besides is cancelled at the end. `forced_code` is what the process exits with after a
+    second signal, where it has not ended by itself.
     """
     interruption = Interruption()
     async with anyio.create_task_group() as tasks:
@@ -67,7 +116,7 @@ async def interruptible(
             await tasks.start(
                 partial(
                     drain_on_signal,
-                    drain or scope.cancel,
+                    Stop(drain or scope.cancel, finish),
                     scope,
                     interruption,
                     drain_timeout_seconds=drain_timeout_seconds,
@@ -81,7 +130,7 @@ async def interruptible(
 
 
 async def drain_on_signal(
-    drain: Callable[[], None],
+    stop: Stop,
     scope: anyio.CancelScope,
     interruption: Interruption,
     *,
@@ -91,7 +140,7 @@ async def drain_on_signal(
     forced_code: ExitCode = _interrupted,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Wait for an end signal and drain; cancel `scope` when that takes too long or at a second signal."""
+    """Wait for an end signal and `stop`; cancel `scope` when that takes too long or at a second signal."""
     signals = [signal.SIGTERM, signal.SIGINT]
     # Under nohup it is ignored, and stays so.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -105,11 +154,10 @@ async def drain_on_signal(
                     interruption.number = number
                     if number == signal.SIGHUP:
                         _leave_terminal()
-                    log.info("stopping: finishing what is in flight (up to %g s)", drain_timeout_seconds)
-                    notifier.tell(STOPPING="1", STATUS="finishing what is in flight")
-                    drain()
+                    stop.begin(drain_timeout_seconds, notifier)
                     break
                 async with anyio.create_task_group() as race:
+                    race.start_soon(stop.drain_in_time, drain_timeout_seconds, clock)
                     race.start_soon(_cancel_after, scope, drain_timeout_seconds, clock)
                     async for number in received:
                         # A closed terminal may send it twice: nobody asks for haste.

@@ -274,7 +274,13 @@ class Settings(BaseModel):
         description="HOST:PORT at which watch serves its page, metrics and health, such as 127.0.0.1:9465",
     )
     drain_timeout_seconds: PatienceSeconds = Field(
-        default=30.0, description="how long watch finishes what is in flight when it is told to stop"
+        default=30.0,
+        description="how long watch may take to stop: to finish what is in flight, or all with sync_at_stop",
+    )
+    sync_at_stop: bool = Field(
+        default=False,
+        description="when watch is told to stop, carry all that is stored by then first, as sync does, "
+        "within drain_timeout_seconds",
     )
     metrics_textfile: Path | None = Field(
         default=None,

@@ -77,6 +77,7 @@ class Machine:
         self._jitter = Random(seed)  # noqa: S311 - a test's chance needs no secrecy
         self._scope: anyio.CancelScope | None = None
         self._plan: StoredPlan | None = None
+        self._finish_seconds = 0.0
         self.clock.on_step = self._step
         self.clock.seconds_to_event = self.sink.seconds_to_event
 
@@ -125,13 +126,14 @@ class Machine:
         finally:
             self._plan = None
 
-    def follow(self, script: Script) -> WorkLeft:
-        """Run ``watch`` beside `script`, and drain it when that ends.
+    def follow(self, script: Script, *, finish_seconds: float = 0.0) -> WorkLeft:
+        """Run ``watch`` beside `script`, and drain it when that ends, `finish_seconds` after `Engine.finish`.
 
         Raises:
             CrashError: it ended at the instant chosen.
             SyncError: it failed.
         """
+        self._finish_seconds = finish_seconds
         return self._process(Mode(follow=True), script)
 
     def _process(self, mode: Mode, script: Script | None) -> WorkLeft:
@@ -185,6 +187,9 @@ class Machine:
     async def _follow(self, engine: Engine, script: Script) -> None:
         await engine.started()
         await script(engine)
+        if self._finish_seconds:
+            engine.finish()
+            await self.clock.sleep(self._finish_seconds)
         engine.drain()
 
     def _step(self) -> bool:

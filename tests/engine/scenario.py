@@ -77,6 +77,7 @@ class Scenario:
         #: How likely a pause is, whenever there may be one: in most scenarios nobody asks for any.
         self._pause_chance = 0.4 if self._of_pauses.random() < 0.3 else 0.0
         self._of_selections = Random(f"selections of {seed}")  # noqa: S311 - the same
+        self._of_stops = Random(f"stops of {seed}")  # noqa: S311 - the same
         self.fired: Counter[str] = Counter()
         self.machine = Machine(
             folder,
@@ -190,7 +191,7 @@ class Scenario:
             machine.crash_points.arm(kind, chance.randint(1, chance.choice([8, CRASHES[kind]])))
         try:
             if chance.random() < 0.5:
-                machine.follow(self._follow)
+                self._serve()
             else:
                 away = self._folder_faults.away(None, nothing_left=False)
                 with away if chance.random() < 0.05 else nullcontext():
@@ -202,6 +203,12 @@ class Scenario:
                 self.fired["pass_without_credentials"] += 1
             elif error.failure is not Failure.PERMISSION:
                 raise
+
+    def _serve(self) -> None:
+        """Follow for a while; now and then carry all before the end, as far as there is time for it."""
+        finish_seconds = self._of_stops.choice([0.0, 0.0, 10.0, 1000.0])
+        self.machine.follow(self._follow, finish_seconds=finish_seconds)
+        self.fired["finished"] += bool(finish_seconds)
 
     def _pass(self) -> None:
         """A pass, now and then of a part: then nothing of the others is touched."""

@@ -92,6 +92,7 @@ FAULTS = frozenset(
         "retyped_column",
         "running_load",
         "selection",
+        "finished",
         "shared_folder",
         "stall",
         "stopped_rows",

@@ -63,6 +63,7 @@ NO_MESSAGES = {
     r"command line|storing results|catching up|finishing what is in flight|only in the table|not the same": (
         "a part of another text"
     ),
+    r"carrying what is stored by now": "a part of another text",
     rf"next: .*|{VARIABLE} taken up again": "what `retry` did",
     rf"{VARIABLE}: {VARIABLE} written: .*| +`pixaris-sync sync.*": "what `config init` did",
     rf"for {VARIABLE}; Enter takes .*": "what `config init` asks",

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,16 +13,17 @@ from typing import Any
 import pytest
 
 from tests.support import installed_emulators
-from tests.support.installed_emulators import BIGQUERY_EMULATOR, FAKE_GCS_SERVER, LOCAL_BIGQUERY, NAMES
+from tests.support.installed_emulators import FAKE_GCS_SERVER, LOCAL_BIGQUERY, NAMES, WRITTEN_IN_GO
 
 INSTALLER = Path(__file__).parents[2] / ".ci" / "emulators.py"
 
 pytestmark = pytest.mark.skipif(not INSTALLER.is_file(), reason="not part of this source distribution")
 
-#: Answers `go env`, and installs a program named after the package's last part.
+#: Answers `go env`, and installs a program named after the package's last part that is no major version.
 GO = """#!/bin/sh
 [ "$1" = env ] && { echo go1.2.3; echo system; echo machine; exit; }
 package=${2%@*}
+package=${package%/v[0-9]}
 echo "$2" >> "$ASKED"
 echo made > "$GOBIN/${package##*/}"
 """
@@ -106,11 +108,10 @@ def test_each_emulator_in_go_is_installed_once_at_its_version(machine: Machine) 
     machine.install()
     said = machine.install()
     asked = machine.asked.read_text().splitlines()
-    assert len(asked) == 2
-    for name, package in zip((FAKE_GCS_SERVER, BIGQUERY_EMULATOR), asked, strict=True):
+    for name, package in zip(WRITTEN_IN_GO, asked, strict=True):
         told = machine.status()[name]
         assert said[name].startswith("installed before")
-        assert package.endswith(f"/{name}@{told['version']}")
+        assert re.search(rf"/{name}(/v\d)?@{re.escape(told['version'])}$", package)
         assert Path(told["program"]).read_text() == "made\n"
         assert f"{name}@{told['version']}" in Path(told["program"]).parts
         assert Path(told["program"]).is_relative_to(
@@ -143,7 +144,7 @@ def test_the_emulator_in_python_is_installed_once_from_its_lock(machine: Machine
 @pytest.mark.parametrize(
     ("program", "refusing", "working", "names", "reason"),
     [
-        ("go", GO_THAT_REFUSES, GO, (FAKE_GCS_SERVER, BIGQUERY_EMULATOR), "go: it is not to be had"),
+        ("go", GO_THAT_REFUSES, GO, WRITTEN_IN_GO, "go: it is not to be had"),
         ("python3.13", PYTHON_THAT_REFUSES, PYTHON, (LOCAL_BIGQUERY,), "it is not to be had"),
     ],
     ids=["go", "python"],
@@ -166,8 +167,7 @@ def test_a_refusal_is_told_and_kept_and_is_no_error(
 def test_a_machine_without_go_and_such_a_python_is_told(machine: Machine) -> None:
     """Goal: what is missing is no error. Method: a path without anything."""
     reasons = {
-        FAKE_GCS_SERVER: "Go is not installed",
-        BIGQUERY_EMULATOR: "Go is not installed",
+        **dict.fromkeys(WRITTEN_IN_GO, "Go is not installed"),
         LOCAL_BIGQUERY: "there is no Python 3.13 (FileNotFoundError)",
     }
     assert machine.install() == {name: f"NOT INSTALLED: {reason}" for name, reason in reasons.items()}
@@ -215,10 +215,10 @@ def test_the_contract_suites_know_the_emulators_by_these_names(monkeypatch: pyte
 
 
 def test_programs_of_another_folder_can_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Goal: other versions can be tried. Method: name a folder that has one of the two in Go."""
+    """Goal: other versions can be tried. Method: name a folder that has one of those in Go."""
     (tmp_path / FAKE_GCS_SERVER).touch()
     monkeypatch.setenv(installed_emulators.FOLDER_VARIABLE, str(tmp_path))
     assert installed_emulators.find(FAKE_GCS_SERVER).program == str(tmp_path / FAKE_GCS_SERVER)
-    missing = installed_emulators.find(BIGQUERY_EMULATOR)
+    missing = installed_emulators.find(WRITTEN_IN_GO[1])
     assert not missing.program
     assert missing.reason

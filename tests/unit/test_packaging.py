@@ -264,6 +264,38 @@ def test_the_containers_copy_what_is_there_and_run_as_no_root() -> None:
     assert re.search(r"^USER \d+$", base, re.MULTILINE)
 
 
+def test_the_image_depends_on_nothing_but_its_sources() -> None:
+    """Goal: the same image again. Method: what makes builds differ, in each step of the Dockerfile.
+
+    The base image is named in one place, so that its digest can be given; whatever is installed is locked by
+    hashes or was built here; no caches; nothing compiled that depends on the times of files.
+    """
+    bases = re.findall(r"^FROM (\S+) AS", DOCKERFILE, re.MULTILINE)
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE))
+    assert set(bases) - stages == {"${PYTHON_IMAGE}"}
+    steps = re.findall(r"^RUN (.*)$", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
+    commands = [command.strip() for step in steps for command in step.split("&&")]
+    installs = [one for one in commands if re.search(r"\bpip .*\b(install|sync|wheel)\b", one)]
+    assert len(installs) == 5
+    for install in installs:
+        assert "--require-hashes" in install or "--no-deps" in install
+        assert install.startswith("uv ") or "--no-cache-dir" in install
+    assert "UV_NO_CACHE=1" in DOCKERFILE
+    compiled = [one for one in commands if "compileall" in one]
+    assert len(compiled) == 2
+    assert all("--invalidation-mode unchecked-hash" in one for one in compiled)
+    assert not re.search(r"\b(apt|apt-get|useradd|curl|wget)\b|UV_COMPILE_BYTECODE", DOCKERFILE)
+
+
+def test_the_image_has_a_health_check_and_a_state_for_any_user() -> None:
+    """Goal: a read-only root, any user. Method: who may write the state, the home, and what is asked."""
+    base, service = (DOCKERFILE.split(f" AS {name}\n")[1].split("\nFROM ")[0] for name in ("base", "service"))
+    assert "install -d -m 0770 -o 10001 -g 0 /var/lib/pixaris-sync" in base
+    assert "HOME=/var/lib/pixaris-sync" in base
+    assert re.search(r"^HEALTHCHECK .*/healthz", service, re.MULTILINE | re.DOTALL)
+    assert re.search(r"^STOPSIGNAL SIGTERM$", service, re.MULTILINE)
+
+
 def test_the_composition_gives_only_known_settings_and_a_read_only_folder() -> None:
     """Goal: it starts as written. Method: its variables are settings, its mounts what the image expects."""
     service, bigquery = COMPOSE["services"]["pixaris-sync"], COMPOSE["services"]["bigquery"]

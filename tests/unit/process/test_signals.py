@@ -10,7 +10,15 @@ import anyio
 import pytest
 
 from pixaris_sync.process import signals
-from pixaris_sync.process.signals import CHANGE_SIGNAL, Interruption, change_on_signal, drain_on_signal
+from pixaris_sync.process.signals import (
+    CHANGE_SIGNAL,
+    DRAIN_SECONDS_MAX,
+    DRAIN_SHARE,
+    Interruption,
+    Stop,
+    change_on_signal,
+    drain_on_signal,
+)
 from tests.fakes.clock import ManualClock
 from tests.fakes.notifier import FakeNotifier
 
@@ -48,6 +56,7 @@ class Process:
         self.clock = ManualClock()
         self.listener = FakeNotifier()
         self.interruption = Interruption()
+        self.finishing = anyio.Event()
         self.drained = anyio.Event()
         self.abandoned = anyio.Event()
         self.scope = anyio.CancelScope()
@@ -59,14 +68,14 @@ class Process:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Process]:
+async def running(*, finishes: bool = False) -> AsyncIterator[Process]:
     process = Process()
     with anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as tasks:
             await tasks.start(
                 partial(
                     drain_on_signal,
-                    process.drained.set,
+                    Stop(process.drained.set, process.finishing.set if finishes else None),
                     process.scope,
                     process.interruption,
                     drain_timeout_seconds=DRAIN_SECONDS,
@@ -103,6 +112,40 @@ async def test_draining_that_takes_too_long_is_abandoned() -> None:
         process.clock.advance(DRAIN_SECONDS)
         await process.abandoned.wait()
     assert process.interruption == Interruption(signal.SIGTERM, forced=False)
+
+
+@pytest.mark.anyio
+async def test_what_is_to_be_finished_first_leaves_time_to_drain() -> None:
+    """Goal: all in one limit. Method: one signal; time passes in steps to the end of each part."""
+    drain_seconds = min(DRAIN_SHARE * DRAIN_SECONDS, DRAIN_SECONDS_MAX)
+    assert 0 < drain_seconds < DRAIN_SECONDS
+    async with running(finishes=True) as process:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await process.finishing.wait()
+        await anyio.wait_all_tasks_blocked()
+        process.clock.advance(DRAIN_SECONDS - drain_seconds - 0.1)
+        await anyio.wait_all_tasks_blocked()
+        assert not process.drained.is_set()
+        process.clock.advance(0.1)
+        await process.drained.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert not process.abandoned.is_set()
+        process.clock.advance(drain_seconds)
+        await process.abandoned.wait()
+    assert process.interruption == Interruption(signal.SIGTERM, forced=False)
+
+
+@pytest.mark.anyio
+async def test_a_second_signal_ends_what_is_to_be_finished(ends: list[int]) -> None:
+    """Goal: nobody is held up. Method: two signals while it finishes its work; no time passes."""
+    async with running(finishes=True) as process:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await process.finishing.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await process.abandoned.wait()
+        assert not process.drained.is_set()
+    assert process.interruption == Interruption(signal.SIGTERM, forced=True)
+    assert ends == [130]
 
 
 @pytest.mark.anyio
