@@ -355,6 +355,14 @@ class DatasetInspection(Protocol):
         """Create a table (dry run)."""
         ...
 
+    async def try_read(self) -> bool:
+        """Read a table that is not there (dry run)."""
+        ...
+
+    async def try_alter(self) -> bool:
+        """Add a column to a table that is not there (dry run)."""
+        ...
+
     async def try_stream(self) -> bool:
         """Stream a row into a table that is not there."""
         ...

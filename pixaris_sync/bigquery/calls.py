@@ -19,7 +19,7 @@ from google.cloud import bigquery
 from pixaris_sync import USER_AGENT
 from pixaris_sync.bigquery import sql
 from pixaris_sync.bigquery.connection import ResettingSession
-from pixaris_sync.bigquery.errors import failure_of_reason, in_doubt, job_cause, translated
+from pixaris_sync.bigquery.errors import failure_of_reason, in_doubt, job_cause, permission_hint, translated
 from pixaris_sync.bigquery.wire import (
     INSERT_BYTES_MAX,
     INSERT_ROWS_MAX,
@@ -44,6 +44,7 @@ from pixaris_sync.login.login import Login
 from pixaris_sync.model import Column, ColumnType, JsonValue, OutgoingRow, RowRefusal, TableMetadata
 from pixaris_sync.rules.contract import RUN_NAME_KEY
 from pixaris_sync.rules.names import JOB_ID_PREFIX, table_id_fault
+from pixaris_sync.rules.permissions import TABLES_GET_DATA, TABLES_UPDATE, named_in
 from pixaris_sync.text import counted
 
 if TYPE_CHECKING:
@@ -317,8 +318,9 @@ class BigQueryCalls:
         # Of a job, "stopped" means that somebody has cancelled it.
         failures = {"accessDenied": Failure.PERMISSION, REASON_STOPPED: Failure.TRANSIENT}
         failure = failures.get(reason) or failure_of_reason(reason, cause) or Failure.PERMANENT
+        hint = permission_hint(named_in(cause)) if failure is Failure.PERMISSION else ""
         rest = rest_seconds([reason], None)
-        raise JobFailedError(operation, subject, cause, failure=failure, retry_after_seconds=rest)
+        raise JobFailedError(operation, subject, cause, hint=hint, failure=failure, retry_after_seconds=rest)
 
     def close(self) -> None:
         """Close the connections."""
@@ -375,7 +377,9 @@ class BigQueryCalls:
         config = bigquery.QueryJobConfig(query_parameters=parameters)
         if parameters:
             config.use_query_cache = False
-        with translated(operation, self._name(table), repeatable=True):
+        # The refusal of a SELECT names the table alone.
+        needs = TABLES_GET_DATA if statement.startswith("SELECT") else TABLES_UPDATE
+        with translated(operation, self._name(table), repeatable=True, needs=needs):
             return self._client.query_and_wait(
                 statement,
                 job_config=config,

@@ -40,6 +40,7 @@ from pixaris_sync.errors import (
     rest_seconds,
 )
 from pixaris_sync.limits.backoff import retry_after_seconds
+from pixaris_sync.rules.permissions import grant_hint, named_in
 
 # Reasons of https://cloud.google.com/bigquery/docs/error-messages. They stand above the status code, because
 # one and the same reason comes with several: 403 and 429, 400 and 503.
@@ -75,7 +76,8 @@ _STATUS_FAILURES: Mapping[int, Failure] = {
 _PLAIN_STATUSES = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
 
 _REDIRECTED = "the answer redirects to another address, which is not followed"
-_PERMISSION_HINT = "grant the roles BigQuery Data Editor on the dataset and BigQuery Job User on the project"
+#: For an answer that names no permission.
+_ROLES_HINT = "grant the roles BigQuery Data Editor on the dataset and BigQuery Job User on the project"
 
 # ValueError, KeyError and AttributeError are what the client raises on an answer that is no JSON, or JSON of
 # another shape: proxies send such.
@@ -92,7 +94,7 @@ _CLIENT_ERRORS = (
 
 
 @contextmanager
-def translated(operation: str, subject: str, *, repeatable: bool) -> Iterator[None]:
+def translated(operation: str, subject: str, *, repeatable: bool, needs: str = "") -> Iterator[None]:
     """Raise what the client raises within as `SyncError`.
 
     Args:
@@ -100,6 +102,7 @@ def translated(operation: str, subject: str, *, repeatable: bool) -> Iterator[No
         subject: what it is tried on.
         repeatable: doing it twice is like doing it once, so that a lost answer is TRANSIENT; else it is
             IN_DOUBT.
+        needs: the permission that is missing where the service refuses and does not name it.
     """
     try:
         yield
@@ -108,7 +111,7 @@ def translated(operation: str, subject: str, *, repeatable: bool) -> Iterator[No
     except _CLIENT_ERRORS as error:
         # The client's exception names URLs, of upload sessions and of proxies with passwords: not even a
         # traceback may show it.
-        raise translate(error, operation, subject, repeatable=repeatable) from None
+        raise translate(error, operation, subject, repeatable=repeatable, needs=needs) from None
 
 
 @contextmanager
@@ -122,10 +125,12 @@ def in_doubt() -> Iterator[None]:
         ) from error
 
 
-def translate(error: Exception, operation: str, subject: str, *, repeatable: bool) -> SyncError:
+def translate(
+    error: Exception, operation: str, subject: str, *, repeatable: bool, needs: str = ""
+) -> SyncError:
     """The `SyncError` for what the client raised; arguments as of `translated`."""
     if isinstance(error, GoogleAPICallError):
-        return _from_answer(error, operation, subject, repeatable=repeatable)
+        return _from_answer(error, operation, subject, repeatable=repeatable, needs=needs)
     kind = type(error).__name__
     if isinstance(error, GoogleAuthError):
         cause = f"the client certificate cannot be shown ({kind})"
@@ -171,7 +176,14 @@ def job_cause(error_result: Mapping[str, Any], errors: Sequence[Mapping[str, Any
     return one_line("; ".join(texts) or error_text(error_result))
 
 
-def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, repeatable: bool) -> SyncError:
+def permission_hint(missing: str) -> str:
+    """What to do where an account lacks a permission; `missing`: its name, or empty where nobody names it."""
+    return grant_hint([missing]) if missing else _ROLES_HINT
+
+
+def _from_answer(
+    error: GoogleAPICallError, operation: str, subject: str, *, repeatable: bool, needs: str
+) -> SyncError:
     code = int(error.code or 0)
     details = [detail for detail in error.errors or () if isinstance(detail, Mapping)]
     cause = one_line("; ".join(map(error_text, details))) or _status_text(code)
@@ -185,13 +197,18 @@ def _from_answer(error: GoogleAPICallError, operation: str, subject: str, *, rep
         # Google cannot tell after its own errors whether the rows were taken or the job was begun:
         # https://cloud.google.com/bigquery/docs/error-messages, backendError.
         failure = Failure.IN_DOUBT
-    hint = {Failure.CREDENTIALS: CREDENTIALS_HINT, Failure.PERMISSION: _PERMISSION_HINT}.get(failure, "")
+    hint = CREDENTIALS_HINT if failure is Failure.CREDENTIALS else ""
     if in_between:
         hint = IN_BETWEEN_HINT
     elif BILLING_REASONS.intersection(reasons):
         hint = BILLING_HINT
     elif QUOTA_PROJECT_REASON in reasons:
         cause, hint = f"the account may not use the quota project ({cause})", QUOTA_PROJECT_HINT
+    elif failure is Failure.PERMISSION:
+        named = named_in(cause)
+        hint = permission_hint(named or needs)
+        if needs and not named:
+            cause = f"{cause.rstrip('.')} (it needs {needs})"
     kind = SyncError
     if _redirects(code):
         cause, hint = _REDIRECTED, IN_BETWEEN_HINT

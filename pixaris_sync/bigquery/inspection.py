@@ -4,6 +4,8 @@ A dataset has no call that tells what an account may do in it. So the engine's o
 in which they are judged and not done: statements as dry runs, for which the same permissions are needed; all
 else about a table that is not there, which a service that would allow it answers with 404.
 
+``tables.testIamPermissions`` tells nothing of a table that is not there, and nothing of the dataset.
+
 Sources: the reference of ``datasets.get`` and of ``jobs.query`` (``dryRun``); "Run a dry run". That a dry run
 gets no job id tells a service that knows them from one that would do what it is asked. Streaming into a table
 whose name others use would let the service keep in mind for a while that it is not there: so nobody uses it.
@@ -17,8 +19,12 @@ from google.cloud import bigquery
 from pixaris_sync.bigquery.calls import BigQueryCalls
 from pixaris_sync.bigquery.errors import translated
 from pixaris_sync.bigquery.sink import BigQueryRowSink
+from pixaris_sync.bigquery.sql import add_columns, all_names
+from pixaris_sync.errors import TableNotFoundError
+from pixaris_sync.model import Column, ColumnType
 from pixaris_sync.ports import DatasetFacts
 from pixaris_sync.rules.contract import RUN_NAME_KEY, TABLE_SUFFIX
+from pixaris_sync.rules.permissions import TABLES_GET_DATA, TABLES_UPDATE
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
@@ -67,10 +73,14 @@ class InspectionCalls(BigQueryCalls):
         self.describe(NO_TABLE)
         return True
 
-    def try_statement(self, statement: str, location: str | None = None) -> bool:
-        """Let a statement be judged, where `location` is; False: the service would do it."""
+    def try_statement(self, statement: str, location: str | None = None, needs: str = "") -> bool:
+        """Let a statement be judged, where `location` is; False: the service would do it.
+
+        `needs` as of `translated`.
+        """
         config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
-        with translated("begin a job in", f"project {self._address.billing_project}", repeatable=True):
+        subject = f"project {self._address.billing_project}"
+        with translated("begin a job in", subject, repeatable=True, needs=needs):
             answer = self._client.query_and_wait(
                 statement,
                 job_config=config,
@@ -87,6 +97,21 @@ class InspectionCalls(BigQueryCalls):
         # Asked first, and harmless if it is done: this service may be one that does the other, too.
         statement = f"CREATE TABLE {self._path(NO_TABLE)} ({RUN_NAME_KEY} STRING)"
         return self.try_statement("SELECT 1") and self.try_statement(statement, self._find_location())
+
+    def try_read(self) -> bool:
+        """Let a query of the table that is not there be judged."""
+        return self._try_on_no_table(all_names(self._path(NO_TABLE)), TABLES_GET_DATA)
+
+    def try_alter(self) -> bool:
+        """Let a change of the table that is not there be judged."""
+        column = Column(RUN_NAME_KEY, ColumnType.STRING)
+        return self._try_on_no_table(add_columns(self._path(NO_TABLE), [column]), TABLES_UPDATE)
+
+    def _try_on_no_table(self, statement: str, needs: str) -> bool:
+        try:
+            return self.try_statement(statement, self._find_location(), needs)
+        except TableNotFoundError:
+            return True
 
     def try_stream(self) -> bool:
         """Stream into the table that is not there."""
@@ -125,6 +150,14 @@ class BigQueryDatasetInspection(BigQueryRowSink):
     async def try_create(self) -> bool:
         """See `DatasetInspection`."""
         return await self._ask(lambda calls: _of(calls).try_create())
+
+    async def try_read(self) -> bool:
+        """See `DatasetInspection`."""
+        return await self._ask(lambda calls: _of(calls).try_read())
+
+    async def try_alter(self) -> bool:
+        """See `DatasetInspection`."""
+        return await self._ask(lambda calls: _of(calls).try_alter())
 
     async def try_stream(self) -> bool:
         """See `DatasetInspection`."""

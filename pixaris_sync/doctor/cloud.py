@@ -23,7 +23,7 @@ from pixaris_sync.doctor.judgements import (
     judge_dataset_facts,
     judge_locations,
 )
-from pixaris_sync.errors import SyncError
+from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.ports import BucketInspection, DatasetInspection
 from pixaris_sync.process.wiring import bucket_inspection, dataset_inspection, login_of
 from pixaris_sync.settings.model import Settings
@@ -128,6 +128,15 @@ class Cloud:
                 signed_in=signed_in,
             )
         return checks + judge_locations(storage["facts"], warehouse["facts"])
+
+    def refusals_of_facts(self) -> list[SyncError]:
+        """Why it cannot be seen how bucket and dataset are set up, where the account may not look."""
+        answers = (self._storage["facts"], self._warehouse["facts"])
+        return [
+            answer
+            for answer in answers
+            if isinstance(answer, SyncError) and answer.failure is Failure.PERMISSION
+        ]
 
     def checks_of_facts(self) -> list[Check]:
         """What the settings of bucket and dataset do to what is carried there; nothing of who is silent."""

@@ -13,6 +13,19 @@ from pixaris_sync.errors import BILLING_HINT, Failure, SyncError
 from pixaris_sync.login.login import Identity
 from pixaris_sync.ports import BucketFacts, DatasetFacts
 from pixaris_sync.rules.addresses import DEFAULT_UNIVERSE
+from pixaris_sync.rules.permissions import (
+    BUCKETS_GET,
+    JOBS_CREATE,
+    PERMISSIONS,
+    TABLES_CREATE,
+    TABLES_GET,
+    TABLES_GET_DATA,
+    TABLES_LIST,
+    TABLES_UPDATE,
+    Place,
+    grant_hint,
+    named_in,
+)
 from pixaris_sync.text import counted, span_text
 
 T = TypeVar("T")
@@ -26,26 +39,19 @@ LOGIN, BUCKET, DATASET = "login", "bucket", "dataset"
 #: How many tables are named.
 _NAMES_SHOWN: Final = 3
 
-CREATE: Final = "storage.objects.create"
-#: What is lost without each permission on the bucket; without the first, everything.
-BUCKET_PERMISSIONS: Final[Mapping[str, str]] = {
-    CREATE: "nothing can be uploaded",
-    "storage.objects.get": "objects cannot be looked up: after a lost answer a file is sent again, and "
-    "neither `verify` nor `ui` can read",
-    "storage.objects.list": "a new ledger cannot see what the bucket holds, and sends all of it again",
-    "storage.objects.delete": "a file that changed cannot replace its older version",
-    "storage.buckets.get": "how the bucket is set up cannot be seen",
-}
-#: What is tried in the dataset: the name of the check, what is not possible without it, and the role.
-_ON_DATASET: Final = "grant BigQuery Data Editor on the dataset"
-_WRITE_ROWS: Final = "bigquery.tables.updateData"
-_ON_PROJECT: Final = "grant BigQuery Job User on the project"
-
+#: What an account is asked about on the bucket.
+BUCKET_PERMISSIONS: Final = tuple(
+    name for name, permission in PERMISSIONS.items() if permission.place is Place.BUCKET
+)
+#: What is tried in the dataset: the name of the check, what is possible, and the permission for it.
 TRIED: Final[Mapping[str, tuple[str, str, str]]] = {
-    "try_look_up": ("tables", "tables can be looked up", _ON_DATASET),
-    "try_query": ("jobs", "load jobs and queries can be begun", _ON_PROJECT),
-    "try_create": ("create table", "tables can be created", _ON_DATASET),
+    "try_look_up": ("tables", "tables can be looked up", TABLES_GET),
+    "try_query": ("jobs", "load jobs and queries can be begun", JOBS_CREATE),
+    "try_create": ("create table", "tables can be created", TABLES_CREATE),
+    "try_read": ("rows", "rows can be read", TABLES_GET_DATA),
+    "try_alter": ("columns", "columns can be added", TABLES_UPDATE),
 }
+_MINUTES: Final = "a new role takes minutes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,57 +79,53 @@ def judge_bucket(
     signed_in: bool = True,
 ) -> list[Check]:
     """Checks of the bucket called `name`: whether it is there, what may be done, how it is set up."""
-    there = _judge_reach(BUCKET, f"gs://{name}", facts, held, signed_in=signed_in)
-    checks = [there, judge_bucket_permissions(held, facts)]
+    subject = f"gs://{name}"
+    there = _judge_reach(BUCKET, subject, facts, signed_in=signed_in)
+    if (
+        isinstance(facts, SyncError)
+        and facts.failure is Failure.PERMISSION
+        and not isinstance(held, SyncError)
+    ):
+        # That it may not be looked at is told with the other permissions.
+        there = passed(BUCKET, f"{subject} is there")
+    checks = [there, judge_bucket_permissions(name, held, facts)]
     if not isinstance(facts, SyncError):
         checks += judge_bucket_facts(facts, accept_expiring=accept_expiring)
     return checks
 
 
 def _judge_reach(
-    name: str,
-    subject: str,
-    facts: Answer[BucketFacts] | Answer[DatasetFacts],
-    other: Answer[object],
-    *,
-    signed_in: bool,
+    name: str, subject: str, facts: Answer[BucketFacts] | Answer[DatasetFacts], *, signed_in: bool
 ) -> Check:
-    """Whether something is there: by its facts, or, where they may not be seen, by another answer."""
+    """Whether something is there."""
     if not isinstance(facts, SyncError):
         return passed(name, f"{subject} is there, in {facts.location}")
-    if facts.failure is Failure.PERMISSION and not isinstance(other, SyncError):
-        return passed(name, f"{subject} is there")
     if facts.failure is Failure.CREDENTIALS and not signed_in:
         return not_checked(name, "see the login")
     fault = failed_by(name, facts)
     return failed(name, f"{subject}: {fault.found}", fault.remedy)
 
 
-def judge_bucket_permissions(held: Answer[frozenset[str]], facts: Answer[BucketFacts]) -> Check:
+def judge_bucket_permissions(bucket: str, held: Answer[frozenset[str]], facts: Answer[BucketFacts]) -> Check:
     """What may be done in the bucket."""
     name = "permissions"
     if isinstance(held, SyncError):
         same = isinstance(facts, SyncError) and facts.cause == held.cause
         return not_checked(name, "see the bucket" if same else held.cause)
     lacking = [permission for permission in BUCKET_PERMISSIONS if permission not in held]
-    if not isinstance(facts, SyncError) and "storage.buckets.get" in lacking:
-        lacking.remove("storage.buckets.get")  # It was just used.
+    if not isinstance(facts, SyncError) and BUCKETS_GET in lacking:
+        lacking.remove(BUCKETS_GET)  # It was just used.
     if not lacking:
         return passed(name, "objects can be created, replaced, read and listed")
-    if CREATE in lacking:
+    grant = grant_hint(lacking, bucket)
+    if vital := [permission for permission in lacking if PERMISSIONS[permission].vital]:
         return failed(
             name,
-            f"the account lacks {', '.join(lacking)} on the bucket: {BUCKET_PERMISSIONS[CREATE]}",
-            "grant Storage Object User on the bucket; a role under a condition on objects' names does not "
-            "show here",
+            f"the account lacks {', '.join(lacking)} on the bucket: {PERMISSIONS[vital[0]].without}",
+            f"{grant}; a role under a condition on objects' names does not show here",
         )
-    lost = "; ".join(f"without {permission} {BUCKET_PERMISSIONS[permission]}" for permission in lacking)
-    return warning(
-        name,
-        lost,
-        "that is enough to upload; for all else grant Storage Object User and a role with "
-        "storage.buckets.get, such as Storage Bucket Viewer",
-    )
+    lost = "; ".join(f"without {permission} {PERMISSIONS[permission].without}" for permission in lacking)
+    return warning(name, lost, f"that is enough to upload; for all else {grant}")
 
 
 def judge_bucket_facts(facts: BucketFacts, *, accept_expiring: bool) -> list[Check]:
@@ -192,16 +194,19 @@ def judge_dataset(
     signed_in: bool = True,
 ) -> list[Check]:
     """Checks of the dataset called `name`: whether it is there, what may be done, how it is set up."""
-    checks = [_judge_reach(DATASET, name, facts, tried["try_look_up"], signed_in=signed_in)]
-    there = facts if isinstance(facts, SyncError) else None
+    checks = [_judge_reach(DATASET, name, facts, signed_in=signed_in)]
     told: dict[str, Answer[object]] = {DATASET: facts}
     for question, answer in tried.items():
         checks.append(_judge_tried(question, answer, told))
         told[TRIED[question][0]] = answer
-    checks.append(judge_streaming(streaming, there))
+    checks.append(judge_streaming(streaming, told))
     if not isinstance(facts, SyncError):
         checks += judge_dataset_facts(facts, accept_expiring=accept_expiring)
-    if not isinstance(expiring, SyncError) and expiring:
+    if isinstance(expiring, SyncError):
+        if expiring.failure is Failure.PERMISSION and _told_by(expiring, told) is None:
+            found = f"{PERMISSIONS[TABLES_LIST].without}: {expiring.cause}"
+            checks.append(warning("table expiration", found, _grant(expiring, TABLES_LIST)))
+    elif expiring:
         shown = ", ".join(expiring[:_NAMES_SHOWN])
         more = f" and {len(expiring) - _NAMES_SHOWN} more" if len(expiring) > _NAMES_SHOWN else ""
         found = f"{counted(len(expiring), 'table')} of results will be deleted at a set time: {shown}{more}"
@@ -212,22 +217,37 @@ def judge_dataset(
 
 def _judge_tried(question: str, answer: Answer[bool], told: Mapping[str, Answer[object]]) -> Check:
     """What came of a request that was to be judged; `told`: answers that other checks tell."""
-    name, possible, role = TRIED[question]
+    name, possible, permission = TRIED[question]
     if answer is True:
         return passed(name, possible)
     if answer is False:
         return not_checked(name, "this service would do what it is only asked to judge")
-    for other, one in told.items():
-        if isinstance(one, SyncError) and one.cause == answer.cause:
-            return not_checked(name, f"see the {other}")
+    if other := _told_by(answer, told):
+        return not_checked(name, f"see the {other}")
     if answer.failure is not Failure.PERMISSION:
         return not_checked(name, answer.cause)
-    billing = answer.hint == BILLING_HINT
-    return failed(name, answer.cause, answer.hint if billing else f"{role}; a new role takes minutes")
+    return failed(name, answer.cause, _grant(answer, permission))
 
 
-def judge_streaming(answer: Answer[bool], there: SyncError | None) -> Check:
-    """Whether rows may be streamed, or go by load jobs alone.
+def _told_by(answer: SyncError, told: Mapping[str, Answer[object]]) -> str | None:
+    """The check that tells of the same refusal, or of the same permission."""
+
+    def same(one: SyncError) -> bool:
+        named = named_in(one.cause)
+        return one.cause == answer.cause or bool(named and named == named_in(answer.cause))
+
+    return next((other for other, one in told.items() if isinstance(one, SyncError) and same(one)), None)
+
+
+def _grant(answer: SyncError, permission: str) -> str:
+    """What to do after a refusal; `permission`: what is missing where the service does not name it."""
+    if answer.hint == BILLING_HINT:
+        return answer.hint
+    return f"{grant_hint([named_in(answer.cause) or permission])}; {_MINUTES}"
+
+
+def judge_streaming(answer: Answer[bool], told: Mapping[str, Answer[object]]) -> Check:
+    """Whether rows may be streamed, or go by load jobs alone; `told`: answers that other checks tell.
 
     The services' refusals of projects without billing have no reason of their own, but only others name the
     permission, which loading needs as well.
@@ -235,12 +255,14 @@ def judge_streaming(answer: Answer[bool], there: SyncError | None) -> Check:
     name = "streaming"
     if not isinstance(answer, SyncError):
         return passed(name, "rows can be streamed")
-    if answer.failure is Failure.PERMISSION and _WRITE_ROWS in answer.cause:
-        return failed(name, answer.cause, f"{_ON_DATASET}; a new role takes minutes")
-    if answer.failure is Failure.PERMISSION and there is None:
+    if other := _told_by(answer, told):
+        return not_checked(name, f"see the {other}")
+    if answer.failure is Failure.PERMISSION and (permission := named_in(answer.cause)):
+        return failed(name, answer.cause, _grant(answer, permission))
+    if answer.failure is Failure.PERMISSION and not isinstance(told.get(DATASET), SyncError):
         found = f"{answer.cause}: rows go by load jobs, and come some seconds later"
         return warning(name, found, "switch billing of the Google Cloud project on, or leave it so")
-    return not_checked(name, "see the dataset" if there and answer.cause == there.cause else answer.cause)
+    return not_checked(name, answer.cause)
 
 
 def judge_dataset_facts(facts: DatasetFacts, *, accept_expiring: bool) -> list[Check]:

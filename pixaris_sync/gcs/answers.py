@@ -58,6 +58,7 @@ from pixaris_sync.errors import (
 )
 from pixaris_sync.limits.backoff import retry_after_seconds
 from pixaris_sync.model import JsonValue, RemoteObject
+from pixaris_sync.rules.permissions import PERMISSIONS, grant_hint
 from pixaris_sync.text import MASK, scrub
 
 T = TypeVar("T")
@@ -247,7 +248,7 @@ class Refusal:
             case HTTPStatus.FORBIDDEN if self.failure is Failure.PERMISSION:
                 missing = self.permission or "a permission that the answer does not name"
                 cause = f"the account lacks {missing} ({self._summary()})"
-                hint = f"grant {self.permission or 'it'} on bucket {bucket}, e.g. with Storage Object User"
+                hint = self._grant_hint(bucket)
             case HTTPStatus.NOT_FOUND:
                 kind, cause = ConfigurationError, f"there is no bucket {bucket}"
                 hint = "create the bucket, or correct the setting gcp_pixaris_bucket_name"
@@ -264,6 +265,11 @@ class Refusal:
             failure=self.failure,
             retry_after_seconds=rest_seconds(self.reasons, self.retry_after_seconds),
         )
+
+    def _grant_hint(self, bucket: str) -> str:
+        if self.permission in PERMISSIONS:
+            return grant_hint([self.permission], bucket)
+        return f"grant {self.permission or 'it'} on bucket {bucket}, e.g. with Storage Object User"
 
     def _denial_of_project(self) -> tuple[str, str] | None:
         """Cause and hint where it is a project's fault, and no role's."""

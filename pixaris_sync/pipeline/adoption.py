@@ -173,7 +173,9 @@ async def adopt(context: Context, known: KnownDataset, first_check: FirstCheck |
         if error.failure is not Failure.PERMISSION:
             raise
         listed = False
-        log.info("objects of %s cannot be listed; uploads tell what is there already", known.key)
+        log.info(
+            "objects of %s cannot be listed (%s); uploads tell what is there already", known.key, error.cause
+        )
     if first_check is not None:
         await first_check.confirm()
     await context.apply(adopted, context.now(), known.id, listed=listed)

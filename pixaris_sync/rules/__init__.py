@@ -6,6 +6,7 @@
 * `schema` says which value goes into which column, and what a table must gain first.
 * `planner` says what to do next with rows.
 * `readback` says whether a row that was read back is the one that was meant.
+* `permissions` says what the account must be allowed, where, and what for.
 * `shards` says which task of several carries a run.
 * `prices` says what operations cost.
 """

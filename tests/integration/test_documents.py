@@ -31,6 +31,7 @@ NOT_RUN = {
     r"kubectl .*": "needs a cluster",
     r"(gcloud|bq) .*|POOL=.*": "needs Google Cloud",
     r"ssh .*": "needs another machine",
+    r"terraform .*|gcloud .*|bq .*": "needs a Google Cloud project",
     r"pip install ('\.\[ui\]'|--no-deps .* pixaris==.*)": "what `make venv` installs",
     r"promtool .*": "has tests of its own",
 }

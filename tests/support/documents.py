@@ -19,6 +19,7 @@ from pixaris_sync.cli.exits import Exit
 from pixaris_sync.model import FileState, RowState, RunState
 from pixaris_sync.monitoring.measured import OUTCOMES
 from pixaris_sync.monitoring.metrics import CAUSES, OF_LEDGER, OF_PROCESS, PREFIX, Described
+from pixaris_sync.rules.permissions import PERMISSIONS
 from pixaris_sync.settings.bounds import LIMITS, amount, schema_of
 from pixaris_sync.settings.model import Settings, environment_variable
 from tests.support.messages import explained, messages
@@ -198,12 +199,24 @@ def _state(state: str | None) -> str:
     return "not known" if state is None else state.replace("_", " ")
 
 
+def permissions_table() -> str:
+    """Each permission: where it is granted, what for, what is lost without it, and who has it."""
+    return _table(
+        ("permission", "on", "what for", "without it", "readers too"),
+        (
+            [f"`{one.name}`", one.place, one.used_for, one.without, "yes" if one.reads else "no"]
+            for one in PERMISSIONS.values()
+        ),
+    )
+
+
 #: The parts that are made from the code, by the name of their marks.
 PARTS: dict[str, Callable[[], str] | None] = {
     "settings": settings_table,
     "exit codes": exit_codes_table,
     "commands": commands_table,
     "metrics": metrics_table,
+    "permissions": permissions_table,
     "states:files": _states_table("FILE_TRANSITIONS"),
     "states:rows": _states_table("ROW_TRANSITIONS"),
 }

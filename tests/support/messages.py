@@ -42,6 +42,7 @@ OTHER_TEXTS = {
     "cli/shards.py": "the frame of what shards tell; what is wrong comes from elsewhere",
     "cli/story.py": "the frame of a run's story; what is wrong comes from elsewhere",
     "ports.py": "types",
+    "rules/permissions.py": "the table of permissions, and what to grant: `grant ... on ..., e.g. with ...`",
     "process/priority.py": "the log's word on priorities",
     "bigquery/sql.py": "statements",
     "ledger/endings.py": "statements",

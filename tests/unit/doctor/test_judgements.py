@@ -8,7 +8,6 @@ import pytest
 from pixaris_sync.doctor.checks import REACH_HINT, Check, Verdict, failed_by
 from pixaris_sync.doctor.judgements import (
     BUCKET_PERMISSIONS,
-    CREATE,
     TRIED,
     NoAnswer,
     judge_bucket,
@@ -22,6 +21,7 @@ from pixaris_sync.errors import BILLING_HINT, ConfigurationError, Failure, SyncE
 from pixaris_sync.gcs.inspection import read_facts
 from pixaris_sync.login.login import Identity
 from pixaris_sync.ports import BucketFacts, DatasetFacts
+from pixaris_sync.rules.permissions import OBJECTS_CREATE
 
 ALL = frozenset(BUCKET_PERMISSIONS)
 GOOD = dict.fromkeys(TRIED, True)
@@ -87,9 +87,9 @@ def test_a_good_bucket_and_dataset_have_no_fault() -> None:
 
 def test_a_write_only_account_is_enough() -> None:
     """Goal: what is lost is told, and is no fault. Method: 403 for the bucket, and leave to create alone."""
-    checks = judge_bucket("b", DENIED, frozenset({CREATE}))
+    checks = judge_bucket("b", DENIED, frozenset({OBJECTS_CREATE}))
     assert _verdicts(checks) == {"bucket": Verdict.OK, "permissions": Verdict.WARNING}
-    assert all(name in checks[1].found for name in ALL - {CREATE})
+    assert all(name in checks[1].found for name in ALL - {OBJECTS_CREATE})
 
 
 def test_a_bucket_that_nobody_has_is_told_once() -> None:
@@ -135,7 +135,7 @@ def test_silence_is_told_once_for_each_service() -> None:
 def test_streaming_that_billing_refuses_is_no_fault(cause: str, verdict: Verdict) -> None:
     """Goal: load jobs do. Method: both refusals, which have one reason."""
     refused = SyncError("stream", "it", cause, failure=Failure.PERMISSION)
-    check = judge_streaming(refused, None)
+    check = judge_streaming(refused, {})
     assert (check.verdict, bool(check.remedy)) == (verdict, True)
 
 
