@@ -106,7 +106,8 @@ SELECT d.table_id,
        max(c.state = 'pending' AND c.next_attempt_at <= :now AND c.by_load) AS by_load,
        sum(c.state = 'pending' AND c.next_attempt_at <= :now AND NOT c.by_load) AS streamable,
        sum(c.state IN ('accepted', 'in_doubt') AND c.next_attempt_at <= :now) AS to_read_back,
-       min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at
+       min(iif(c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS next_at,
+       min(iif(c.state = 'in_doubt' AND c.next_attempt_at > :now, c.next_attempt_at, NULL)) AS decided_at
 FROM datasets d CROSS JOIN open_records c
 WHERE c.state IN ('pending', 'accepted', 'in_doubt') AND {_sendable(selection)}
 GROUP BY d.table_id
@@ -159,6 +160,7 @@ def table_backlogs(db: Connection, now: float, selection: Selection) -> list[Tab
                 changed_at=changed[0] if changed else None,
                 loads_today=loads,
                 next_at=row["next_at"],
+                decided_at=row["decided_at"],
             )
         )
     others = to_ask.union(unfinished).difference(backlog.table_id for backlog in found)

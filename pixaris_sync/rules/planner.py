@@ -10,6 +10,8 @@ job, now or in a larger batch a little later. The rules, and where they come fro
 * A row in doubt is looked for before anything else is sent to its table.
 * Where no load job may begin now, because the day's are used up or it is another machine's turn, rows that
   need none are streamed meanwhile.
+* In a backfill, rows wait for others of their table that are in doubt and will be decided soon: what another
+  machine or a shard has carried comes into doubt piece by piece, and would be decided so.
 * What may be sent goes before the table is asked for more: live runs do not wait for a backlog.
 """
 
@@ -36,6 +38,7 @@ class TableBacklog:
         changed_at: when we last created or altered the table; None: never.
         loads_today: how many load jobs were begun in the last 24 hours.
         next_at: when the next row of it is due, if none is due now.
+        decided_at: the same, of the rows in doubt: from then on it may be sent.
     """
 
     table_id: str
@@ -48,6 +51,7 @@ class TableBacklog:
     changed_at: float | None = None
     loads_today: int = 0
     next_at: float | None = None
+    decided_at: float | None = None
 
     @property
     def is_due(self) -> bool:
@@ -228,8 +232,13 @@ def _batch(
         count, spacing = limits.load_rows_limit, limits.load_spacing_seconds
     else:
         count, spacing = limits.stream_rows_limit, limits.stream_spacing_seconds
-    due_at = (limits.gathers_from if at.sent_at is None else at.sent_at) + spacing
-    if at.nothing_comes or backlog.ready >= count or at.now >= due_at:
+    due_at, nothing_comes = (
+        (limits.gathers_from if at.sent_at is None else at.sent_at) + spacing,
+        at.nothing_comes,
+    )
+    if limits.bulk and backlog.decided_at is not None and backlog.decided_at <= at.now + spacing:
+        due_at, nothing_comes = max(due_at, backlog.decided_at), False
+    if nothing_comes or backlog.ready >= count or at.now >= due_at:
         return SendRows(backlog.table_id, method, count, may_load, by_load), None
     return None, min(due_at, backlog.next_at or due_at)
 

@@ -43,6 +43,22 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """What was done, and not only what is there.
+
+    Attributes:
+        stored: how often an object was created or replaced.
+        refused: how many uploads a precondition has refused, as the object was there.
+        tables: by name, how many ``rows`` a table has, of how many ``runs``, and how many ``load_jobs`` it
+            had.
+    """
+
+    stored: int
+    refused: int
+    tables: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class SeenUploads:
     """How uploads came and went; times are of the machine's monotonic clock, in seconds.
 
@@ -68,12 +84,15 @@ class Cloud:
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def reset(self, latency_ms: float, *, with_md5: bool = False, at_once: int = 0) -> None:
+    def reset(
+        self, latency_ms: float, *, with_md5: bool = False, at_once: int = 0, keep: bool = False
+    ) -> None:
         """Forget everything, and answer with this latency from now on, with MD5 checksums or without.
 
-        Of uploads, `at_once` are taken at the same time (0: all) and others refused with 503.
+        Of uploads, `at_once` are taken at the same time (0: all) and others refused with 503. With `keep`,
+        their contents are kept, and can be downloaded.
         """
-        self._ask("reset", f"?latency_ms={latency_ms}&md5={with_md5}&at_once={at_once}")
+        self._ask("reset", f"?latency_ms={latency_ms}&md5={with_md5}&at_once={at_once}&keep={keep}")
 
     def set_latency(self, latency_ms: float) -> None:
         """Answer with this latency from now on."""
@@ -107,6 +126,10 @@ class Cloud:
     def inventory(self) -> Inventory:
         """What the server holds."""
         return Inventory(**self._ask("inventory"))
+
+    def stored(self) -> Stored:
+        """What was stored since the last reset."""
+        return Stored(**self._ask("stored"))
 
     def arrived_at(self, run: str) -> float | None:
         """When a run's row arrived, on the machine's monotonic clock; None while it has not."""

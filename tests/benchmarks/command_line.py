@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pixaris_sync
+from tests.benchmarks.arrays import array_shape, measure_arrays
 from tests.benchmarks.comparison import AGAIN, Comparison, available
 from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.flame import draw_flames
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         "levels": (_levels, _levels_options),
         "handlers": (_handlers, _handlers_options),
         "readings": (_readings, _readings_options),
+        "array": (_array, _array_options),
     }
     word = arguments[0] if arguments and arguments[0] in words else "compare"
     run, add_options = words[word]
@@ -251,6 +253,33 @@ def _readings(options: argparse.Namespace) -> None:
 
 def _readings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", type=int, default=1_000_000, help="how many are known [%(default)s]")
+
+
+def _array(options: argparse.Namespace) -> None:
+    for carried in measure_arrays(
+        options.cache,
+        array_shape(options.files, options.datasets),
+        tasks=options.tasks,
+        kills=options.kills,
+        seed=options.seed,
+        latency_ms=options.latency,
+        at_once=options.at_once,
+    ):
+        _say(carried)
+
+
+def _array_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--files", type=int, default=200_000, help="how many are carried [%(default)s]")
+    parser.add_argument(
+        "--datasets", type=int, default=40, help="so many; one of them has half of all [%(default)s]"
+    )
+    parser.add_argument("--tasks", type=int, default=4, help="of the array [%(default)s]")
+    parser.add_argument("--kills", type=int, default=20, help="of its tasks, meanwhile [%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="of the kills [%(default)s]")
+    parser.add_argument("--latency", type=float, default=100, help="of the cloud, in ms [%(default)s]")
+    parser.add_argument(
+        "--at-once", type=int, default=40, help="uploads of a task at the same time [%(default)s]"
+    )
 
 
 def _handlers(options: argparse.Namespace) -> None:

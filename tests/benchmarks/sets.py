@@ -33,18 +33,28 @@ _SIX_BITS = bytes(value & 0xFC for value in range(256))
 
 @dataclass(frozen=True, slots=True)
 class SetShape:
-    """How many runs of how many images of which size, in how many datasets."""
+    """How many runs of how many images of which size, in how many datasets.
+
+    With `uneven`, the first of these has half of all runs.
+    """
 
     name: str
     runs: int
     images_per_run: int
     image_bytes: int
     datasets: int
+    uneven: bool = False
 
     @property
     def files(self) -> int:
         """How many files are to be carried."""
         return self.runs * self.images_per_run
+
+    def dataset_of(self, number: int) -> str:
+        """The dataset of the `number`-th run."""
+        if self.uneven:
+            number = 0 if number % 2 else 1 + number // 2 % (self.datasets - 1)
+        return f"set{number % self.datasets}"
 
     def described(self) -> str:
         """In words."""
@@ -125,8 +135,12 @@ def run_set(name: str, cache: Path, *, bucket: str) -> RunSet:
     Raises:
         KeyError: there is no such set.
     """
-    shape = SHAPES[name]
-    place = cache / name
+    return made_set(SHAPES[name], cache, bucket=bucket)
+
+
+def made_set(shape: SetShape, cache: Path, *, bucket: str) -> RunSet:
+    """A set of this shape, made unless `cache` holds it already; see `run_set`."""
+    place = cache / shape.name
     folder = place / _FOLDER
     done = place / _DONE_FILE
     document = {"shape": asdict(shape), "bucket": bucket}
@@ -147,7 +161,7 @@ def _make(shape: SetShape, folder: Path) -> Iterator[tuple[str, int]]:
     chance = random.Random(shape.name)  # noqa: S311 - a set is the same everywhere
     pictures = [noise_png(shape.image_bytes, chance) for _ in range(_PICTURES)]
     for number in range(shape.runs):
-        dataset = f"set{number % shape.datasets}"
+        dataset = shape.dataset_of(number)
         run = run_name(number)
         images = folder / PIXARIS_PROJECT / dataset / run / "generated_images"
         images.mkdir(parents=True)

@@ -34,6 +34,7 @@ NOT_RUN = {
     r"terraform .*|gcloud .*|bq .*": "needs a Google Cloud project",
     r"pip install ('\.\[ui\]'|--no-deps .* pixaris==.*)": "what `make venv` installs",
     r"promtool .*": "has tests of its own",
+    r"(files=\$\()?sbatch .*|squeue .*|deploy/slurm/submit\.sh .*": "tests/integration/test_slurm.py",
 }
 #: Commands of tests/README.md: targets of make, sections of CI, and what takes longer than CI.
 OF_TESTS = r"(bash \.ci/|make |(\w+=\S+ )*(\.venv/bin/)?python -m (pytest|tests\.)).*"

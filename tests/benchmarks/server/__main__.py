@@ -56,7 +56,12 @@ class Services:
         match what:
             case "reset":
                 uploads = Uploads(int(query["at_once"]))
-                self._objects = Objects(self._host, with_md5=query["md5"] == "True", uploads=uploads)
+                self._objects = Objects(
+                    self._host,
+                    with_md5=query["md5"] == "True",
+                    keeps=query["keep"] == "True",
+                    uploads=uploads,
+                )
                 self._warehouse = Warehouse(self._host)
                 self._latency_seconds = float(query["latency_ms"]) / 1000
                 gc.collect()
@@ -85,6 +90,9 @@ class Services:
                 checksums = self._objects.checksums()
                 stored = {"objects": len(checksums), "digest": inventory_digest(checksums)}
                 answer = json_answer({**stored, "rows": self._warehouse.row_count()})
+            case "stored":
+                stored = {"stored": self._objects.stored, "refused": self._objects.refused}
+                answer = json_answer({**stored, "tables": self._warehouse.told()})
             case "arrived":
                 answer = json_answer(self._warehouse.arrived_at(query["run"]))
             case _:

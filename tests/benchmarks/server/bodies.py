@@ -51,14 +51,16 @@ class Content:
         size: bytes so far, those of earlier pieces included.
         crc32c: their checksum.
         md5: their other checksum, where it is asked for.
+        kept: the bytes themselves, where they are to be kept.
     """
 
-    __slots__ = ("crc32c", "md5", "size")
+    __slots__ = ("crc32c", "kept", "md5", "size")
 
-    def __init__(self, *, with_md5: bool) -> None:
+    def __init__(self, *, with_md5: bool, keeps: bool = False) -> None:
         self.size = 0
         self.crc32c = 0
         self.md5 = hashlib.md5(usedforsecurity=False) if with_md5 else None
+        self.kept = bytearray() if keeps else None
 
     def feed(self, data: bytes) -> None:
         """See `Sink`."""
@@ -66,6 +68,8 @@ class Content:
         self.crc32c = google_crc32c.extend(self.crc32c, data)
         if self.md5 is not None:
             self.md5.update(data)
+        if self.kept is not None:
+            self.kept += data
 
     def end(self) -> None:
         """See `Sink`."""

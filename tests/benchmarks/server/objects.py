@@ -1,6 +1,6 @@
 """A bucket service that knows what it was sent: names, sizes, checksums, metadata; not the contents.
 
-What can be downloaded are objects that it made itself.
+What can be downloaded are objects that it made itself, and others where it was told to keep their contents.
 
 The JSON API of Google Cloud Storage as far as upload clients use it. Checksums are true; ``md5Hash`` is left
 out, as the service does for composed objects, unless it is asked for: computing it takes many times as long
@@ -59,6 +59,7 @@ class StoredObject:
     content_type: str
     metadata: dict[str, Any]
     md5: str
+    kept: bytes | None = None
 
     def resource(self) -> dict[str, Any]:
         """As the JSON API tells it."""
@@ -101,12 +102,17 @@ class Objects:
     Attributes:
         counts: requests by kind.
         uploads: when uploads came and went.
+        stored: how often an object was created or replaced.
+        refused: how many uploads a precondition has refused.
         objects: what is stored, by bucket and name.
         host: the server's own address, for the addresses of sessions.
     """
 
-    def __init__(self, host: str, *, with_md5: bool, uploads: Uploads | None = None) -> None:
+    def __init__(
+        self, host: str, *, with_md5: bool, keeps: bool = False, uploads: Uploads | None = None
+    ) -> None:
         self.host = host
+        self._keeps = keeps
         self.uploads = uploads or Uploads()
         self._with_md5 = with_md5
         self.counts: Counter[str] = Counter()
@@ -114,7 +120,7 @@ class Objects:
         self._sessions: dict[str, Session] = {}
         self._numbers = itertools.count(1_700_000_000_000_000)
         self._names: dict[str, list[str]] = {}
-        self._stored = 0
+        self.stored = self.refused = 0
 
     def route(self, request: Request) -> tuple[Sink, Callable[[], Answer]]:
         """Requests below ``/storage/v1/b`` and ``/upload/storage/v1/b``."""
@@ -156,13 +162,13 @@ class Objects:
             finish, sink = self._too_many, Collected()
 
         def answered() -> Answer:
-            stored_before = self._stored
+            stored_before = self.stored
             try:
                 answer = finish()
             except BaseException:
                 self.uploads.end(stored=False)
                 raise
-            answer.sent = partial(self.uploads.end, stored=self._stored > stored_before)
+            answer.sent = partial(self.uploads.end, stored=self.stored > stored_before)
             return answer
 
         return sink, answered
@@ -183,14 +189,17 @@ class Objects:
                 body = Collected()
                 return body, lambda: self._begin(bucket, request, body.data)
             case "multipart":
-                content = Content(with_md5=self._with_md5)
+                content = self._content()
                 boundary = request.header(b"content-type").partition("boundary=")[2].strip("\"'; ")
                 related = Related(boundary.encode(), content)
                 return related, lambda: self._multipart(bucket, query, related, content)
             case _:
-                content = Content(with_md5=self._with_md5)
+                content = self._content()
                 kind = request.header(b"content-type")
                 return content, lambda: self._media(bucket, query, content, kind)
+
+    def _content(self) -> Content:
+        return Content(with_md5=self._with_md5, keeps=self._keeps)
 
     def _media(self, bucket: str, query: dict[str, str], content: Content, kind: str) -> Answer:
         self.counts["gcs.upload.media"] += 1
@@ -207,9 +216,7 @@ class Objects:
         metadata = json.loads(body) if body else {}
         kind = metadata.get("contentType") or request.header(b"x-upload-content-type")
         upload_id = str(next(self._numbers))
-        self._sessions[upload_id] = Session(
-            bucket, request.query, metadata, kind, Content(with_md5=self._with_md5)
-        )
+        self._sessions[upload_id] = Session(bucket, request.query, metadata, kind, self._content())
         location = (
             f"{self.host}/upload/storage/v1/b/{bucket}/o?uploadType=resumable"
             f"&upload_id={upload_id}&name={request.query.get('name', '')}"
@@ -247,6 +254,7 @@ class Objects:
         before = named.get(name)
         expected = query.get("ifGenerationMatch")
         if expected is not None and int(expected) != (before.generation if before else 0):
+            self.refused += 1
             return refusal(412, "conditionNotMet")
         told = metadata.get("crc32c")
         if told and told != encoded_crc32c(content.crc32c):
@@ -262,9 +270,10 @@ class Objects:
             metadata.get("contentType") or kind or "application/octet-stream",
             metadata.get("metadata") or {},
             base64.b64encode(content.md5.digest()).decode() if content.md5 else "",
+            None if content.kept is None else bytes(content.kept),
         )
         named[name] = stored
-        self._stored += 1
+        self.stored += 1
         return json_answer(stored.resource())
 
     def _bucket(self, bucket: str) -> Answer:
@@ -294,7 +303,7 @@ class Objects:
         stored = self.objects.get(bucket, {}).get(name)
         if stored is None:
             return refusal(404, "notFound")
-        content = made_content(name, stored.size)
+        content = made_content(name, stored.size) if stored.kept is None else stored.kept
         if google_crc32c.value(content) != stored.crc32c:
             return refusal(501, "notImplemented", "contents of what was uploaded are not kept")
         checksum = f"crc32c={encoded_crc32c(stored.crc32c)}"

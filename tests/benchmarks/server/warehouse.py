@@ -26,6 +26,7 @@ class Warehouse:
     Attributes:
         counts: requests by kind.
         tables: by project, dataset and id.
+        load_jobs: how many there were, by table.
         host: the server's own address, for the addresses of sessions.
     """
 
@@ -33,6 +34,7 @@ class Warehouse:
         self.host = host
         self.counts: Counter[str] = Counter()
         self.tables: dict[tuple[str, str, str], Table] = {}
+        self.load_jobs: Counter[tuple[str, str, str]] = Counter()
         self._jobs: dict[str, dict[str, Any]] = {}
         self._found: dict[str, Found] = {}
         self._sessions: dict[str, dict[str, Any]] = {}
@@ -58,6 +60,13 @@ class Warehouse:
     def row_count(self) -> int:
         """How many rows are stored."""
         return sum(len(table.rows) for table in self.tables.values())
+
+    def told(self) -> dict[str, dict[str, int]]:
+        """Of each table how many rows it has, of how many runs, and how many load jobs there were."""
+        return {
+            key[-1]: {"rows": len(table.rows), "runs": len(table.arrived), "load_jobs": self.load_jobs[key]}
+            for key, table in self.tables.items()
+        }
 
     def _answer(  # noqa: PLR0911 - one return a route
         self, project: str, route: tuple[str, ...], query: dict[str, str], body: bytes
@@ -210,6 +219,7 @@ class Warehouse:
         destination = configuration["load"]["destinationTable"]
         key = (destination["projectId"], destination["datasetId"], destination["tableId"])
         resource = self._jobs[job] = _job_resource(reference["projectId"], job, configuration)
+        self.load_jobs[key] += 1
         table = self.tables.get(key)
         if table is None:
             resource["status"]["errorResult"] = {"reason": "notFound", "message": "Not found: Table"}

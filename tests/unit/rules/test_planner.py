@@ -137,6 +137,20 @@ def test_rows_gather_while_files_are_uploaded() -> None:
     assert plan(backlog, uploads_idle=False).steps
 
 
+def test_in_a_backfill_rows_wait_for_those_in_doubt_that_are_decided_soon() -> None:
+    """Goal: few load jobs where others have carried the files. Method: decided within the spacing, and later.
+
+    What fills a load job does not wait, and neither does `watch`.
+    """
+    soon = TableBacklog("t", ready=1, next_at=NOW + 3, decided_at=NOW + 4)
+    late = replace(soon, next_at=NOW + 6, decided_at=NOW + 6)
+    load = Plan((SendRows("t", DeliveryMethod.LOAD, 100),), None)
+    assert plan(soon, limits=BULK) == Plan((), NOW + 3)
+    assert plan(late, limits=BULK) == load
+    assert plan(replace(soon, ready=100), limits=BULK) == load
+    assert plan(replace(soon, by_load=True)) == load
+
+
 def test_load_jobs_are_spaced_by_their_own_measure() -> None:
     """Goal: the day's load jobs last. Method: the same moment for stream and load."""
     backlog, sent_at = TableBacklog("t", ready=1), {"t": NOW - 2}
