@@ -15,7 +15,7 @@ from tests.benchmarks.contenders import CONTENDERS
 from tests.benchmarks.flame import draw_flames
 from tests.benchmarks.handlers import CALLS, handlers_text, measure_handlers
 from tests.benchmarks.levels import LevelCase, Levels, levels_text, write_levels
-from tests.benchmarks.many import measure_scale, ratio_text
+from tests.benchmarks.many import measure_scale, measure_shards, ratio_text
 from tests.benchmarks.picture import draw
 from tests.benchmarks.readings import measure_readings
 from tests.benchmarks.results import Case, table, write_json
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         "compare": (_compare, _compare_options),
         "watch-latency": (_watch_latency, _watch_latency_options),
         "scale": (_scale, _scale_options),
+        "shards": (_shards, _shards_options),
         "idle": (_idle, _idle_options),
         "training": (_training, _training_options),
         "flame": (_flame, _flame_options),
@@ -151,6 +152,17 @@ def _scale_options(parser: argparse.ArgumentParser) -> None:
         default=[22_000, 1_000_000],
         help="sizes of folders, comma-separated [22000,1000000]",
     )
+    _add_flags(parser)
+
+
+def _shards(options: argparse.Namespace) -> None:
+    measured = measure_shards(options.cache, files=options.files, shards=options.shards, flags=options.flags)
+    _say(measured.text())
+
+
+def _shards_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--files", type=int, default=200_000, help="in the folder [%(default)s]")
+    parser.add_argument("--shards", type=int, default=4, help="of it [%(default)s]")
     _add_flags(parser)
 
 

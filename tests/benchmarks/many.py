@@ -134,6 +134,80 @@ def _idle(place: Place, client: frozenset[int], seconds: float, flags: str) -> I
         return Idle(seconds, running.cpu_seconds - before, running.resident_bytes, settled - ready)
 
 
+@dataclass(frozen=True, slots=True)
+class Sharded:
+    """What a folder cost that shards carried.
+
+    Attributes:
+        files: how many there are.
+        shards: each of them, one after the other.
+        repeated: the first once more, without its ledger: what it had carried is found in the bucket.
+        rows: the pass after them, with a new ledger: it finds all files in the bucket and sends all rows.
+        ledger_bytes: of each shard, on disk.
+    """
+
+    files: int
+    shards: tuple[Measured, ...]
+    repeated: Measured
+    rows: Measured
+    ledger_bytes: tuple[int, ...]
+
+    def text(self) -> str:
+        """In a few lines, each with the processor time a file that it is about."""
+        of_one = self.files / len(self.shards)
+        largest = max(self.shards, key=lambda one: one.peak_bytes)
+        cpu_seconds = sum(one.cpu_seconds for one in self.shards)
+        wall_seconds = sum(one.wall_seconds for one in self.shards)
+        carried = Measured(wall_seconds, cpu_seconds, largest.peak_bytes, "")
+        rows = (
+            ("files, by all shards", carried, self.files),
+            ("a shard once more, without its ledger", self.repeated, of_one),
+            ("rows, by the pass after them", self.rows, self.files),
+        )
+        lines = [f"{self.files:,} files in {len(self.shards)} shards, one after the other:"]
+        for name, measured, files in rows:
+            lines.append(
+                f"  {name}: {measured.wall_seconds:.2f} s, CPU {measured.cpu_seconds:.2f} s, "
+                f"{measured.cpu_seconds / files * _PER_FILE_UNIT:.1f} us a file, "
+                f"peak {measured.peak_bytes / MEGABYTE:.0f} MB"
+            )
+        lines.append(f"  a shard's ledger: {max(self.ledger_bytes) / of_one:.0f} bytes a file")
+        return "\n".join(lines)
+
+
+def measure_shards(cache: Path, *, files: int, shards: int, flags: str) -> Sharded:
+    """Carry a folder of `files` files by so many shards, and then its rows.
+
+    Args:
+        cache: where folders are kept, and scratch folders made.
+        files: how many, rounded to whole runs.
+        shards: how many.
+        flags: further flags for pixaris-sync.
+    """
+    cores = choose_cores()
+    runs = linked_folder(cache, files)
+    with scratch_folder(cache) as scratch, running_cloud(cores.server) as cloud:
+        cloud.reset(0)
+        environment = CONTENDERS[OURS].environment(Place(runs, cloud.address, scratch, 0))
+
+        def carry(state: str, shard: str) -> Measured:
+            return measure(
+                command("backfill", f"--json --shard {shard} --state-dir {scratch / state} {flags}"),
+                environment=environment,
+                cores=frozenset({cores.client}),
+                folder=scratch,
+                timeout_seconds=_PASS_SECONDS_MAX,
+            )
+
+        names = [f"{number}/{shards}" for number in range(1, shards + 1)]
+        carried = tuple(carry(f"shard{at}", name) for at, name in enumerate(names))
+        ledgers = tuple(
+            sum(path.stat().st_size for path in (scratch / f"shard{at}").iterdir()) for at in range(shards)
+        )
+        repeated = carry("lost", names[0])
+        return Sharded(runs.shape.files, carried, repeated, carry("rows", "none"), ledgers)
+
+
 def ratio_text(scales: Sequence[Scale]) -> str:
     """How the time a file differs between the smallest and the largest folder."""
     small, large = min(scales, key=lambda s: s.files), max(scales, key=lambda s: s.files)
