@@ -129,14 +129,12 @@ class Cloud:
             )
         return checks + judge_locations(storage["facts"], warehouse["facts"])
 
-    def refusals_of_facts(self) -> list[SyncError]:
-        """Why it cannot be seen how bucket and dataset are set up, where the account may not look."""
-        answers = (self._storage["facts"], self._warehouse["facts"])
-        return [
-            answer
-            for answer in answers
-            if isinstance(answer, SyncError) and answer.failure is Failure.PERMISSION
-        ]
+    @property
+    def bucket_refusal(self) -> SyncError | None:
+        """Why it cannot be seen how the bucket is set up, where the account may not look."""
+        facts = self._storage["facts"]
+        denied = isinstance(facts, SyncError) and facts.failure is Failure.PERMISSION
+        return facts if denied else None
 
     def checks_of_facts(self) -> list[Check]:
         """What the settings of bucket and dataset do to what is carried there; nothing of who is silent."""

@@ -56,7 +56,7 @@ def examine_first(settings: Settings) -> None:
         return
     cloud = Cloud(settings)
     side_by_side(cloud.questions("facts"), _ALL_SECONDS)
-    for refusal in cloud.refusals_of_facts():
+    if refusal := cloud.bucket_refusal:
         log.info("%s; what it does to results is not checked", refusal)
     for check in cloud.checks_of_facts():
         if check.verdict is Verdict.FAILED:

@@ -132,8 +132,9 @@ class Gate:
         self.opens_at = 0.0
         self.last_error = None
 
-    def try_soon(self) -> None:
-        """Let the next attempt be made at once, and patience begin anew; it is no healthier for that."""
+    def try_soon(self, backoff: Backoff) -> None:
+        """Let the next attempt be made at once, and others by this backoff; it is no healthier for that."""
+        self._backoff = backoff
         self.failures = min(self.failures, 1)
         self.opens_at = 0.0
 

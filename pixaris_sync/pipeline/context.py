@@ -42,6 +42,8 @@ FAILURES_TOLD = 3
 DENIALS_TOLD = 2
 #: How long rows go by load job after streaming inserts were denied and a load job was not.
 STREAMING_RESTS_SECONDS = 3600.0
+#: The longest wait after failures where an end is near.
+HASTY_DELAY_SECONDS_MAX = 10.0
 #: Rows that a table is asked for in one query: it reads all names in the table, however many it is asked for.
 ASK_ROWS_LIMIT = 500
 
@@ -228,9 +230,11 @@ class Context:
         return opens_at
 
     async def try_all_soon(self) -> None:
-        """Let what failed be tried at once, whatever it is; waits begin small again."""
+        """Let what failed be tried at once, whatever it is, and from now on often: time is short."""
+        longest = min(self._backoff.delay_seconds_max, HASTY_DELAY_SECONDS_MAX)
+        self._backoff = Backoff(min(self._backoff.delay_seconds_min, longest), longest)
         for gate in self._gates.values():
-            gate.try_soon()
+            gate.try_soon(self._backoff)
         await self.apply(make_uploads_due)
         await self.apply(make_rows_due)
 

@@ -396,7 +396,7 @@ class Engine:
                 sent_at=self._sent_at,
                 uploads_idle=not self._lane.in_flight and not self.scanning,
                 limits=self._limits,
-                loads_from=self._deliveries.changes.loads_from(snapshot.tables, self._limits),
+                loads_from=self._deliveries.changes.loads_from(snapshot.tables, now, self._limits),
             )
             for step in plan.steps:
                 self._busy_tables.add(step.table_id)

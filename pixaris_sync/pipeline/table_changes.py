@@ -74,20 +74,19 @@ class TableChanges:
         """`plan_batch`, by what is known of the table."""
         return plan_batch(batch, columns, waiting, narrow=self._narrow[table])
 
-    def loads_from(self, backlogs: Iterable[TableBacklog], limits: RowLimits) -> dict[str, float]:
-        """By table that rows wait for by load job: before when none may begin, in seconds since the epoch."""
-        now = self._context.now()
-        return {
-            backlog.table_id: self._loads_from(backlog.table_id, now)
+    def loads_from(self, backlogs: Iterable[TableBacklog], now: float, limits: RowLimits) -> dict[str, float]:
+        """Before when no load job may begin, in seconds since the epoch, by table that has to wait for it."""
+        waits = {
+            backlog.table_id: self._wait_seconds(backlog.table_id, now)
             for backlog in backlogs
             if backlog.ready and delivery_method(backlog, now=now, limits=limits) is DeliveryMethod.LOAD
         }
+        return {table: now + seconds for table, seconds in waits.items() if seconds > 0}
 
-    def _loads_from(self, table: str, now: float) -> float:
+    def _wait_seconds(self, table: str, now: float) -> float:
         elapsed, gate = self._context.clock.elapsed(), self._context.gate(changes_of(table))
-        turn_at = now + (self.turns.next_at(table, elapsed) - elapsed)
         refused = gate.last_error is not None and gate.last_error.failure is Failure.QUOTA
-        return max(turn_at, gate.opens_at) if refused else turn_at
+        return max(self.turns.next_at(table, elapsed) - elapsed, gate.opens_at - now if refused else 0.0)
 
     @contextmanager
     def turn_at(self, table: str) -> Iterator[bool]:

@@ -1,5 +1,6 @@
 """A service that is told to stop, and to carry first what is stored by then."""
 
+import anyio
 import pytest
 
 from pixaris_sync.model import FileState
@@ -77,8 +78,8 @@ def test_a_destination_that_comes_back_in_time_is_not_waited_for_long(
 ) -> None:
     """Goal: the time that is left is used.
 
-    Method: a day without network, or without a login, lets waits grow to minutes; it is over when the engine
-    is told to finish, which takes seconds.
+    Method: two hours without network, or without a login, let waits grow to minutes; they are over when the
+    engine is told to finish, which takes seconds.
     """
     machine.local.store(dataset="known", name="before")
     told_at = 0.0
@@ -88,7 +89,7 @@ def test_a_destination_that_comes_back_in_time_is_not_waited_for_long(
         await machine.clock.sleep(HOUR_SECONDS)
         _break(machine, trouble)
         engine.scan_soon(machine.local.store(dataset=dataset, name="in the outage").key.dataset_key)
-        await machine.clock.sleep(DAY_SECONDS)
+        await machine.clock.sleep(2 * HOUR_SECONDS)
         _mend(machine)
         told_at = machine.clock.elapsed_seconds
         await stop(machine, engine)
@@ -123,6 +124,30 @@ def test_an_outage_lasts_until_the_time_is_up(machine: Machine, trouble: str, *,
     assert tries >= 5
     _mend(machine)
     machine.run_pass()
+    machine.check_everything_arrived()
+
+
+@pytest.mark.parametrize("trouble", ["offline", "credentials"])
+def test_an_outage_that_ends_shortly_before_the_time_is_up_loses_nothing(
+    machine: Machine, trouble: str
+) -> None:
+    """Goal: waits do not outgrow the time. Method: an outage of 600 s, and 630 s to finish in."""
+    machine.local.store(name="before")
+
+    async def mend_later() -> None:
+        await machine.clock.sleep(600.0)
+        _mend(machine)
+
+    async def script(engine: Engine) -> None:
+        await machine.clock.sleep(HOUR_SECONDS)
+        _break(machine, trouble)
+        machine.local.store(name="last")
+        machine.local.store(dataset="new")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(mend_later)
+            await stop(machine, engine, within_seconds=630.0)
+
+    assert machine.follow(script).waiting == 0
     machine.check_everything_arrived()
 
 
@@ -165,7 +190,7 @@ def test_a_run_that_is_arriving_is_waited_for(machine: Machine) -> None:
     last: list[StoredRun] = []
 
     async def script(engine: Engine) -> None:
-        for number in range(40):
+        for number in range(20):
             await machine.clock.sleep(4)
             last[:] = [machine.local.store(name=f"run{number}", images=1)]
             engine.scan_soon(last[0].key.dataset_key)
@@ -183,12 +208,12 @@ def test_when_the_time_is_up_what_is_in_flight_ends_and_nothing_begins(machine: 
     async def script(engine: Engine) -> None:
         await machine.clock.sleep(HOUR_SECONDS)
         machine.cloud_faults.latency_seconds = 60.0
-        for number in range(400):
+        for number in range(250):
             machine.local.store(name=f"run{number}", images=1)
         await stop(machine, engine, within_seconds=100.0)
 
     left = machine.follow(script)
-    assert 0 < left.waiting < 400
+    assert 0 < left.waiting < 250
     assert machine.check().files.get(FileState.UPLOADING, 0) == 0
     machine.cloud_faults.latency_seconds = 0.0
     machine.run_pass()

@@ -18,7 +18,7 @@ from tests.support.proof_summary import Tell
 
 HISTORIES = int(os.environ.get("PIXARIS_SYNC_TEST_FLEET_HISTORIES", "3"))
 #: So many together are one test, so that a time limit for tests is one for few of them.
-CHUNK = 25
+CHUNK = 10
 #: So many have every kind of fault in them.
 MANY = 100
 #: What must have happened in many of them; one that never does proves nothing.

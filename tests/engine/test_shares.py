@@ -10,6 +10,7 @@ from pixaris_sync.pipeline.engine import Engine
 from tests.engine.local_folder import StoredRun
 from tests.engine.machine import Machine
 from tests.engine.test_tables import settled, several
+from tests.fakes.virtual_clock import VirtualClock
 
 HOUR_SECONDS = 3600.0
 
@@ -98,3 +99,29 @@ def test_a_machine_sends_its_share_of_a_days_load_jobs(folder: Path) -> None:
     machine.clock.let_pass(24 * HOUR_SECONDS)
     machine.run_pass(bulk=True)
     machine.check_everything_arrived()
+
+
+@pytest.mark.parametrize("fleet_size", [None, 3, 20])
+def test_time_goes_on_while_it_is_decided_when_to_load(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, fleet_size: int | None
+) -> None:
+    """Goal: a moment that is now is not taken for one to come, for ever.
+
+    Method: each look at the clock takes a microsecond, as on real machines; rows are loaded into a table that
+    was made just now.
+    """
+    machine = Machine(folder, fleet_size=fleet_size)
+
+    def tick(clock: VirtualClock) -> float:
+        clock.elapsed_seconds += 1e-6
+        return clock.elapsed_seconds
+
+    monkeypatch.setattr(VirtualClock, "elapsed", tick)
+    monkeypatch.setattr(VirtualClock, "now", lambda clock: clock._epoch + tick(clock))
+    for _ in range(3):
+        several(machine, 3)
+        machine.run_pass()
+        machine.clock.let_pass(1.0)
+
+    machine.check_everything_arrived()
+    assert machine.clock.elapsed_seconds < 60.0 + 4 * machine.settings.fleet.turn_seconds

@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from tests.support.proxy import Answer, Proxies, Request, refusal
 
@@ -64,7 +64,6 @@ class Guard:
     """Records which permissions are used, and refuses what needs one that is lacking.
 
     Args:
-        proxies: what it is the rule of.
         upstream: URL of the storage emulator, which knows which objects are there.
 
     Attributes:
@@ -74,7 +73,6 @@ class Guard:
         unknown: requests that nothing is known of.
     """
 
-    proxies: Proxies
     upstream: str
     used: set[str] = field(default_factory=set)
     lacking: set[str] = field(default_factory=set)
@@ -150,7 +148,7 @@ class Guard:
     def _is_there(self, request: Request, name: str, *, quoted: bool = False) -> bool:
         bucket = re.search(r"/b/([^/]+)/", request.path)
         assert bucket
-        path = name if quoted else urllib.parse.quote(name, safe="")
+        path = name if quoted else quote(name, safe="")
         try:
             with urllib.request.urlopen(f"{self.upstream}/storage/v1/b/{bucket[1]}/o/{path}", timeout=20):  # noqa: S310 - an emulator on loopback
                 return True
@@ -201,7 +199,7 @@ def _bigquery_needs(request: Request) -> tuple[str, ...] | None:
 @contextmanager
 def guarded(proxies: Proxies, upstream: str) -> Iterator[Guard]:
     """Let a guard stand before both services; at the end, every request must have been known."""
-    guard = Guard(proxies, upstream)
+    guard = Guard(upstream)
     proxies.storage.rule, proxies.bigquery.rule = guard.of_storage, guard.of_bigquery
     yield guard
     assert guard.unknown == []

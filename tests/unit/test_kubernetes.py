@@ -16,6 +16,7 @@ import yaml
 
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.sharding import shard_of_task
+from pixaris_sync.process.signals import DRAIN_SECONDS_MAX
 from pixaris_sync.rules.shards import Shard
 from pixaris_sync.settings.model import Settings, environment_variable
 from tests.support import backend_report
@@ -303,6 +304,7 @@ NUMBERS: Mapping[str, Callable[[], object]] = {
     "seconds that the sidecar may take to end (`--drain-timeout-seconds`)": lambda: arguments(of("training"))[
         "drain_timeout_seconds"
     ],
+    "seconds of them that are kept for what is in flight": lambda: f"{DRAIN_SECONDS_MAX:g}",
     "seconds that the pod may take (`terminationGracePeriodSeconds`)": lambda: pod(of("training"))[
         "terminationGracePeriodSeconds"
     ],

@@ -213,7 +213,27 @@ class TestAnswers:
         server.script(error(403, "accessDenied", said))
         caught = await failure_of(sink.stream(TABLE, [row("a")]))
         assert caught.cause == said
+        assert caught.hint.startswith("grant bigquery.tables.updateData on the dataset")
         assert "BigQuery Data Editor" in caught.hint
+
+    async def test_a_denied_query_names_what_the_service_does_not(
+        self, server: ScriptedBigQuery, sink: BigQueryRowSink
+    ) -> None:
+        """Goal: the same where only the table is named. Method: Google's refusal of a SELECT."""
+        server.script(error(403, "accessDenied", "User does not have permission to query table x."))
+        caught = await failure_of(sink.count_rows(TABLE, ["run"]))
+        assert caught.cause.endswith("query table x (it needs bigquery.tables.getData)")
+        assert caught.hint.startswith("grant bigquery.tables.getData on the dataset")
+
+    async def test_a_load_job_that_is_denied_says_what_to_grant(
+        self, server: ScriptedBigQuery, sink: BigQueryRowSink
+    ) -> None:
+        """Goal: a hint there too. Method: a job that was begun, and ended so."""
+        said = "Access Denied: Permission bigquery.tables.updateData denied on table x"
+        server.script(load_job("job", "DONE", ("accessDenied", said)))
+        caught = await failure_of(sink.load(TABLE, [row("a")], job_id="job"))
+        assert caught.failure is Failure.PERMISSION
+        assert caught.hint.startswith("grant bigquery.tables.updateData on the dataset")
 
     async def test_no_message_holds_an_upload_session(
         self, server: ScriptedBigQuery, sink: BigQueryRowSink, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,7 @@ from pixaris_sync.errors import BILLING_HINT, ConfigurationError, Failure, SyncE
 from pixaris_sync.gcs.inspection import read_facts
 from pixaris_sync.login.login import Identity
 from pixaris_sync.ports import BucketFacts, DatasetFacts
-from pixaris_sync.rules.permissions import OBJECTS_CREATE
+from pixaris_sync.rules.permissions import OBJECTS_CREATE, TABLES_GET, TABLES_LIST
 
 ALL = frozenset(BUCKET_PERMISSIONS)
 GOOD = dict.fromkeys(TRIED, True)
@@ -137,6 +137,32 @@ def test_streaming_that_billing_refuses_is_no_fault(cause: str, verdict: Verdict
     refused = SyncError("stream", "it", cause, failure=Failure.PERMISSION)
     check = judge_streaming(refused, {})
     assert (check.verdict, bool(check.remedy)) == (verdict, True)
+
+
+def test_one_permission_that_several_requests_need_is_told_once() -> None:
+    """Goal: one fault, one failed check. Method: refusals of three requests in other words each."""
+    lacking = {
+        name: SyncError("ask", "it", f"{TABLES_GET} denied on {name}", failure=Failure.PERMISSION)
+        for name in ("try_look_up", "try_alter", "stream")
+    }
+    streaming = lacking.pop("stream")
+    checks = judge_dataset("p.d", DatasetFacts("EU"), {**GOOD, **lacking}, streaming=streaming)
+    assert [check.name for check in checks if check.verdict is Verdict.FAILED] == ["tables"]
+    assert _verdicts(checks)["columns"] is _verdicts(checks)["streaming"] is Verdict.NOT_CHECKED
+
+
+def test_tables_that_may_not_be_listed_are_a_warning() -> None:
+    """Goal: nothing that was not seen is called well. Method: a refusal; and no answer, which is no fault."""
+    denied = SyncError("list", "it", f"{TABLES_LIST} denied", failure=Failure.PERMISSION)
+    [told] = [
+        check
+        for check in judge_dataset("p.d", DatasetFacts("EU"), GOOD, streaming=True, expiring=denied)
+        if check.verdict is not Verdict.OK
+    ]
+    assert (told.name, told.verdict) == ("table expiration", Verdict.WARNING)
+    assert f"grant {TABLES_LIST} on the dataset" in told.remedy
+    silent = judge_dataset("p.d", DatasetFacts("EU"), GOOD, streaming=True, expiring=NoAnswer(5).error)
+    assert set(_verdicts(silent).values()) == {Verdict.OK}
 
 
 def test_billing_that_is_off_is_told_as_that() -> None:
