@@ -25,6 +25,7 @@ a ledger knows beyond a folder's runs is history.
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -41,6 +42,9 @@ from pixaris_sync.settings.model import Settings
 #: Under this name a ledger remembers its home.
 HOME = "home"
 SUFFIX = ".sqlite3"
+
+#: What stands in the name of a shard's ledger.
+_OF_SHARD = re.compile(r"\.shard(\d+of\d+)[.-]")
 
 #: Whether a run's folder stands in the results folder.
 Holds = Callable[[RunKey], bool]
@@ -103,7 +107,7 @@ def find_ledger(settings: Settings, holds: Holds, shard: Shard | None = None) ->
     names = _names(settings, here)
     first = state / names[0]
     lock = first.with_suffix(".path.lock")
-    homes = {path: home_in(path) for path in _ledgers(state)}
+    homes = {path: home_in(path) for path in _ledgers(state, shard)}
     alike = {
         path: home
         for path, home in homes.items()
@@ -145,10 +149,23 @@ def remember_home(db: sqlite3.Connection, home: Home, now: float) -> None:
     set_fact(db, HOME, json.dumps(asdict(replace(home, owned_at=now))))
 
 
-def _ledgers(state: Path) -> list[Path]:
+def _ledgers(state: Path, shard: Shard | None) -> list[Path]:
+    """The ledgers that may be the one that is looked for, by their names.
+
+    Those of other shards are not opened: their machines may be writing them, over a network file system.
+    """
     with suppress(OSError):
-        return sorted(state.glob(f"*{SUFFIX}"))
+        found = sorted(state.glob(f"*{SUFFIX}"))
+        return [
+            path for path in found if _part_in(path) == (f"{shard.number}of{shard.count}" if shard else "")
+        ]
     return []
+
+
+def _part_in(path: Path) -> str:
+    """The shard whose ledger has this name; empty: it is of a whole folder."""
+    found = _OF_SHARD.search(path.name)
+    return found[1] if found else ""
 
 
 def home_in(path: Path) -> Home | None:
@@ -210,19 +227,19 @@ def _home_of(settings: Settings, shard: Shard | None) -> Home:
 def _names(settings: Settings, home: Home) -> tuple[str, str]:
     """The name for a new ledger, and the one that older versions gave, by the spelling of settings."""
     bucket, project, dataset, *hosts = home.destination
-    hosts += [home.shard] if home.shard else []
-    spelled = [settings.storage_emulator_host or "", settings.bigquery_emulator_host or "", *hosts[2:]]
+    spelled = (settings.storage_emulator_host or "", settings.bigquery_emulator_host or "")
     return (
-        _name(home.folder, project, f"{project}.{dataset}", bucket, *hosts),
-        _name(home.folder, settings.gcp_project_id, settings.gcp_bq_experiment_dataset, bucket, *spelled),
+        _name(home, project, f"{project}.{dataset}", bucket, *hosts),
+        _name(home, settings.gcp_project_id, settings.gcp_bq_experiment_dataset, bucket, *spelled),
     )
 
 
-def _name(folder: str, *destination: str) -> str:
+def _name(home: Home, *destination: str) -> str:
+    folder, part = home.folder, f".shard{home.shard.replace('/', 'of')}" if home.shard else ""
     identity = "\0".join([folder, *destination])
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     shown = "".join(c if c.isalnum() and c.isascii() else "-" for c in Path(folder).name)[:40]
-    return f"{shown}-{digest}{SUFFIX}"
+    return f"{shown}-{digest}{part}{SUFFIX}"
 
 
 def _free(path: Path, taken: Collection[Path]) -> Path:

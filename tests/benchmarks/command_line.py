@@ -158,9 +158,12 @@ def _scale_options(parser: argparse.ArgumentParser) -> None:
 def _shards(options: argparse.Namespace) -> None:
     measured = measure_shards(options.cache, files=options.files, shards=options.shards, flags=options.flags)
     _say(measured.text())
+    if options.machine:
+        measured.measured(options.machine).write()
 
 
 def _shards_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--machine", help="what kind it is: write it down for deploy/scale.md")
     parser.add_argument("--files", type=int, default=200_000, help="in the folder [%(default)s]")
     parser.add_argument("--shards", type=int, default=4, help="of it [%(default)s]")
     _add_flags(parser)

@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.benchmarks.cloud import running_cloud
 from tests.benchmarks.contenders import CONTENDERS, OURS, Place
 from tests.benchmarks.cores import choose_cores
+from tests.benchmarks.extrapolation import MeasuredShards
 from tests.benchmarks.processes import Measured, measure
 from tests.benchmarks.results import MEGABYTE
 from tests.benchmarks.scratch import scratch_folder
@@ -173,6 +174,20 @@ class Sharded:
             )
         lines.append(f"  a shard's ledger: {max(self.ledger_bytes) / of_one:.0f} bytes a file")
         return "\n".join(lines)
+
+    def measured(self, machine: str) -> MeasuredShards:
+        """By the file, for what very many would cost."""
+        of_one = self.files / len(self.shards)
+        return MeasuredShards(
+            files=self.files,
+            machine=machine,
+            shard_cpu_seconds=round(sum(one.cpu_seconds for one in self.shards) / self.files, 7),
+            repeated_cpu_seconds=round(self.repeated.cpu_seconds / of_one, 7),
+            rows_cpu_seconds=round(self.rows.cpu_seconds / self.files, 7),
+            shard_peak_bytes=max(one.peak_bytes for one in self.shards),
+            rows_peak_bytes=self.rows.peak_bytes,
+            shard_ledger_bytes=round(max(self.ledger_bytes) / of_one, 1),
+        )
 
 
 def measure_shards(cache: Path, *, files: int, shards: int, flags: str) -> Sharded:

@@ -22,6 +22,7 @@ from pixaris_sync.monitoring.metrics import CAUSES, OF_LEDGER, OF_PROCESS, PREFI
 from pixaris_sync.rules.permissions import PERMISSIONS
 from pixaris_sync.settings.bounds import LIMITS, amount, schema_of
 from pixaris_sync.settings.model import Settings, environment_variable
+from tests.benchmarks import extrapolation
 from tests.support.messages import explained, messages
 
 REPOSITORY = Path(__file__).parents[2]
@@ -210,6 +211,12 @@ def permissions_table() -> str:
     )
 
 
+def scale_table() -> str:
+    """What very many files cost, from what was measured with fewer."""
+    head = ("", *(f"{extrapolation.amount(size)} files" for size in extrapolation.SIZES))
+    return _table(head, extrapolation.rows(extrapolation.MeasuredShards.last()))
+
+
 #: The parts that are made from the code, by the name of their marks.
 PARTS: dict[str, Callable[[], str] | None] = {
     "settings": settings_table,
@@ -217,6 +224,7 @@ PARTS: dict[str, Callable[[], str] | None] = {
     "commands": commands_table,
     "metrics": metrics_table,
     "permissions": permissions_table,
+    "scale": scale_table,
     "states:files": _states_table("FILE_TRANSITIONS"),
     "states:rows": _states_table("ROW_TRANSITIONS"),
 }

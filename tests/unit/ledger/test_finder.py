@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from pixaris_sync.ledger import datasets, intake
+from pixaris_sync.ledger import datasets, finder, intake
 from pixaris_sync.ledger.database import Ledger, get_fact, set_fact
-from pixaris_sync.ledger.finder import HOME, FoundLedger, remember_home
+from pixaris_sync.ledger.finder import HOME, FoundLedger, Home, home_in, remember_home
 from pixaris_sync.ledger.rescue import work_with
 from pixaris_sync.process.wiring import found_ledger
+from pixaris_sync.rules.shards import Shard
 from pixaris_sync.settings.model import Settings
 from pixaris_sync.settings.sources import load_settings
 from tests.support.ledgers import NOW, RUN, SHOES, found_run, record, tail
@@ -322,3 +323,30 @@ def test_asking_leaves_no_trace_and_sees_what_a_running_process_has_written(plac
     ledger.write(partial(remember_home, home=found.home, now=NOW))
     assert place.found(moved).moved_from is None
     ledger.close()
+
+
+def test_a_shard_finds_its_own_ledger_and_opens_no_other(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a shard reads nothing that others write. Method: ledgers of all kinds, and who is opened."""
+    folder = place.folder()
+    settings = place.settings(folder)
+    shards = [None, Shard(1, 2), Shard(2, 2), Shard(1, 12)]
+    paths = [found_ledger(settings, shard).path for shard in shards]
+    assert len(set(paths)) == len(shards)
+    for shard in shards:
+        found = found_ledger(settings, shard)
+        ledger = Ledger.open(found.path)
+        ledger.write(partial(remember_home, home=found.home, now=NOW))
+        ledger.close()
+    opened: list[Path] = []
+
+    def noting(path: Path) -> Home | None:
+        opened.append(path)
+        return home_in(path)
+
+    monkeypatch.setattr(finder, "home_in", noting)
+    for shard, path in zip(shards, paths, strict=True):
+        opened.clear()
+        assert found_ledger(settings, shard).path == path
+        assert opened == [path]
