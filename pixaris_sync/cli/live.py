@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -72,7 +72,7 @@ def watch_status(
     # A reader that has gone away ends it, too.
     with suppress(KeyboardInterrupt, BrokenPipeError):
         if is_live:
-            _show(source, settings, console)
+            show(source, settings, console)
         else:
             _print(source, as_json=as_json)
     return Exit.OK
@@ -143,7 +143,8 @@ class Rate:
         return (done - before) / (now - since) if now > since else 0.0
 
 
-def _show(source: Source, settings: Settings, console: Console) -> None:
+def show(source: Source, settings: Settings, console: Console) -> None:
+    """Show it on a terminal, until a signal raises an exception."""
     changed = threading.Event()
     signal.signal(signal.SIGWINCH, lambda *_: changed.set())
     rate = Rate()
@@ -161,14 +162,26 @@ def _show(source: Source, settings: Settings, console: Console) -> None:
             changed.wait(_LOOK_SECONDS)
             changed.clear()
             newest = lines()
-            if console.size != size:
-                # Terminals break and join lines by themselves then: what stands there is in no known place.
-                console.control(Control.home(), Control.clear())
-                size = console.size
-            elif newest == shown:
+            if console.size == size and newest == shown:
                 continue
             shown = newest
-            live.update(_joined(shown), refresh=True)
+            with _uninterrupted():
+                if console.size != size:
+                    # Terminals break and join lines by themselves: what stands there is in no known place.
+                    console.control(Control.home(), Control.clear())
+                    size = console.size
+                live.update(_joined(shown), refresh=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let signals that end the process wait meanwhile: of half a view nobody would know where it ends."""
+    ending = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
 
 
 def _joined(lines: list[Text]) -> Text:

@@ -118,6 +118,7 @@ def test_all_commands_use_what_the_terraform_role_grants_and_nothing_else(
     _ran(commands.run("backfill", "--plan", plan))
     _ran(commands.run("backfill", "--apply", plan))
     store_run(commands.folder, "bulk", dataset=OTHER)
+    _ran(commands.run("backfill", "--shard", "1/1"))
     _ran(commands.run("backfill"))
     _ran(commands.run("verify"))
     pixaris.delete(f"results/{first.key}/mask.png")

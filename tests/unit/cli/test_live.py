@@ -1,14 +1,18 @@
 """`status --watch` in terminals of three widths, with a ledger that a test writes into."""
 
+import io
 import re
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from pixaris_sync.cli.live import Source
+from pixaris_sync.cli.live import Source, show
 from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger import rows
 from pixaris_sync.ledger.database import Ledger
@@ -18,7 +22,7 @@ from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.settings.model import Settings, environment_variable
 from tests.support.command_line import CommandLine
 from tests.support.ledgers import Book, file, found_run, record
-from tests.support.terminals import Terminal
+from tests.support.terminals import Seen, Terminal
 from tests.support.waiting import eventually
 
 WIDTHS = (80, 120, 200)
@@ -136,3 +140,41 @@ def test_what_cannot_be_read_now_is_told_beside_the_last_view(command_line: Comm
     path.write_text("garbage" * 1000)
     with pytest.raises(LedgerError):
         Source(settings).look()
+
+
+class _Interrupted(io.StringIO):
+    """A terminal; while it draws, Ctrl+C comes once the view says that the first pass is there."""
+
+    def __init__(self, seen: Seen, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._seen = seen
+        self._acts: list[Callable[[], object]] = [act, partial(signal.raise_signal, signal.SIGINT)]
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._seen.write(text.replace("\n", "\r\n").encode())
+        if "from " in text and self._acts:
+            self._acts.pop(0)()
+        return len(text)
+
+
+def test_a_view_that_is_interrupted_while_it_is_drawn_stands_there_once(command_line: CommandLine) -> None:
+    """Goal: Ctrl+C leaves one whole view. Method: it comes in the middle of drawing a change."""
+    settings, seen = settings_of(command_line), Seen()
+    path = found_ledger(settings).path
+
+    def begin() -> None:
+        book = Book(None)
+        book.ledger.close()
+        with closing(Ledger.open(path)) as book.ledger:
+            book.take(found_run(record()))
+
+    terminal = _Interrupted(seen, begin)
+    console = Console(file=terminal, force_terminal=True, width=80, height=40)
+
+    with pytest.raises(KeyboardInterrupt):
+        show(Source(settings), settings, console)
+
+    assert sum(line.startswith("from ") for line in seen.rows()) == 1
