@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,7 +70,7 @@ def watch_status(
 
     signal.signal(signal.SIGTERM, stop)
     # A reader that has gone away ends it, too.
-    with suppress(KeyboardInterrupt, BrokenPipeError):
+    with closing(source), suppress(KeyboardInterrupt, BrokenPipeError):
         if is_live:
             show(source, settings, console)
         else:
@@ -102,9 +102,8 @@ class Source:
         self.owner = read_owner(self.path.with_suffix(".owner"))
         self.in_force = in_force_of(self.owner, self.path)
         if not may_exist(self.path):
-            if self._reader is not None:
-                self._reader.close()
-            self._reader = self._view = None
+            self.close()
+            self._view = None
             return None
         self._reader = self._reader or Reader(self._settings, self.path, self._work, self._selection)
         try:
@@ -114,10 +113,16 @@ class Source:
         except LedgerError as error:
             # Whoever works with it mends it, or says so.
             if self._view is None:
-                self._reader.close()
+                self.close()
                 raise
             self.trouble = str(error)
         return self._view
+
+    def close(self) -> None:
+        """Close the ledger. Safe to call twice."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
 
     def _work(self) -> Work | None:
         return self.owner.work if self.owner else None

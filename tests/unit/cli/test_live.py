@@ -174,7 +174,7 @@ def test_a_view_that_is_interrupted_while_it_is_drawn_stands_there_once(command_
     terminal = _Interrupted(seen, begin)
     console = Console(file=terminal, force_terminal=True, width=80, height=40)
 
-    with pytest.raises(KeyboardInterrupt):
-        show(Source(settings), settings, console)
+    with closing(Source(settings)) as source, pytest.raises(KeyboardInterrupt):
+        show(source, settings, console)
 
     assert sum(line.startswith("from ") for line in seen.rows()) == 1
