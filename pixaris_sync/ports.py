@@ -6,7 +6,7 @@ cancellation. Adapters do not retry: one place does (the pipeline, with the next
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pixaris_sync.model import Column, JsonValue, OutgoingRow, RemoteObject, RowRefusal, TableMetadata
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: The service's largest page of a listing (the JSON API's ``maxResults``).
+LIST_PAGE_OBJECTS: Final = 1000
 #: Pages of objects; to be closed by whoever does not go through all of them.
 Listing = AsyncGenerator[Sequence[RemoteObject], None]
 

@@ -21,12 +21,9 @@ from pixaris_sync.gcs.bodies import MULTIPART_HEAD_BYTES, RECEIVED_PIECE_BYTES, 
 from pixaris_sync.gcs.connection import NO_TIME_LIMIT, Connection
 from pixaris_sync.gcs.resumable import ResumableUpload
 from pixaris_sync.model import JsonValue, RemoteObject
-from pixaris_sync.ports import ByteSource, Listing
+from pixaris_sync.ports import LIST_PAGE_OBJECTS, ByteSource, Listing
 
 T = TypeVar("T")
-
-#: The service's largest page of a listing.
-LIST_PAGE_OBJECTS = 1000
 
 _OBJECT_FIELDS = "name,size,crc32c,generation,metadata"
 

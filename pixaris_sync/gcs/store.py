@@ -14,7 +14,7 @@ Limits. At most `connections_limit` connections are open. A request ends when no
 way; waiting for bandwidth does not. Memory stays below
 
     calls under way x (the largest content given to `upload`, or chunk_bytes, + the connection's buffer)
-        + listings under way x calls.LIST_PAGE_OBJECTS x about 2 KiB
+        + listings under way x ports.LIST_PAGE_OBJECTS x about 2 KiB
 
 because contents are sent out of the memory that they are in, a piece at a time.
 """

@@ -8,6 +8,7 @@ from typing import Final
 from pixaris_sync.ledger.runs import update_run_states
 from pixaris_sync.ledger.uploads import DOUBT, Receipt, UploadTask, confirm_uploads, doubt
 from pixaris_sync.model import FileState, FileVersion, Problem, RemoteObject, RunKey
+from pixaris_sync.ports import LIST_PAGE_OBJECTS
 from pixaris_sync.rules.shards import is_carried
 
 #: The name of a run, and of one that is not before it in the order of objects: a part of a listing.
@@ -15,8 +16,6 @@ Part = tuple[str, str]
 #: So many files' objects are listed in one part.
 FILES_OF_A_PART: Final = 20_000
 PARTS_LIMIT: Final = 16
-#: Objects on a page of a listing.
-PAGE_OBJECTS: Final = 1000
 #: Names of runs that are read from the ledger at once.
 RUNS_LIMIT: Final = 500
 
@@ -84,7 +83,7 @@ def listed_by_run(db: Connection, dataset_id: int, shards: int) -> bool:
         " WHERE d.id = ?",
         (dataset_id,),
     ).fetchone()
-    return bool(runs < files * shards / PAGE_OBJECTS)
+    return bool(runs < files * shards / LIST_PAGE_OBJECTS)
 
 
 def adopt_objects(

@@ -250,17 +250,23 @@ _FILES_LEFT = f"""
 """
 
 
+def _runs_by_files(db: Connection, selection: Selection) -> tuple[int, int, int]:
+    """How many of the selected runs are known, wait with files, and are quarantined or incomplete."""
+    found, waiting, needy = db.execute(
+        f"SELECT count(*), coalesce(sum(r.state IN ('pending', 'failing') AND {_FILES_LEFT}), 0),"
+        " coalesce(sum(r.state IN ('quarantined', 'incomplete')), 0)"
+        f" FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE {selection.of_runs()}",
+        selection.parameters,
+    ).fetchone()
+    return found, waiting, needy
+
+
 def _files_left(db: Connection, selection: Selection) -> WorkLeft:
     """Count the selected runs whose files are not all in the bucket, and folders that are away.
 
     Until its table has said that it does not hold the row, nobody knows whether files are to be sent at all.
     """
-    waiting, quarantined = db.execute(
-        f"SELECT coalesce(sum(r.state IN ('pending', 'failing') AND {_FILES_LEFT}), 0),"
-        " coalesce(sum(r.state = 'quarantined'), 0)"
-        f" FROM open_runs r JOIN datasets d ON d.id = r.dataset_id WHERE {selection.of_runs()}",
-        selection.parameters,
-    ).fetchone()
+    _, waiting, quarantined = _runs_by_files(db, selection)
     away = db.execute(
         f"SELECT count(*) FROM notices WHERE state = '{RunState.FAILING}' AND {_of_notices(selection)}",
         selection.parameters,
@@ -297,12 +303,7 @@ def files_standing(db: Connection, selection: Selection) -> FilesStanding:
         sqlite3.Error: the ledger cannot be read.
     """
     of = numbers_of(db, selection) if selection.is_limited else numbers(db)
-    found, waiting, needy = db.execute(
-        f"SELECT count(*), coalesce(sum(r.state IN ('pending', 'failing') AND {_FILES_LEFT}), 0),"
-        " coalesce(sum(r.state IN ('quarantined', 'incomplete')), 0)"
-        f" FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE {selection.of_runs()}",
-        selection.parameters,
-    ).fetchone()
+    found, waiting, needy = _runs_by_files(db, selection)
     waits = (FileState.PENDING, FileState.UPLOADING, FileState.IN_DOUBT)
     return FilesStanding(
         runs_found=found,

@@ -232,10 +232,8 @@ def _batch(
         count, spacing = limits.load_rows_limit, limits.load_spacing_seconds
     else:
         count, spacing = limits.stream_rows_limit, limits.stream_spacing_seconds
-    due_at, nothing_comes = (
-        (limits.gathers_from if at.sent_at is None else at.sent_at) + spacing,
-        at.nothing_comes,
-    )
+    due_at = (limits.gathers_from if at.sent_at is None else at.sent_at) + spacing
+    nothing_comes = at.nothing_comes
     if limits.bulk and backlog.decided_at is not None and backlog.decided_at <= at.now + spacing:
         due_at, nothing_comes = max(due_at, backlog.decided_at), False
     if nothing_comes or backlog.ready >= count or at.now >= due_at:

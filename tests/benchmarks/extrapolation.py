@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from pixaris_sync.ledger.adoption import PAGE_OBJECTS
 from pixaris_sync.limits.bandwidth import DOUBLING_SECONDS, WRITES_PER_SECOND_START
 from pixaris_sync.pipeline.context import ASK_ROWS_LIMIT
+from pixaris_sync.ports import LIST_PAGE_OBJECTS
 from pixaris_sync.rules.prices import QUERY_BYTES_MIN, Operations
 from pixaris_sync.settings.model import Settings
 
@@ -128,7 +128,7 @@ def _rows_disk(_: MeasuredShards, files: int) -> str:
 
 
 def _listing(_: MeasuredShards, files: int) -> str:
-    return span(files / PAGE_OBJECTS * PAGE_SECONDS / LISTINGS)
+    return span(files / LIST_PAGE_OBJECTS * PAGE_SECONDS / LISTINGS)
 
 
 def _load_jobs(_: MeasuredShards, files: int) -> str:
@@ -146,7 +146,7 @@ def _operations(files: int) -> Operations:
     # The table is clustered by run: a query of runs that follow each other reads little, and bills the least.
     return Operations(
         uploads=files,
-        listings=math.ceil(files / PAGE_OBJECTS),
+        listings=math.ceil(files / LIST_PAGE_OBJECTS),
         queries=queries,
         query_bytes=queries * max(QUERY_BYTES_MIN, ASK_ROWS_LIMIT * NAME_BYTES),
     )
