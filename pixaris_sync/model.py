@@ -274,8 +274,7 @@ class RecordFiles(NamedTuple):
     inline: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class FileVersion:
+class FileVersion(NamedTuple):
     """What tells one version of a file from another: size in bytes, mtime in ns, inode number.
 
     Content that stood inline in the record has no local file, so neither mtime nor inode: `content_crc32c`
@@ -288,8 +287,7 @@ class FileVersion:
     content_crc32c: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFile:
+class FoundFile(NamedTuple):
     """A file to upload: a local one by its version, or one whose `content` stood inline in the record.
 
     `path` is relative to the run's folder, with slashes.

@@ -31,7 +31,7 @@ from pixaris_sync.pipeline.engine import Engine
 from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.open_files import within_open_files
 from pixaris_sync.process.quiet import Throttle, lower_footprint
-from pixaris_sync.process.service import Beside, run_engine
+from pixaris_sync.process.service import Beside, in_event_loop, run_engine
 from pixaris_sync.process.shard_report import ShardReporter
 from pixaris_sync.process.signals import ExitCode, Interruption
 from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
@@ -67,7 +67,8 @@ def run_watch(selection: Selection, flags: Mapping[str, Any], config: Path | Non
     exit_of_watch = partial(_exit_of_watch, at_stop=settings.sync_at_stop)
 
     def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption, WorkLeft]:
-        left, interruption, _ = anyio.run(partial(_run, settings, mode, ledger, forced_code=exit_of_watch))
+        watch = partial(_run, settings, mode, ledger, forced_code=exit_of_watch)
+        left, interruption, _ = in_event_loop(watch)
         return left, interruption, left or ledger.read(partial(work_left, selection=selection))
 
     examine_first(settings)
@@ -142,7 +143,7 @@ def run_pass(
     def carry(
         ledger: Ledger, beside: Sequence[Beside]
     ) -> tuple[WorkLeft | None, Interruption, "Repair | None"]:
-        return anyio.run(partial(_run, settings, mode, ledger, beside=beside, repair=repair, apply=apply))
+        return in_event_loop(partial(_run, settings, mode, ledger, beside=beside, repair=repair, apply=apply))
 
     def work(ledger: Ledger) -> tuple[WorkLeft | None, Interruption, "Repair | None", Overview]:
         if shard is None:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any, NamedTuple
 
@@ -155,8 +154,7 @@ def _unchanged(task: UploadTask) -> tuple[int, int, int, int, int | None]:
     return (task.id, version.size, version.mtime_ns, version.inode, version.content_crc32c)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """An object holds a file's content; or `remote` is None: it does not, and that is left as it is.
 
     `was_there`: somebody had put it there before (this ledger's predecessor, another machine), so the run's

@@ -77,6 +77,9 @@ class AdaptiveConcurrency:
         limit_max: never more than this at once.
         limit_start: the floor, where to begin; `limit_max` if that is less. Only push-backs go below.
 
+    Attributes:
+        limit: how many uploads may be under way now; at least one.
+
     Raises:
         ValueError: a limit is not positive.
     """
@@ -86,6 +89,7 @@ class AdaptiveConcurrency:
             raise ValueError("limits must be positive")
         self._limit_max = limit_max
         self._floor = self._limit = float(min(limit_start, limit_max))
+        self.limit = round(self._limit)
         self._under_way = 0
         self._growth_factor = FACTOR_START
         self._grown = False
@@ -94,11 +98,6 @@ class AdaptiveConcurrency:
         #: By size class, how long an upload takes on average when few are under way.
         self._expected: dict[int, float] = {}
         self._round = _Round(0.0, filled=False)
-
-    @property
-    def limit(self) -> int:
-        """How many uploads may be under way now; at least one."""
-        return round(self._limit)
 
     @property
     def under_way(self) -> int:
@@ -147,6 +146,7 @@ class AdaptiveConcurrency:
 
     def _set_limit(self, now: float, limit: float) -> None:
         before, self._limit = self._limit, min(max(limit, 1.0), float(self._limit_max))
+        self.limit = round(self._limit)
         self._grown = self._limit > before
         self._round = _Round(now, filled=self._under_way >= self.limit)
 

@@ -6,7 +6,6 @@ before and after reading. It is opened as `safe_open` says. Nothing is kept open
 All of it runs in threads; large files are streamed through aiofiles.
 """
 
-import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -225,7 +224,7 @@ def _read_whole(folder_of: Callable[[RunKey, list[str]], int], planned: PlannedF
     with _planned_file(folder, name, planned.version, subject) as handle:
         data = _read_exactly(handle, 0, planned.version.size)
         if planned.is_image:
-            _verify_image(subject, io.BytesIO(data))
+            _verify_image(subject, data)
     return Content(data, extend_crc32c(0, data))
 
 
@@ -277,9 +276,9 @@ def _read_exactly(handle: int, offset: int, length: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _verify_image(subject: str, file: BinaryIO) -> None:
+def _verify_image(subject: str, image: bytes | BinaryIO) -> None:
     try:
-        fault = image_fault(file)
+        fault = image_fault(image)
     except OSError as error:
         raise local_error("read", subject, error) from error
     if fault:

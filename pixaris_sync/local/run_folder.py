@@ -17,8 +17,8 @@ from pixaris_sync.local.run_names import read_args
 from pixaris_sync.local.safe_open import (
     MissingFileError,
     changed_ns_of,
-    check_regular,
     inode_of,
+    irregularity,
     listed,
     local_error,
     opened_file,
@@ -216,18 +216,17 @@ def _list_images(
             if not name.endswith(IMAGE_SUFFIXES):
                 unlisted.update(suffix for suffix in UNLISTED_SUFFIXES if name.endswith(suffix))
                 continue
-            if not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
+            if not entry.is_file(follow_symlinks=False) and not entry.is_symlink():
                 continue
             path = f"{GENERATED_IMAGES}/{entry.name}"
-            subject = f"{run}/{path}"
-            try:
-                status = entry.stat(follow_symlinks=False)
-                check_regular(status, subject=subject)
-                if not os.access(entry.name, os.R_OK, dir_fd=folder):
-                    raise local_error("open file", subject, PermissionError(errno.EACCES, ""))
+            status = entry.stat(follow_symlinks=False)
+            fault = irregularity(status)
+            if fault is None and not os.access(entry.name, os.R_OK, dir_fd=folder):
+                fault = PermissionError(errno.EACCES, "")
+            if fault is None:
                 versions[path] = version_of(status)
-            except SyncError as error:
-                problems.append(error)
+            else:
+                problems.append(local_error("open file", f"{run}/{path}", fault))
     return versions
 
 

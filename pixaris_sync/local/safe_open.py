@@ -249,13 +249,19 @@ def check_regular(status: os.stat_result, *, subject: str) -> None:
     Raises:
         LocalFileError: it is a symbolic link or anything else.
     """
+    if (fault := irregularity(status)) is not None:
+        raise local_error("open file", subject, fault)
+
+
+def irregularity(status: os.stat_result) -> OSError | None:
+    """What opening it would fail with, if only regular files could be opened; None: it is one."""
     if stat.S_ISREG(status.st_mode):
-        return
+        return None
     if stat.S_ISLNK(status.st_mode):
         code = errno.ELOOP
     else:
         code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
-    raise local_error("open file", subject, OSError(code, os.strerror(code)))
+    return OSError(code, os.strerror(code))
 
 
 def _check_component(name: str, *, subject: str) -> None:

@@ -129,9 +129,9 @@ class FirstContact:
                     # It may have closed while others went first: an outage must not cost one try each.
                     if not self._may_begin():
                         continue
-                    with context.hold.interruptible() as scope:
+                    with context.hold.interruptible() as work:
                         await adopt(context, known, self._first_check)
-                    if scope.cancelled_caught:
+                    if work.interrupted:
                         continue
             except Exception as caught:  # noqa: BLE001 - whatever it is, others go on
                 error = context.reports.as_error("compare with the bucket", str(known.key), caught)

@@ -3,11 +3,10 @@
 It belongs to the process, not to an engine: a pass that repairs has one engine after another.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-
-import anyio
+from typing import Self, cast
 
 from pixaris_sync.model import Problem
 from pixaris_sync.ports import Clock
@@ -23,6 +22,45 @@ def _nothing() -> int:
 
 def _when(at: float) -> str:
     return datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")
+
+
+class Interruptible:
+    """What a task does while this is entered, until `interrupt` ends it.
+
+    A cancel scope does more, and takes a tenth of what a small file costs.
+
+    Args:
+        entered: it is among these, while it is entered.
+
+    Attributes:
+        interrupted: it was ended.
+    """
+
+    __slots__ = ("_asked", "_cancelling", "_entered", "_task", "interrupted")
+
+    def __init__(self, entered: "set[Interruptible]") -> None:
+        self.interrupted = self._asked = False
+        self._entered = entered
+
+    def __enter__(self) -> Self:
+        self._task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._cancelling = self._task.cancelling()
+        self._entered.add(self)
+        return self
+
+    def interrupt(self) -> None:
+        """End it, at what it waits for."""
+        if not self._asked:
+            self._asked = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        self._entered.discard(self)
+        # As `asyncio.timeout` does: who else has cancelled the task still has.
+        self.interrupted = (
+            self._asked and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+        )
+        return self.interrupted
 
 
 class Hold:
@@ -41,7 +79,7 @@ class Hold:
         self.changes = Wakeup()
         self.count_under_way: Callable[[], int] = _nothing
         self._resting = 0
-        self._scopes: set[anyio.CancelScope] = set()
+        self._interruptible: set[Interruptible] = set()
 
     def __str__(self) -> str:
         if self.since is None:
@@ -65,20 +103,14 @@ class Hold:
         self.since = self.until = None
         self.changes.notify()
 
-    @contextmanager
-    def interruptible(self) -> Iterator[anyio.CancelScope]:
-        """Do what `interrupt` may cancel; the scope tells whether it was."""
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
-            try:
-                yield scope
-            finally:
-                self._scopes.discard(scope)
+    def interruptible(self) -> "Interruptible":
+        """Do what `interrupt` may cancel; what this returns tells whether it was."""
+        return Interruptible(self._interruptible)
 
     def interrupt(self) -> None:
         """Cancel what is under way and can be cancelled."""
-        for scope in self._scopes:
-            scope.cancel()
+        for work in self._interruptible:
+            work.interrupt()
 
     @property
     def under_way(self) -> int:

@@ -194,7 +194,7 @@ class UploadLane:
         outcome, begun = Outcome.FAILED, context.clock.elapsed()
         concurrency.started()
         try:
-            with context.hold.interruptible() as scope:
+            with context.hold.interruptible() as work:
                 carried = await carry(context, task, ready.read)
         except Exception as caught:  # noqa: BLE001 - whatever it is, it is about this file
             error = context.reports.as_error("upload", f"{task.run}/{task.path}", caught)
@@ -205,7 +205,7 @@ class UploadLane:
                 self._on_fatal(fatal)
             self._settle_one()
         else:
-            if scope.cancelled_caught:
+            if work.interrupted:
                 # A pause was asked for. A session goes on where it was; of other requests nobody knows.
                 await context.apply(unclaim, context.now(), task, in_doubt=True)
                 self._settle_one()

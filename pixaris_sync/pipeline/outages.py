@@ -83,6 +83,8 @@ class Outages:
 
     def works(self, destination: str) -> None:
         """A destination works."""
+        if not self._known:
+            return
         for outage in self._known.values():
             if outage.away.pop(destination, None) is not None:
                 outage.work.append(destination)

@@ -90,7 +90,7 @@ def object_prefix(dataset: DatasetKey) -> str:
 
 def object_name(run: RunKey, path: str) -> str:
     """The object for a file of a run, `path` being relative to the run's folder, with forward slashes."""
-    return f"{object_prefix(run.dataset_key)}{run.run}/{path}"
+    return f"{RESULTS_PREFIX}{run.project}/{run.dataset}/{run.run}/{path}"
 
 
 def run_and_path(dataset: DatasetKey, name: str) -> tuple[str, str] | None:

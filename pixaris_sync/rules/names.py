@@ -34,9 +34,11 @@ def object_name_fault(name: str) -> str | None:
     """The rule for GCS object names that a name breaks."""
     if not name:
         return "is empty"
-    if not is_utf8(name):
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
         return _NOT_UTF8
-    if (size := len(name.encode())) > OBJECT_NAME_BYTES_MAX:
+    if size > OBJECT_NAME_BYTES_MAX:
         return f"has {size} bytes: GCS takes {OBJECT_NAME_BYTES_MAX}"
     if "\r" in name or "\n" in name:
         return "contains a carriage return or line feed: GCS refuses both"

@@ -101,7 +101,7 @@ def lost_ledger_means_nothing_was_sent(patch: pytest.MonkeyPatch) -> None:
     confirm = uploads.confirm_uploads
 
     def trusting(db: Connection, now: float, receipts: list[Receipt]) -> None:
-        confirm(db, now, [replace(receipt, was_there=False) for receipt in receipts])
+        confirm(db, now, [receipt._replace(was_there=False) for receipt in receipts])
 
     patch.setattr(lane, "confirm_uploads", trusting)
 

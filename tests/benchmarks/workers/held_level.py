@@ -12,15 +12,13 @@ from pixaris_sync.limits import concurrency
 class HeldConcurrency(concurrency.AdaptiveConcurrency):
     """Looks at everything and changes nothing."""
 
-    @property
-    def limit(self) -> int:
-        """The level."""
-        return LEVEL
+    def __init__(self, limit_max: int) -> None:
+        super().__init__(limit_max)
+        self.limit = LEVEL
 
-    @property
-    def free(self) -> int:
-        """How many more may start now."""
-        return max(0, LEVEL - self.under_way)
+    def _set_limit(self, now: float, limit: float) -> None:
+        super()._set_limit(now, limit)
+        self.limit = LEVEL
 
 
 LEVEL = int(sys.argv.pop(1))
