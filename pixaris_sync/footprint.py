@@ -7,19 +7,27 @@ What each function brings, as measured with the sets of tests/benchmarks:
 | `without` | 107 MB and 15 % of the processor time: the BigQuery client imports pandas for frames alone |
 | `limit_arenas` | 32 MB while files of 5 MB are uploaded (set B) |
 | `importing`, `claim_process` | 55 ms a start, and 9 % of the processor time |
+| what `claim_process` lets load later, and `importing` not at all | 70 ms a start |
+| `trusting_nobody` | 50 ms before the first request to the bucket |
 
-`importing` and `without` change what all of the process shares, and do so only where the program has claimed
-it. In somebody else's process, garbage that is frozen would never be freed, other threads would not find
-their libraries, and who needs frames later would not get them.
+`importing`, `without` and `trusting_nobody` change what all of the process shares, and do so only where the
+program has claimed it. In somebody else's process, garbage that is frozen would never be freed, other threads
+would not find their libraries, and who needs frames later would not get them.
 """
 
 import atexit
 import gc
 import os
 import sys
-from collections.abc import Iterator
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from functools import wraps
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from types import ModuleType
+from typing import Any, Final
 
 #: Python looks for garbage after so many new objects. Requests leave next to none, so its default finds none.
 _NEW_OBJECTS: Final = 20_000
@@ -27,21 +35,49 @@ _NEW_OBJECTS: Final = 20_000
 _M_ARENA_MAX: Final = -8
 #: glibc's own variable for the same; a user's choice goes before.
 _ARENA_VARIABLE: Final = "MALLOC_ARENA_MAX"
+#: What requests imports to guess how a text is encoded that does not say it, of which nothing here makes use.
+_GUESSERS: Final = ("chardet", "charset_normalizer")
+#: How its warning begins where it finds none of them.
+_NO_GUESSER: Final = "Unable to find acceptable character detection dependency"
+#: What Google's clients sign with by keys, and what reads XML, which most processes need never.
+_LATER: Final = frozenset(
+    {
+        *("google.auth.crypt", "google.auth.iam", "google.auth.jwt", "jwt", "xml.etree.ElementTree"),
+        *(f"cryptography.hazmat.primitives.{name}" for name in ("hashes", "serialization")),
+        *(f"cryptography.hazmat.primitives.asymmetric.{name}" for name in ("padding", "rsa")),
+    }
+)
 
 
 class _Process:
     claimed = False
 
 
+class _Later:
+    """Finds what is to be loaded when something of it is asked for, and not when it is imported."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in _LATER:
+            return None
+        found = PathFinder.find_spec(fullname, path, target)
+        if found is not None and found.loader is not None:
+            found.loader = LazyLoader(found.loader)
+        return found
+
+
 def claim_process() -> None:
     """Take this process for the program's own.
 
     From now on garbage is looked for rarely, and not at all at the end of the process, which frees everything
-    anyway.
+    anyway. What few processes need is loaded when something of it is asked for: see `_LATER`.
     """
     _Process.claimed = True
     atexit.register(gc.freeze)
+    sys.meta_path.insert(0, _Later())
     gc.set_threshold(_NEW_OBJECTS)
+    warnings.filterwarnings("ignore", _NO_GUESSER)
 
 
 @contextmanager
@@ -51,6 +87,8 @@ def importing() -> Iterator[None]:
     Modules are objects by the ten thousand, and none of them is garbage. Later looks leave out all objects
     that exist at the end (`gc.freeze`): modules stay as long as the process, and what other threads made
     meanwhile is little.
+
+    Libraries that guess encodings are not imported meanwhile.
     """
     if not _Process.claimed:
         yield
@@ -58,7 +96,8 @@ def importing() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with without(*_GUESSERS):
+            yield
     finally:
         gc.freeze()
         if was_enabled:
@@ -80,6 +119,45 @@ def without(*libraries: str) -> Iterator[None]:
             # What was imported meanwhile under one of these names stays.
             if name in sys.modules and sys.modules[name] is None:
                 del sys.modules[name]
+
+
+class _Thread(threading.local):
+    trusts_nobody = False
+
+
+_THREAD = _Thread()
+
+
+@contextmanager
+def trusting_nobody() -> Iterator[None]:
+    """Let TLS contexts that this thread makes meanwhile load no certificates.
+
+    aiohttp makes two when it is imported, which nothing here connects by: see `login.certificates`. One that
+    verifies and trusts nobody refuses everybody, so that whoever used it by mistake would connect to nobody.
+    """
+    if not _Process.claimed:
+        yield
+        return
+    import ssl  # noqa: PLC0415 - `--help` does without
+
+    if not hasattr(ssl.SSLContext.load_default_certs, "__wrapped__"):
+        # They stay, as other threads may be in them when this one ends.
+        for name in ("load_default_certs", "set_default_verify_paths"):
+            setattr(ssl.SSLContext, name, _unless_nobody_is_trusted(getattr(ssl.SSLContext, name)))
+    _THREAD.trusts_nobody = True
+    try:
+        yield
+    finally:
+        _THREAD.trusts_nobody = False
+
+
+def _unless_nobody_is_trusted(load: Callable[..., None]) -> Callable[..., None]:
+    @wraps(load)
+    def load_unless(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 - handed on
+        if not _THREAD.trusts_nobody:
+            load(*arguments, **options)
+
+    return load_unless
 
 
 def limit_arenas() -> None:

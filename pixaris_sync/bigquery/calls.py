@@ -8,7 +8,6 @@ timeout. Methods may be called from several threads at once.
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from google.api_core.client_info import ClientInfo
@@ -24,6 +23,7 @@ from pixaris_sync.bigquery.wire import (
     INSERT_BYTES_MAX,
     INSERT_ROWS_MAX,
     REASON_STOPPED,
+    Address,
     insert_size,
     load_body,
     row_refusals,
@@ -62,26 +62,6 @@ _NO_RETRY = cast("Retry", None)
 _UNFINISHED = cast("str", ["pending", "running"])
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where requests go.
-
-    Attributes:
-        project: the project that the dataset belongs to.
-        dataset: the dataset's bare id.
-        billing_project: the project that jobs run in.
-        root: where the API is served.
-    """
-
-    project: str
-    dataset: str
-    billing_project: str
-    root: str
-
-    def __str__(self) -> str:
-        return f"{self.project}.{self.dataset}"
-
-
 class LoadInProgress:
     """A load job that exists. `done` says whether it had ended when it was last looked at."""
 
@@ -103,12 +83,15 @@ class BigQueryCalls:
         address: where to.
         timeout_seconds: the longest wait for an answer.
         login: whose requests they are; None for an emulator.
+        location: where the dataset is, if that is known.
     """
 
-    def __init__(self, address: Address, timeout_seconds: float, login: Login | None) -> None:
+    def __init__(
+        self, address: Address, timeout_seconds: float, login: Login | None, location: str | None = None
+    ) -> None:
         self._address = address
         self._timeout = timeout_seconds
-        self._location: str | None = None
+        self._location = location
         with translated("open dataset", str(address), repeatable=True):
             session = ResettingSession(login, timeout_seconds)
             session.configure_mtls_channel()  # type: ignore[no-untyped-call] # it has no annotations

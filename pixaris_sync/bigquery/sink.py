@@ -4,6 +4,7 @@ The client is a blocking one, so every request runs in a worker thread of this s
 each ignorant of those above:
 
 - this module: threads, cancellation, how long to wait for a load job;
+- `glance`: what is asked at first, before Google's client is imported;
 - `calls`: the requests;
 - `errors`: what their failures mean;
 - `wire`, `sql`: pure: JSON on the wire and refusals, statements and types.
@@ -21,15 +22,18 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 import anyio.to_thread
 
+from pixaris_sync.bigquery.wire import Address
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
-from pixaris_sync.footprint import importing, without
+from pixaris_sync.footprint import importing, trusting_nobody, without
 from pixaris_sync.login.login import Login
 from pixaris_sync.model import Column, JsonValue, OutgoingRow, RowRefusal, TableMetadata
+from pixaris_sync.ports import DatasetFacts
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pixaris_sync.bigquery.calls import Address, BigQueryCalls
+    from pixaris_sync.bigquery.calls import BigQueryCalls
+    from pixaris_sync.bigquery.glance import Glance
 
 _T = TypeVar("_T")
 
@@ -75,13 +79,15 @@ class BigQueryRowSink:
         job_timeout_seconds: the longest wait for the end of a load job; None: the same.
         threads_limit: the most requests at once.
         frames: `read_table` will be called, which needs pandas. Without, it is not imported.
+        glances: that the dataset is there, or a table is not, is seen without Google's client, until that is
+            needed.
 
     Raises:
         ConfigurationError: `bq_dataset` is no dataset's name.
         ValueError: a limit is not positive.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where, whose, and how much of it, by name
         self,
         bq_dataset: str,
         gcp_project: str,
@@ -92,6 +98,7 @@ class BigQueryRowSink:
         job_timeout_seconds: float | None = None,
         threads_limit: int,
         frames: bool = False,
+        glances: bool = False,
     ) -> None:
         if timeout_seconds <= 0 or threads_limit <= 0:
             raise ValueError("timeout_seconds and threads_limit must be positive")
@@ -110,12 +117,17 @@ class BigQueryRowSink:
         self._limiter = anyio.CapacityLimiter(threads_limit)
         # Where pandas is there already, nothing is saved.
         self._needless = () if frames or "pandas" in sys.modules else OPTIONAL_LIBRARIES
+        self._glances = glances
+        self._glance: Glance | None = None
+        self._glanced_at: set[str] = set()
+        self._location: str | None = None
         self._calls: BigQueryCalls | None = None
         self._calls_lock = threading.Lock()
 
     async def check(self) -> None:
         """See `RowSink.check`."""
-        await self._ask(lambda calls: calls.check())
+        if await self._seen() is None:
+            await self._ask(lambda calls: calls.check())
 
     async def describe(self, table: str) -> TableMetadata | None:
         """See `RowSink.describe`.
@@ -123,6 +135,11 @@ class BigQueryRowSink:
         Raises:
             ConfigurationError: the dataset itself is not there.
         """
+        if table not in self._glanced_at and (glance := await self._at_first()) is not None:
+            # Once: who asks again is about to make it, for which the client is needed.
+            self._glanced_at.add(table)
+            if await glance.lacks(table):
+                return None
         return await self._ask(lambda calls: calls.describe(table))
 
     async def create_table(self, table: str, columns: Sequence[Column]) -> None:
@@ -209,6 +226,30 @@ class BigQueryRowSink:
         """See `RowSink.close`."""
         await anyio.to_thread.run_sync(self._disconnect)
 
+    async def _seen(self) -> DatasetFacts | None:
+        """How the dataset is set up, if that is seen at a glance."""
+        glance = await self._at_first()
+        facts = None if glance is None else await glance.dataset()
+        if facts is not None:
+            self._location = facts.location or None
+        return facts
+
+    async def _at_first(self) -> "Glance | None":
+        """What looks at the dataset, as long as no client is there."""
+        if not self._glances or self._calls is not None:
+            return None
+        if self._glance is None:
+            with importing(), trusting_nobody():
+                from pixaris_sync.bigquery.glance import Glance  # noqa: PLC0415 - imports another client
+
+            try:
+                # The login's universe may have to be read from a file.
+                address = await anyio.to_thread.run_sync(self._address)
+            except SyncError:
+                return None
+            self._glance = Glance(address, self._timeout, self._login)
+        return self._glance
+
     async def _ask(self, request: "Callable[[BigQueryCalls], _T]") -> _T:
         """Run a request that may be abandoned."""
         return await anyio.to_thread.run_sync(
@@ -233,11 +274,9 @@ class BigQueryRowSink:
     def _connect(self) -> "BigQueryCalls":
         from pixaris_sync.bigquery.calls import BigQueryCalls  # noqa: PLC0415 - see `_connected`
 
-        return BigQueryCalls(self._address(), self._timeout, self._login)
+        return BigQueryCalls(self._address(), self._timeout, self._login, self._location)
 
-    def _address(self) -> "Address":
-        from pixaris_sync.bigquery.calls import Address  # noqa: PLC0415 - see `_connected`
-
+    def _address(self) -> Address:
         root = self._root or (self._login.api_root("bigquery") if self._login else "")
         return Address(self._dataset_project, self._dataset, self._billing_project, root)
 

@@ -1,9 +1,10 @@
-"""Rows as BigQuery wants them on the wire, and its refusals read back into ours. Pure."""
+"""Rows as BigQuery wants them on the wire, where they go, and what it answers read back into ours. Pure."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from pixaris_sync.model import (
     FLOAT_WORDS,
@@ -14,6 +15,7 @@ from pixaris_sync.model import (
     OutgoingRow,
     RowRefusal,
 )
+from pixaris_sync.ports import DatasetFacts
 from pixaris_sync.text import scrub
 
 #: Limits of one ``tabledata.insertAll`` (https://cloud.google.com/bigquery/quotas#streaming_inserts).
@@ -28,6 +30,52 @@ _ROW_OVERHEAD_BYTES = len('{"json": , "insertId": ""}, ')
 
 #: What ``insertErrors`` calls a row that was left out only because a neighbour is wrong.
 REASON_STOPPED = "stopped"
+
+#: Kinds of datasets in which no table can be made.
+_READ_ONLY: Final = frozenset({"LINKED", "EXTERNAL"})
+_MS_PER_SECOND: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where requests go.
+
+    Attributes:
+        project: the project that the dataset belongs to.
+        dataset: the dataset's bare id.
+        billing_project: the project that jobs run in.
+        root: where the API is served.
+    """
+
+    project: str
+    dataset: str
+    billing_project: str
+    root: str
+
+    def __str__(self) -> str:
+        return f"{self.project}.{self.dataset}"
+
+
+def read_facts(resource: Any) -> DatasetFacts:  # noqa: ANN401 - JSON of a service
+    """Read a dataset resource.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        seconds = [
+            int(resource[key]) / _MS_PER_SECOND if resource.get(key) else None
+            for key in ("defaultTableExpirationMs", "defaultPartitionExpirationMs")
+        ]
+        return DatasetFacts(
+            location=resource.get("location") or "",
+            table_seconds=seconds[0],
+            partition_seconds=seconds[1],
+            key=(resource.get("defaultEncryptionConfiguration") or {}).get("kmsKeyName") or "",
+            read_only=resource.get("type") in _READ_ONLY,
+        )
+    except (AttributeError, TypeError) as error:
+        raise ValueError("no dataset resource") from error
 
 
 def wire_value(value: JsonValue) -> JsonValue:

@@ -1,7 +1,8 @@
 """The command line as a whole: what holds it together, and how every command ends."""
 
 import sys
-from typing import Annotated, Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -12,14 +13,8 @@ from pixaris_sync.cli.help import PlainCommand
 from pixaris_sync.cli.streams import prepare_streams
 from pixaris_sync.errors import SyncError
 
-app = typer.Typer(
-    name="pixaris-sync",
-    help="Carries Pixaris runs from local_results/ to Google Cloud Storage and BigQuery, exactly once.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    # Plain: see `cli.help`.
-    rich_markup_mode=None,
-)
+_NAME: Final = "pixaris-sync"
+_COMMANDS: Final = (*commands.COMMANDS, *tools.COMMANDS)
 
 #: What is wrong with a command line; typer exports no more than one kind of it.
 _UsageError: Any = typer.BadParameter.__base__
@@ -32,7 +27,7 @@ def main() -> NoReturn:
     as_json = "--json" in sys.argv[1:]
     try:
         with ungrouped():
-            code = app(standalone_mode=False)
+            code = _needed(sys.argv[1:])(standalone_mode=False)
     except SyncError as error:
         code = tell(error, as_json=as_json)
     except _UsageError as error:
@@ -49,7 +44,7 @@ def main() -> NoReturn:
 
 
 def _misunderstood(error: Any) -> CommandLineError:  # noqa: ANN401 - see `_UsageError`
-    command = error.ctx.command_path if error.ctx else app.info.name
+    command = error.ctx.command_path if error.ctx else _NAME
     hint = f"`{command} --help` tells what it takes"
     return CommandLineError("understand", "the command line", error.format_message(), hint=hint)
 
@@ -60,7 +55,6 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     *,
     version: Annotated[
@@ -70,6 +64,31 @@ def _root(
     del version
 
 
-for command in (*commands.COMMANDS, *tools.COMMANDS):
-    app.command(cls=PlainCommand)(command)
+def _of(these: Iterable[Callable[..., None]]) -> typer.Typer:
+    """A command line of these commands."""
+    made = typer.Typer(
+        name=_NAME,
+        help="Carries Pixaris runs from local_results/ to Google Cloud Storage and BigQuery, exactly once.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        # Plain: see `cli.help`.
+        rich_markup_mode=None,
+    )
+    made.callback()(_root)
+    for command in these:
+        made.command(cls=PlainCommand)(command)
+    return made
+
+
+#: The whole.
+app = _of(_COMMANDS)
 app.add_typer(tools.config_commands)
+
+
+def _needed(arguments: Sequence[str]) -> typer.Typer:
+    """What these arguments need: the command that the first one names, or else the whole.
+
+    Typer builds the flags of all commands that it is given, which takes 20 ms.
+    """
+    named = [command for command in _COMMANDS if arguments and command.__name__ == arguments[0]]
+    return _of(named) if named else app

@@ -139,7 +139,7 @@ def with_settings(
         ]
         signature = inspect.signature(command)
         own = [
-            parameter
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for name, parameter in signature.parameters.items()
             if name not in ("flags", "selection")
         ]
@@ -156,9 +156,7 @@ def with_settings(
         wrapper.__doc__ = command.__doc__
         selecting = [_selection_flag(name) for name in SELECTION] if selection else []
         parameters = [*own, *selecting, *(_flag(key) for key in keys)]
-        wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-        )
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return wrapper
 

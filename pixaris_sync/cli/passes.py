@@ -32,7 +32,6 @@ from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.open_files import within_open_files
 from pixaris_sync.process.quiet import Throttle, lower_footprint
 from pixaris_sync.process.service import Beside, in_event_loop, run_engine
-from pixaris_sync.process.shard_report import ShardReporter
 from pixaris_sync.process.signals import ExitCode, Interruption
 from pixaris_sync.process.wiring import found_ledger, ports, work_as_owner
 from pixaris_sync.settings.model import Settings
@@ -149,6 +148,8 @@ def run_pass(
         if shard is None:
             ended = carry(ledger, [watch_progress])
         else:
+            from pixaris_sync.process.shard_report import ShardReporter
+
             reporter = ShardReporter(settings, ledger.path, shard, limited)
             try:
                 with ungrouped():

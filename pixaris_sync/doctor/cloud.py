@@ -1,7 +1,7 @@
 """Asks both services, each question by itself and for a bounded time, and changes nothing there."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ANSWER_SECONDS: Final = 5.0
 
 Question = Callable[[], Awaitable[Any]]
+_Ask = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True)
@@ -93,14 +94,28 @@ class Cloud:
         """Find out in whose name the services are asked, which asks for a token."""
         self.identity = self._login.whoami()
 
-    def questions(self, *only: str) -> list[Callable[[], None]]:
-        """What asks the services, one function each, to be called side by side; `only`: these questions."""
-        asks: list[Callable[[], Awaitable[None]]] = []
+    def questions(self) -> list[Callable[[], None]]:
+        """What asks the services all questions, one function each, to be called side by side."""
+        return [partial(anyio.run, ask) for ask in self._asks()]
+
+    def ask_facts(self) -> None:
+        """Ask both services how bucket and dataset are set up, and no more."""
+        anyio.run(self._ask_all, self._asks("facts"))
+
+    def _asks(self, *only: str) -> list[_Ask]:
+        """What asks a service each; `only`: these questions."""
+        asks: list[_Ask] = []
         if self._bucket is not None:
             asks.append(partial(_ask_bucket, self._bucket, self._storage, only))
         if self._dataset is not None:
             asks.append(partial(_ask_dataset, self._dataset, self._warehouse, only))
-        return [partial(anyio.run, ask) for ask in asks]
+        return asks
+
+    @staticmethod
+    async def _ask_all(asks: Iterable[_Ask]) -> None:
+        async with anyio.create_task_group() as tasks:
+            for ask in asks:
+                tasks.start_soon(ask)
 
     def checks(self, *, signed_in: bool) -> list[Check]:
         """All checks, by what is answered by now; `signed_in`: nothing is wrong with the credentials."""

@@ -7,9 +7,7 @@ from typing import Any, Final
 
 from pixaris_sync.doctor.checks import Check, Verdict, as_error, failed, not_checked
 from pixaris_sync.doctor.cloud import Cloud
-from pixaris_sync.doctor.configuration import look_at_settings
 from pixaris_sync.doctor.judgements import LOGIN, judge_login
-from pixaris_sync.doctor.machine import look_at_folders, look_at_system
 from pixaris_sync.doctor.side_by_side import side_by_side
 from pixaris_sync.ledger.finder import may_exist
 from pixaris_sync.local.results_folder import LocalResults
@@ -25,6 +23,10 @@ _ALL_SECONDS: Final = 7.0
 
 def examine(flags: Mapping[str, Any], config: Path | None) -> list[Check]:
     """All checks, in the order in which faults are best mended. It takes less than ten seconds."""
+    # A first run does without.
+    from pixaris_sync.doctor.configuration import look_at_settings  # noqa: PLC0415 - see above
+    from pixaris_sync.doctor.machine import look_at_folders, look_at_system  # noqa: PLC0415 - see above
+
     settings, unset, checks = look_at_settings(flags, config)
     emulated = bool(settings.storage_emulator_host and settings.bigquery_emulator_host)
     folders: list[Check] = []
@@ -55,7 +57,7 @@ def examine_first(settings: Settings) -> None:
     if may_exist(found_ledger(settings).path):
         return
     cloud = Cloud(settings)
-    side_by_side(cloud.questions("facts"), _ALL_SECONDS)
+    side_by_side([cloud.ask_facts], _ALL_SECONDS)
     if refusal := cloud.bucket_refusal:
         log.info("%s; what it does to results is not checked", refusal)
     for check in cloud.checks_of_facts():

@@ -247,13 +247,13 @@ class Connection:
     def _connected(self) -> aiohttp.ClientSession:
         proxy: str | None = None
         trust: ssl.SSLContext | bool = True
-        if self._login is not None:
+        if self._login is not None or self._api_root.startswith("https:"):
             # Not for an emulator, which is near; requests and what it imports is there by then.
             from pixaris_sync.login import certificates  # noqa: PLC0415 - see above
 
             trust = certificates.context()
             # Looked up once: aiohttp does so at each request, in a thread.
-            proxy = certificates.proxy_for(self._api_root)
+            proxy = certificates.proxy_for(self._api_root) if self._login else None
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections_limit, ssl=trust),
             request_class=TracedRequest,

@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from typing import TYPE_CHECKING
 
 from pixaris_sync.errors import ConfigurationError
-from pixaris_sync.footprint import importing
+from pixaris_sync.footprint import importing, trusting_nobody
 from pixaris_sync.limits.bandwidth import Pace
 from pixaris_sync.login.login import Login
 from pixaris_sync.model import RemoteObject
@@ -75,7 +75,7 @@ class GcsObjectStore:
 
         def connect() -> "GcsCalls":
             # A heavy import: a pass with nothing new never needs it.
-            with importing():
+            with importing(), trusting_nobody():
                 from pixaris_sync.gcs.calls import GcsCalls  # noqa: PLC0415 - see above
                 from pixaris_sync.gcs.connection import Connection  # noqa: PLC0415 - see above
 

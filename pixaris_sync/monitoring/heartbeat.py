@@ -18,6 +18,7 @@ import aiohttp
 import anyio
 
 from pixaris_sync import USER_AGENT
+from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.ledger.notices import NOTICE
 from pixaris_sync.monitoring.view import View
 from pixaris_sync.pipeline.engine import Engine
@@ -60,10 +61,13 @@ class Heartbeat:
 
     async def _ask(self) -> str:
         """Ask; what went wrong, without the address."""
+        from pixaris_sync.login import certificates  # noqa: PLC0415 - imports requests
+
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         try:
             async with (
                 aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=certificates.context()),
                     timeout=timeout,
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"User-Agent": USER_AGENT},
@@ -75,6 +79,8 @@ class Heartbeat:
                 return "" if good else f"it answered {answer.status}"
         except TimeoutError:
             return f"no answer within {TIMEOUT_SECONDS:g} s"
+        except ConfigurationError as error:
+            return str(error)
         except aiohttp.TooManyRedirects:
             return "it redirects too often"
         except aiohttp.ClientConnectorError as error:

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 class LiveLimits(BaseModel):
     """What can be changed while a process works; the keys are those of `settings.model.Settings`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Few processes are asked for it.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     bandwidth_limit_bytes_per_second: BandwidthLimit = None
     max_cpu_percent: CpuLimit = None
@@ -62,7 +63,7 @@ class InForce(BaseModel):
         under_way: how many transfers are not done yet.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     pid: int
     limits: LiveLimits

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import anyio
 
-from pixaris_sync.bigquery.sink import OPTIONAL_LIBRARIES, BigQueryRowSink
+from pixaris_sync.bigquery.sink import BigQueryRowSink
 from pixaris_sync.clock import SystemClock
-from pixaris_sync.footprint import importing, without
+from pixaris_sync.footprint import importing, trusting_nobody
 from pixaris_sync.gcs.store import GcsObjectStore
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.finder import FoundLedger, find_ledger, remember_home
@@ -62,6 +62,7 @@ async def ports(
         job_timeout_seconds=settings.job_timeout_seconds,
         threads_limit=settings.warehouse_threads_limit,
         frames=frames,
+        glances=True,
     )
     try:
         yield store, sink
@@ -82,7 +83,7 @@ def login_of(settings: Settings) -> Login:
 
 def bucket_inspection(settings: Settings, login: Login) -> BucketInspection:
     """What asks the settings' bucket how it is set up."""
-    with importing():
+    with importing(), trusting_nobody():
         from pixaris_sync.gcs.inspection import GcsBucketInspection  # noqa: PLC0415 - imports the client
 
     return GcsBucketInspection(
@@ -101,8 +102,7 @@ def dataset_inspection(settings: Settings, login: Login) -> DatasetInspection:
     Raises:
         ConfigurationError: the setting is no dataset's name.
     """
-    with importing(), without(*OPTIONAL_LIBRARIES):
-        from pixaris_sync.bigquery.inspection import BigQueryDatasetInspection  # noqa: PLC0415 - as above
+    from pixaris_sync.bigquery.inspection import BigQueryDatasetInspection  # noqa: PLC0415 - `doctor` alone
 
     return BigQueryDatasetInspection(
         settings.gcp_bq_experiment_dataset,
@@ -111,6 +111,7 @@ def dataset_inspection(settings: Settings, login: Login) -> DatasetInspection:
         login=login,
         timeout_seconds=settings.request_timeout_seconds,
         threads_limit=_QUESTIONS_AT_ONCE,
+        glances=True,
     )
 
 

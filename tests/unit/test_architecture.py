@@ -49,7 +49,7 @@ PUBLIC = ("__init__", "errors")
 ON_DEMAND = {"__init__": "handlers"}
 #: The modules below `LINES_MIN` that one module imports at most, and why each stands for itself.
 SMALL = {
-    "cli.app": "the command as a whole, of which its parts know nothing",
+    "bigquery.inspection": "what is asked without the client that `trials` imports",
     "cli.doctor": "what `doctor` prints, apart from what it finds out",
     "doctor.configuration": "what doctor makes of the settings room, beside machine and cloud",
     "doctor.side_by_side": "how long anything may take, whatever is done",
@@ -97,7 +97,12 @@ PURE_EXCEPTIONS = {
     "settings.additions": frozenset({"yaml"}),
     "settings.sources": frozenset({"os", "pathlib", "pydantic", "shlex"}),
     # Speaks to the interpreter, not to the world.
-    "footprint": frozenset({"atexit", "contextlib", "ctypes", "gc", "os", "sys"}),
+    "footprint": frozenset(
+        {
+            *("atexit", "contextlib", "ctypes", "gc", "importlib", "os", "ssl", "sys", "threading"),
+            "warnings",
+        }
+    ),
     # `anyio.Event`, to let tasks wait for free memory.
     "limits.gates": frozenset({"anyio", "random"}),
     "limits.backoff": frozenset({"email", "random"}),
@@ -109,8 +114,7 @@ PURE_EXCEPTIONS = {
 }
 #: Which rooms alone may know a client of an outside world.
 CLIENTS = {
-    "aiohttp": {"gcs", "monitoring"},
-    "gcloud": {"gcs"},
+    "aiohttp": {"bigquery", "gcs", "monitoring"},
     "google": {"bigquery", "login", SANDBOX},
     "PIL": {"handlers", "local", "ui", SANDBOX},
     "gradio": {"ui"},

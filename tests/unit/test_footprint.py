@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from pixaris_sync.footprint import _Process, importing, without
@@ -257,3 +258,73 @@ def test_threads_share_one_pool() -> None:
 def test_whoever_sets_the_number_of_pools_gets_it() -> None:
     """Goal: the environment goes before. Method: glibc's own variable allows many."""
     assert pools("shared", MALLOC_ARENA_MAX="8") > 0
+
+
+#: Imports aiohttp as the program does, then tells whom its own contexts trust, and those made afterwards and
+#: by another thread meanwhile.
+CONTEXTS_PROGRAM = """
+import ssl, threading
+from pixaris_sync.footprint import claim_process, trusting_nobody
+
+def trusted(context):
+    return context.cert_store_stats()["x509"] > 0
+
+claim_process()
+meanwhile = []
+with trusting_nobody():
+    import aiohttp.connector as connector
+    other = threading.Thread(target=lambda: meanwhile.append(ssl.create_default_context()))
+    other.start()
+    other.join()
+own = connector._SSL_CONTEXT_VERIFIED
+print(own.verify_mode.name, own.check_hostname, trusted(own))
+print(trusted(meanwhile[0]), trusted(ssl.create_default_context(cafile={bundle!r})))
+"""
+
+
+def test_a_context_that_nobody_connects_by_trusts_nobody() -> None:
+    """Goal: no certificates are loaded for nothing, and no connection is less well guarded by that.
+
+    Method: the context that aiohttp made; one of another thread meanwhile, and one made later, which trust as
+    ever. Whom they trust by default is told by a variable, as a machine may have no certificates.
+    """
+    program = CONTEXTS_PROGRAM.format(bundle=certifi.where())
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "SSL_CERT_FILE": certifi.where()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == ["CERT_REQUIRED", "True", "False", "True", "True"]
+
+
+LATER_PROGRAM = """
+import sys
+from pixaris_sync.footprint import claim_process, importing
+
+claim_process()
+with importing():
+    from google.auth.transport.requests import AuthorizedSession
+    from google.auth.credentials import AnonymousCredentials
+    from google.oauth2 import service_account
+AuthorizedSession(AnonymousCredentials())
+print("cryptography" in sys.modules, "chardet" in sys.modules, "charset_normalizer" in sys.modules)
+from google.auth import crypt
+try:
+    service_account.Credentials.from_service_account_info(
+        {"private_key": "no key", "client_email": "e", "token_uri": "u"}
+    )
+except ValueError:
+    print("cryptography" in sys.modules, issubclass(crypt.RSASigner, crypt.Signer))
+"""
+
+
+def test_what_signs_by_keys_is_loaded_where_a_key_is_there() -> None:
+    """Goal: only some logins pay for it, and they get it. Method: a session without, then a key file's login.
+
+    Nothing is said on stderr: requests would warn that nobody guesses encodings.
+    """
+    told = subprocess.run([sys.executable, "-c", LATER_PROGRAM], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["False", "False", "False", "True", "True"]
+    assert told.stderr == ""

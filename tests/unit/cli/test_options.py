@@ -8,7 +8,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from pixaris_sync.cli import inspect, passes
-from pixaris_sync.cli.app import app
+from pixaris_sync.cli.app import _needed, app
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.options import FOLDER, OF_SERVICE, WHERE, has_flag, shown_default
 from pixaris_sync.settings.model import Settings
@@ -182,3 +182,21 @@ def test_the_version_is_told() -> None:
     """Goal: bug reports name it. Method: `--version`."""
     found = run("--version")
     assert (found.exit_code, found.output.split()[0]) == (0, "pixaris-sync")
+
+
+@pytest.mark.parametrize("name", [*TUNED, *ASKING, "ui", "sandbox", "demo"])
+def test_a_command_alone_is_what_it_is_among_all(name: str) -> None:
+    """Goal: what is built for one command lacks nothing of it. Method: its help, alone and in the whole."""
+    alone: Any = typer.main.get_command(_needed([name, "--help"]))
+    assert set(alone.commands) == {name}
+    told = [
+        CliRunner().invoke(one, [name, "--help"], prog_name="pixaris-sync").output
+        for one in (_needed([name]), app)
+    ]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["config", "show"], ["syn"], ["--version"], ["Sync"]])
+def test_what_names_no_command_of_the_first_level_gets_the_whole(arguments: list[str]) -> None:
+    """Goal: help, completion and suggestions know all commands. Method: such command lines."""
+    assert _needed(arguments) is app
