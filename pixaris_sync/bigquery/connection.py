@@ -23,6 +23,7 @@ import threading
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.transport.requests import AuthorizedSession, Request
@@ -87,6 +88,7 @@ class ResettingSession(AuthorizedSession):
         self._first_asked = ""
         self._socket_options = _socket_options(timeout_seconds)
         self._trust: dict[str, Any] = {}
+        self._of_environment: dict[str, dict[str, Any]] = {}
         # ~/.netrc is not asked for a login in the place of ours.
         self.auth = _as_it_is
         if login is not None:
@@ -109,6 +111,16 @@ class ResettingSession(AuthorizedSession):
         if answer.status_code == HTTPStatus.UNAUTHORIZED and self._login is not None:
             self.credentials.refresh(self._auth_request)
         return answer
+
+    def merge_environment_settings(self, url: str, *given: Any) -> dict[str, Any]:  # noqa: ANN401 - handed on
+        """What the variables say of requests to `url`'s host, which are all made alike.
+
+        They are looked at once, as requests goes through all of them several times for each request.
+        """
+        host = urlsplit(url).netloc
+        if host not in self._of_environment:
+            self._of_environment[host] = super().merge_environment_settings(url, *given)
+        return {**self._of_environment[host]}
 
     def get_redirect_target(self, resp: "Response") -> None:
         """Where an answer redirects to: nowhere."""
