@@ -47,7 +47,7 @@ bench: $(STAMP)-bench ## Measure pixaris-sync and what else could be used, side 
 	@$(PY) -m tests.benchmarks $(ARGS)
 
 .PHONY: flame
-flame: $(STAMP)-bench ## Profile a backfill of benchmark sets A and C into build/flame
+flame: $(STAMP)-bench ## Profile a sync of benchmark sets A and C into build/flame, and tell its work by part
 	@$(PY) -m tests.benchmarks flame $(ARGS)
 
 .PHONY: lint

@@ -5,20 +5,22 @@ Without a word, contenders are compared.
 
 import argparse
 import compileall
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pixaris_sync
 from tests.benchmarks.arrays import array_shape, measure_arrays
+from tests.benchmarks.check import check_table, checks, recorded_cases
 from tests.benchmarks.comparison import AGAIN, Comparison, available
-from tests.benchmarks.contenders import CONTENDERS
-from tests.benchmarks.flame import draw_flames
+from tests.benchmarks.contenders import CONTENDERS, OURS, RAW, TREE
+from tests.benchmarks.flame import profile, small_flame_graph, summary
 from tests.benchmarks.handlers import CALLS, handlers_text, measure_handlers
 from tests.benchmarks.levels import LevelCase, Levels, levels_text, write_levels
 from tests.benchmarks.many import measure_scale, measure_shards, ratio_text
 from tests.benchmarks.picture import draw
 from tests.benchmarks.readings import measure_readings
-from tests.benchmarks.results import Case, table, write_json
+from tests.benchmarks.results import SETTINGS, Case, machine, machine_text, read_json, table, write_json
 from tests.benchmarks.sets import SHAPES
 from tests.benchmarks.training import measure_slowdown
 from tests.benchmarks.watch_latency import watch_latency, write_latencies
@@ -26,23 +28,33 @@ from tests.benchmarks.watch_latency import watch_latency, write_latencies
 CACHE = Path("build/benchmarks")
 #: Levels of concurrency are compared in these.
 LEVEL_CASES = ("A:0", "A:20", "A:50", "A:200", "B:0", "B:50", "C:0", "C:50", "C:50:40")
-#: What is measured when nothing else is asked for; it ends within a quarter of an hour on two cores.
+#: What is measured when nothing else is asked for; it ends within half an hour on two cores.
 DEFAULT_CASES = ("A:50", "B:50", "C:0", f"C{AGAIN}:0", f"C{AGAIN}:50")
 DEFAULT_CONTENDERS = (
-    "pixaris-sync",
+    OURS,
+    "handlers",
     "GCPExperimentHandler",
     "transfer_manager/32",
     "gcsfs",
     "gcloud-aio/64",
     "gcloud-aio/128",
+    "obstore/64",
+    "obstore/128",
     "gcloud rsync",
     "rclone/32",
 )
 
 
+#: What was measured last, and what `--check` compares with.
+RECORDED = Path(__file__).parent / "result.json"
+
+#: What a word does; None is success.
+_Word = Callable[[argparse.Namespace], int | None]
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit code."""
-    words = {
+    words: Mapping[str, tuple[_Word, Callable[[argparse.ArgumentParser], None]]] = {
         "compare": (_compare, _compare_options),
         "watch-latency": (_watch_latency, _watch_latency_options),
         "scale": (_scale, _scale_options),
@@ -67,13 +79,15 @@ def main(arguments: Sequence[str]) -> int:
     options.cache = options.cache.resolve()
     # As an installed program is, wherever Python may write no bytecode: else each run would compile it anew.
     compileall.compile_dir(Path(pixaris_sync.__file__).parent, quiet=1)
-    run(options)
-    return 0
+    return run(options) or 0
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _compare(options: argparse.Namespace) -> int | None:
+    if options.check:
+        return _check(options)
+    cases = options.cases or _crossed(options.sets, options.latencies)
     comparison = Comparison(
-        cases=options.cases or _crossed(options.sets, options.latencies),
+        cases=[replace(case, setting=setting) for case in cases for setting in options.settings],
         contenders=available(options.contenders),
         repeats=options.repeats,
         cache=options.cache,
@@ -85,6 +99,25 @@ def _compare(options: argparse.Namespace) -> None:
         write_json(options.json, runs, descriptions)
     if options.svg:
         draw(options.svg, runs, descriptions)
+    return None
+
+
+def _check(options: argparse.Namespace) -> int:
+    measured_on, recorded = read_json(options.recorded)
+    cases = recorded_cases(recorded)
+    if not cases:
+        _say(f"{options.recorded} has no case that {OURS} and {RAW} have carried: record one by --json")
+        return 1
+    _say(f"Recorded on {machine_text(measured_on)}.\nMeasured on {machine_text(machine())}.\n")
+    comparison = Comparison(
+        cases=cases,
+        contenders=available([name for name in CONTENDERS if name.partition("/")[0] in (OURS, RAW)]),
+        repeats=options.repeats,
+        cache=options.cache,
+    )
+    found = list(checks(recorded, comparison.run()))
+    _say(check_table(found))
+    return int(any(check.is_worse for check in found))
 
 
 def _compare_options(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +136,27 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
         default=list(DEFAULT_CONTENDERS),
         help=f"comma-separated, or all: {', '.join(CONTENDERS)}",
     )
+    parser.add_argument(
+        "--settings",
+        type=_settings,
+        default=list(SETTINGS),
+        help="of the machine, comma-separated: "
+        + ", ".join(f"{name} ({words})" for name, words in SETTINGS.items())
+        + f" [{','.join(SETTINGS)}]",
+    )
     parser.add_argument("--repeats", type=int, default=3, help="rounds [%(default)s]")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help=f"measure only {OURS} and {RAW}, in the cases and settings that are recorded, and end with 1 "
+        "where a ratio has become worse",
+    )
+    parser.add_argument(
+        "--recorded",
+        type=_file,
+        default=RECORDED,
+        help="file of --json that --check compares with [%(default)s]",
+    )
     parser.add_argument("--json", type=Path, help="file to write everything to")
     parser.add_argument("--svg", type=Path, help="file to draw the picture to")
 
@@ -211,17 +264,29 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
 
 def _flame(options: argparse.Namespace) -> None:
     for what in options.sets:
-        _say(
-            draw_flames(
-                options.cache, options.out, what=what, latency_ms=options.latency, flags=options.flags
-            )
+        found = profile(
+            options.cache, options.tree, what=what, latency_ms=options.latency, flags=options.flags
         )
+        _say(found.parts())
+        if not options.parts:
+            found.write(options.out)
+            _say(summary(found.stacks, what))
+        if options.small:
+            options.small.parent.mkdir(parents=True, exist_ok=True)
+            Path(f"{options.small}-{what}.svg").write_text(small_flame_graph(found.stacks))
 
 
 def _flame_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sets", type=_sets, default=["A", "C"], help="what is carried [A,C]")
     parser.add_argument("--latency", type=float, default=0, help="of the cloud, in ms [%(default)s]")
     parser.add_argument("--out", type=Path, default=Path("build/flame"), help="folder [%(default)s]")
+    parser.add_argument("--parts", action="store_true", help="print only the work by part, and draw nothing")
+    parser.add_argument(
+        "--small", type=Path, metavar="PREFIX", help="draw PREFIX-SET.svg too, small enough for a document"
+    )
+    parser.add_argument(
+        "--tree", type=Path, default=TREE, help="the checkout whose program is profiled [%(default)s]"
+    )
     _add_flags(parser)
 
 
@@ -356,6 +421,20 @@ def _sets(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(
             f"no set {', '.join(sorted(unknown))}; there are {', '.join(SHAPES)}"
         )
+    return names
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"no file {text}")
+    return Path(text)
+
+
+def _settings(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(SETTINGS):
+        known = ", ".join(SETTINGS)
+        raise argparse.ArgumentTypeError(f"no setting {', '.join(sorted(unknown))}; there are {known}")
     return names
 
 

@@ -4,15 +4,16 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.benchmarks.busy import busy_loop
 from tests.benchmarks.cloud import BUCKET, Cloud, running_cloud
 from tests.benchmarks.contenders import CONTENDERS, Contender, Place
 from tests.benchmarks.cores import Cores, choose_cores
 from tests.benchmarks.processes import Measured, measure
-from tests.benchmarks.results import Case, Run
+from tests.benchmarks.results import SHARED, Case, Run
 from tests.benchmarks.scratch import scratch_folder
 from tests.benchmarks.sets import RunSet, run_set
 
@@ -29,7 +30,7 @@ class Comparison:
     """What to compare.
 
     Attributes:
-        cases: what is carried, and how far.
+        cases: what is carried, how far, and in which setting of the machine.
         contenders: who carries it; those that cannot do a case are left out of it.
         repeats: how many rounds.
         cache: where sets are kept, and scratch folders made; on the disk that is meant.
@@ -51,7 +52,7 @@ class Comparison:
         runs: list[Run] = []
         for what in dict.fromkeys(case.what for case in self.cases):
             runs_of_set = run_set(what.removesuffix(AGAIN), self.cache, bucket=BUCKET)
-            latencies = [case.latency_ms for case in self.cases if case.what == what]
+            cases = [case for case in self.cases if case.what == what]
             again = what.endswith(AGAIN)
             chosen = [c for c in self.contenders if (c.compares if again else c.carries(runs_of_set))]
             with ExitStack() as stack:
@@ -62,8 +63,9 @@ class Comparison:
                 for repeat in range(self.repeats):
                     # Each round begins with another contender, so that none always follows the same one.
                     turned = tracks[repeat % len(tracks) :] + tracks[: repeat % len(tracks)]
-                    for latency in latencies:
-                        runs += [track.run(Case(what, latency), repeat) for track in turned]
+                    for case in cases:
+                        with _set(case, cores):
+                            runs += [track.run(case, repeat) for track in turned]
         return runs
 
     def descriptions(self) -> Mapping[str, str]:
@@ -92,8 +94,9 @@ class _Track:
         self.cloud.reset(0, with_md5=self.contender.wants_md5)
         self.kept = Path(tempfile.mkdtemp(prefix="scratch-", dir=self.cache))
         _progress(f"{self.contender.name} carries set {self.runs.shape.name} for the first time")
-        self._measure(self._place(self.kept, 0))
-        self._make_sure_all_is_there(self._place(self.kept, 0))
+        place = self._place(self.kept, Case(self.runs.shape.name, 0))
+        self._measure(place)
+        self._make_sure_all_is_there(place)
 
     def run(self, case: Case, repeat: int) -> Run:
         """Measure one run."""
@@ -102,7 +105,7 @@ class _Track:
         else:
             self.cloud.set_latency(case.latency_ms)
         with nullcontext(self.kept) if self.kept else scratch_folder(self.cache) as scratch:
-            return self._run_in(self._place(scratch, case.latency_ms), case, repeat)
+            return self._run_in(self._place(scratch, case), case, repeat)
 
     def _run_in(self, place: Place, case: Case, repeat: int) -> Run:
         self.runs.warm()
@@ -116,7 +119,7 @@ class _Track:
         scaled = self.contender.scaled(measured, place)
         gcs = sum(number for kind, number in counts.items() if kind.startswith("gcs."))
         _progress(
-            f"{case.what} {case.latency_ms:g} ms, round {repeat + 1}: {self.contender.name}: "
+            f"{case.what} {case.latency_ms:g} ms, {case.setting}, round {repeat + 1}: {self.contender.name}: "
             f"{scaled.wall_seconds:.2f} s, CPU {scaled.cpu_seconds:.2f} s, server {share:.0%}"
         )
         return Run(
@@ -132,8 +135,9 @@ class _Track:
             counts={kind: number for kind, number in sorted(counts.items()) if number},
         )
 
-    def _place(self, scratch: Path, latency_ms: float) -> Place:
-        return Place(self.runs, self.cloud.address, scratch, latency_ms)
+    def _place(self, scratch: Path, case: Case) -> Place:
+        is_shared = case.setting == SHARED
+        return Place(self.runs, self.cloud.address, scratch, case.latency_ms, is_shared)
 
     def _measure(self, place: Place) -> Measured:
         cores = self.cores.both if self.contender.both_cores else frozenset({self.cores.client})
@@ -156,6 +160,11 @@ class _Track:
             )
         if self.contender.keeps_names and found.digest != self.runs.digest:
             raise IncompleteError(f"{self.contender.name} left objects of other names or contents")
+
+
+def _set(case: Case, cores: Cores) -> AbstractContextManager[object]:
+    """The machine as the case wants it."""
+    return busy_loop(cores.client) if case.setting == SHARED else nullcontext()
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Who is measured: pixaris-sync, and what a user would pick instead.
 
 Each is started as a whole program, with its own defaults but for what its name says. All carry the same files
-to the same names; pixaris-sync and ``GCPExperimentHandler`` store rows too.
+to the same names; pixaris-sync, ``GCPExperimentHandler`` and this package's handler of that name
+(``handlers``) store rows too.
 """
 
 import importlib.util
@@ -19,9 +20,11 @@ from tests.benchmarks.processes import Measured
 from tests.benchmarks.sets import RunSet
 
 _WORKERS = Path(__file__).parent / "workers"
-_TREE = Path(__file__).parents[2]
+TREE = Path(__file__).parents[2]
 
 OURS = "pixaris-sync"
+#: Clients that do nothing but send files; behind a slash follows how many at once.
+RAW, OBSTORE = "gcloud-aio", "obstore"
 
 #: How much is given to whoever is too slow for whole sets.
 _SUBSET_FILES, _SUBSET_BYTES = 200, 100_000_000
@@ -36,12 +39,14 @@ class Place:
         address: of the server.
         scratch: an empty folder of its own.
         latency_ms: of every answer.
+        is_shared: others compute on its core.
     """
 
     runs: RunSet
     address: str
     scratch: Path
     latency_ms: float
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ class Contender:
         program: the program that it needs, if any.
         both_cores: it spreads over processes, and is given the server's core too.
         stores_rows: it stores rows in BigQuery.
+        one_by_one: it stores one run after another, and is given only a part of a larger set; the rest of the
+            time is extrapolated from what it prints.
         keeps_names: its objects are named as pixaris-sync's.
         compares: run again, it looks what is new.
         files_most: sets of more files are not given to it: they would take minutes.
@@ -67,6 +74,7 @@ class Contender:
     program: str = ""
     both_cores: bool = False
     stores_rows: bool = False
+    one_by_one: bool = False
     keeps_names: bool = True
     compares: bool = False
     files_most: int | None = None
@@ -90,7 +98,7 @@ class Contender:
         write_stand_in_credentials(credentials)
         inherited = os.environ.get("PYTHONPATH", "")
         return {
-            "PYTHONPATH": f"{_TREE}:{inherited}" if inherited else str(_TREE),
+            "PYTHONPATH": f"{TREE}:{inherited}" if inherited else str(TREE),
             "HOME": str(place.scratch),
             "STORAGE_EMULATOR_HOST": place.address,
             "BIGQUERY_EMULATOR_HOST": place.address,
@@ -117,7 +125,7 @@ class Contender:
 
     def subset(self, place: Place) -> int:
         """How many runs of the set it is given; the others are extrapolated."""
-        return _runs_for_the_slow(place) if self.name == "GCPExperimentHandler" else place.runs.shape.runs
+        return _runs_for_the_slow(place) if self.one_by_one else place.runs.shape.runs
 
     def scaled(self, measured: Measured, place: Place) -> Measured:
         """What the whole set would have taken, where only a part was given."""
@@ -135,17 +143,24 @@ class Contender:
 
 
 def _sync(word: str) -> Callable[[Place], Sequence[str]]:
-    return lambda _: (sys.executable, "-m", "pixaris_sync", word, "--json")
+    # Last in line for a core that somebody else wants too, it would not be compared with the others.
+    return lambda place: (
+        *(sys.executable, "-m", "pixaris_sync", word, "--json"),
+        *(["--no-quiet"] if place.is_shared else []),
+    )
 
 
 def _worker(name: str, *more: str) -> Callable[[Place], Sequence[str]]:
     return lambda place: (sys.executable, str(_WORKERS / name), str(place.runs.folder), BUCKET, *more)
 
 
-def _handler(place: Place) -> Sequence[str]:
-    worker = str(_WORKERS / "gcp_handler.py")
-    runs = str(_runs_for_the_slow(place))
-    return (sys.executable, worker, str(place.runs.folder), PROJECT, DATASET, BUCKET, runs)
+def _handler(module: str) -> Callable[[Place], Sequence[str]]:
+    def command(place: Place) -> Sequence[str]:
+        worker = str(_WORKERS / "gcp_handler.py")
+        runs = str(_runs_for_the_slow(place))
+        return (sys.executable, worker, module, str(place.runs.folder), PROJECT, DATASET, BUCKET, runs)
+
+    return command
 
 
 def _runs_for_the_slow(place: Place) -> int:
@@ -180,7 +195,6 @@ def _rclone(transfers: int) -> Callable[[Place], Sequence[str]]:
 
 
 _GOOGLE, _AIO = "google.cloud.storage", "gcloud.aio.storage"
-_HANDLER = Contender("GCPExperimentHandler", _handler, module="pixaris", stores_rows=True, keeps_names=False)
 _GCLOUD = Contender(
     "gcloud rsync",
     _gcloud,
@@ -196,12 +210,21 @@ CONTENDERS = {
     for contender in (
         Contender(OURS, _sync("sync"), stores_rows=True, compares=True),
         Contender("pixaris-sync backfill", _sync("backfill"), stores_rows=True, compares=True),
-        _HANDLER,
+        *(
+            # Its runs' names have the day on which they are stored.
+            Contender(name, _handler(module), module, stores_rows=True, one_by_one=True, keeps_names=False)
+            for name, module in (
+                ("GCPExperimentHandler", "pixaris.experiment_handlers.gcp"),
+                ("handlers", "pixaris_sync.handlers"),
+            )
+        ),
         Contender("transfer_manager/8", _worker("transfer_manager.py", "8"), module=_GOOGLE),
         Contender("transfer_manager/32", _worker("transfer_manager.py", "32"), module=_GOOGLE),
         Contender("gcsfs", _worker("gcsfs_put.py"), module="gcsfs"),
-        Contender("gcloud-aio/64", _worker("raw_gcloud_aio.py", "64"), module=_AIO),
-        Contender("gcloud-aio/128", _worker("raw_gcloud_aio.py", "128"), module=_AIO),
+        Contender(f"{RAW}/64", _worker("raw_gcloud_aio.py", "64"), module=_AIO),
+        Contender(f"{RAW}/128", _worker("raw_gcloud_aio.py", "128"), module=_AIO),
+        Contender(f"{OBSTORE}/64", _worker("obstore_put.py", "64"), module="obstore"),
+        Contender(f"{OBSTORE}/128", _worker("obstore_put.py", "128"), module="obstore"),
         _GCLOUD,
         Contender("rclone/4", _rclone(4), program="rclone", compares=True),
         Contender("rclone/32", _rclone(32), program="rclone", compares=True),

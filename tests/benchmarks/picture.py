@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from tests.benchmarks.contenders import OURS
-from tests.benchmarks.results import Case, Run, Standing, standings
+from tests.benchmarks.results import FREE, Case, Run, Standing, standings
 
 _WIDTH = 760
 _LABEL_WIDTH = 170
@@ -21,7 +21,7 @@ _STYLE = (
 
 
 def draw(path: Path, runs: Sequence[Run], descriptions: Mapping[str, str]) -> None:
-    """Write an SVG of all cases.
+    """Write an SVG of all cases, on the free machine if there are any.
 
     Args:
         path: where to.
@@ -30,7 +30,8 @@ def draw(path: Path, runs: Sequence[Run], descriptions: Mapping[str, str]) -> No
     """
     parts: list[str] = []
     top = _MARGIN
-    for case in dict.fromkeys(run.case for run in runs):
+    cases = dict.fromkeys(run.case for run in runs)
+    for case in [case for case in cases if case.setting == FREE] or cases:
         found = sorted(standings(runs, case), key=lambda standing: standing.wall.median)
         parts += _panel(case, found, descriptions[case.what], top)
         top += _HEAD_HEIGHT + len(found) * _ROW_HEIGHT + _GAP

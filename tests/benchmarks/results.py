@@ -4,32 +4,41 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.benchmarks.cloud import SERVER_BOUND_SHARE
-from tests.benchmarks.contenders import OURS
+from tests.benchmarks.contenders import OBSTORE, OURS, RAW
 
 MEGABYTE = 1_000_000
+FREE, SHARED = "free", "shared"
+#: Settings of the machine, in words.
+SETTINGS: Final = {FREE: "free machine", SHARED: "core shared with a busy loop"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Case:
-    """What is carried, and how far the cloud is.
+    """What is carried, how far the cloud is, and what else the client's core does.
 
     Attributes:
         what: the name of a set, or of a set with `AGAIN` behind it where everything is there already.
         latency_ms: of every answer.
+        setting: of the machine, one of `SETTINGS`.
     """
 
     what: str
     latency_ms: float
+    setting: str = FREE
 
     def title(self, described: str) -> str:
         """As a heading."""
-        return f"{self.what}: {described}, {self.latency_ms:g} ms"
+        return f"{self.what}: {described}, {self.latency_ms:g} ms, {SETTINGS[self.setting]}"
+
+    def named(self) -> tuple[str, str]:
+        """As the first two cells of a row: what and how far, and the setting."""
+        return f"{self.what}, {self.latency_ms:g} ms", self.setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,62 @@ def standings(runs: Sequence[Run], case: Case) -> list[Standing]:
     return sorted(found, key=lambda standing: (standing.contender != OURS, standing.wall.median))
 
 
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """Times over the best of raw gcloud-aio-storage in the same round."""
+
+    wall: Spread
+    cpu: Spread
+
+
+def ratios(runs: Sequence[Run], case: Case, whose: str) -> Ratios | None:
+    """The ratios of a contender in a case; None where it, or raw gcloud-aio-storage, did not carry it.
+
+    Of a contender that was measured with several numbers of files at once, the best of each round counts.
+
+    Args:
+        runs: what was measured.
+        case: which of it.
+        whose: the contender's name, without such a number.
+    """
+    of_case = [run for run in runs if run.case == case]
+    mine = [run for run in of_case if _family(run) == whose]
+    rounds = {run.repeat for run in of_case if _family(run) == RAW} & {run.repeat for run in mine}
+    if not rounds:
+        return None
+
+    def spread(seconds: Callable[[Run], float]) -> Spread:
+        def best(family: str, repeat: int) -> float:
+            return min(seconds(run) for run in of_case if _family(run) == family and run.repeat == repeat)
+
+        return Spread.of(best(whose, repeat) / best(RAW, repeat) for repeat in rounds)
+
+    return Ratios(spread(lambda run: run.wall_seconds), spread(lambda run: run.cpu_seconds))
+
+
+def _family(run: Run) -> str:
+    return run.contender.partition("/")[0]
+
+
+def ratio_table(runs: Sequence[Run]) -> str:
+    """The ratios of each case and setting as text that is Markdown too; nothing where there are none."""
+    rows = []
+    for case in dict.fromkeys(run.case for run in runs):
+        if (ours := ratios(runs, case, OURS)) is not None:
+            theirs = ratios(runs, case, OBSTORE)
+            orientation = (theirs.wall.text(), theirs.cpu.text()) if theirs else ("", "")
+            rows.append((*case.named(), ours.wall.text(), ours.cpu.text(), *orientation))
+    if not rows:
+        return ""
+    head = ("case", "setting", "wall", "CPU", f"{OBSTORE} wall", f"{OBSTORE} CPU")
+    lines = [
+        f"### {OURS} over the best of {RAW} in the same round: median (least-most)",
+        "",
+        *table_lines([head, *rows]),
+    ]
+    return "\n".join(lines)
+
+
 def table(runs: Sequence[Run], descriptions: Mapping[str, str]) -> str:
     """All cases as text that is Markdown too.
 
@@ -150,14 +215,20 @@ def table(runs: Sequence[Run], descriptions: Mapping[str, str]) -> str:
         runs: what was measured.
         descriptions: of each case's set, by the case's `what`.
     """
-    lines: list[str] = []
+    lines = [f"Measured on {machine_text(machine())}."]
+    if found := ratio_table(runs):
+        lines += ["", found]
     notes: set[str] = set()
     for case in dict.fromkeys(run.case for run in runs):
         heads = ("", "wall s", "CPU s", "peak MB", "requests/file", "wall ratio", "CPU ratio")
         rows = [heads, *(_row(standing, notes) for standing in standings(runs, case))]
         lines += ["", f"### {case.title(descriptions[case.what])}", "", *table_lines(rows)]
+        if case.setting == SHARED:
+            notes.add(
+                "With a shared core, pixaris-sync has --no-quiet: quiet, it would let the loop go first."
+            )
     lines += ["", "Ratios are to pixaris-sync in the same round: median (least-most).", *sorted(notes)]
-    return "\n".join(lines).lstrip("\n")
+    return "\n".join(lines)
 
 
 def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -190,10 +261,31 @@ def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     return {
         "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.system(),
+        "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),
     }
+
+
+def machine_text(told: Mapping[str, Any]) -> str:
+    """What `machine` has told, in a line; older records lack parts of it."""
+    parts = [f"{told['cores']} cores of {told.get('processor', told['machine'])}"]
+    if memory := told.get("memory_bytes"):
+        parts.append(f"{memory / (1000 * MEGABYTE):.0f} GB of memory")
+    parts += [f"{told['system']} {told.get('kernel', '')}".rstrip(), f"Python {told['python']}"]
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    """The model that the kernel names; some architectures have no such line."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, model = line.partition(":")
+        if name.strip() == "model name":
+            return model.strip()
+    return platform.machine()
 
 
 def write_json(path: Path, runs: Sequence[Run], descriptions: Mapping[str, str]) -> None:
@@ -202,6 +294,12 @@ def write_json(path: Path, runs: Sequence[Run], descriptions: Mapping[str, str])
     document = {
         "machine": machine(),
         "sets": dict(descriptions),
+        "ratios": [
+            {"case": asdict(case), "contender": whose, **asdict(found)}
+            for case in cases
+            for whose in (OURS, OBSTORE)
+            if (found := ratios(runs, case, whose))
+        ],
         "standings": [
             {"case": asdict(case), "contenders": [asdict(standing) for standing in standings(runs, case)]}
             for case in cases
@@ -209,6 +307,17 @@ def write_json(path: Path, runs: Sequence[Run], descriptions: Mapping[str, str])
         "runs": [asdict(run) for run in runs],
     }
     path.write_text(json_text(document))
+
+
+def read_json(path: Path) -> tuple[Mapping[str, Any], list[Run]]:
+    """The machine and the runs that `write_json` has written.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    document = json.loads(path.read_text())
+    runs = [Run(**{**run, "case": Case(**run["case"])}) for run in document["runs"]]
+    return document["machine"], runs
 
 
 def json_text(document: Mapping[str, Any]) -> str:

@@ -4,24 +4,25 @@ import errno
 import json
 import os
 import time
+import urllib.error
 import urllib.request
 import xml.etree.ElementTree as ET
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import pytest
 from PIL import Image
 
 from tests.benchmarks import training
-from tests.benchmarks.cloud import BUCKET, Cloud, running_cloud
+from tests.benchmarks.cloud import BUCKET, Cloud, Inventory, running_cloud
 from tests.benchmarks.command_line import main
 from tests.benchmarks.comparison import Comparison, IncompleteError
 from tests.benchmarks.contenders import OURS, Contender
-from tests.benchmarks.flame import flame_graph, summary, working_stacks
 from tests.benchmarks.many import measure_scale
-from tests.benchmarks.results import Case, Run, standings, table
+from tests.benchmarks.results import Case, Run, machine_text, standings, table
 from tests.benchmarks.server.bodies import Collected, Content, Dechunked, Related
 from tests.benchmarks.server.objects import inventory_digest
 from tests.benchmarks.sets import run_set
@@ -49,6 +50,7 @@ def test_a_tiny_set_is_carried_and_told_as_table_json_and_picture(
     """
     told, drawn = tmp_path / "out.json", tmp_path / "out.svg"
     arguments = ["--cache", str(tmp_path), "--sets", "tiny", "--contenders", f"{OURS},{RAW}"]
+    arguments += ["--settings", "free"]
     assert main([*arguments, "--repeats", "1", "--json", str(told), "--svg", str(drawn)]) == 0
 
     document = json.loads(told.read_text())
@@ -66,6 +68,12 @@ def test_a_tiny_set_is_carried_and_told_as_table_json_and_picture(
         assert f"| {run['wall_seconds']:.2f} " in printed
         assert f"{run['wall_seconds']:.2f} s" in texts
     assert document["standings"][0]["contenders"][0]["contender"] == OURS
+
+    [ratio] = document["ratios"]
+    expected = runs[OURS]["cpu_seconds"] / runs[RAW]["cpu_seconds"]
+    assert (ratio["contender"], ratio["cpu"]["median"]) == (OURS, expected)
+    assert f"| tiny, 0 ms | free    | {ratio['wall']['median']:.2f} | {expected:.2f} |" in printed
+    assert printed.startswith(f"Measured on {machine_text(document['machine'])}.")
 
 
 def test_a_contender_that_carries_nothing_is_found_out(tmp_path: Path) -> None:
@@ -99,6 +107,25 @@ def test_latency_is_added_to_every_answer(cloud: Cloud) -> None:
             assert answer.status == 200
         assert time.monotonic() - begun >= 0.05
     assert cloud.counts() == {"gcs.bucket": 1, "bq.datasets.get": 1}
+
+
+def test_a_put_of_the_xml_api_stores_an_object(cloud: Cloud) -> None:
+    """Goal: obstore is measured at true uploads. Method: PUTs as it sends them, once with a condition."""
+    address = f"{cloud.address}/{BUCKET.replace('-', '%2D')}/results%2Fset%200%2Fimage%5F1%2Epng"
+    content = bytes(range(256)) * 40
+    with _put(address, content, {}) as answer:
+        assert answer.headers["ETag"].strip('"') == answer.headers["x-goog-generation"]
+    with pytest.raises(urllib.error.HTTPError, match="412"):
+        _put(address, content, {"x-goog-if-generation-match": "0"})
+    expected = inventory_digest({f"{BUCKET}/results/set 0/image_1.png": google_crc32c.value(content)})
+    assert cloud.inventory() == Inventory(1, expected, 0)
+    assert cloud.counts() == {"gcs.upload.put": 2}
+    assert cloud.stored().refused == 1
+
+
+def _put(address: str, content: bytes, headers: dict[str, str]) -> Any:
+    request = urllib.request.Request(address, content, headers, method="PUT")  # noqa: S310 - the test's server
+    return urllib.request.urlopen(request)  # noqa: S310 - the test's server
 
 
 @pytest.mark.large
@@ -179,17 +206,6 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert other.server_bound
     assert not ours.server_bound
     assert "other!" in table(runs, {"A": "a set"})
-
-
-def test_a_profile_leaves_out_threads_that_wait() -> None:
-    """Goal: profiles show work. Method: stacks of work and of waiting; the graph and the table know one."""
-    collapsed = (
-        "run (pixaris_sync/a.py);digest (x.py) 30\nThread.run (t.py);Condition.wait (threading.py) 900\n 7"
-    )
-    stacks = working_stacks(collapsed)
-    assert stacks == {("run (pixaris_sync/a.py)", "digest (x.py)"): 30}
-    assert "100.0%  pixaris_sync/a.py" in summary(stacks, "A")
-    assert "digest (x.py): 30 samples, 100.0%" in "".join(ET.fromstring(flame_graph(stacks)).itertext())  # noqa: S314 - written above
 
 
 def test_a_set_is_in_memory_before_it_is_measured(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ class Services:
                 return self._warehouse.route(request)
             case ["bench", what]:
                 return Collected(), lambda: self._tell(what, request.query)
+            case [_, _, *_] if request.method == "PUT":
+                return self._objects.route_put(request)
         body = Collected()
         return body, lambda: refusal(404, "notFound", f"not served: {'/'.join(request.segments)}")
 

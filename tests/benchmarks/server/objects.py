@@ -2,9 +2,10 @@
 
 What can be downloaded are objects that it made itself, and others where it was told to keep their contents.
 
-The JSON API of Google Cloud Storage as far as upload clients use it. Checksums are true; ``md5Hash`` is left
-out, as the service does for composed objects, unless it is asked for: computing it takes many times as long
-as everything else.
+The JSON API of Google Cloud Storage as far as upload clients use it, and of the XML API the PUT of an object
+(https://cloud.google.com/storage/docs/xml-api/put-object-upload), by which obstore uploads. Checksums are
+true; ``md5Hash`` is left out, as the service does for composed objects, unless it is asked for: computing it
+takes many times as long as everything else.
 """
 
 import base64
@@ -140,6 +141,12 @@ class Objects:
                 return body, lambda: self._look_up(bucket, "/".join(name))
         return body, self._unknown
 
+    def route_put(self, request: Request) -> tuple[Sink, Callable[[], Answer]]:
+        """An upload by the XML API: ``PUT /<bucket>/<object>``."""
+        content = self._content()
+        bucket, *name = request.segments
+        return self._watched(content, lambda: self._put(bucket, "/".join(name), request, content))
+
     def seed(self, bucket: str, objects: int, *, datasets: int, size: int) -> None:
         """Make objects, a hundred images a run, evenly in this many datasets of one project."""
         named = self.objects.setdefault(bucket, {})
@@ -211,6 +218,21 @@ class Objects:
         name = metadata.get("name") or query["name"]
         return self._store(bucket, name, query, metadata, content, related.content_type)
 
+    def _put(self, bucket: str, name: str, request: Request, content: Content) -> Answer:
+        self.counts["gcs.upload.put"] += 1
+        told = request.header(b"x-goog-if-generation-match")
+        query = {"ifGenerationMatch": told} if told else {}
+        stored = self._stored(bucket, name, query, {}, content, request.header(b"content-type"))
+        if isinstance(stored, Answer):
+            return stored
+        return Answer(
+            headers={
+                "ETag": f'"{stored.generation}"',
+                "x-goog-generation": str(stored.generation),
+                "x-goog-hash": f"crc32c={encoded_crc32c(stored.crc32c)}",
+            }
+        )
+
     def _begin(self, bucket: str, request: Request, body: bytes) -> Answer:
         self.counts["gcs.upload.session"] += 1
         metadata = json.loads(body) if body else {}
@@ -250,6 +272,19 @@ class Objects:
         content: Content,
         kind: str,
     ) -> Answer:
+        stored = self._stored(bucket, name, query, metadata, content, kind)
+        return stored if isinstance(stored, Answer) else json_answer(stored.resource())
+
+    def _stored(
+        self,
+        bucket: str,
+        name: str,
+        query: dict[str, str],
+        metadata: dict[str, Any],
+        content: Content,
+        kind: str,
+    ) -> StoredObject | Answer:
+        """The object that is stored now, or why it is not."""
         named = self.objects.setdefault(bucket, {})
         before = named.get(name)
         expected = query.get("ifGenerationMatch")
@@ -274,7 +309,7 @@ class Objects:
         )
         named[name] = stored
         self.stored += 1
-        return json_answer(stored.resource())
+        return stored
 
     def _bucket(self, bucket: str) -> Answer:
         self.counts["gcs.bucket"] += 1

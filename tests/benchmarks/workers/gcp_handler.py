@@ -1,11 +1,14 @@
-"""The real ``GCPExperimentHandler``, given the same images and records, one run after another.
+"""A ``GCPExperimentHandler``, Pixaris' or ours, given the same images and records, one run after another.
 
-Usage: gcp_handler.py FOLDER PROJECT BQ_DATASET BUCKET RUNS, with both emulators' addresses set. It prints how
-many seconds passed from the first run to the end, so that time for imports is not multiplied when only some
-of the runs are stored.
+Ours waits for each run's row, as it does unless it is told otherwise, and as Pixaris' does.
+
+Usage: gcp_handler.py MODULE FOLDER PROJECT BQ_DATASET BUCKET RUNS, with both emulators' addresses set. It
+prints how many seconds passed from the first run to the end, so that time for imports is not multiplied when
+only some of the runs are stored.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import sys
@@ -13,10 +16,10 @@ import time
 from pathlib import Path
 
 from PIL import Image
-from pixaris.experiment_handlers.gcp import GCPExperimentHandler
 
-folder, runs = Path(sys.argv[1]), int(sys.argv[5])
-handler = GCPExperimentHandler(sys.argv[2], f"{sys.argv[2]}.{sys.argv[3]}", sys.argv[4])
+module, project, bq_dataset, bucket = sys.argv[1], *sys.argv[3:6]
+folder, runs = Path(sys.argv[2]), int(sys.argv[6])
+handler = importlib.import_module(module).GCPExperimentHandler(project, f"{project}.{bq_dataset}", bucket)
 begun, cpu_begun = time.monotonic(), time.process_time()
 stored = 0
 for tracking in sorted(folder.glob("*/*/experiment_tracking.jsonl")):
