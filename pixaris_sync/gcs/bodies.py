@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import aiohttp
 import google_crc32c
@@ -26,14 +26,17 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.connector import Connection
+    from aiohttp.http_writer import StreamWriter
 
 #: Unlike any content: 128 random bits, chosen anew by each process.
 _BOUNDARY = secrets.token_hex(16)
 _METADATA_HEAD = f"--{_BOUNDARY}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode("ascii")
 _TAIL = f"\r\n--{_BOUNDARY}--\r\n".encode("ascii")
 
-#: Bodies up to this are joined and sent at once, larger ones in such pieces, unless they are held to a pace:
-#: more calls would cost more, and larger pieces gain nothing.
+#: Bodies up to this are joined: to copy them costs less than to send their parts.
+JOINED_BYTES_MAX = 16 * 1024
+#: Larger ones are sent in such pieces, unless they are held to a pace: larger pieces gain nothing. Where one
+#: is enough, nobody waits until the connection has taken it.
 UNPACED_PIECE_BYTES = 256 * 1024
 
 #: No piece of what is downloaded is larger, before it is unpacked and after.
@@ -138,8 +141,9 @@ class ContentBody(aiohttp.Payload):
         transfer = _transfer.get() or Transfer()
         transfer.begun = True
         if transfer.pace is None:
+            waits = self._size > UNPACED_PIECE_BYTES
             for piece in self._pieces(UNPACED_PIECE_BYTES):
-                await writer.write(piece)
+                await cast("StreamWriter", writer).write(piece, drain=waits)
             return
         # The headers have left, or leave with the first piece.
         await transfer.turn(HEAD_BYTES)
@@ -148,7 +152,7 @@ class ContentBody(aiohttp.Payload):
             await writer.write(piece)
 
     def _pieces(self, piece_bytes: int) -> Iterator[bytes | memoryview]:
-        if self._size <= piece_bytes:
+        if self._size <= min(piece_bytes, JOINED_BYTES_MAX):
             yield b"".join(self._parts)
             return
         for part in self._parts:

@@ -56,7 +56,7 @@ class Transport:
         self.open_seconds.append(self.clock.elapsed() - began)
         return Answer()
 
-    async def write(self, piece: bytes | memoryview) -> None:
+    async def write(self, piece: bytes | memoryview, *, drain: bool = True) -> None:  # noqa: ARG002 - as called
         self.sent.append((self.clock.elapsed(), len(piece)))
 
     async def close(self) -> None:
