@@ -25,9 +25,10 @@ demo: $(STAMP) ## The whole journey on local emulators: our handlers store runs,
 ui: $(STAMP) ## The Pixaris UI on local emulators with the runs of the demo, until Ctrl+C; ARGS='--open --port 8080'
 	@$(PY) -m pixaris_sync ui --sandbox $(ARGS)
 
+# It starts thousands of processes: each would compile everything anew where Python may not keep what it compiled.
 .PHONY: test
 test: $(STAMP) ## Run the tests, with fewer scenarios than CI; ARGS='-k schema' goes to pytest
-	@$(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: simulate
 simulate: $(STAMP) ## Simulated scenarios with ever new seeds, until Ctrl+C; ARGS='--first SEED'

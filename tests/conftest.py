@@ -3,8 +3,9 @@
 import os
 import signal
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import hypothesis
 import pandas  # noqa: F401, ICN001 - Google's client finds it at its first import by any test, or never
 import pytest
 from _pytest.terminal import TerminalReporter
@@ -12,12 +13,17 @@ from _pytest.terminal import TerminalReporter
 from tests.support import proof_summary
 from tests.support.secrets import secrets_in, secrets_in_ledgers
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+_TESTS = Path(__file__).parent
 
 #: Set by .ci/run. Without it tests that are marked as large are left out, so that a person waits less.
 LARGE_TOO = os.environ.get("PIXARIS_SYNC_TEST_LARGE") == "1"
+
+#: Folders that begin first where several processes share the tests: some files there are one test of minutes.
+#: Begun last, it would leave the other cores idle; the many short files of other folders fill them up.
+LONG_FIRST = ("crash", "fuzz", "engine", "integration")
+
+#: For the same tests once more, under another Python: `--hypothesis-profile=few`. None fails for being slow.
+hypothesis.settings.register_profile("few", hypothesis.settings.get_profile("ci"), max_examples=10)
 
 
 def pytest_configure() -> None:
@@ -26,11 +32,24 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: tests wait for processes and disks for a sixth of their time."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if item.get_closest_marker("large") and not LARGE_TOO]
+    left_out = {item for item in items if item.get_closest_marker("large") and not LARGE_TOO}
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+    if hasattr(config, "workerinput"):
+        items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    folder = item.path.relative_to(_TESTS).parts[0]
+    return LONG_FIRST.index(folder) if folder in LONG_FIRST else len(LONG_FIRST)
 
 
 @pytest.fixture

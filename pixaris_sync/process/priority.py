@@ -9,8 +9,10 @@ the cloud run into their time limits.
 Linux keeps all three by thread, and a new thread gets its maker's: all threads that exist are set, one by
 one, and those that come later follow. None of it can be undone without privileges, and nothing needs any.
 
-In a session of its own (autogroup: a terminal, without systemd's control groups) niceness counts only
-within that session; under systemd the units' weights do the same for the service as a whole.
+Between sessions niceness counts for nothing: where no control groups share out the processor, the kernel
+gives each session the same (autogroup: a terminal, or a process that was started detached), and a session has
+a niceness of its own. It is set where this process leads its session; in a session of others, such as a shell
+that started the training, too, they would step back with it. In control groups, their weights count.
 
 Sources: sched(7), setpriority(2), ioprio_set(2), and the kernel's tables of system calls.
 """
@@ -19,6 +21,7 @@ import ctypes
 import logging
 import os
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -39,6 +42,12 @@ _IOPRIO_SET: Final = {
     "ppc64le": 273,
     "s390x": 282,
 }
+#: The niceness of the session among sessions; not there where the kernel does not know of it.
+_AUTOGROUP: Final = Path("/proc/self/autogroup")
+#: Others than root may set one in a tenth of a second, all together, and those of an array start at once.
+_AUTOGROUP_TRIES: Final = 20
+_AUTOGROUP_SPACING_SECONDS: Final = 0.11
+
 _WHO_PROCESS: Final = 1
 _CLASS_IDLE: Final = 3
 _CLASS_SHIFT: Final = 13
@@ -50,7 +59,7 @@ def lower_priority() -> tuple[str, ...]:
     A service manager may have set them already and may not let the process do so itself.
 
     Returns:
-        What was set for all threads, of ``nice``, ``batch`` and ``io-idle``.
+        What was set for all threads, of ``nice``, ``batch`` and ``io-idle``, and ``session`` for the session.
     """
     steps: dict[str, Callable[[int], None]] = {
         "nice": _set_nice,
@@ -58,7 +67,25 @@ def lower_priority() -> tuple[str, ...]:
         "io-idle": _set_io_idle,
     }
     threads = _threads()
-    return tuple(name for name, step in steps.items() if _done_for_all(name, step, threads))
+    reached = [name for name, step in steps.items() if _done_for_all(name, step, threads)]
+    if os.getsid(0) == os.getpid() and _session_steps_back():
+        reached.append("session")
+    return tuple(reached)
+
+
+def _session_steps_back() -> bool:
+    for _ in range(_AUTOGROUP_TRIES):
+        try:
+            with _AUTOGROUP.open("r+b", buffering=0) as file:
+                file.write(b"%d" % NICENESS)
+        except BlockingIOError:
+            time.sleep(_AUTOGROUP_SPACING_SECONDS)
+        except OSError as error:
+            log.debug("the session's priority stays as it is: %s", error.strerror)
+            return False
+        else:
+            return True
+    return False
 
 
 def _done_for_all(name: str, step: Callable[[int], None], threads: list[int]) -> bool:

@@ -15,7 +15,8 @@ from pixaris_sync.errors import SyncError
 READY_SECONDS = 60.0
 DRAIN_SECONDS = 60.0
 
-_COMMAND = (sys.executable, "-m", "pixaris_sync", "watch", "--config", os.devnull)
+#: In a session of its own it would be last in line for the processor, while somebody looks on.
+_COMMAND = (sys.executable, "-m", "pixaris_sync", "watch", "--no-quiet", "--config", os.devnull)
 _LOG_LINES = 20
 _DATAGRAM_BYTES = 4096
 _OWN_VARIABLES = "PIXARIS_SYNC_"

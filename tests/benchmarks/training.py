@@ -1,15 +1,18 @@
-"""What a training job notices of a backfill on the same machine: a loop of pure computing, timed.
+"""What a training job notices of a backfill on the same machine: loops of pure computing, timed.
 
-With the backfill "beside", it and the server have the other core; with it "on the same core", only the server
-is elsewhere. What remains beside is shared memory, caches and clock rate.
+With the backfill "beside" one loop, it and the server have the other core: what remains is shared memory,
+caches and clock rate. On the "full" machine every core but the server's has a loop, as if loader workers
+filled it, and the backfill takes what it gets of these cores.
 """
 
+import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,22 +38,34 @@ _RUN_UP_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Slowdown:
-    """Times of the loop, in seconds, by where the backfill was."""
+    """Times of a loop, in seconds: one, and many that fill all cores but the server's.
 
+    Attributes:
+        loops: how many fill them.
+        alone, beside: of one, alone and with the backfill on the other core.
+        full_alone, full_beside: of one of the many, without the backfill and with it among them.
+    """
+
+    loops: int
     alone: list[float]
     beside: list[float]
-    same_core: list[float]
+    full_alone: list[float]
+    full_beside: list[float]
 
     def text(self) -> str:
         """In a few lines."""
-        base = statistics.median(self.alone)
-        lines = [f"loop alone: {Spread.of(self.alone).text()} s"]
-        for name, times in (
-            ("backfill on the other core", self.beside),
-            ("on the same core", self.same_core),
+        many = f"{self.loops} loops on {self.loops} cores" if self.loops > 1 else "a loop on one core"
+        lines: list[str] = []
+        for what, alone, backfilling, where in (
+            ("a loop", self.alone, self.beside, "on the other core"),
+            (many, self.full_alone, self.full_beside, "on the same"),
         ):
-            ratio = Spread.of(seconds / base for seconds in times)
-            lines.append(f"{name}: {ratio.text(3)} times as long")
+            base = statistics.median(alone)
+            with_itself, ratio = (
+                Spread.of(seconds / base for seconds in times) for times in (alone, backfilling)
+            )
+            lines.append(f"{what}: {Spread.of(alone).text()} s alone, against itself {with_itself.text(3)}")
+            lines.append(f"with a backfill {where}: {ratio.text(3)} times as long")
         return "\n".join(lines)
 
 
@@ -71,23 +86,32 @@ def measure_slowdown(
     here = frozenset({cores.client})
     elsewhere = cores.both - here or here
     runs = run_set(what, cache, bucket=BUCKET)
-    rounds = int(_CALIBRATION_ROUNDS * loop_seconds / _time_loop(_CALIBRATION_ROUNDS, here))
-    found = Slowdown([], [], [])
+    full = frozenset(os.sched_getaffinity(0)) - {cores.server} or here
+    rounds = int(_CALIBRATION_ROUNDS * loop_seconds / _time_loops(_CALIBRATION_ROUNDS, here))
+    found = Slowdown(len(full), [], [], [], [])
     with running_cloud(cores.server) as cloud:
         for _ in range(repeats):
-            found.alone.append(_time_loop(rounds, here))
-            for times, place_of_backfill in ((found.beside, elsewhere), (found.same_core, here)):
-                with _backfilling(cloud, runs, cache, latency_ms, place_of_backfill, flags):
+            for alone, beside, of_loops, of_backfill in (
+                (found.alone, found.beside, here, elsewhere),
+                (found.full_alone, found.full_beside, full, full),
+            ):
+                alone.append(_time_loops(rounds, of_loops))
+                with _backfilling(cloud, runs, cache, latency_ms, of_backfill, flags):
                     time.sleep(_RUN_UP_SECONDS)
-                    times.append(_time_loop(rounds, here))
+                    beside.append(_time_loops(rounds, of_loops))
     return found
 
 
-def _time_loop(rounds: int, core: frozenset[int]) -> float:
-    with running_on(core):
+def _time_loops(rounds: int, cores: frozenset[int]) -> float:
+    """How long a loop takes on average, if each core has one; which has which is for the kernel to say."""
+    command = [sys.executable, "-c", _LOOP, str(rounds)]
+    with running_on(cores):
         begun = time.monotonic()
-        subprocess.run([sys.executable, "-c", _LOOP, str(rounds)], check=True)
-        return time.monotonic() - begun
+        loops = [subprocess.Popen(command) for _ in cores]
+    with ThreadPoolExecutor(len(loops)) as threads:
+        ended = list(threads.map(lambda loop: (loop.wait(), time.monotonic()), loops))
+    assert {code for code, _ in ended} == {0}
+    return statistics.mean(at for _, at in ended) - begun
 
 
 @contextmanager

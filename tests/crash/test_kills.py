@@ -24,7 +24,7 @@ from tests.integration.cloud import Cloud, new_cloud
 from tests.support.proof_summary import Tell
 from tests.support.stored_runs import Reader
 
-KILLS = int(os.environ.get("PIXARIS_SYNC_TEST_KILLS", "24"))
+KILLS = int(os.environ.get("PIXARIS_SYNC_TEST_KILLS", "12"))
 SEED = int(os.environ.get("PIXARIS_SYNC_TEST_CRASH_SEED", "20240229"))
 NAMES = ("alpha", "beta")
 #: With fewer kills than this some kind of fault or of instant may well not come up.

@@ -18,7 +18,7 @@ from tests.support.proof_summary import Tell
 
 HOUR_SECONDS = 3600.0
 WEEK_SECONDS = 7 * 24 * HOUR_SECONDS
-RUNS = int(os.environ.get("PIXARIS_SYNC_TEST_WEEK_RUNS", "2000"))
+RUNS = int(os.environ.get("PIXARIS_SYNC_TEST_WEEK_RUNS", "1000"))
 #: Training comes in bursts.
 BURST_RUNS = 50
 BURST_SECONDS = WEEK_SECONDS * BURST_RUNS / RUNS
@@ -125,9 +125,9 @@ def test_a_week_offline_drains_completely_newest_first_and_within_all_limits(
 ) -> None:
     """Goal: offline is a normal state: quiet while it lasts, and everything flows when it ends.
 
-    Method: `watch` follows a folder in which 5,000 runs are stored while nothing can be reached for seven
-    virtual days; then the network is back. Calls, messages and turns of the week are counted, the order of
-    arrivals is read, and all that is asked of the cloud is measured.
+    Method: `watch` follows a folder in which runs are stored by the thousand while nothing can be reached for
+    seven virtual days; then the network is back. Calls, messages and turns of the week are counted, the order
+    of arrivals is read, and all that is asked of the cloud is measured.
     """
     monkeypatch.setattr(follower, "LEDGER_POLL_SECONDS", HOUR_SECONDS)
     caplog.set_level(logging.INFO, "pixaris_sync")

@@ -16,7 +16,7 @@ from tests.engine.simulate import FAULTS, REPLAY, replay, run_scenario
 from tests.support.proof_summary import Tell
 
 REPLAYED = os.environ.get(REPLAY)
-SCENARIOS = int(os.environ.get("PIXARIS_SYNC_TEST_SIMULATION_SCENARIOS", "50"))
+SCENARIOS = int(os.environ.get("PIXARIS_SYNC_TEST_SIMULATION_SCENARIOS", "30"))
 FIRST = int(os.environ.get("PIXARIS_SYNC_TEST_SIMULATION_FIRST", "0"))
 #: So many together are one test, so that a time limit for tests is one for few of them.
 CHUNK = 50

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pixaris.experiment_handlers.gcp import GCPExperimentHandler
 
 #: More seeds can be tried by naming them here, separated by spaces.
-SEEDS = os.environ.get("PIXARIS_SYNC_TEST_SEEDS", "20240229 7").split()
+SEEDS = os.environ.get("PIXARIS_SYNC_TEST_SEEDS", "20240229").split()
 
 DATASETS_PER_SEED = 5
 RUNS_PER_DATASET = 3

@@ -141,7 +141,7 @@ def test_limits_of_nobody_are_not_changed(command_line: CommandLine, tmp_path: P
 def test_it_steps_back_unless_it_must_not(
     command_line: CommandLine, tmp_path: Path, quiet: str | None
 ) -> None:
-    """Goal: training never notices. Method: the niceness of each thread of a running process."""
+    """Goal: training never notices. Method: how nice a running process is: each thread, its session."""
     here = os.getpriority(os.PRIO_PROCESS, 0)
     with Watching(command_line.but(PIXARIS_SYNC_QUIET=quiet), tmp_path) as watch:
         watch.wait_until_ready()
@@ -149,6 +149,9 @@ def test_it_steps_back_unless_it_must_not(
         assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {
             NICENESS if quiet is None else here
         }
+        session = Path(f"/proc/{watch.process.pid}/autogroup")
+        if session.exists():
+            assert session.read_text().split()[-1] == (f"{NICENESS}" if quiet is None else "0")
 
 
 @pytest.mark.large

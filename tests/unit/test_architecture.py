@@ -61,6 +61,7 @@ SMALL = {
     "ledger.queues": "which files are next, as statements, beside what becomes of them",
     "pipeline.snapshot": "what the engine decides by, beside how it does",
     "pipeline.tidying": "what is done for the ledger alone, beside what is carried",
+    "local.page_cache": "what reading leaves behind, beside what is read",
     "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",
 }
 #: Concrete adapters, and the rooms that alone put them behind the ports.

@@ -34,14 +34,14 @@ OWN_KEYS = frozenset(
 )
 
 
-def service(name: str) -> dict[str, list[str]]:
-    """The [Service] section of a unit: key to values, in their order."""
+def service(name: str, wanted: str = "[Service]") -> dict[str, list[str]]:
+    """The [Service] section of a unit, or another one: key to values, in their order."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     section = ""
     for line in (UNITS / name).read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
             section = line
-        elif section == "[Service]" and line and not line.startswith("#"):
+        elif section == wanted and line and not line.startswith("#"):
             key, _, value = line.partition("=")
             found[key].append(value)
     return dict(found)
@@ -65,7 +65,7 @@ def test_systemd_understands_the_units_and_rates_the_sandbox_ok_or_better() -> N
         check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert checked.stdout.count("understood") == len(list(UNITS.rglob("*.service"))) + 1
+    assert checked.stdout.count("understood") == len(list(UNITS.rglob("*.service"))) + 2
     assert checked.stdout.count("exposure level") == len(SYSTEM_SERVICES)
 
 
@@ -77,6 +77,17 @@ def test_all_services_have_the_same_sandbox_and_limits() -> None:
     ]
     assert "SystemCallFilter" in shared[0]
     assert shared[1:] == shared[:-1]
+
+
+def test_the_services_are_last_in_line_among_all_of_the_machine() -> None:
+    """Goal: training that users start goes first. Method: one slice at the top, of the least weight."""
+    for name in SYSTEM_SERVICES:
+        unit = service(name)
+        [slice_name] = unit["Slice"]
+        # A dash makes a slice within another; within a slice, weights count among its own services alone.
+        assert "-" not in slice_name
+        assert not {"CPUWeight", "IOWeight"} & unit.keys()
+        assert service(slice_name, "[Slice]") == {"CPUWeight": ["1"], "IOWeight": ["1"]}
 
 
 @pytest.mark.parametrize("name", WATCHING)

@@ -21,6 +21,7 @@ threading.Thread(target=stop.wait, daemon=True).start()
 {before}
 reached = priority.lower_priority()
 threading.Thread(target=stop.wait, daemon=True).start()
+session = Path("/proc/self/autogroup")
 get = {{"x86_64": 252, "aarch64": 31}}.get(platform.machine())
 libc = ctypes.CDLL(None)
 threads = [int(path.name) for path in Path("/proc/self/task").iterdir()]
@@ -29,18 +30,20 @@ print(json.dumps({{
     "nice": [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads],
     "policy": [os.sched_getscheduler(thread) for thread in threads],
     "io": [libc.syscall(get, 1, thread) >> 13 for thread in threads] if get else None,
+    "session": session.read_text().split()[-1] if session.exists() else None,
 }}))
 stop.set()
 """
 
 
-def step_back_in_a_child(before: str = "") -> dict[str, Any]:
+def step_back_in_a_child(before: str = "", *, leads_session: bool = False) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", CHILD.format(before=before)],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
+        start_new_session=leads_session,
     )
     told: dict[str, Any] = json.loads(done.stdout)
     return told
@@ -54,6 +57,33 @@ def test_all_threads_step_back_also_those_of_later() -> None:
     assert told["policy"] == [os.SCHED_BATCH] * 3
     if told["io"] is not None:
         assert told["io"] == [3] * 3
+
+
+@pytest.mark.skipif(
+    not priority._AUTOGROUP.exists(), reason="this kernel gives sessions no share of their own"
+)
+def test_a_session_of_its_own_steps_back_and_one_of_others_does_not() -> None:
+    """Goal: detached, it is behind training in another session; training in its own session stays in front.
+
+    Method: a child that leads its session, one that has to wait until the kernel takes it, and one in the
+    session of this test; ask the kernel about each.
+    """
+    here = priority._AUTOGROUP.read_text(encoding="ascii")
+    own = step_back_in_a_child(leads_session=True)
+    assert (own["reached"], own["session"]) == (["nice", "batch", "io-idle", "session"], "19")
+    busy = """
+times = iter([BlockingIOError(errno.EAGAIN, "another did")] * 3)
+kernel = priority._AUTOGROUP
+class Busy:
+    def open(self, *rest, **options):
+        for error in times:
+            raise error
+        return kernel.open(*rest, **options)
+priority._AUTOGROUP = Busy()
+"""
+    assert step_back_in_a_child(busy, leads_session=True)["session"] == "19"
+    assert "session" not in step_back_in_a_child()["reached"]
+    assert priority._AUTOGROUP.read_text(encoding="ascii") == here
 
 
 def test_it_can_be_done_twice() -> None:

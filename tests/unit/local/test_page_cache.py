@@ -1,0 +1,102 @@
+"""What is read for an upload, and what of it stays in the kernel's cache of pages."""
+
+import ctypes
+import mmap
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from PIL import Image
+
+from pixaris_sync.local import page_cache
+from pixaris_sync.local.contents import Content, PlannedFile, RunFiles
+from pixaris_sync.model import FileVersion, RunKey
+
+RUN = RunKey("project", "dataset", "run")
+PATH = "generated_images/image.png"
+CHUNK_BYTES = 256 * 1024
+
+Reading = Callable[[RunFiles, FileVersion], Awaitable[object]]
+
+
+async def whole(files: RunFiles, version: FileVersion) -> object:
+    [content] = await files.read_batch([PlannedFile(RUN, PATH, version, is_image=True)])
+    assert isinstance(content, Content)
+    return content.data
+
+
+async def in_pieces(files: RunFiles, version: FileVersion) -> object:
+    await files.verify_large_image(RUN, PATH, version)
+    await files.checksum(RUN, PATH, version, chunk_bytes=CHUNK_BYTES)
+    source = files.source(RUN, PATH, version)
+    offsets = range(0, version.size, CHUNK_BYTES)
+    return b"".join([await source.read(offset, CHUNK_BYTES) for offset in offsets])
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A picture of a few pieces, which is on the disk and not in the cache."""
+    path = tmp_path / str(RUN) / PATH
+    path.parent.mkdir(parents=True)
+    Image.frombytes("RGB", (700, 700), os.urandom(3 * 700 * 700)).save(path)
+    with path.open("rb") as file:
+        try:
+            os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+        except OSError:
+            pytest.skip("this file system cannot tell what is cached")
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert cached_bytes(path) == 0
+    return path
+
+
+def version_of(path: Path) -> FileVersion:
+    status = path.stat()
+    return FileVersion(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def cached_bytes(path: Path) -> int:
+    """How much of a file is in memory, by mincore(2)."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        pages = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+        begin = ctypes.c_char.from_buffer(mapped)
+        assert ctypes.CDLL(None).mincore(ctypes.byref(begin), ctypes.c_size_t(len(mapped)), pages) == 0
+        del begin
+    return sum(page & 1 for page in pages) * mmap.PAGESIZE
+
+
+def test_where_nobody_can_tell_all_stays(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: an old Python or file system reads as before. Method: no flag, and a kernel that refuses it."""
+    with image.open("rb") as file:
+        monkeypatch.setattr(page_cache, "_WITHOUT_WAITING", 1 << 30)
+        assert page_cache.is_cached(file.fileno())
+        monkeypatch.setattr(page_cache, "_WITHOUT_WAITING", None)
+        assert page_cache.is_cached(file.fileno())
+        monkeypatch.undo()
+        assert not page_cache.is_cached(file.fileno())
+
+
+READINGS = pytest.mark.parametrize("read", [whole, in_pieces], ids=["small", "large"])
+
+
+@READINGS
+def test_what_reading_brings_into_the_cache_leaves_it_again(
+    tmp_path: Path, image: Path, read: Reading
+) -> None:
+    """Goal: the cache is the training's. Method: a file that is on the disk alone is read; ask the kernel."""
+    data = anyio.run(read, RunFiles(tmp_path), version_of(image))
+    assert cached_bytes(image) == 0
+    assert data == image.read_bytes()
+
+
+@READINGS
+def test_what_was_in_the_cache_stays(tmp_path: Path, image: Path, read: Reading) -> None:
+    """Goal: others who read a file do not notice. Method: one that was read before, and one just written."""
+    content = image.read_bytes()
+    assert anyio.run(read, RunFiles(tmp_path), version_of(image)) == content
+    assert cached_bytes(image) >= len(content)
+    image.write_bytes(content)
+    assert anyio.run(read, RunFiles(tmp_path), version_of(image)) == content
+    assert cached_bytes(image) >= len(content)
