@@ -7,7 +7,7 @@ What each function brings, as measured with the sets of tests/benchmarks:
 | `without` | 107 MB and 15 % of the processor time: the BigQuery client imports pandas for frames alone |
 | `limit_arenas` | 32 MB while files of 5 MB are uploaded (set B) |
 | `importing`, `claim_process` | 55 ms a start, and 9 % of the processor time |
-| what `claim_process` lets load later, and `importing` not at all | 70 ms a start |
+| what `importing` leaves for later, or out | 80 ms a start |
 | `trusting_nobody` | 50 ms before the first request to the bucket |
 
 `importing`, `without` and `trusting_nobody` change what all of the process shares, and do so only where the
@@ -39,12 +39,15 @@ _ARENA_VARIABLE: Final = "MALLOC_ARENA_MAX"
 _GUESSERS: Final = ("chardet", "charset_normalizer")
 #: How its warning begins where it finds none of them.
 _NO_GUESSER: Final = "Unable to find acceptable character detection dependency"
-#: What Google's clients sign with by keys, and what reads XML, which most processes need never.
+#: What libraries import and most processes never look into: what Google's clients sign with by keys, what reads
+#: XML, messages of protobuf, and checks of attrs.
 _LATER: Final = frozenset(
     {
-        *("google.auth.crypt", "google.auth.iam", "google.auth.jwt", "jwt", "xml.etree.ElementTree"),
+        *("google.auth.crypt", "google.auth.iam", "google.auth.jwt", "jwt"),
         *(f"cryptography.hazmat.primitives.{name}" for name in ("hashes", "serialization")),
         *(f"cryptography.hazmat.primitives.asymmetric.{name}" for name in ("padding", "rsa")),
+        *("google.protobuf.duration_pb2", "google.protobuf.timestamp_pb2", "google.rpc.error_details_pb2"),
+        *("attr.validators", "xml.etree.ElementTree"),
     }
 )
 
@@ -53,13 +56,26 @@ class _Process:
     claimed = False
 
 
+class _Thread(threading.local):
+    #: How many `importing` it is in.
+    imports = 0
+    trusts_nobody = False
+
+
+_THREAD = _Thread()
+
+
 class _Later:
-    """Finds what is to be loaded when something of it is asked for, and not when it is imported."""
+    """Finds what is to be loaded when something of it is asked for, and not when `importing` imports it.
+
+    The first versions of Python 3.11 and 3.12 do not guard that moment against other threads. Of what is in
+    `_LATER` only logins make use, under a lock.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in _LATER:
+        if not _THREAD.imports or fullname not in _LATER:
             return None
         found = PathFinder.find_spec(fullname, path, target)
         if found is not None and found.loader is not None:
@@ -71,7 +87,7 @@ def claim_process() -> None:
     """Take this process for the program's own.
 
     From now on garbage is looked for rarely, and not at all at the end of the process, which frees everything
-    anyway. What few processes need is loaded when something of it is asked for: see `_LATER`.
+    anyway.
     """
     _Process.claimed = True
     atexit.register(gc.freeze)
@@ -88,17 +104,19 @@ def importing() -> Iterator[None]:
     that exist at the end (`gc.freeze`): modules stay as long as the process, and what other threads made
     meanwhile is little.
 
-    Libraries that guess encodings are not imported meanwhile.
+    What few processes need is left for later (`_LATER`), and libraries that guess encodings are left out.
     """
     if not _Process.claimed:
         yield
         return
     was_enabled = gc.isenabled()
     gc.disable()
+    _THREAD.imports += 1
     try:
         with without(*_GUESSERS):
             yield
     finally:
+        _THREAD.imports -= 1
         gc.freeze()
         if was_enabled:
             gc.enable()
@@ -119,13 +137,6 @@ def without(*libraries: str) -> Iterator[None]:
             # What was imported meanwhile under one of these names stays.
             if name in sys.modules and sys.modules[name] is None:
                 del sys.modules[name]
-
-
-class _Thread(threading.local):
-    trusts_nobody = False
-
-
-_THREAD = _Thread()
 
 
 @contextmanager

@@ -92,15 +92,17 @@ class Glance:
         Raises:
             SyncError: there is no token, or certificates or the proxy cannot be used.
         """
-        headers, root = {"User-Agent": USER_AGENT}, self._address.root
+        headers, root, proxy = {"User-Agent": USER_AGENT}, self._address.root, None
         if self._login is None and not root.startswith("https:"):
             return headers, True, None
-        from pixaris_sync.login import certificates  # noqa: PLC0415 - not for an emulator, which is near
+        if self._login is not None:
+            headers |= {"Authorization": f"Bearer {self._login.token()}", **self._login.headers}
+        # Not for an emulator, which is near; requests and what it imports is there by then.
+        from pixaris_sync.login import certificates  # noqa: PLC0415 - see above
 
-        if self._login is None:
-            return headers, certificates.context(), None
-        headers |= {"Authorization": f"Bearer {self._login.token()}", **self._login.headers}
-        return headers, certificates.context(), certificates.proxy_for(root)
+        if self._login is not None:
+            proxy = certificates.proxy_for(root)
+        return headers, certificates.context(), proxy
 
 
 def _says_not_found(answer: Any) -> bool:  # noqa: ANN401 - JSON of a service, or of whoever answers

@@ -14,7 +14,8 @@
   nothing.
 
 What `app`, `commands` and `tools` import is imported by ``--help`` and by shell completion, so everything
-heavy is imported by the command that needs it.
+heavy is imported by the command that needs it. Of the flags, only those of the command that is named are
+built.
 """
 
 import os

@@ -28,6 +28,7 @@ from gcloud.aio.storage import Storage
 
 from pixaris_sync import USER_AGENT
 from pixaris_sync.errors import SyncError
+from pixaris_sync.footprint import importing
 from pixaris_sync.gcs.answers import RedirectedError, Refusal, unanswered
 from pixaris_sync.gcs.bodies import TracedRequest, Transfer, begin_transfer
 from pixaris_sync.gcs.tokens import SharedToken
@@ -248,8 +249,9 @@ class Connection:
         proxy: str | None = None
         trust: ssl.SSLContext | bool = True
         if self._login is not None or self._api_root.startswith("https:"):
-            # Not for an emulator, which is near; requests and what it imports is there by then.
-            from pixaris_sync.login import certificates  # noqa: PLC0415 - see above
+            # Not for an emulator, which is near.
+            with importing():
+                from pixaris_sync.login import certificates  # noqa: PLC0415 - see above
 
             trust = certificates.context()
             # Looked up once: aiohttp does so at each request, in a thread.

@@ -31,11 +31,12 @@ _OWN_FAULTS = (
 )
 
 
-def migrations() -> list[tuple[int, str]]:
+@cache
+def migrations() -> tuple[tuple[int, str], ...]:
     """The schema's steps in order, as (version, SQL); the files are named ``<version>_<what>.sql``."""
     folder = resources.files(__package__) / "sql"
     files = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(int(name.split("_")[0]), (folder / name).read_text(encoding="utf-8")) for name in files]
+    return tuple((int(name.split("_")[0]), (folder / name).read_text(encoding="utf-8")) for name in files)
 
 
 @cache

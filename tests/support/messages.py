@@ -27,7 +27,7 @@ OTHER_TEXTS = {
     "doctor/judgements.py": "the same",
     "doctor/machine.py": "the same",
     "gcs/inspection.py": "conditions of lifecycle rules, for such checks",
-    "bigquery/inspection.py": "statements, and the names of what is tried",
+    "bigquery/trials.py": "statements, and the names of what is tried",
     "cli/options.py": "help",
     "cli/progress.py": "progress",
     "cli/history.py": "the frame of what was pruned and pulled; what is wrong comes from elsewhere",
@@ -52,11 +52,12 @@ OTHER_TEXTS = {
 }
 #: Texts that have blanks and are no messages, each with its reason.
 NO_MESSAGES = {
-    r".*(\| None|Callable\[.*|Iterator\[.*|list\[.*)|(Iterable|Mapping)\[.*": "a type",
+    r".*(\| None\]?|Callable\[.*|Iterator\[.*|list\[.*)|(Iterable|Mapping)\[.*": "a type",
     r"(bytes|Bearer|multipart|application/json|text/plain;|private,).*|\{.*": "a request",
     rf"[{VARIABLE},:; ()]*(and |line )?[{VARIABLE},:; ()]*( more| like it\))*": "empty",
     r".*%\(levelname\)s.*": "the format of the log",
     "no flag": "a mark of settings",
+    "Unable to find acceptable .*": "a part of what requests says",
     "due to concurrent update": "a part of what BigQuery says",
     rf"odd {VARIABLE}": "a digest",
     rf"pixaris-sync {VARIABLE}.*SQLite.*": "the head of a report",
@@ -83,7 +84,7 @@ NO_MESSAGES = {
     rf"module {VARIABLE} has no attribute {VARIABLE}|there is always another name": "wrong code",
     r".*must be positive|the connection limits|it is .*, and no positive multiple of .*": "wrong code",
     r"the journal has ended.*|no engine is running.*": "wrong code",
-    r"no (object resource|page of a listing|session URI in the answer|range of received bytes)": (
+    r"no ((object|dataset) resource|page of a listing|session URI in the answer|range of received bytes)": (
         "becomes: the answer cannot be read"
     ),
     r"(the )?(bucket|Google Cloud credentials|metadata server|token service)( .)?": "a subject",
