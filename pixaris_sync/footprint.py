@@ -39,8 +39,8 @@ _ARENA_VARIABLE: Final = "MALLOC_ARENA_MAX"
 _GUESSERS: Final = ("chardet", "charset_normalizer")
 #: How its warning begins where it finds none of them.
 _NO_GUESSER: Final = "Unable to find acceptable character detection dependency"
-#: What libraries import and most processes never look into: what Google's clients sign with by keys, what reads
-#: XML, messages of protobuf, and checks of attrs.
+#: What libraries import and most processes never look into: what Google's clients sign with by keys, what
+#: reads XML, messages of protobuf, and checks of attrs.
 _LATER: Final = frozenset(
     {
         *("google.auth.crypt", "google.auth.iam", "google.auth.jwt", "jwt"),

@@ -2,15 +2,15 @@
 
 Memory, while files are uploaded, is about
 
-    81 MiB for Python, its libraries and the ledger
+    66 MiB for Python, its libraries and the ledger
     + the contents of files that are sent or ready to be: upload_concurrency_limit of them are sent at once,
       192 more at most are ready; together never more than inflight_bytes_limit, and only chunk_bytes of a
       file in a resumable session
     + 64 KiB for each connection: upload_concurrency_limit at most, one for each file that is sent
 
-Contents are sent out of the memory that they were read into. 2,000 files of 100 KB come to 81 + 384 x 0.095 +
-192 x 0.0625 = 129 MiB; measured: 116 to 118. Files of 5 MB come to 81 + 128 + 2 = 211 MiB at most; measured:
-159 to 169, because they leave as fast as they are read.
+Contents are sent out of the memory that they were read into. 2,000 files of 100 KB come to 66 + 384 x 0.095 +
+192 x 0.0625 = 114 MiB; measured: 90 to 98. Files of 5 MB come to 66 + 128 + 2 = 196 MiB at most; measured:
+134, because they leave as fast as they are read.
 """
 
 import os

@@ -33,6 +33,7 @@ MEANINGS: Final = {
 #: By the beginning of a module's name, the first that fits; what fits none is `REST`.
 _PART_OF: Final = {
     "gcs/inspection": START,
+    "bigquery/glance": START,
     "bigquery/inspection": START,
     "cli/": START,
     "doctor/": START,
@@ -46,6 +47,7 @@ _PART_OF: Final = {
     "ledger/": LEDGER,
     "local/contents": READING,
     "local/images": READING,
+    "local/page_cache": READING,
     "local/safe_open": READING,
     "local/": SCAN,
     "pipeline/discovery": SCAN,
@@ -63,10 +65,12 @@ _PART_OF: Final = {
     "pipeline/table_changes": ROWS,
 }
 #: Modules in which everything else happens, and the event loop runs: they do not say what it is for.
-_RUNNERS: Final = ("cli/app", "cli/passes", "__main__")
+_RUNNERS: Final = ("cli/app", "cli/passes", "process/service", "__main__")
 _OWN: Final = "(pixaris_sync/"
 #: What the event loop calls by itself, below no module of ours, when something came or may go.
 _CONNECTIONS: Final = ("(aiohttp/", "_SelectorSocketTransport", "(asyncio/sslproto")
+#: On top of a stack: the event loop of libuv, of which no more is seen, and which has the sockets.
+_LIBUV: Final = "Runner.run (asyncio/runners.py)"
 _IMPORTS: Final = "(<frozen importlib"
 
 
@@ -77,7 +81,7 @@ def part_of(frames: tuple[str, ...]) -> str:
     module = next((frame.partition(_OWN)[2] for frame in reversed(frames) if _OWN in frame), "")
     if module and not module.startswith(_RUNNERS):
         return next((part for begin, part in _PART_OF.items() if module.startswith(begin)), REST)
-    if any(text in frame for frame in frames for text in _CONNECTIONS):
+    if frames[-1] == _LIBUV or any(text in frame for frame in frames for text in _CONNECTIONS):
         return HTTP
     in_main_thread = any("<frozen runpy>" in frame for frame in frames)
     return START if in_main_thread and not any("(asyncio/" in frame for frame in frames) else REST

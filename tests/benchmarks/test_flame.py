@@ -57,6 +57,7 @@ def test_a_profile_leaves_out_threads_that_wait() -> None:
         ((*LOOP, "f (pixaris_sync/pipeline/uploads.py)", "f (pixaris_sync/gcs/calls.py)", "f (x.py)"), HTTP),
         ((*LOOP, "Handle._run (asyncio/events.py)", "f (aiohttp/client_proto.py)"), HTTP),
         ((*LOOP, "_SelectorSocketTransport._read_ready (asyncio/selector_events.py)"), HTTP),
+        ((*MAIN, "in_event_loop (pixaris_sync/process/service.py)", "Runner.run (asyncio/runners.py)"), HTTP),
         (("Thread.run (threading.py)", "f (pixaris_sync/ledger/rows.py)"), LEDGER),
         (("Thread.run (threading.py)", "f (pixaris_sync/local/contents.py)", "f (zlib.py)"), READING),
         ((*LOOP, "f (pixaris_sync/pipeline/discovery.py)", "f (pixaris_sync/local/run_folder.py)"), SCAN),
