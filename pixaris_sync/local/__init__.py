@@ -7,7 +7,7 @@
   and `damaged_lines` says what can be read of a damaged one.
 * `presence` tells a folder that is away for a while, as a mount may be, from what was deleted.
 * `run_names` tells which folder a record's run has.
-* `contents` reads files of runs and leaves the `page_cache` as it was, `images` tells whether an image is
+* `contents` reads files of runs and leaves the `page_cache` to others, `images` tells whether an image is
   whole, and `thumbnails` makes small pictures of them.
 * `watch` says "look again at this dataset"; `mounts` knows the folders whose changes by other machines no
   event tells of.

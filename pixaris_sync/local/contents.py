@@ -1,8 +1,8 @@
 """Contents of runs' files: small ones whole and several at once, large ones in pieces of bounded size.
 
 A file is read as the `FileVersion` that was planned or not at all: its size, mtime and inode are compared
-before and after reading. It is opened as `safe_open` says, and leaves the `page_cache` as it was. Nothing is
-kept open between calls.
+before and after reading. It is opened as `safe_open` says. Nothing is kept open between calls. A small file
+leaves the `page_cache` as it was; a large one is read three times, and stays there for that.
 
 All of it runs in threads; large files are streamed through aiofiles.
 """
@@ -95,15 +95,12 @@ class FileSource:
         planned = partial(_planned_handle, self._root, self._run, self._path, self._version)
         handle = await to_thread.run_sync(planned)
         subject = f"{self._run}/{self._path}"
-        was_cached = is_cached(handle)
         async with aiofiles.open(handle, "rb", buffering=0) as file:
             try:
                 yield file
             except OSError as error:
                 raise local_error("read", subject, error) from error
             _check_version(os.fstat(handle), self._version, subject, _CHANGED)
-            if not was_cached:
-                await to_thread.run_sync(forget, handle)
 
 
 async def _pieces(file: "AsyncFileIO", length: int, chunk_bytes: int) -> "AsyncIterator[bytes]":
@@ -227,7 +224,10 @@ def _read_whole(folder_of: Callable[[RunKey, list[str]], int], planned: PlannedF
     subject = f"{planned.run}/{planned.path}"
     folder = folder_of(planned.run, folders)
     with _planned_file(folder, name, planned.version, subject) as handle:
+        was_cached = is_cached(handle)
         data = _read_exactly(handle, 0, planned.version.size)
+        if not was_cached:
+            forget(handle)
         if planned.is_image:
             _verify_image(subject, data)
     return Content(data, extend_crc32c(0, data))
@@ -237,7 +237,6 @@ def _read_whole(folder_of: Callable[[RunKey, list[str]], int], planned: PlannedF
 def _planned_file(folder: int, name: str, version: FileVersion, subject: str) -> Iterator[int]:
     """Open a file in an open folder, which must be the planned version before and after."""
     handle, status = open_file(folder, name, subject=subject)
-    was_cached = is_cached(handle)
     try:
         _check_version(status, version, subject, _NOT_PLANNED)
         try:
@@ -250,8 +249,6 @@ def _planned_file(folder: int, name: str, version: FileVersion, subject: str) ->
             raise
         _check_version(os.fstat(handle), version, subject, _CHANGED)
     finally:
-        if not was_cached:
-            forget(handle)
         os.close(handle)
 
 

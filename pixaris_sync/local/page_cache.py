@@ -2,12 +2,13 @@
 
 What reading a file brings in leaves again. What was there stays: whoever has it there may want it soon, and
 what was written just now is not on the disk yet. A file counts as there when its first page is. Where the
-file system cannot tell, all stays. A file that is read in several passes comes from the disk each time.
+file system cannot tell, all stays.
 
 Sources: preadv2(2) for RWF_NOWAIT, posix_fadvise(2).
 """
 
 import os
+from contextlib import suppress
 
 #: Builds of Python that run on old systems do not have it.
 _WITHOUT_WAITING: int | None = getattr(os, "RWF_NOWAIT", None)
@@ -33,4 +34,5 @@ def is_cached(handle: int) -> bool:
 
 def forget(handle: int) -> None:
     """Take an open file out of the cache, but for what is not written to the disk yet."""
-    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    with suppress(OSError):
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
