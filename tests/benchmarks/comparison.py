@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -110,11 +111,12 @@ class _Track:
     def _run_in(self, place: Place, case: Case, repeat: int) -> Run:
         self.runs.warm()
         counts_before = self.cloud.counts()
-        before = self.cloud.load()
+        before, begun = self.cloud.load(), time.monotonic()
         measured = self._measure(place)
         share = self.cloud.load().share_since(before)
         counts = {k: n - counts_before.get(k, 0) for k, n in self.cloud.counts().items()}
         self._make_sure_all_is_there(place)
+        first = self.cloud.uploads().began_at
         given = self.contender.subset(place) / self.runs.shape.runs
         scaled = self.contender.scaled(measured, place)
         gcs = sum(number for kind, number in counts.items() if kind.startswith("gcs."))
@@ -133,6 +135,7 @@ class _Track:
             server_share=share,
             share_of_set=given,
             counts={kind: number for kind, number in sorted(counts.items()) if number},
+            first_upload_seconds=None if first is None or first < begun else first - begun,
         )
 
     def _place(self, scratch: Path, case: Case) -> Place:

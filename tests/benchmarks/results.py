@@ -56,6 +56,8 @@ class Run:
         server_share: the share of its core that the server used.
         share_of_set: the part of the set that was given; the rest of the time is extrapolated.
         counts: requests by kind.
+        first_upload_seconds: from the start of the process until its first upload arrived; None: there was
+            none.
     """
 
     case: Case
@@ -68,6 +70,7 @@ class Run:
     server_share: float
     share_of_set: float = 1.0
     counts: Mapping[str, int] = field(default_factory=dict)
+    first_upload_seconds: float | None = None
 
     @property
     def server_bound(self) -> bool:
@@ -115,6 +118,7 @@ class Standing:
         cpu_ratio: the same of CPU time.
         server_bound: the server was the limit in a round.
         share_of_set: see `Run`.
+        first_upload: seconds until the first upload arrived; None: there was none.
     """
 
     contender: str
@@ -126,6 +130,7 @@ class Standing:
     cpu_ratio: Spread | None
     server_bound: bool
     share_of_set: float
+    first_upload: Spread | None
 
 
 def standings(runs: Sequence[Run], case: Case) -> list[Standing]:
@@ -136,6 +141,7 @@ def standings(runs: Sequence[Run], case: Case) -> list[Standing]:
     for contender in dict.fromkeys(run.contender for run in of_case):
         mine = [run for run in of_case if run.contender == contender]
         pairs = [(run, ours[run.repeat]) for run in mine if run.repeat in ours]
+        firsts = [run.first_upload_seconds for run in mine if run.first_upload_seconds is not None]
         found.append(
             Standing(
                 contender,
@@ -147,6 +153,7 @@ def standings(runs: Sequence[Run], case: Case) -> list[Standing]:
                 Spread.of(run.cpu_seconds / our.cpu_seconds for run, our in pairs) if pairs else None,
                 any(run.server_bound for run in mine),
                 min(run.share_of_set for run in mine),
+                Spread.of(firsts) if firsts else None,
             )
         )
     return sorted(found, key=lambda standing: (standing.contender != OURS, standing.wall.median))
@@ -220,7 +227,16 @@ def table(runs: Sequence[Run], descriptions: Mapping[str, str]) -> str:
         lines += ["", found]
     notes: set[str] = set()
     for case in dict.fromkeys(run.case for run in runs):
-        heads = ("", "wall s", "CPU s", "peak MB", "requests/file", "wall ratio", "CPU ratio")
+        heads = (
+            "",
+            "wall s",
+            "first upload s",
+            "CPU s",
+            "peak MB",
+            "requests/file",
+            "wall ratio",
+            "CPU ratio",
+        )
         rows = [heads, *(_row(standing, notes) for standing in standings(runs, case))]
         lines += ["", f"### {case.title(descriptions[case.what])}", "", *table_lines(rows)]
         if case.setting == SHARED:
@@ -249,6 +265,7 @@ def _row(standing: Standing, notes: set[str]) -> tuple[str, ...]:
     return (
         standing.contender + marks,
         standing.wall.text(),
+        standing.first_upload.text() if standing.first_upload else "",
         standing.cpu.text(),
         f"{standing.peak.median / MEGABYTE:.0f}",
         f"{standing.requests_per_file:.2f}",
