@@ -44,8 +44,6 @@ _NO_GUESSER: Final = "Unable to find acceptable character detection dependency"
 _LATER: Final = frozenset(
     {
         *("google.auth.crypt", "google.auth.iam", "google.auth.jwt", "jwt"),
-        *(f"cryptography.hazmat.primitives.{name}" for name in ("hashes", "serialization")),
-        *(f"cryptography.hazmat.primitives.asymmetric.{name}" for name in ("padding", "rsa")),
         *("google.protobuf.duration_pb2", "google.protobuf.timestamp_pb2", "google.rpc.error_details_pb2"),
         *("attr.validators", "xml.etree.ElementTree"),
     }
@@ -96,6 +94,9 @@ def claim_process() -> None:
     warnings.filterwarnings("ignore", _NO_GUESSER)
 
 
+_IMPORTING: Final = threading.RLock()
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """Do not look for garbage while modules are imported that import many others.
@@ -105,21 +106,25 @@ def importing() -> Iterator[None]:
     meanwhile is little.
 
     What few processes need is left for later (`_LATER`), and libraries that guess encodings are left out.
+
+    One thread at a time: modules that import each other in a circle are found half made by a thread that
+    enters it elsewhere.
     """
-    if not _Process.claimed:
-        yield
-        return
-    was_enabled = gc.isenabled()
-    gc.disable()
-    _THREAD.imports += 1
-    try:
-        with without(*_GUESSERS):
+    with _IMPORTING:
+        if not _Process.claimed:
             yield
-    finally:
-        _THREAD.imports -= 1
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
+            return
+        was_enabled = gc.isenabled()
+        gc.disable()
+        _THREAD.imports += 1
+        try:
+            with without(*_GUESSERS):
+                yield
+        finally:
+            _THREAD.imports -= 1
+            gc.freeze()
+            if was_enabled:
+                gc.enable()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from yarl import URL
 from pixaris_sync import USER_AGENT
 from pixaris_sync.bigquery.wire import Address, read_facts
 from pixaris_sync.errors import SyncError
+from pixaris_sync.login import certificates
 from pixaris_sync.login.login import Login
 from pixaris_sync.ports import DatasetFacts
 
@@ -97,9 +98,6 @@ class Glance:
             return headers, True, None
         if self._login is not None:
             headers |= {"Authorization": f"Bearer {self._login.token()}", **self._login.headers}
-        # Not for an emulator, which is near; requests and what it imports is there by then.
-        from pixaris_sync.login import certificates  # noqa: PLC0415 - see above
-
         if self._login is not None:
             proxy = certificates.proxy_for(root)
         return headers, certificates.context(), proxy

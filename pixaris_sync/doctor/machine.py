@@ -24,6 +24,7 @@ from pixaris_sync.ledger.finder import may_exist
 from pixaris_sync.local.mounts import network_filesystem
 from pixaris_sync.local.placement import visible_folders
 from pixaris_sync.local.results_folder import LocalResults
+from pixaris_sync.login import certificates
 from pixaris_sync.process.open_files import wanted_files
 from pixaris_sync.process.ownership import describe_owner
 from pixaris_sync.process.wiring import found_ledger
@@ -260,8 +261,6 @@ def _proxy(address: str) -> str | None:
 
 def look_at_certificates() -> Check:
     """Whom connections to Google trust, as the login decides it."""
-    from pixaris_sync.login import certificates  # noqa: PLC0415 - imports requests
-
     name = "certificates"
     try:
         certificates.new_context()

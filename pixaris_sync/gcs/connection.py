@@ -28,11 +28,11 @@ from gcloud.aio.storage import Storage
 
 from pixaris_sync import USER_AGENT
 from pixaris_sync.errors import SyncError
-from pixaris_sync.footprint import importing
 from pixaris_sync.gcs.answers import RedirectedError, Refusal, unanswered
 from pixaris_sync.gcs.bodies import TracedRequest, Transfer, begin_transfer
 from pixaris_sync.gcs.tokens import SharedToken
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN, Pace
+from pixaris_sync.login import certificates
 from pixaris_sync.login.login import Login
 from pixaris_sync.rules.addresses import at, leads_elsewhere
 
@@ -250,9 +250,6 @@ class Connection:
         trust: ssl.SSLContext | bool = True
         if self._login is not None or self._api_root.startswith("https:"):
             # Not for an emulator, which is near.
-            with importing():
-                from pixaris_sync.login import certificates  # noqa: PLC0415 - see above
-
             trust = certificates.context()
             # Looked up once: aiohttp does so at each request, in a thread.
             proxy = certificates.proxy_for(self._api_root) if self._login else None

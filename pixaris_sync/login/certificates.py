@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
-
 from pixaris_sync.errors import ConfigurationError, Failure
+from pixaris_sync.footprint import importing
 
 VARIABLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _FOLDER_VARIABLE: Final = "SSL_CERT_DIR"
@@ -55,6 +54,9 @@ def new_context() -> ssl.SSLContext:
 
 def _made(found: tuple[str, str] | None) -> ssl.SSLContext:
     if found is None:
+        with importing():
+            from requests.utils import DEFAULT_CA_BUNDLE_PATH  # noqa: PLC0415 - emulators are asked without
+
         made = ssl.create_default_context()
         made.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
         return made
@@ -77,6 +79,9 @@ def proxy_for(address: str) -> str | None:
     Raises:
         ConfigurationError: it is none of HTTP.
     """
+    with importing():
+        from requests.utils import get_environ_proxies, select_proxy  # noqa: PLC0415 - as above
+
     proxy = select_proxy(address, get_environ_proxies(address))
     if not proxy:
         return None

@@ -20,6 +20,7 @@ import anyio
 from pixaris_sync import USER_AGENT
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.ledger.notices import NOTICE
+from pixaris_sync.login import certificates
 from pixaris_sync.monitoring.view import View
 from pixaris_sync.pipeline.engine import Engine
 
@@ -61,8 +62,6 @@ class Heartbeat:
 
     async def _ask(self) -> str:
         """Ask; what went wrong, without the address."""
-        from pixaris_sync.login import certificates  # noqa: PLC0415 - imports requests
-
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         try:
             async with (
