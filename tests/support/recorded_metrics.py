@@ -28,7 +28,7 @@ _MOMENT: Final = "_timestamp_seconds"
 _HASTY: Final = """
 import sys
 from pixaris_sync.monitoring import heartbeat, textfile
-textfile.LOOK_SECONDS, textfile.AGE_SECONDS_MAX = 0.02, 0.0
+textfile.LOOK_SECONDS, textfile.AGE_SECONDS_MAX = float(sys.argv.pop(1)), 0.0
 heartbeat.LOOK_SECONDS = heartbeat.INTERVAL_SECONDS = 0.1
 from pixaris_sync.cli import main
 sys.argv = ["pixaris-sync", *sys.argv[4:]]
@@ -38,9 +38,9 @@ main()
 Frame = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def hasty(command_line: CommandLine) -> CommandLine:
+def hasty(command_line: CommandLine, look_seconds: float = 0.02) -> CommandLine:
     """The same command line, whose processes tell how they are all the time."""
-    return command_line.within(sys.executable, "-c", _HASTY)
+    return command_line.within(sys.executable, "-c", _HASTY, str(look_seconds))
 
 
 def parsed(text: str) -> Frame:
