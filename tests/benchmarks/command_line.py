@@ -29,7 +29,7 @@ CACHE = Path("build/benchmarks")
 #: Levels of concurrency are compared in these.
 LEVEL_CASES = ("A:0", "A:20", "A:50", "A:200", "B:0", "B:50", "C:0", "C:50", "C:50:40")
 #: What is measured when nothing else is asked for; it ends within half an hour on two cores.
-DEFAULT_CASES = ("A:50", "B:50", "C:0", f"C{AGAIN}:0", f"C{AGAIN}:50")
+DEFAULT_CASES = ("A:50", "A:0", "B:50", "C:0", f"C{AGAIN}:0", f"C{AGAIN}:50")
 DEFAULT_CONTENDERS = (
     OURS,
     "handlers",
