@@ -40,11 +40,11 @@ _GUESSERS: Final = ("chardet", "charset_normalizer")
 #: How its warning begins where it finds none of them.
 _NO_GUESSER: Final = "Unable to find acceptable character detection dependency"
 #: What libraries import and most processes never look into: what Google's clients sign with by keys, what
-#: reads XML, messages of protobuf, and checks of attrs.
+#: reads XML, and checks of attrs. None of them makes itself known elsewhere, as messages of protobuf do: what
+#: builds on such would not find it.
 _LATER: Final = frozenset(
     {
         *("google.auth.crypt", "google.auth.iam", "google.auth.jwt", "jwt"),
-        *("google.protobuf.duration_pb2", "google.protobuf.timestamp_pb2", "google.rpc.error_details_pb2"),
         *("attr.validators", "xml.etree.ElementTree"),
     }
 )
