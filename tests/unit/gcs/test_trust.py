@@ -27,6 +27,7 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
             pass
         writer.write(_ANSWER)
         await writer.drain()
+        writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls_of(tmp_path, "localhost"))
     try:

@@ -261,10 +261,15 @@ class TestImages:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Goal: quick where each takes long, and no flood. Method: count those under way, among 100."""
-        store, under_way = bucket_with(100), Gauge()
+        store, under_way, all_begun = bucket_with(100), Gauge(), anyio.Event()
 
         async def download(found: RemoteObject, write: Callable[[bytes], Awaitable[object]]) -> None:
             with under_way:
+                # Until all that may be are under way, and a while longer, in which no other may begin.
+                if under_way.most == IMAGES_LIMIT:
+                    all_begun.set()
+                with anyio.move_on_after(10):
+                    await all_begun.wait()
                 await anyio.sleep(0.005)
                 await type(store).download(store, found, write)
 
