@@ -18,7 +18,7 @@ from tests.support.proof_summary import Tell
 
 HOUR_SECONDS = 3600.0
 WEEK_SECONDS = 7 * 24 * HOUR_SECONDS
-RUNS = int(os.environ.get("PIXARIS_SYNC_TEST_WEEK_RUNS", "1000"))
+RUNS = int(os.environ.get("PIXARIS_SYNC_TEST_WEEK_RUNS", "2000"))
 #: Training comes in bursts.
 BURST_RUNS = 50
 BURST_SECONDS = WEEK_SECONDS * BURST_RUNS / RUNS
