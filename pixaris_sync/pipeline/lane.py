@@ -149,8 +149,9 @@ class UploadLane:
         while self._ready and self._senders < self._concurrency.limit:
             self._senders += 1
             ready = self._ready.popleft()
-            if self._idle:
-                self._idle.pop().set_result(ready)
+            # One that was cancelled takes nothing any more.
+            if self._idle and not (idle := self._idle.pop()).done():
+                idle.set_result(ready)
             else:
                 tasks.start_soon(self._send, tasks, ready)
 
