@@ -81,7 +81,8 @@ class Transfer:
                 socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES
             )
             acknowledged, received = struct.unpack_from("=QQ", info, _TCP_INFO_MOVED)
-        except (AttributeError, OSError, struct.error):
+        except (AttributeError, OSError, ValueError, struct.error):
+            # No connection over TCP, or one that has been closed, which each event loop tells in its own way.
             return None
         return acknowledged, received
 

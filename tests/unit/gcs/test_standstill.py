@@ -1,5 +1,6 @@
 """A request's time limit is one of standing still."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -75,6 +76,18 @@ async def test_a_body_of_which_nothing_moves_is_given_up_after_the_limit(
     """Goal: a dead link is noticed however large the body is. Method: a reader who stops soon."""
     async with served(take_a_part, script, tmp_path) as store:
         assert (await failure_of(upload(store))).failure is Failure.IN_DOUBT
+
+
+async def test_a_connection_that_was_closed_tells_nothing() -> None:
+    """Goal: the limit holds for a request whose connection breaks. Method: ask before and after."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - a socket's attribute
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        transfer = Transfer(connection=writer.transport)
+        assert transfer.moved_bytes() is not None
+        writer.close()
+        await writer.wait_closed()
+        assert transfer.moved_bytes() is None
 
 
 async def test_where_the_system_tells_nothing_a_body_has_the_time_of_a_slow_link(
