@@ -10,7 +10,8 @@ import pytest
 
 from pixaris_sync.process import priority
 
-#: What a process tells of its threads: one was there before `lower_priority`, one came after.
+#: What a process tells of its threads: one was there before `lower_priority`, one came after. Of its session
+#: it tells the niceness; nothing where that is the one that the kernel started with, which shares no more.
 CHILD = """
 import ctypes, errno, json, os, platform, sys, threading
 from pathlib import Path
@@ -30,7 +31,7 @@ print(json.dumps({{
     "nice": [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads],
     "policy": [os.sched_getscheduler(thread) for thread in threads],
     "io": [libc.syscall(get, 1, thread) >> 13 for thread in threads] if get else None,
-    "session": session.read_text().split()[-1] if session.exists() else None,
+    "session": session.read_text().split()[-1:] if session.exists() else None,
 }}))
 stop.set()
 """
@@ -70,7 +71,7 @@ def test_a_session_of_its_own_steps_back_and_one_of_others_does_not() -> None:
     """
     here = priority._AUTOGROUP.read_text(encoding="ascii")
     own = step_back_in_a_child(leads_session=True)
-    assert (own["reached"], own["session"]) == (["nice", "batch", "io-idle", "session"], "19")
+    assert (own["reached"], own["session"]) == (["nice", "batch", "io-idle", "session"], ["19"])
     busy = """
 times = iter([BlockingIOError(errno.EAGAIN, "another did")] * 3)
 kernel = priority._AUTOGROUP
@@ -81,7 +82,7 @@ class Busy:
         return kernel.open(*rest, **options)
 priority._AUTOGROUP = Busy()
 """
-    assert step_back_in_a_child(busy, leads_session=True)["session"] == "19"
+    assert step_back_in_a_child(busy, leads_session=True)["session"] == ["19"]
     assert "session" not in step_back_in_a_child()["reached"]
     assert priority._AUTOGROUP.read_text(encoding="ascii") == here
 
