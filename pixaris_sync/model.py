@@ -2,6 +2,9 @@
 
 Names follow Pixaris (project, dataset, run, tracking record) and Google Cloud (object, generation, row).
 Every state enum's values are persisted in the ledger and never reused for another meaning.
+
+Most values, here and elsewhere, are named tuples: the class of one is made in a fifth of the time of a
+frozen dataclass, and each start makes a hundred. What `asdict` writes out, with all in it, is a dataclass.
 """
 
 from collections.abc import Mapping
@@ -48,8 +51,7 @@ class RunKey:
         return f"{self.project}/{self.dataset}/{self.run}"
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """Where runs go, by the three names that GCPExperimentHandler takes.
 
     Attributes:
@@ -73,8 +75,7 @@ class Destination:
         return self.bq_dataset.rpartition(".")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """Why something cannot go on, and what to do about it."""
 
     cause: str
@@ -151,8 +152,7 @@ class ColumnType(StrEnum):
     OTHER = "OTHER"
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table."""
 
     name: str
@@ -174,8 +174,7 @@ class TableMetadata(NamedTuple):
     bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A value on its way into a column: `key` as in the record, `type` for a new column, `value` as Python.
 
     `value` is a ``str``, ``bool``, ``int`` within 64 bits, ``float`` (NaN and infinities included) or
@@ -187,8 +186,7 @@ class Cell:
     value: str | bool | int | float | None
 
 
-@dataclass(frozen=True, slots=True)
-class TrackingRecord:
+class TrackingRecord(NamedTuple):
     """One line of a tracking file.
 
     Attributes:
@@ -238,8 +236,7 @@ class TailPosition:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(NamedTuple):
     """What one reading of a tracking file brought.
 
     Attributes:
@@ -315,8 +312,7 @@ class RemoteObject:
     metadata: Mapping[str, str] | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingRow:
+class OutgoingRow(NamedTuple):
     """A row to send. `row_id` is its insertId; `cells` are JSON values by column name, NULLs left out."""
 
     row_id: str

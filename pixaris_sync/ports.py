@@ -5,8 +5,7 @@ cancellation. Adapters do not retry: one place does (the pipeline, with the next
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pixaris_sync.model import Column, JsonValue, OutgoingRow, RemoteObject, RowRefusal, TableMetadata
 
@@ -249,8 +248,7 @@ class RowSink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class BucketFacts:
+class BucketFacts(NamedTuple):
     """How a bucket is set up, as far as it matters to what is carried there.
 
     Attributes:
@@ -305,8 +303,7 @@ class BucketInspection(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetFacts:
+class DatasetFacts(NamedTuple):
     """How a BigQuery dataset is set up, as far as it matters to what is carried there.
 
     Attributes:

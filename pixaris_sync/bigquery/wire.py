@@ -3,8 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pixaris_sync.model import (
     FLOAT_WORDS,
@@ -36,8 +35,7 @@ _READ_ONLY: Final = frozenset({"LINKED", "EXTERNAL"})
 _MS_PER_SECOND: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where requests go.
 
     Attributes:

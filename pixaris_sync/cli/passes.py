@@ -195,7 +195,7 @@ def _ending(
         return Exit.INTERRUPTED
     quarantined = left.quarantined + (repaired.unrestored if repaired else 0)
     # The pass that sends the rows tells of it, and must be begun for the rows of others.
-    return _exit_of_left(replace(left, quarantined=0 if selection.shard else quarantined))
+    return _exit_of_left(left._replace(quarantined=0 if selection.shard else quarantined))
 
 
 async def _run(

@@ -1,8 +1,8 @@
 """What a check is."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.model import Destination
@@ -26,8 +26,7 @@ class Verdict(StrEnum):
     NOT_CHECKED = "not checked"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One thing that was looked at.
 
     Attributes:

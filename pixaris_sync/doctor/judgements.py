@@ -5,8 +5,7 @@ at all is told once, and what depends on it is not checked.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from pixaris_sync.doctor.checks import Check, failed, failed_by, not_checked, passed, warning
 from pixaris_sync.errors import BILLING_HINT, Failure, SyncError
@@ -54,8 +53,7 @@ TRIED: Final[Mapping[str, tuple[str, str, str]]] = {
 _MINUTES: Final = "a new role takes minutes"
 
 
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
+class NoAnswer(NamedTuple):
     """A service has not answered in time."""
 
     seconds: float

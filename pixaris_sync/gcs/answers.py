@@ -31,9 +31,9 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import aiohttp
 
@@ -143,8 +143,7 @@ def compared(answer: RemoteObject, crc32c: int, size: int, operation: str, subje
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """An answer with an error status.
 
     Attributes:

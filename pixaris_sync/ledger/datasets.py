@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from operator import sub
 from sqlite3 import Connection, Row
+from typing import NamedTuple
 
 from pixaris_sync.ledger.runs import update_run_states
 from pixaris_sync.model import DatasetKey, Problem, TailPosition
@@ -23,8 +23,7 @@ FROM files WHERE run_id = ?
 _DATASET = "SELECT * FROM datasets WHERE project = ? AND dataset = ?"
 
 
-@dataclass(frozen=True, slots=True)
-class KnownDataset:
+class KnownDataset(NamedTuple):
     """What the ledger knows of a dataset before a scan."""
 
     id: int

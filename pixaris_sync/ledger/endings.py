@@ -4,16 +4,14 @@ Many transitions end so. Whichever it is, what it made of a run is noted in its 
 that only this connection has. Nothing of it is written to the ledger.
 """
 
-from dataclasses import dataclass
 from sqlite3 import Connection, Row
-from typing import Final
+from typing import Final, NamedTuple
 
 from pixaris_sync.ledger.numbers import WAITS, oldest_waiting_at
 from pixaris_sync.model import RowState, RunState
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """What became of a run, line, file or folder.
 
     Attributes:
@@ -173,8 +171,7 @@ def _ending(row: Row, tracking_file: str) -> Ending:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Stand:
+class Stand(NamedTuple):
     """What is not synced, in a few numbers.
 
     Attributes:

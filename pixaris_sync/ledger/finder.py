@@ -33,6 +33,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
+from typing import NamedTuple
 
 from pixaris_sync.ledger.database import get_fact, peek, set_fact
 from pixaris_sync.model import RunKey
@@ -76,8 +77,7 @@ class Home:
         return (self.device, self.inode) == (other.device, other.inode)
 
 
-@dataclass(frozen=True, slots=True)
-class FoundLedger:
+class FoundLedger(NamedTuple):
     """Which ledger is that of a results folder and a destination.
 
     Attributes:

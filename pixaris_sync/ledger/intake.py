@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from sqlite3 import Connection, Row
+from typing import NamedTuple
 
 from pixaris_sync.ledger.datasets import count_new_files, counting_files
 from pixaris_sync.ledger.notices import Notice, take_in_notices
@@ -50,16 +51,14 @@ WHERE dataset_id = ? AND digest = ? AND ordinal = 0 AND (sends > 0 OR state = '{
 """
 
 
-@dataclass(frozen=True, slots=True)
-class FoundRecord:
+class FoundRecord(NamedTuple):
     """A tracking record, and the files whose content stood inline in it."""
 
     record: TrackingRecord
     inline: tuple[FoundFile, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FoundRun:
+class FoundRun(NamedTuple):
     """A run that a tracking record names, as its folder looks now.
 
     `problem` stands for everything wrong with the folder; then no files of the run are taken in.

@@ -2,16 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from sqlite3 import Connection
+from typing import NamedTuple
 
 from pixaris_sync.ledger.packs import unpack
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DatasetKey, RunState
 
 
-@dataclass(frozen=True, slots=True)
-class InspectedRun:
+class InspectedRun(NamedTuple):
     """A run that a record names: its folder's signature when last inspected (None: it was not yet).
 
     `troubled`: something about its folder or one of its files was wrong. What is mended in place leaves the

@@ -1,8 +1,8 @@
 """What there is to say of what is no run: things that are left out, and run folders that no record names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from sqlite3 import Connection
+from typing import NamedTuple
 
 from pixaris_sync.ledger.selection import EVERYTHING, Selection
 from pixaris_sync.model import Problem, RunState
@@ -15,8 +15,7 @@ NOTICE = "notice"
 HELD = "all work"
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(NamedTuple):
     """Something about a folder or file that is no run.
 
     `quarantined`: nothing of it is synced. `waiting`: the same, and that passes by itself.
@@ -35,8 +34,7 @@ class Notice:
         return RunState.QUARANTINED if self.quarantined else NOTICE
 
 
-@dataclass(frozen=True, slots=True)
-class Orphan:
+class Orphan(NamedTuple):
     """A run folder that no tracking record names.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from sqlite3 import Connection
+from typing import NamedTuple
 
 from pixaris_sync.ledger.notices import HELD, NOTHING_TO_DO, NOTICE
 from pixaris_sync.ledger.numbers import Numbers, numbers
@@ -187,8 +188,7 @@ def unsynced_runs(db: Connection) -> dict[RunState, int]:
     return {state: runs for state, runs in found.items() if state is not RunState.DOWNLOADED}
 
 
-@dataclass(frozen=True, slots=True)
-class WorkLeft:
+class WorkLeft(NamedTuple):
     """What a pass leaves behind.
 
     Attributes:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from sqlite3 import Connection, Row
+from typing import NamedTuple
 
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState, RunKey
@@ -21,8 +22,7 @@ _MAY_STAND = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PendingRow:
+class PendingRow(NamedTuple):
     """A tracking record whose row is not synced.
 
     Attributes:

@@ -1,9 +1,8 @@
 """How far every dataset is, and which runs were synced last."""
 
 from collections import Counter
-from dataclasses import dataclass
 from sqlite3 import Connection, Row
-from typing import Final
+from typing import Final, NamedTuple
 
 from pixaris_sync.ledger.packs import packed_files
 from pixaris_sync.ledger.selection import EVERYTHING, Selection
@@ -14,8 +13,7 @@ from pixaris_sync.rules.contract import GENERATED_IMAGES
 IMAGES_NAMED: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetProgress:
+class DatasetProgress(NamedTuple):
     """How far a dataset is.
 
     Attributes:
@@ -37,8 +35,7 @@ class DatasetProgress:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class SyncedRun:
+class SyncedRun(NamedTuple):
     """A run as it was synced.
 
     Attributes:

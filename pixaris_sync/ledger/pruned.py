@@ -7,8 +7,8 @@ pruned no more as soon as a scan finds all of its files again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from sqlite3 import Connection, Row
+from typing import NamedTuple
 
 from pixaris_sync.ledger.datasets import count_new_files
 from pixaris_sync.ledger.notices import Notice, take_in_notices
@@ -23,8 +23,7 @@ _AT_REST = f"state = '{RunState.SYNCED}' AND committed AND quiet_at IS NULL AND 
 _UNSEEN = -1
 
 
-@dataclass(frozen=True, slots=True)
-class SelectedRun:
+class SelectedRun(NamedTuple):
     """A run that a tracking record names, and where it stands by the ledger; `cause` may be empty."""
 
     id: int

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from pixaris_sync.model import DatasetKey, RunKey, Tail
 from pixaris_sync.rules.shards import Shard
@@ -273,8 +273,7 @@ def _date(bound: str | None) -> str | None:
 EVERYTHING = Selection()
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What a process that works with a ledger does: its command, and on which runs."""
 
     command: str = "watch"

@@ -5,8 +5,8 @@ time is kept in the ledger by the caller, so a restart changes nothing.
 """
 
 import random
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
 from pixaris_sync.errors import SyncError
 
@@ -35,8 +35,7 @@ def retry_after_seconds(value: str, now: float) -> float | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(NamedTuple):
     """Exponential backoff with full-range jitter over the upper half, capped.
 
     Attributes:

@@ -11,7 +11,7 @@ the columns that it needs and adds none.
 """
 
 import random
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pixaris_sync.limits.bandwidth import UPDATES_LIMIT, UPDATES_SECONDS, WRITES_PER_SECOND_START
 
@@ -28,8 +28,7 @@ TURN_PASSES_SECONDS = UPDATES_SECONDS
 ROUNDING_SECONDS = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
+class Fleet(NamedTuple):
     """How many machines share a bucket and its tables, this one too; what is this one's part.
 
     One machine alone has all of it.

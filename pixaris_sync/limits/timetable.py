@@ -10,8 +10,8 @@ shows a later one, where it is put forward over it; when it is put back, it does
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
+from typing import NamedTuple
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 FORM = "08:00,5MB 20:00,none or Mon-08:00,5MB Sat-00:00,none"
@@ -20,8 +20,7 @@ _ENTRY = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """From when on which rate holds.
 
     Attributes:
@@ -35,8 +34,7 @@ class Entry:
     rate: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class InForceNow:
+class InForceNow(NamedTuple):
     """What a timetable says of a moment.
 
     Attributes:
@@ -55,8 +53,7 @@ def is_timetable(text: str) -> bool:
     return "," in text or ":" in text
 
 
-@dataclass(frozen=True, slots=True)
-class Timetable:
+class Timetable(NamedTuple):
     """Rates by time.
 
     Args:

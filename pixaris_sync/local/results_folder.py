@@ -15,9 +15,8 @@ import stat
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pixaris_sync.errors import ConfigurationError, Failure, LocalFileError
 from pixaris_sync.local import run_folder
@@ -58,16 +57,14 @@ _TICK_NS: Final = 2_000_000_000
 _NAME_HINT: Final = "give it a name in UTF-8 in a copy of the results folder, then sync that copy"
 
 
-@dataclass(frozen=True, slots=True)
-class Datasets:
+class Datasets(NamedTuple):
     """What stands in a results folder: dataset folders in sorted order, and what could not be looked into."""
 
     keys: tuple[DatasetKey, ...]
     problems: tuple[LocalFileError, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetStatus:
+class DatasetStatus(NamedTuple):
     """What differs once an entry of a dataset's folder was added or removed, or its tracking file written.
 
     `changed_ns` is when either happened last; both are compared by inode, size and times.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.local.run_names import read_args
@@ -68,8 +68,7 @@ class FolderTimes:
             self.times_set |= changed_ns - status.st_mtime_ns > TIMES_SET_NS
 
 
-@dataclass(frozen=True, slots=True)
-class RunInspection:
+class RunInspection(NamedTuple):
     """What of a run is on disk.
 
     Attributes:

@@ -8,9 +8,8 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pixaris_sync.errors import LocalFileError
 from pixaris_sync.local.damaged_lines import candidate
@@ -31,8 +30,7 @@ from pixaris_sync.text import is_utf8
 _BLOCK_BYTES: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class RunFolder:
+class RunFolder(NamedTuple):
     """A folder with the name of a run, and when it changed, in ns since the epoch."""
 
     name: str

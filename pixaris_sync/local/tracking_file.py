@@ -15,10 +15,9 @@ Limits: one block of the file, one line of up to `LINE_BYTES_MAX` and, only wher
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pixaris_sync.errors import LocalFileError
 from pixaris_sync.local.damaged_lines import Recovery, candidate, named_runs, pieces_of_whole_records
@@ -48,8 +47,7 @@ CANDIDATE_BYTES_LIMIT: Final = 64 * 1024 * 1024
 _Status = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Consumed:
+class _Consumed(NamedTuple):
     """What is known of a tracking file's beginning: saves reading it again while the file stays the same."""
 
     position: TailPosition

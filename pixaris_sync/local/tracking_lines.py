@@ -14,8 +14,7 @@ Memory: one block plus at most `LINE_BYTES_MAX` of an unfinished line.
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.model import DamagedLine, DatasetKey, JsonValue, TrackingRecord
@@ -31,8 +30,7 @@ LINE_BYTES_MAX: Final = 64 * 1024 * 1024
 _JSON_HINT: Final = "Pixaris writes ASCII JSON; correct the file by hand or remove what is damaged"
 
 
-@dataclass(frozen=True, slots=True)
-class RawLine:
+class RawLine(NamedTuple):
     """A line that ended with a newline.
 
     `number` is 1-based, `digest` the hex SHA-256 of its bytes without the newline; `content` are these bytes,
@@ -44,8 +42,7 @@ class RawLine:
     content: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Suspect:
+class Suspect(NamedTuple):
     """A line that is no whole JSON record, and why."""
 
     line: RawLine

@@ -22,9 +22,8 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 from anyio import to_thread
@@ -62,8 +61,7 @@ _Events = frozenset[tuple[int, str]]
 _Identity = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):
     """Where to look again: these datasets, these runs in them, or everything."""
 
     datasets: frozenset[DatasetKey] = frozenset()
@@ -71,8 +69,7 @@ class Changed:
     runs: frozenset[RunKey] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Affected:
+class Affected(NamedTuple):
     """What events tell: datasets and runs that changed, and folders (or stray files instead) to look at."""
 
     datasets: frozenset[DatasetKey]

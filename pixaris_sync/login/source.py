@@ -7,9 +7,8 @@ file that ``gcloud auth application-default login`` writes, the metadata server 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError, open_files_hint
 from pixaris_sync.model import JsonValue
@@ -50,8 +49,7 @@ _OTHER_CLOUD: Final = "gdch_service_account"
 _TOLD_SECRETS: Final = ("token_uri", "token_url", "token_info_url", "service_account_impersonation_url")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Credentials as they were found.
 
     Attributes:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from sqlite3 import Connection
 
 import anyio
@@ -269,7 +268,7 @@ def _open(
     refuse_dataset(db, now, known.id, refused)
     if anew:
         compare_anew(db, known.id)
-        return replace(known, adopted=False)
+        return known._replace(adopted=False)
     return known
 
 

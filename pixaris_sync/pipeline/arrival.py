@@ -13,7 +13,6 @@ change that is seen later counts from when it is seen. What this process knows o
 import re
 import threading
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -35,8 +34,7 @@ _RUNS_LIMIT: Final = 10_000
 _TIMESTAMP: Final = re.compile(r"\d{8}-\d{6}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A piece of a tracking file: when the file last changed, and how it came.
 
     Attributes:

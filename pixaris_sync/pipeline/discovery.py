@@ -9,7 +9,6 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
 from enum import IntEnum
 from functools import partial
 from typing import TypeVar
@@ -321,7 +320,7 @@ class Discovery:
             more = f" (and {len(others)} more like it)" if others else ""
             problem = Problem(f"{first}{more}", first.hint)
         found = FoundRun(run.run, inspection.signature, inspection.files, records, problem, *arrival)
-        return replace(found, notice=_unlisted(run, inspection)) if inspection.unlisted else found
+        return found._replace(notice=_unlisted(run, inspection)) if inspection.unlisted else found
 
     def _check_presence(self, key: DatasetKey, fault: SyncError | None = None) -> None:
         """Make sure that a dataset's folder is there, and that what is wrong in it may be judged. Blocks.

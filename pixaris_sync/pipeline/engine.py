@@ -181,7 +181,7 @@ class Engine:
                 self._journal.close()
         if self._fatal is not None:
             raise self._fatal
-        return replace(left, denied=self.context.denied or self.context.paused is not None)
+        return left._replace(denied=self.context.denied or self.context.paused is not None)
 
     def scan_soon(self, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING) -> None:
         """Scan a dataset soon, if it is selected; for `NEW_LINES` beside the others, which may take long."""

@@ -12,8 +12,8 @@ years of finished runs costs three looks at the disk for each dataset.
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import anyio
 from anyio import to_thread
@@ -39,8 +39,7 @@ POLL_SECONDS = 2.0
 EVERYTHING_SECONDS = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Sight:
+class _Sight(NamedTuple):
     """What a round saw: datasets (None: it could not be looked into, or not be relied on), and problems."""
 
     datasets: dict[DatasetKey, DatasetStatus | None]

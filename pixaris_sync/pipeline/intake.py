@@ -1,7 +1,6 @@
 """Takes readings and inspections into the ledger; what the ledger cannot take is found run by run."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger.datasets import KnownDataset
@@ -34,7 +33,7 @@ class Intake:
             for run, problem in odd
             for found in run.records
         ]
-        tail = replace(tail, damaged=(*tail.damaged, *lines))
+        tail = tail._replace(damaged=(*tail.damaged, *lines))
         return await context.apply(take_in, context.now(), known.id, tail, kept)
 
     async def take_in_runs(self, known: KnownDataset, runs: Sequence[FoundRun]) -> None:

@@ -6,7 +6,7 @@ Plain functions over plain values; `deliveries` asks the ledger and the service.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pixaris_sync.ledger.pending_rows import PendingRow
 from pixaris_sync.model import Cell, Destination, OutgoingRow, TrackingRecord
@@ -17,8 +17,7 @@ from pixaris_sync.rules.names import JOB_ID_PREFIX
 _ENVELOPE_BYTES = 100
 
 
-@dataclass(frozen=True, slots=True)
-class MappedRow:
+class MappedRow(NamedTuple):
     """A row to deliver and what it says."""
 
     row: PendingRow

@@ -1,8 +1,9 @@
 """The ledger at one moment: what there is to do, taken in the transaction that writes down what was done."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from sqlite3 import Connection
+from typing import NamedTuple
 
 from pixaris_sync.ledger.pending_rows import table_backlogs
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, claim, next_upload_at
@@ -11,8 +12,7 @@ from pixaris_sync.pipeline.lane import UploadLane
 from pixaris_sync.rules.planner import TableBacklog
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """The ledger at one moment.
 
     Attributes:

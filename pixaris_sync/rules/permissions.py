@@ -11,10 +11,9 @@ job may follow it by ``bigquery.jobs.create``, and may list its own by no permis
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Place(StrEnum):
@@ -25,8 +24,7 @@ class Place(StrEnum):
     PROJECT = "project"
 
 
-@dataclass(frozen=True, slots=True)
-class Permission:
+class Permission(NamedTuple):
     """One IAM permission.
 
     Attributes:

@@ -30,7 +30,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from pixaris_sync.model import (
     FLOAT_WORDS,
@@ -163,8 +163,7 @@ def written_as(value: object, kind: ColumnType) -> JsonValue:
     return written
 
 
-@dataclass(frozen=True, slots=True)
-class _Values:
+class _Values(NamedTuple):
     """What is known of some values: their types but for None, and whether a double holds every integer."""
 
     types: frozenset[ColumnType] = frozenset()

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Self
 
 from pixaris_sync.model import FileVersion, RemoteObject, RunKey, Tail
@@ -52,7 +52,7 @@ class Shard:
         Nobody knows whose run a damaged line would name: it is left to whoever carries everything.
         """
         records = tuple(record for record in tail.records if self.takes(record.run))
-        return replace(tail, records=records, damaged=())
+        return tail._replace(records=records, damaged=())
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"

@@ -1,8 +1,7 @@
 """A YAML file as a mapping that remembers the line of each key."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pixaris_sync.errors import ConfigurationError
 
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
 OPERATION = "read config"
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """What a file holds.
 
     Attributes:

@@ -7,9 +7,8 @@ environment as ``PIXARIS_SYNC_<KEY>``.
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -24,8 +23,7 @@ __all__ = ["Found", "explain", "find_settings", "load_settings"]
 _INIT = "pixaris-sync config init"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What all sources together say, also where that is wrong.
 
     Attributes:

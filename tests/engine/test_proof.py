@@ -149,7 +149,7 @@ def patience_counts_from_the_error(patch: pytest.MonkeyPatch) -> None:
     decide = lookups.Lookups._still_in_doubt
 
     async def impatient(self: lookups.Lookups, missing: list[PendingRow]) -> None:
-        await decide(self, [replace(row, looked_at=row.since) for row in missing])
+        await decide(self, [row._replace(looked_at=row.since) for row in missing])
 
     patch.setattr(lookups.Lookups, "_still_in_doubt", impatient)
 
@@ -170,7 +170,7 @@ def a_row_that_stood_tells_nothing_of_its_run(patch: pytest.MonkeyPatch) -> None
     """A run whose row was there before is carried like any other."""
 
     def forgetful(db: Connection, now: float, found: list[PendingRow], **_: Any) -> None:
-        rows.confirm_rows(db, now, [replace(row, state=RowState.ACCEPTED) for row in found])
+        rows.confirm_rows(db, now, [row._replace(state=RowState.ACCEPTED) for row in found])
 
     patch.setattr(lookups, "confirm_rows", forgetful)
 

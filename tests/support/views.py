@@ -222,7 +222,7 @@ def hostile(**changes: Any) -> View:
         datasets=[dataset(name, name, cause=name, quarantined=1) for name in HOSTILE_NAMES],
         problems=[problem(f"p/d/{name}", name, hint=name) for name in HOSTILE_NAMES],
         last_runs=[
-            replace(synced_run(name, name, name), first_images=(f"generated_images/{name}",), images=1)
+            synced_run(name, name, name)._replace(first_images=(f"generated_images/{name}",), images=1)
             for name in HOSTILE_NAMES
         ],
         waiting=[WaitingRuns(1, NOW, name) for name in HOSTILE_NAMES],

@@ -4,7 +4,6 @@ import errno
 import itertools
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +190,7 @@ def test_an_unchanged_file_is_not_read(root: Path, monkeypatch: pytest.MonkeyPat
     assert (runs(first), first.torn_bytes, first.from_start) == ([name(1)], 6, True)
     monkeypatch.setattr(os, "pread", lambda *_: pytest.fail("read"))
     for again in (read(local, first.position), read(results(root), first.position)):
-        assert again == replace(first, from_start=False, records=())
+        assert again == first._replace(from_start=False, records=())
 
 
 def test_a_torn_line_waits_for_its_rest_also_after_a_restart(root: Path) -> None:

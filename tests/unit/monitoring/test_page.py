@@ -70,7 +70,7 @@ def test_what_else_waits_is_said_beside_the_word() -> None:
     [
         (dataset("d", synced=1), "synced"),
         (dataset("d", pending=2), "uploading 2 files"),
-        (replace(dataset("d", pending=2), uploading=0), "waiting"),
+        (dataset("d", pending=2)._replace(uploading=0), "waiting"),
         (dataset("d", failing=1, synced=1), "failing"),
         (dataset("d", quarantined=1, failing=1), "needs attention"),
         (dataset("d", incomplete=1), "needs attention"),
