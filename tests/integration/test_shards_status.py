@@ -132,8 +132,10 @@ def test_an_error_that_ends_a_shard_is_told(quick_command_line: CommandLine) -> 
     assert refused.code == Exit.CONFIGURATION, str(refused)
     found = shards(lost)
     assert found["states"]["failed"] == 1
-    [cause] = found["causes"]
+    cause, *others = found["causes"]
     assert (cause["state"], cause["run"]) == ("failed", "shard 1/2")
+    # That its bucket could not be listed is told of the run, too, where that answer came before the other.
+    assert [one["state"] for one in others] in ([], ["failing"])
     assert cause["hint"] == "create the bucket, or correct the setting gcp_pixaris_bucket_name"
     # Of another destination, it is named and not counted.
     other = shards(quick_command_line)
