@@ -1,7 +1,8 @@
 """The command ``pixaris-sync``: arguments, wiring, exit codes. Rules are made elsewhere.
 
 * `app` is the whole, `commands` and `tools` are its commands, `options` makes flags of the settings and of
-  what selects runs, `selecting` makes a selection of these and `sharding` a shard of that, `help` shows them.
+  what selects runs, `selecting` makes a selection of these and `sharding` a shard of that, `help` shows them,
+  and `parameters` takes what is given.
 * `passes` is behind ``watch``, ``sync`` and ``backfill``, with `monitoring` while it works. `inspect` is
   behind ``status``, ``verify`` and ``retry``; `story` is behind ``status RUN``, and `live`, which shows what
   `panes` lays out, behind ``status --watch``, `ledgers` behind ``status --ledgers`` and `shards` behind
@@ -18,7 +19,6 @@ heavy is imported by the command that needs it. Of the flags, only those of the 
 built.
 """
 
-import os
 from typing import NoReturn
 
 from pixaris_sync.footprint import claim_process, importing
@@ -27,8 +27,6 @@ from pixaris_sync.footprint import claim_process, importing
 def main() -> NoReturn:
     """Run the command line; see `app.main`."""
     claim_process()
-    # Pydantic would read the metadata of all installed packages for plugins, which are made for web services.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     with importing():
         from pixaris_sync.cli import app
     app.main()

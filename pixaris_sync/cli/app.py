@@ -9,7 +9,7 @@ import typer
 from pixaris_sync import __version__
 from pixaris_sync.cli import commands, tools
 from pixaris_sync.cli.exits import CommandLineError, Exit, tell, tell_machines, ungrouped
-from pixaris_sync.cli.help import PlainCommand
+from pixaris_sync.cli.help import PlainCommand, PlainGroup
 from pixaris_sync.cli.streams import prepare_streams
 from pixaris_sync.errors import SyncError
 
@@ -74,7 +74,7 @@ def _of(these: Iterable[Callable[..., None]]) -> typer.Typer:
         # Plain: see `cli.help`.
         rich_markup_mode=None,
     )
-    made.callback()(_root)
+    made.callback(cls=PlainGroup)(_root)
     for command in these:
         made.command(cls=PlainCommand)(command)
     return made

@@ -16,6 +16,8 @@ from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.settings.additions import with_additions
 from pixaris_sync.settings.config_file import BY_ITSELF, FOUND, ConfigFile, named_file
 from pixaris_sync.settings.document import Document
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.kinds import Secret
 from pixaris_sync.settings.messages import shown, together
 from pixaris_sync.settings.model import Settings
 from pixaris_sync.settings.names import SECRETS, flag
@@ -149,7 +151,7 @@ def _asked(keys: list[str], around: Found, file: ConfigFile) -> dict[str, Any]:
         print(printable_line(f"for {file.path}; Enter takes what stands in brackets"))
     for key in keys:
         while key not in answers:
-            question = f"{key}: {Settings.model_fields[key].description}"
+            question = f"{key}: {SETTINGS[key].description}"
             try:
                 answer = typer.prompt(question, default=_known(key, around) or None)
             except typer.Abort:
@@ -176,8 +178,8 @@ def _checked(wanted: Mapping[str, Any], file: ConfigFile) -> Settings:
 def _plain(settings: Settings, key: str) -> object:
     """A setting as a file holds it."""
     value = getattr(settings, key)
-    if hasattr(value, "get_secret_value"):
-        return value.get_secret_value()
+    if isinstance(value, Secret):
+        return value.reveal()
     return value if isinstance(value, bool | int | float | None) else str(value)
 
 

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import SecretStr
-
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.options import WHERE
 from pixaris_sync.model import JsonValue
 from pixaris_sync.settings.bounds import amount_text
-from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.kinds import Secret
 from pixaris_sync.settings.names import Origin
 from pixaris_sync.settings.sources import Found, find_settings
 from pixaris_sync.text import MASK, counted, printable_line
@@ -30,7 +29,7 @@ def show_config(flags: Mapping[str, Any], config: Path | None, *, everything: bo
 
 def config_document(found: Found, *, everything: bool) -> dict[str, JsonValue]:
     """What ``config show --json`` prints."""
-    settings = [_setting(key, found) for key in Settings.model_fields]
+    settings = [_setting(key, found) for key in SETTINGS]
     left_out = [one for one in settings if one["state"] == "default" and not everything]
     file = found.file
     return {
@@ -62,7 +61,7 @@ def _setting(key: str, found: Found) -> dict[str, JsonValue]:
 
 
 def _plain(value: object) -> JsonValue:
-    if isinstance(value, SecretStr):
+    if isinstance(value, Secret):
         return MASK
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 

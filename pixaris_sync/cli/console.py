@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pixaris_sync.errors import SettingsError, SyncError
-from pixaris_sync.settings.model import LogFormat
+from pixaris_sync.settings.kinds import LogFormat
 from pixaris_sync.text import printable, printable_line
 
 if TYPE_CHECKING:

@@ -6,14 +6,28 @@ Tables as wide as the terminal cut long names off, and take what stands in brack
 import re
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from pixaris_sync.cli.parameters import taken_as_given
 
 #: Lines are not broken at it, and a terminal shows it as a blank.
 _NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 
+class PlainGroup(TyperGroup):
+    """Commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - typer's own copy of click
+        """Its flags."""
+        return taken_as_given(super().get_params(ctx))
+
+
 class PlainCommand(TyperCommand):
     """A command whose help lists its flags under the headings of their panels."""
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - as above
+        """Its flags and arguments."""
+        return taken_as_given(super().get_params(ctx))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer's own copy of click
         """Write the arguments and flags, each heading once, in the order of the first flag below it."""

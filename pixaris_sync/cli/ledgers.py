@@ -15,7 +15,7 @@ from pixaris_sync.errors import ConfigurationError, FolderOwnedError
 from pixaris_sync.ledger.listing import KnownLedger, forget, known_ledgers
 from pixaris_sync.model import JsonValue, RunState
 from pixaris_sync.process.ownership import LOCK_SUFFIX, Owner, read_owner
-from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.fields import SETTINGS
 from pixaris_sync.text import bytes_text, counted, printable_line
 
 _LIST_HINT = "`pixaris-sync status --ledgers` lists them"
@@ -136,7 +136,7 @@ def _unused(ledger: KnownLedger) -> Iterator[None]:
 
 def _state_folder(flags: Mapping[str, Any], config: Path | None) -> Path:
     # Which destination is meant does not matter here: none need be set.
-    needed = [key for key, field in Settings.model_fields.items() if field.is_required()]
+    needed = [key for key, setting in SETTINGS.items() if setting.is_required]
     given = {key: value for key, value in flags.items() if value is not None}
     return settings_for({**given, **dict.fromkeys(needed, _NO_DESTINATION)}, config).state_folder
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import CommandLineError, Exit
 from pixaris_sync.cli.wiring import settings_for
@@ -17,8 +15,9 @@ from pixaris_sync.process.live_limits import InForce, LimitFiles, Wish
 from pixaris_sync.process.ownership import STORE_RESULTS, Owner, running_owner
 from pixaris_sync.process.signals import CHANGE_SIGNAL
 from pixaris_sync.process.wiring import found_ledger
+from pixaris_sync.settings.fields import read_given
+from pixaris_sync.settings.messages import refused, together
 from pixaris_sync.settings.model import Settings
-from pixaris_sync.settings.sources import explain
 
 T = TypeVar("T")
 
@@ -50,12 +49,12 @@ def change_limits(
     """
     settings = settings_for(flags, config)
     given: dict[str, Any] = {key: value for key, value in wishes.items() if value is not None}
-    try:
-        wish = Wish(**given)
-    except ValidationError as error:
-        raise explain(error, dict.fromkeys(given, "command line")) from None
+    limits, wrong = read_given(given)
+    if wrong:
+        origins = dict.fromkeys(given, "command line")
+        raise together([refused(key, cause, given, origins) for key, cause in wrong.items()])
     at_work = _AtWork("change the limits for", settings)
-    in_force = at_work.ask(wish) if given else at_work.in_force()
+    in_force = at_work.ask(Wish(**limits)) if limits else at_work.in_force()
     print(report.as_json(report.limits_document(in_force)) if as_json else in_force)
     return Exit.OK
 

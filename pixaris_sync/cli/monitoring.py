@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-from pydantic import SecretStr
 
 from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger.selection import Work
@@ -18,6 +17,7 @@ from pixaris_sync.ports import ObjectStore, RowSink
 from pixaris_sync.process.quiet import Throttle
 from pixaris_sync.process.service import Beside
 from pixaris_sync.rules.addresses import host_and_port
+from pixaris_sync.settings.kinds import Secret
 from pixaris_sync.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -119,10 +119,10 @@ def beat_once(settings: Settings) -> None:
         anyio.run(_heartbeat(settings.heartbeat_url).beat)
 
 
-def _heartbeat(url: SecretStr) -> "Heartbeat":
+def _heartbeat(url: Secret) -> "Heartbeat":
     from pixaris_sync.monitoring.heartbeat import Heartbeat
 
-    return Heartbeat(url.get_secret_value())
+    return Heartbeat(url.reveal())
 
 
 def _limits_text(throttle: Throttle) -> str:

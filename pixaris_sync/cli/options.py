@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pixaris_sync.footprint import importing
-from pixaris_sync.settings.model import NO_FLAG, Settings
+from pixaris_sync.settings.fields import SETTINGS
 
 #: Settings that every command needs to find its ledger; the others tune the engine.
 WHERE = (
@@ -65,13 +65,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable
 
 def has_flag(key: str) -> bool:
     """Whether a setting can be given on the command line."""
-    return NO_FLAG not in Settings.model_fields[key].metadata
+    return SETTINGS[key].has_flag
 
 
 def shown_default(key: str) -> str:
     """What holds where a setting is given nowhere, as help shows it."""
-    field = Settings.model_fields[key]
-    if field.is_required():
+    field = SETTINGS[key]
+    if field.is_required:
         return "[required]"
     if isinstance(field.default, bool):
         return f"[default: {'on' if field.default else 'off'}]"
@@ -82,8 +82,8 @@ def shown_default(key: str) -> str:
 
 @cache
 def _flag(key: str) -> inspect.Parameter:
-    field = Settings.model_fields[key]
-    is_switch = field.annotation is bool
+    field = SETTINGS[key]
+    is_switch = field.kind.__origin__ is bool
     name = key.replace("_", "-")
     option = typer.Option(
         f"--{name}/--no-{name}" if is_switch else f"--{name}",
@@ -133,9 +133,7 @@ def with_settings(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         keys = [
-            key
-            for key in Settings.model_fields
-            if (key in WHERE or (tuning and has_flag(key))) and key not in left_out
+            key for key in SETTINGS if (key in WHERE or (tuning and has_flag(key))) and key not in left_out
         ]
         signature = inspect.signature(command)
         own = [

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from pixaris_sync.ledger.overview import Overview, WorkLeft
 from pixaris_sync.model import JsonValue
 from pixaris_sync.monitoring.grouping import grouped_problems, shared_text
@@ -134,7 +136,7 @@ def problem_lines(group: Sequence[Mapping[str, Any]]) -> list[str]:
 def limits_document(in_force: "InForce") -> dict[str, JsonValue]:
     """What ``limit --json`` prints."""
     return {
-        **in_force.limits.model_dump(),
+        **structs.asdict(in_force.limits),
         "bandwidth_limit_now_bytes_per_second": in_force.rate,
         "bandwidth_limit_changes_at": when(in_force.rate_until),
     }

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from pixaris_sync.cli.help import PlainCommand
+from pixaris_sync.cli.help import PlainCommand, PlainGroup
 from pixaris_sync.cli.options import ConfigOption, JsonOption, with_settings
 from pixaris_sync.footprint import importing
 
@@ -30,6 +30,7 @@ HostOption = Annotated[
 
 #: The commands about settings themselves.
 config_commands = typer.Typer(
+    cls=PlainGroup,
     name="config",
     help="Show where settings come from, or ask for missing ones.",
     no_args_is_help=True,

@@ -99,7 +99,7 @@ def _store_examples(emulators: "Sandbox", table: str) -> None:
 
 
 async def _prepare(settings: Settings, table: FeedbackTable) -> None:
-    there = settings.model_copy(update={"gcp_bq_experiment_dataset": table.dataset})
+    there = settings.having(gcp_bq_experiment_dataset=table.dataset)
     # Google's client is imported here for all of the process: Pixaris reads frames with it.
     async with ports(there, frames=True) as (_, sink):
         await prepare(table, sink)

@@ -12,6 +12,7 @@ from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.finder import may_exist
 from pixaris_sync.ledger.overview import Overview, overview
 from pixaris_sync.ledger.selection import Selection, Work
+from pixaris_sync.settings.fields import SETTINGS
 from pixaris_sync.settings.model import Settings
 from pixaris_sync.settings.sources import find_settings
 
@@ -34,7 +35,7 @@ def settings_for(
     """
     found = find_settings(flags, config=config, search=search)
     # What is wrong with the settings is told by the log as they want it, where they are right about that.
-    defaults = {key: Settings.model_fields[key].default for key in ("log_level", "log_format")}
+    defaults = {key: SETTINGS[key].default for key in ("log_level", "log_format")}
     level, log_format = ({**defaults, **found.values}[key] for key in defaults)
     set_up_logging(level, log_format)
     for warning in found.warnings:

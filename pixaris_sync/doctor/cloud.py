@@ -73,7 +73,7 @@ class Cloud:
     """
 
     def __init__(self, settings: Settings, unset: frozenset[str] = frozenset()) -> None:
-        self._settings = settings.model_copy(update={"request_timeout_seconds": ANSWER_SECONDS})
+        self._settings = settings.having(request_timeout_seconds=ANSWER_SECONDS)
         self._login = login_of(self._settings)
         self._no_bucket = unset & {"gcp_pixaris_bucket_name"}
         self._no_dataset = unset & {"gcp_bq_experiment_dataset", "gcp_project_id"}

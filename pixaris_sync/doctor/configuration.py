@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pixaris_sync.doctor.checks import Check, failed, passed, warning
-from pixaris_sync.settings.model import SecretAddress, Settings
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import Settings
 from pixaris_sync.settings.sources import find_settings
 from pixaris_sync.text import MASK
 
@@ -31,23 +32,22 @@ class Configured(NamedTuple):
 def look_at_settings(flags: Mapping[str, Any], config: Path | None) -> Configured:
     """What is set, from where, and what is wrong with it; one fault hides no other."""
     found = find_settings(flags, config=config)
-    fields = Settings.model_fields
     checks = [passed("config file", str(found.file.path))] if found.file else []
     for key, value in found.values.items():
         origin = found.origins[key]
         if origin.kind != "defaults":
-            shown = MASK if fields[key].annotation == SecretAddress else value
+            shown = MASK if SETTINGS[key].is_secret else value
             checks.append(passed(NAME, f"{key} = {shown} ({origin})"))
     for fault in found.faults:
-        what = fault.subject if fault.subject in fields else f"{fault.operation} {fault.subject}"
+        what = fault.subject if fault.subject in SETTINGS else f"{fault.operation} {fault.subject}"
         checks.append(failed(NAME, f"{what}: {fault.cause}", fault.hint))
     checks += [
         warning(NAME, text, "correct its name, or take it away; `pixaris-sync watch --help` lists settings")
         for text in found.warnings
     ]
-    unset = frozenset(key for key, field in fields.items() if field.is_required() and key not in found.values)
-    # Not validated: of values that do not go together each is right for those who need it alone.
-    settings = found.settings or Settings.model_construct(
-        **{**dict.fromkeys(unset, _STAND_IN), **found.values}
+    unset = frozenset(
+        key for key, setting in SETTINGS.items() if setting.is_required and key not in found.values
     )
+    # Of values that do not go together each is right for those who need it alone.
+    settings = found.settings or Settings(**{**dict.fromkeys(unset, _STAND_IN), **found.values})
     return Configured(settings, unset, checks)

@@ -69,17 +69,15 @@ def spool_settings(project: str, dataset: str, bucket: str, folder: str | None) 
     else:
         settings = load_settings({**flags, "local_results_folder": folder})
         place = Path(folder)
-    return settings.model_copy(
-        update={
-            "local_results_folder": place,
-            # A run in here is whole, and a training process waits for it.
-            "still_folder_seconds": 0.0,
-            "accept_runs_without_images": True,
-            "sync_attempts_limit": _ATTEMPTS,
-            "retry_delay_seconds_min": _DELAY_SECONDS_MIN,
-            "retry_delay_seconds_max": _DELAY_SECONDS_MAX,
-            "request_timeout_seconds": min(settings.request_timeout_seconds, _TIMEOUT_SECONDS),
-        }
+    return settings.having(
+        local_results_folder=place,
+        # A run in here is whole, and a training process waits for it.
+        still_folder_seconds=0.0,
+        accept_runs_without_images=True,
+        sync_attempts_limit=_ATTEMPTS,
+        retry_delay_seconds_min=_DELAY_SECONDS_MIN,
+        retry_delay_seconds_max=_DELAY_SECONDS_MAX,
+        request_timeout_seconds=min(settings.request_timeout_seconds, _TIMEOUT_SECONDS),
     )
 
 

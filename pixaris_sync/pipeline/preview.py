@@ -118,7 +118,7 @@ async def foresee(
     journal = Journal(ledger)
     context = Context(
         # What is there now is all that it is about.
-        settings=settings.model_copy(update={"still_folder_seconds": 0.0}),
+        settings=settings.having(still_folder_seconds=0.0),
         mode=mode,
         journal=journal,
         store=store,

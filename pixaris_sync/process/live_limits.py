@@ -14,21 +14,20 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.limits.timetable import DAYS, InForceNow
-from pixaris_sync.settings.model import BandwidthLimit, CpuLimit, timetable
+from pixaris_sync.settings.fields import read_given
+from pixaris_sync.settings.kinds import BandwidthLimit, CpuLimit, timetable
 from pixaris_sync.text import bytes_text
 
 log = logging.getLogger(__name__)
 
 
-class LiveLimits(BaseModel):
+class LiveLimits(Struct, frozen=True):
     """What can be changed while a process works; the keys are those of `settings.model.Settings`."""
-
-    # Few processes are asked for it.
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     bandwidth_limit_bytes_per_second: BandwidthLimit = None
     max_cpu_percent: CpuLimit = None
@@ -39,19 +38,28 @@ class LiveLimits(BaseModel):
         return timetable(limit).at(now) if isinstance(limit, str) else InForceNow(limit, None, limit)
 
 
-class Wish(LiveLimits):
-    """What another process wants; only what is set in it counts.
+class Wish(Struct, frozen=True, forbid_unknown_fields=True):
+    """What another process wants; only what is set in it counts, and leaves its file.
 
     Attributes:
+        bandwidth_limit_bytes_per_second, max_cpu_percent: as those of `LiveLimits`.
         paused: whether there is to be a pause.
         pause_seconds: when it is to end by itself; None: only when it is ended.
     """
 
-    paused: bool = False
+    bandwidth_limit_bytes_per_second: int | str | UnsetType | None = UNSET
+    max_cpu_percent: float | UnsetType | None = UNSET
+    paused: bool | UnsetType = UNSET
     pause_seconds: float | None = None
 
+    @property
+    def limits(self) -> dict[str, int | float | str | None]:
+        """The limits that are wanted, by their keys."""
+        wanted = {key: getattr(self, key) for key in LiveLimits.__struct_fields__}
+        return {key: value for key, value in wanted.items() if value is not UNSET}
 
-class InForce(BaseModel):
+
+class InForce(Struct, frozen=True):
     """What a process holds to that listens for wishes. Times are in seconds since the epoch.
 
     Attributes:
@@ -62,8 +70,6 @@ class InForce(BaseModel):
         paused_since, paused_until: the pause that somebody asked for.
         under_way: how many transfers are not done yet.
     """
-
-    model_config = ConfigDict(frozen=True, defer_build=True)
 
     pid: int
     limits: LiveLimits
@@ -115,11 +121,11 @@ class LimitFiles:
     def in_force(self) -> InForce | None:
         """What the owner of the folder holds to; None while no process listens."""
         try:
-            return InForce.model_validate_json(self._in_force.read_bytes())
-        except (OSError, ValidationError):
+            return msgspec.json.decode(self._in_force.read_bytes(), type=InForce)
+        except (OSError, msgspec.DecodeError):
             return None
 
-    def ask(self, wanted: LiveLimits) -> None:
+    def ask(self, wanted: Wish) -> None:
         """Say what is wanted, of what is set there; the signal is the caller's to send.
 
         Raises:
@@ -144,12 +150,17 @@ class LimitFiles:
         """What is wanted; None, and a word in the log, where that is nothing that could be in force."""
         try:
             self._wanted.replace(self._aside)
-            return Wish.model_validate_json(self._aside.read_bytes())
+            wish = msgspec.json.decode(self._aside.read_bytes(), type=Wish)
         except OSError as error:
             log.warning("limits stay as they are: %s: %s", self._wanted, error.strerror)
-        except ValidationError as error:
-            log.warning("limits stay as they are: %s: %s", self._wanted, error.errors()[0]["msg"])
-        return None
+            return None
+        except msgspec.DecodeError as error:
+            log.warning("limits stay as they are: %s: %s", self._wanted, error)
+            return None
+        limits, refused = read_given(wish.limits)
+        for key, cause in refused.items():
+            log.warning("limits stay as they are: %s: %s: %s", self._wanted, key, cause or "out of bounds")
+        return None if refused else structs.replace(wish, **limits)
 
     def answered(self) -> None:
         """The wish that was read last has been answered."""
@@ -163,7 +174,7 @@ class LimitFiles:
                 path.unlink(missing_ok=True)
 
 
-def _write(path: Path, content: BaseModel) -> None:
+def _write(path: Path, content: Struct) -> None:
     fresh = path.with_suffix(".new")
-    fresh.write_text(content.model_dump_json(exclude_unset=True), encoding="utf-8")
+    fresh.write_bytes(msgspec.json.encode(content))
     fresh.replace(path)

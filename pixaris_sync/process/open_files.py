@@ -47,4 +47,4 @@ def within_open_files(settings: Settings) -> Settings:
         settings.upload_concurrency_limit,
         OPEN_FILES_HINT,
     )
-    return settings.model_copy(update={"upload_concurrency_limit": uploads})
+    return settings.having(upload_concurrency_limit=uploads)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 from anyio.abc import TaskStatus
+from msgspec import UNSET, structs
 
 from pixaris_sync.footprint import limit_arenas
 from pixaris_sync.limits.bandwidth import Bandwidth, Pace
@@ -109,10 +110,10 @@ class Throttle:
             return
         wanted = self._files.wanted()
         if wanted is not None:
-            wishes = wanted.model_dump(exclude_unset=True)
-            self._pause(wanted=wishes.pop("paused", None), seconds=wishes.pop("pause_seconds", None))
-            if wishes:
-                self._limits = self._limits.model_copy(update=wishes)
+            if wanted.paused is not UNSET:
+                self._pause(wanted=wanted.paused, seconds=wanted.pause_seconds)
+            if wanted.limits:
+                self._limits = structs.replace(self._limits, **wanted.limits)
                 self._take_rate()
                 self._governor.change(self._limits.max_cpu_percent)
                 log.info("%s", self.in_force)
@@ -120,12 +121,12 @@ class Throttle:
         self._files.answered()
         self._changes.notify()
 
-    def _pause(self, *, wanted: bool | None, seconds: float | None = None) -> None:
+    def _pause(self, *, wanted: bool, seconds: float | None = None) -> None:
         hold, now = self.hold, self._clock.now()
         if wanted:
             hold.begin(now, None if seconds is None else now + seconds)
             log.info("%s: nothing new begins", hold)
-        elif wanted is False and hold.since is not None:
+        elif hold.since is not None:
             hold.end()
             log.info("the pause is over")
 

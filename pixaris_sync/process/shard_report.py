@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 import anyio
+import msgspec
 from anyio import to_thread
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from msgspec import Meta, Struct
 
 from pixaris_sync.errors import LedgerError, SyncError
 from pixaris_sync.ledger.database import Ledger
@@ -56,35 +57,24 @@ _FILE_BYTES_LIMIT: Final = 1024 * 1024
 _LAST_TIME: Final = 253_402_300_799.0  # The end of the year 9999: `datetime` knows no later one.
 
 
-def _shard(told: object) -> Shard:
-    if isinstance(told, Shard):
-        return told
-    if isinstance(told, str):
-        return Shard.parse(told)
-    raise ValueError
-
-
-_Shard = Annotated[Shard, BeforeValidator(_shard), PlainSerializer(str)]
-_Time = Annotated[float, Field(ge=0, le=_LAST_TIME, allow_inf_nan=False)]
-_Count = Annotated[int, Field(ge=0, le=2**62)]
+_Time = Annotated[float, Meta(ge=0, le=_LAST_TIME)]
+_Count = Annotated[int, Meta(ge=0, le=2**62)]
 #: States of runs; and of the shard itself, where an error ended it.
 CauseState = Literal["failing", "quarantined", "incomplete", "failed"]
-_Text = Annotated[str, Field(max_length=_TEXT_LIMIT)]
+_Text = Annotated[str, Meta(max_length=_TEXT_LIMIT)]
 
 
-class Cause(BaseModel):
+class Cause(Struct, frozen=True):
     """What went wrong with some runs, lines or files of a shard; `run` is the first of them."""
 
-    model_config = ConfigDict(frozen=True)
-
-    count: Annotated[int, Field(ge=1, le=2**62)]
+    count: Annotated[int, Meta(ge=1, le=2**62)]
     state: CauseState
     run: _Text
     cause: _Text
     hint: _Text
 
 
-class ShardReport(BaseModel):
+class ShardReport(Struct, frozen=True, kw_only=True):
     """What a shard tells of itself. Times are in seconds since the epoch, by the clock of its machine.
 
     Attributes:
@@ -104,19 +94,17 @@ class ShardReport(BaseModel):
         causes_left: how many runs, lines and files have other causes than these.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     version: Literal[1] = 1
-    shard: _Shard
+    shard: Shard
     selection: str
     folder: str
     destination: tuple[str, str, str, str, str]
-    host: Annotated[str, Field(max_length=255)]
-    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    host: Annotated[str, Meta(max_length=255)]
+    pid: Annotated[int, Meta(gt=0, lt=2**31)]
     begun_at: _Time
     told_at: _Time
     ended_at: _Time | None = None
-    exit_code: Annotated[int, Field(ge=0, le=255)] | None = None
+    exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
     runs_found: _Count = 0
     runs_done: _Count = 0
     runs_waiting: _Count = 0
@@ -129,6 +117,10 @@ class ShardReport(BaseModel):
     files_found: _Count = 0
     causes: tuple[Cause, ...] = ()
     causes_left: _Count = 0
+
+    def as_json(self) -> bytes:
+        """What stands in its file."""
+        return msgspec.json.encode({**msgspec.structs.asdict(self), "shard": str(self.shard)})
 
 
 def place_of(settings: Settings) -> tuple[str, tuple[str, ...]]:
@@ -241,15 +233,15 @@ def _standing(
 def _cause(state: str, run: str, cause: str, hint: str, *, count: int = 1) -> Cause:
     texts = {"run": run, "cause": cause, "hint": hint}
     short = {name: printable(text)[:_TEXT_LIMIT] for name, text in texts.items()}
-    return Cause.model_validate({"count": count, "state": state, **short})
+    return Cause(count=count, state=cast("CauseState", state), **short)
 
 
 def _replace(path: Path, report: ShardReport) -> None:
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(report.model_dump_json())
+    with os.fdopen(handle, "wb") as file:
+        file.write(report.as_json())
     fresh.replace(path)
 
 
@@ -282,10 +274,10 @@ def shard_reports(state_folder: Path) -> FoundReports:
         try:
             found = _content(state_folder / name)
             if found is not None:
-                reports[name] = ShardReport.model_validate(_checked(found))
+                reports[name] = msgspec.convert(_checked(found), ShardReport)
         except OSError as error:
             unreadable[name] = error.strerror or str(error)
-        except ValidationError:
+        except msgspec.ValidationError:
             unreadable[name] = _DAMAGED
         except _UnknownError as error:
             unreadable[name] = str(error)
@@ -310,6 +302,10 @@ def _checked(content: bytes) -> dict[str, Any]:
     version = told.get("version")
     if isinstance(version, int) and version > 1:
         raise _UnknownError("a newer version of pixaris-sync wrote it")
+    try:
+        told["shard"] = Shard.parse(told["shard"])
+    except (KeyError, AttributeError, ValueError):
+        raise _UnknownError(_DAMAGED) from None
     return told
 
 

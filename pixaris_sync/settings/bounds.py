@@ -1,11 +1,15 @@
-"""Which values a setting takes, in words; all of it is read out of `Settings` itself."""
+"""Which values a setting takes, in words; all of it is read out of its kind."""
 
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
-from pixaris_sync.settings.model import MEBIBYTE, Settings
+import msgspec
 
-_KIBIBYTE, _DAY_SECONDS = 1024, 24 * 3600
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.kinds import KIBIBYTE, MEBIBYTE
+
+_DAY_SECONDS = 24 * 3600
 #: The bounds that a number may have, in the words that stand before them.
 LIMITS = {
     "minimum": "at least",
@@ -15,11 +19,20 @@ LIMITS = {
 }
 
 
+@cache
 def schema_of(key: str) -> dict[str, Any]:
     """The JSON schema of a setting's value, of several kinds the first, where it has one."""
-    schema: dict[str, Any] = _schemas()[key]
+    kind = SETTINGS[key].kind
+    schema = msgspec.json.schema(kind, schema_hook=_schema_of_ours)
     kinds = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
+    if "enum" in schema:
+        # In their own order.
+        schema["enum"] = list(get_args(kind.__origin__))
     return {**schema, **kinds[0]} if kinds else schema
+
+
+def _schema_of_ours(kind: type) -> dict[str, Any]:
+    return {"type": "string", "format": "path"} if kind is Path else {"type": "string"}
 
 
 def bounds(key: str) -> str:
@@ -49,7 +62,7 @@ def amount(key: str, value: float) -> tuple[str, str]:
     if not value:
         return number, ""
     if "bytes" in key:
-        for size, unit in ((MEBIBYTE, "MiB"), (_KIBIBYTE, "KiB")):
+        for size, unit in ((MEBIBYTE, "MiB"), (KIBIBYTE, "KiB")):
             if not value % size:
                 return number, f"{value / size:g} {unit}"
     if "_seconds" in key and not value % _DAY_SECONDS:
@@ -71,9 +84,3 @@ def _unit(key: str) -> str:
     if "_seconds" in key:
         return "of seconds"
     return "of percent" if key.endswith("_percent") else ""
-
-
-@cache
-def _schemas() -> dict[str, Any]:
-    found: dict[str, Any] = Settings.model_json_schema()["properties"]
-    return found

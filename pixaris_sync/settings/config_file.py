@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.settings.document import OPERATION, Document, read_document
-from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.fields import SETTINGS
 from pixaris_sync.settings.names import (
     CONFIG_VARIABLE,
     PIXARIS_KEYS,
@@ -113,7 +113,7 @@ def _is_ours(document: Document | None) -> bool:
     """Whether a file that nobody named is about Pixaris or us."""
     if document is None:
         return False
-    ours = {*PIXARIS_KEYS, *(Settings.model_fields.keys() - _COMMON)}
+    ours = {*PIXARIS_KEYS, *(SETTINGS.keys() - _COMMON)}
     return any(key in ours or is_section(key) for key in document.mapping)
 
 
@@ -124,7 +124,7 @@ def _take(file: ConfigFile, document: Document) -> None:
         if top.get(key) is not None:
             file.values[key], file.lines[key] = top[key], document.line(key)
     for key in top:
-        if key in Settings.model_fields and key not in PIXARIS_KEYS:
+        if key in SETTINGS and key not in PIXARIS_KEYS:
             file.warnings.append(
                 f"{path} line {document.line(key)}: {key} is ignored where it stands: "
                 f"if it is meant for pixaris-sync, move it below {SECTION}:"
@@ -144,7 +144,7 @@ def _take(file: ConfigFile, document: Document) -> None:
         return
     for key, value in (section or {}).items():
         line = document.line(SECTION, key)
-        if key in Settings.model_fields:
+        if key in SETTINGS:
             file.values[key], file.lines[key] = value, line
             continue
         meant = nearest(key)

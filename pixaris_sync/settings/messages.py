@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import ValidationError
-
 from pixaris_sync.errors import ConfigurationError, SettingsError
 from pixaris_sync.settings.bounds import bounds
-from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import environment_variable
 from pixaris_sync.settings.names import SECRETS, SETTINGS_PAGE, flag
 from pixaris_sync.text import MASK
 
@@ -33,40 +32,23 @@ def missing(key: str, *, file: str, asks: str, remark: str = "") -> Configuratio
 
 
 def refused(
-    error: ValidationError, given: Mapping[str, object], origins: Mapping[str, object]
-) -> list[ConfigurationError]:
-    """An error for each value that was refused; missing ones are left out.
+    key: str, cause: str, given: Mapping[str, object], origins: Mapping[str, object]
+) -> ConfigurationError:
+    """An error for a value that was refused.
 
     Args:
-        error: what the model says.
-        given: the values as they were given.
+        key: the setting.
+        cause: as `fields.read_values` says it.
+        given: the values as they were given; a default was not.
         origins: where each came from.
     """
-    found: dict[str, ConfigurationError] = {}
-    for one in error.errors():
-        key = str(one["loc"][0]) if one["loc"] else ""
-        # A value that may be of several kinds is told about once, by the first of them.
-        if one["type"] == "missing" or key in found:
-            continue
-        if one["type"] == "value_error":
-            cause = str(one["ctx"]["error"])
-        elif key in Settings.model_fields:
-            cause = f"it must be {bounds(key)}"
-        else:
-            cause = one["msg"]
-        origin = origins.get(key, "the defaults")
-        found[key] = ConfigurationError(
-            "use setting",
-            key,
-            f"{cause} (got {shown(key, given.get(key, one['input']))} from {origin})",
-            hint=f"{SETTINGS_PAGE} lists keys, units and bounds",
-        )
-    return list(found.values())
-
-
-def explain(error: ValidationError, origins: Mapping[str, object]) -> ConfigurationError:
-    """All values that were refused; `origins` says where each came from."""
-    return together(refused(error, {}, origins))
+    value, origin = given.get(key, SETTINGS[key].default), origins.get(key, "the defaults")
+    return ConfigurationError(
+        "use setting",
+        key,
+        f"{cause or f'it must be {bounds(key)}'} (got {shown(key, value)} from {origin})",
+        hint=f"{SETTINGS_PAGE} lists keys, units and bounds",
+    )
 
 
 def together(faults: Sequence[ConfigurationError]) -> ConfigurationError:

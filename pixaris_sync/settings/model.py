@@ -14,326 +14,224 @@ Contents are sent out of the memory that they were read into. 2,000 files of 100
 """
 
 import os
-import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    Field,
-    SecretStr,
-    TypeAdapter,
-    ValidationInfo,
-    field_validator,
-)
+from msgspec import Meta, Struct, structs
 
 from pixaris_sync.errors import ConfigurationError
-from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
-from pixaris_sync.limits.fleet import MACHINES_MAX, Fleet
-from pixaris_sync.limits.timetable import Timetable, is_timetable
+from pixaris_sync.limits.fleet import Fleet
 from pixaris_sync.model import Destination
-from pixaris_sync.rules.addresses import endpoint_root, host_and_port
 from pixaris_sync.rules.contract import DEFAULT_TRACKING_FILE
-from pixaris_sync.text import counted
+from pixaris_sync.settings.kinds import (
+    KIBIBYTE,
+    MEBIBYTE,
+    BandwidthLimit,
+    BucketName,
+    CpuLimit,
+    Endpoint,
+    FileName,
+    FleetSize,
+    Folder,
+    Listen,
+    LogFormat,
+    LogLevel,
+    OptionalFile,
+    OptionalFolder,
+    PatienceSeconds,
+    Seconds,
+    SecretAddress,
+    Text,
+)
 
 ENVIRONMENT_PREFIX = "PIXARIS_SYNC_"
-MEBIBYTE = 1024 * 1024
-
-T = TypeVar("T")
-NO_FLAG = "no flag"
 #: A setting that the command line has no flag for: the environment or the file sets it, once for a machine.
-Unflagged = Annotated[T, NO_FLAG]
-Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600)]
-PatienceSeconds = Annotated[float, Field(ge=0, le=30 * 24 * 3600)]
+NO_FLAG = "no flag"
 
 
-_BYTES = TypeAdapter(ByteSize)
-#: What `ByteSize` is given to read: it would also take "10 MB per minute" for 10 MB.
-_RATE = re.compile(r"\s*\d{1,15}(?:\.\d{1,6})?\s*(?:[kmg]i?b|b)?(?:/s)?\s*", re.IGNORECASE | re.ASCII)
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that can be set. Units come last in the names.
 
-
-def _number(value: object) -> object:
-    return None if isinstance(value, str) and value.strip().lower() == "none" else value
-
-
-def _rate_of_text(value: str) -> int | None:
-    if value.strip().lower() in ("none", "off"):
-        return None
-    if not _RATE.fullmatch(value):
-        raise ValueError(
-            "must be bytes per second, such as 10MiB or 500KiB, or none, or a timetable such as "
-            "08:00,5MB 20:00,none"
-        )
-    return int(_BYTES.validate_python(value))
-
-
-def _rate(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    if not is_timetable(value):
-        return _rate_of_text(value)
-    timetable(value)
-    return " ".join(value.replace(";", " ").split())
-
-
-def timetable(text: str) -> Timetable:
-    """The timetable of a `BandwidthLimit` that is a text.
-
-    Raises:
-        ValueError: it is none.
+    What it is made of is not checked: `fields.read_values` does that.
     """
-    found = Timetable.parse(text, _rate_of_text)
-    if any(entry.rate is not None and entry.rate < BYTES_PER_SECOND_MIN for entry in found.entries):
-        raise ValueError(f"has a rate that is too low: the least is {BYTES_PER_SECOND_MIN} bytes per second")
-    return found
 
+    gcp_project_id: Annotated[Text, Meta(description="Google Cloud project")]
+    gcp_bq_experiment_dataset: Annotated[
+        Text, Meta(description="BigQuery dataset, as project.dataset or dataset")
+    ]
+    gcp_pixaris_bucket_name: Annotated[BucketName, Meta(description="Google Cloud Storage bucket")]
+    gcp_bq_feedback_table: Annotated[
+        str | None,
+        Meta(
+            description="BigQuery table of Pixaris' feedback, as project.dataset.table, for `ui` alone; "
+            "else feedback_tracking in the dataset"
+        ),
+        NO_FLAG,
+    ] = None
+    local_results_folder: Annotated[
+        Folder, Meta(description="folder that LocalExperimentHandler writes to")
+    ] = Path("local_results")
+    state_dir: Annotated[
+        OptionalFolder,
+        Meta(description="folder for the ledger; else $STATE_DIRECTORY, else the user's state folder"),
+    ] = None
+    dataset_tracking_file_name: Annotated[FileName, Meta(description="name of the tracking files")] = (
+        DEFAULT_TRACKING_FILE
+    )
+    storage_emulator_host: Annotated[str | None, Meta(description="address of a GCS emulator")] = None
+    bigquery_emulator_host: Annotated[str | None, Meta(description="address of a BigQuery emulator")] = None
+    storage_endpoint: Annotated[
+        Endpoint,
+        Meta(
+            description="private endpoint of Google Cloud Storage, such as https://storage-x.p.googleapis.com"
+        ),
+        NO_FLAG,
+    ] = None
+    bigquery_endpoint: Annotated[
+        Endpoint,
+        Meta(description="private endpoint of BigQuery, such as https://bigquery-x.p.googleapis.com"),
+        NO_FLAG,
+    ] = None
+    accept_runs_without_images: Annotated[
+        bool, Meta(description="sync runs whose generated_images is absent or empty, not quarantine them")
+    ] = False
+    accept_expiring_destination: Annotated[
+        bool, Meta(description="sync to a bucket or dataset that deletes what is carried there after a time")
+    ] = False
+    fleet_size: Annotated[
+        FleetSize,
+        Meta(
+            description="how many machines share bucket and tables, this one too: it keeps to its part of "
+            "what Google allows to all"
+        ),
+    ] = None
+    upload_concurrency_limit: Annotated[int, Meta(ge=1, le=1024, description="uploads at the same time")] = (
+        192
+    )
+    inflight_bytes_limit: Annotated[
+        int, Meta(ge=MEBIBYTE, description="bytes of files held in memory at the same time")
+    ] = 128 * MEBIBYTE
+    bandwidth_limit_bytes_per_second: Annotated[
+        BandwidthLimit,
+        Meta(
+            description="bytes per second that all uploads send together, such as 10MiB or 500KiB, "
+            "or a timetable such as 08:00,5MB 20:00,none"
+        ),
+    ] = None
+    max_cpu_percent: Annotated[
+        CpuLimit, Meta(description="processor time to use, in percent of one core")
+    ] = None
+    quiet: Annotated[
+        bool, Meta(description="take the lowest priorities for processor and disk, behind training")
+    ] = True
+    resumable_threshold_bytes: Annotated[
+        int, Meta(ge=256 * KIBIBYTE, description="larger files go through resumable sessions"), NO_FLAG
+    ] = 8 * MEBIBYTE
+    chunk_bytes: Annotated[
+        int,
+        Meta(
+            ge=256 * KIBIBYTE, multiple_of=256 * KIBIBYTE, description="size of a piece of a resumable upload"
+        ),
+    ] = 4 * MEBIBYTE
+    stream_rows_limit: Annotated[
+        int, Meta(ge=1, le=50_000, description="rows in a streaming insert"), NO_FLAG
+    ] = 500
+    load_rows_limit: Annotated[int, Meta(ge=1, le=1_000_000, description="rows in a load job"), NO_FLAG] = (
+        10_000
+    )
+    loads_per_day_limit: Annotated[
+        int,
+        Meta(ge=1, le=1_500, description="load jobs per table in 24 hours (BigQuery allows 1,500)"),
+        NO_FLAG,
+    ] = 1_000
+    load_spacing_seconds: Annotated[
+        PatienceSeconds,
+        Meta(description="while files are uploaded, least time between two load jobs for a table"),
+        NO_FLAG,
+    ] = 5.0
+    bulk_spacing_seconds: Annotated[
+        PatienceSeconds, Meta(description="the same during a backfill, for every kind of delivery"), NO_FLAG
+    ] = 60.0
+    warehouse_threads_limit: Annotated[
+        int, Meta(ge=1, le=64, description="BigQuery requests at the same time"), NO_FLAG
+    ] = 4
+    request_timeout_seconds: Annotated[
+        Seconds, Meta(description="how long a request to the cloud may stand still")
+    ] = 60.0
+    job_timeout_seconds: Annotated[Seconds, Meta(description="how long to wait for a load job"), NO_FLAG] = (
+        600.0
+    )
+    retry_delay_seconds_min: Annotated[Seconds, Meta(description="wait after the first failure"), NO_FLAG] = (
+        1.0
+    )
+    retry_delay_seconds_max: Annotated[Seconds, Meta(description="wait after many failures"), NO_FLAG] = 300.0
+    sync_attempts_limit: Annotated[
+        int, Meta(ge=1, le=100, description="failures in a row after which sync leaves work for a later try")
+    ] = 5
+    doubt_settle_seconds: Annotated[
+        PatienceSeconds,
+        Meta(description="how long a row in doubt is looked for before it is sent again"),
+        NO_FLAG,
+    ] = 30.0
+    table_settle_seconds: Annotated[
+        PatienceSeconds,
+        Meta(description="how long rows go by load jobs after a table or a column was added"),
+        NO_FLAG,
+    ] = 300.0
+    visibility_timeout_seconds: Annotated[
+        Seconds,
+        Meta(description="an accepted row unseen for this long is told as a cause in status"),
+        NO_FLAG,
+    ] = 120.0
+    young_file_seconds: Annotated[
+        PatienceSeconds, Meta(description="a damaged image younger than this may still be written: wait")
+    ] = 60.0
+    still_folder_seconds: Annotated[
+        PatienceSeconds,
+        Meta(description="how long the folder of a run that is copied in must be still before its row"),
+    ] = 5.0
+    incomplete_after_seconds: Annotated[
+        PatienceSeconds, Meta(description="a run folder without tracking line is incomplete after this time")
+    ] = 600.0
+    rescan_interval_seconds: Annotated[
+        Seconds, Meta(description="how often watch looks at everything, events or not")
+    ] = 60.0
+    listen: Annotated[
+        Listen,
+        Meta(
+            description="HOST:PORT at which watch serves its page, metrics and health, such as 127.0.0.1:9465"
+        ),
+    ] = None
+    drain_timeout_seconds: Annotated[
+        PatienceSeconds,
+        Meta(
+            description="how long watch may take to stop: to finish what is in flight, or all with "
+            "sync_at_stop"
+        ),
+    ] = 30.0
+    sync_at_stop: Annotated[
+        bool,
+        Meta(
+            description="when watch is told to stop, carry all that is stored by then first, as sync does, "
+            "within drain_timeout_seconds"
+        ),
+    ] = False
+    metrics_textfile: Annotated[
+        OptionalFile,
+        Meta(description="file to write metrics to, for node_exporter's textfile collector (*.prom)"),
+    ] = None
+    heartbeat_url: Annotated[
+        SecretAddress,
+        Meta(description="address to ask as long as everything is synced; it may hold a secret"),
+    ] = None
+    log_level: Annotated[LogLevel, Meta(description="least severe message to print")] = "info"
+    log_format: Annotated[
+        LogFormat, Meta(description="messages as lines for people, or as JSON, an object a line")
+    ] = "text"
 
-def _of_this_machine(percent: float | None) -> float | None:
-    most = 100 * (os.cpu_count() or 1)
-    if percent is not None and percent > most:
-        raise ValueError(f"must not be more than {most}: this machine has {counted(most // 100, 'core')}")
-    return percent
-
-
-def _address(value: str) -> str:
-    host_and_port(value)
-    return value
-
-
-def _is_http(url: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(url.get_secret_value())
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise ValueError("must be an address that begins with https:// or http://")
-    return url
-
-
-#: Bytes per second, also as text with a unit; None, "none" or "off" for no limit; or a `timetable`, which
-#: stays a text.
-BandwidthLimit = Annotated[
-    Annotated[int, Field(ge=BYTES_PER_SECOND_MIN)] | str | None, BeforeValidator(_rate)
-]
-#: Percent of one core, up to all cores; None or "none" for no limit.
-CpuLimit = Annotated[
-    Annotated[float, Field(ge=1, allow_inf_nan=False)] | None,
-    BeforeValidator(_number),
-    AfterValidator(_of_this_machine),
-]
-#: How many machines share the destination; None or "none" where nobody says.
-FleetSize = Annotated[Annotated[int, Field(ge=1, le=MACHINES_MAX)] | None, BeforeValidator(_number)]
-#: An HTTP address that no message shows.
-SecretAddress = Annotated[SecretStr, AfterValidator(_is_http)] | None
-
-#: An HTTPS address of a host alone, which requests with credentials are sent to.
-Endpoint = Annotated[Annotated[str, AfterValidator(endpoint_root)] | None, BeforeValidator(_number)]
-#: Host and port, an IPv6 address in brackets; None or "none" for none.
-Listen = Annotated[Annotated[str, AfterValidator(_address)] | None, BeforeValidator(_number)]
-
-
-LogFormat = Literal["text", "json"]
-
-
-class Settings(BaseModel):
-    """Everything that can be set, validated. Units come last in the names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    gcp_project_id: str = Field(min_length=1, description="Google Cloud project")
-    gcp_bq_experiment_dataset: str = Field(
-        min_length=1, description="BigQuery dataset, as project.dataset or dataset"
-    )
-    gcp_pixaris_bucket_name: str = Field(min_length=1, description="Google Cloud Storage bucket")
-    gcp_bq_feedback_table: Unflagged[str | None] = Field(
-        default=None,
-        description="BigQuery table of Pixaris' feedback, as project.dataset.table, for `ui` alone; "
-        "else feedback_tracking in the dataset",
-    )
-    local_results_folder: Path = Field(
-        default=Path("local_results"), description="folder that LocalExperimentHandler writes to"
-    )
-    state_dir: Path | None = Field(
-        default=None, description="folder for the ledger; else $STATE_DIRECTORY, else the user's state folder"
-    )
-    dataset_tracking_file_name: str = Field(
-        default=DEFAULT_TRACKING_FILE, min_length=1, description="name of the tracking files"
-    )
-    storage_emulator_host: str | None = Field(default=None, description="address of a GCS emulator")
-    bigquery_emulator_host: str | None = Field(default=None, description="address of a BigQuery emulator")
-    storage_endpoint: Unflagged[Endpoint] = Field(
-        default=None,
-        description="private endpoint of Google Cloud Storage, such as https://storage-x.p.googleapis.com",
-    )
-    bigquery_endpoint: Unflagged[Endpoint] = Field(
-        default=None, description="private endpoint of BigQuery, such as https://bigquery-x.p.googleapis.com"
-    )
-    accept_runs_without_images: bool = Field(
-        default=False, description="sync runs whose generated_images is absent or empty, not quarantine them"
-    )
-    accept_expiring_destination: bool = Field(
-        default=False,
-        description="sync to a bucket or dataset that deletes what is carried there after a time",
-    )
-
-    fleet_size: FleetSize = Field(
-        default=None,
-        description="how many machines share bucket and tables, this one too: it keeps to its part of what "
-        "Google allows to all",
-    )
-    upload_concurrency_limit: int = Field(default=192, ge=1, le=1024, description="uploads at the same time")
-    inflight_bytes_limit: int = Field(
-        default=128 * MEBIBYTE, ge=MEBIBYTE, description="bytes of files held in memory at the same time"
-    )
-    bandwidth_limit_bytes_per_second: BandwidthLimit = Field(
-        default=None,
-        description="bytes per second that all uploads send together, such as 10MiB or 500KiB, "
-        "or a timetable such as 08:00,5MB 20:00,none",
-    )
-    max_cpu_percent: CpuLimit = Field(
-        default=None, description="processor time to use, in percent of one core"
-    )
-    quiet: bool = Field(
-        default=True, description="take the lowest priorities for processor and disk, behind training"
-    )
-    resumable_threshold_bytes: Unflagged[int] = Field(
-        default=8 * MEBIBYTE,
-        ge=256 * 1024,
-        validate_default=True,
-        description="larger files go through resumable sessions",
-    )
-    chunk_bytes: int = Field(
-        default=4 * MEBIBYTE,
-        ge=256 * 1024,
-        multiple_of=256 * 1024,
-        validate_default=True,
-        description="size of a piece of a resumable upload",
-    )
-    stream_rows_limit: Unflagged[int] = Field(
-        default=500, ge=1, le=50_000, description="rows in a streaming insert"
-    )
-    load_rows_limit: Unflagged[int] = Field(
-        default=10_000, ge=1, le=1_000_000, description="rows in a load job"
-    )
-    loads_per_day_limit: Unflagged[int] = Field(
-        default=1_000, ge=1, le=1_500, description="load jobs per table in 24 hours (BigQuery allows 1,500)"
-    )
-    load_spacing_seconds: Unflagged[PatienceSeconds] = Field(
-        default=5.0, description="while files are uploaded, least time between two load jobs for a table"
-    )
-    bulk_spacing_seconds: Unflagged[PatienceSeconds] = Field(
-        default=60.0, description="the same during a backfill, for every kind of delivery"
-    )
-    warehouse_threads_limit: Unflagged[int] = Field(
-        default=4, ge=1, le=64, description="BigQuery requests at the same time"
-    )
-
-    request_timeout_seconds: Seconds = Field(
-        default=60.0, description="how long a request to the cloud may stand still"
-    )
-    job_timeout_seconds: Unflagged[Seconds] = Field(
-        default=600.0, description="how long to wait for a load job"
-    )
-    retry_delay_seconds_min: Unflagged[Seconds] = Field(
-        default=1.0, description="wait after the first failure"
-    )
-    retry_delay_seconds_max: Unflagged[Seconds] = Field(default=300.0, description="wait after many failures")
-    sync_attempts_limit: int = Field(
-        default=5, ge=1, le=100, description="failures in a row after which sync leaves work for a later try"
-    )
-    doubt_settle_seconds: Unflagged[PatienceSeconds] = Field(
-        default=30.0, description="how long a row in doubt is looked for before it is sent again"
-    )
-    table_settle_seconds: Unflagged[PatienceSeconds] = Field(
-        default=300.0, description="how long rows go by load jobs after a table or a column was added"
-    )
-    visibility_timeout_seconds: Unflagged[Seconds] = Field(
-        default=120.0, description="an accepted row unseen for this long is told as a cause in status"
-    )
-    young_file_seconds: PatienceSeconds = Field(
-        default=60.0, description="a damaged image younger than this may still be written: wait"
-    )
-    still_folder_seconds: PatienceSeconds = Field(
-        default=5.0,
-        description="how long the folder of a run that is copied in must be still before its row",
-    )
-    incomplete_after_seconds: PatienceSeconds = Field(
-        default=600.0, description="a run folder without tracking line is incomplete after this time"
-    )
-    rescan_interval_seconds: Seconds = Field(
-        default=60.0, description="how often watch looks at everything, events or not"
-    )
-    listen: Listen = Field(
-        default=None,
-        description="HOST:PORT at which watch serves its page, metrics and health, such as 127.0.0.1:9465",
-    )
-    drain_timeout_seconds: PatienceSeconds = Field(
-        default=30.0,
-        description="how long watch may take to stop: to finish what is in flight, or all with sync_at_stop",
-    )
-    sync_at_stop: bool = Field(
-        default=False,
-        description="when watch is told to stop, carry all that is stored by then first, as sync does, "
-        "within drain_timeout_seconds",
-    )
-    metrics_textfile: Path | None = Field(
-        default=None,
-        description="file to write metrics to, for node_exporter's textfile collector (*.prom)",
-    )
-    heartbeat_url: SecretAddress = Field(
-        default=None, description="address to ask as long as everything is synced; it may hold a secret"
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="least severe message to print"
-    )
-    log_format: LogFormat = Field(
-        default="text", description="messages as lines for people, or as JSON, an object a line"
-    )
-
-    @field_validator("dataset_tracking_file_name")
-    @classmethod
-    def _is_bare_name(cls, value: str) -> str:
-        if "/" in value or "\\" in value or value in (".", ".."):
-            raise ValueError("must be a bare file name")
-        return value
-
-    @field_validator("gcp_pixaris_bucket_name")
-    @classmethod
-    def _is_bucket(cls, value: str) -> str:
-        if "/" in value:
-            raise ValueError("it must be the bucket's name alone, without gs:// and without a folder")
-        return value
-
-    @field_validator("metrics_textfile")
-    @classmethod
-    def _is_file(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.name:
-            raise ValueError("must name a file")
-        return value
-
-    @field_validator("local_results_folder", "state_dir", "metrics_textfile")
-    @classmethod
-    def _at_home(cls, value: Path | None) -> Path | None:
-        """``~`` is the home folder also where no shell replaced it: in a file, in a service's variables."""
-        try:
-            return None if value is None else value.expanduser()
-        except RuntimeError:
-            raise ValueError("it begins with ~, and there is no such home folder") from None
-
-    @field_validator("resumable_threshold_bytes", "chunk_bytes")
-    @classmethod
-    def _fits_into_memory(cls, value: int, info: ValidationInfo) -> int:
-        """What is held at once by one upload; more than the limit would be held all the same."""
-        limit = info.data.get("inflight_bytes_limit")
-        if limit is not None and value > limit:
-            raise ValueError(f"must not be more than inflight_bytes_limit ({limit})")
-        return value
+    def having(self, **changes: Any) -> Self:  # noqa: ANN401 - values of any kind
+        """These settings, with some of them changed."""
+        return structs.replace(self, **changes)
 
     @property
     def destination(self) -> Destination:

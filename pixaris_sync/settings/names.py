@@ -8,13 +8,8 @@ from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import Final, Literal, NamedTuple
 
-from pixaris_sync.settings.model import (
-    ENVIRONMENT_PREFIX,
-    NO_FLAG,
-    SecretAddress,
-    Settings,
-    environment_variable,
-)
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import ENVIRONMENT_PREFIX, environment_variable
 
 #: The keys that Pixaris' own config.yaml holds and that mean the same to us.
 PIXARIS_KEYS: Final = (
@@ -29,9 +24,7 @@ SECTION: Final = "pixaris_sync"
 CONFIG_VARIABLE: Final = f"{ENVIRONMENT_PREFIX}CONFIG"
 TESTS_PREFIX: Final = f"{ENVIRONMENT_PREFIX}TEST_"
 #: The settings whose values no message shows.
-SECRETS: Final = frozenset(
-    key for key, field in Settings.model_fields.items() if field.annotation == SecretAddress
-)
+SECRETS: Final = frozenset(key for key, setting in SETTINGS.items() if setting.is_secret)
 SETTINGS_PAGE: Final = "deploy/settings.md of the repository"
 
 #: How alike two names are at least, of 1, so that the one may be meant by the other.
@@ -65,10 +58,10 @@ class Origin(NamedTuple):
 
 def flag(key: str) -> str:
     """The flag of a setting; empty where it has none."""
-    return "" if NO_FLAG in Settings.model_fields[key].metadata else f"--{key.replace('_', '-')}"
+    return f"--{key.replace('_', '-')}" if SETTINGS[key].has_flag else ""
 
 
-def nearest(name: object, among: Iterable[str] = Settings.model_fields) -> str:
+def nearest(name: object, among: Iterable[str] = SETTINGS) -> str:
     """The name that may be meant by another: one that is misspelt, or less or more of it; else ""."""
     given = _bare(str(name))
     if not given:
@@ -92,13 +85,13 @@ def is_section(name: object) -> bool:
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """A warning for each environment variable that looks like one of ours and is none."""
-    known = {environment_variable(key): key for key in Settings.model_fields}
+    known = {environment_variable(key): key for key in SETTINGS}
     found = []
     for name in sorted(environ):
         if name in known or name == CONFIG_VARIABLE or name.startswith(TESTS_PREFIX):
             continue
         if name.startswith(ENVIRONMENT_PREFIX):
-            meant = nearest(name.removeprefix(ENVIRONMENT_PREFIX), [*Settings.model_fields, "config"])
+            meant = nearest(name.removeprefix(ENVIRONMENT_PREFIX), [*SETTINGS, "config"])
             meant = CONFIG_VARIABLE if meant == "config" else environment_variable(meant) if meant else ""
         else:
             meant = _slip(name, [*known, CONFIG_VARIABLE])

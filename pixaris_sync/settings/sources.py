@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.settings.config_file import ConfigFile, find_file
-from pixaris_sync.settings.messages import explain, missing, refused, together
+from pixaris_sync.settings.fields import SETTINGS, read_values
+from pixaris_sync.settings.messages import missing, refused, together
 from pixaris_sync.settings.model import Settings, environment_variable
 from pixaris_sync.settings.names import Origin, flag, nearest, unknown_variables
-
-__all__ = ["Found", "explain", "find_settings", "load_settings"]
 
 _INIT = "pixaris-sync config init"
 
@@ -92,15 +89,13 @@ def find_settings(
     file, passed_over = find_file(config, environ, search=search)
     given, origins = _merged(flags, environ, file)
     faults = list(file.faults) if file else []
-    try:
-        settings, values = Settings(**given), {}
-        values = {key: getattr(settings, key) for key in Settings.model_fields}
+    values, wrong = read_values(given)
+    absent = [key for key, setting in SETTINGS.items() if setting.is_required and key not in given]
+    faults += [_missing(key, file, passed_over) for key in absent]
+    faults += [refused(key, cause, given, origins) for key, cause in wrong.items()]
+    settings = None if absent or wrong else Settings(**values)
+    if settings is not None:
         faults += _misplaced(settings)
-    except ValidationError as error:
-        absent = [str(one["loc"][0]) for one in error.errors() if one["type"] == "missing"]
-        faults += [_missing(key, file, passed_over) for key in absent]
-        faults += refused(error, given, origins)
-        settings, values = None, _sound(given, faults={str(one["loc"][0]) for one in error.errors()})
     return Found(
         settings=None if faults else settings,
         values=values,
@@ -117,13 +112,11 @@ def _merged(
 ) -> tuple[dict[str, Any], dict[str, Origin]]:
     """The strongest value of each setting that is given anywhere, and where each setting's comes from."""
     values: dict[str, Any] = {}
-    origins = {
-        key: Origin("defaults") for key, field in Settings.model_fields.items() if not field.is_required()
-    }
+    origins = {key: Origin("defaults") for key, setting in SETTINGS.items() if not setting.is_required}
     if file:
         values.update(file.values)
         origins.update({key: Origin("file", str(file.path), line) for key, line in file.lines.items()})
-    for key in Settings.model_fields:
+    for key in SETTINGS:
         variable = environment_variable(key)
         if environ.get(variable):
             values[key], origins[key] = environ[variable], Origin("environment", variable)
@@ -131,23 +124,6 @@ def _merged(
         if value is not None:
             values[key], origins[key] = value, Origin("command line", flag(key))
     return values, origins
-
-
-def _sound(given: Mapping[str, Any], faults: set[str]) -> dict[str, Any]:
-    """The values that are right whatever is wrong with others."""
-    left = {key: value for key, value in given.items() if key not in faults}
-    # What stands in for a missing one is not shown.
-    stand_ins: dict[str, Any] = {key: "-" for key in faults if Settings.model_fields[key].is_required()}
-    try:
-        settings = Settings(**left, **stand_ins)
-    except ValidationError as error:
-        more = {str(one["loc"][0]) for one in error.errors()} - faults
-        if more:
-            return _sound(given, faults | more)
-        # A default does not go together with another value: then each is as it was given.
-        defaults = {key: field.default for key, field in Settings.model_fields.items()}
-        return {key: value for key, value in {**defaults, **left}.items() if key not in faults}
-    return {key: getattr(settings, key) for key in Settings.model_fields if key not in faults}
 
 
 def _missing(key: str, file: ConfigFile | None, passed_over: list[Path]) -> ConfigurationError:

@@ -11,7 +11,7 @@ from pixaris_sync.limits.bandwidth import DOUBLING_SECONDS, WRITES_PER_SECOND_ST
 from pixaris_sync.pipeline.context import ASK_ROWS_LIMIT
 from pixaris_sync.ports import LIST_PAGE_OBJECTS
 from pixaris_sync.rules.prices import QUERY_BYTES_MIN, Operations
-from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.fields import SETTINGS
 
 #: What ``python -m tests.benchmarks shards`` measured last, by hand.
 MEASURED: Final = Path(__file__).parent / "shards.json"
@@ -178,7 +178,7 @@ def _rows_ledger(measured: MeasuredShards, files: int) -> str:
 
 
 def _default(key: str) -> int:
-    value = Settings.model_fields[key].default
+    value = SETTINGS[key].default
     assert isinstance(value, int)
     return value
 

@@ -52,7 +52,7 @@ def test_a_profile_leaves_out_threads_that_wait() -> None:
             (*LOOP, "f (pixaris_sync/pipeline/lane.py)", "_find_and_load (<frozen importlib._bootstrap>)"),
             START,
         ),
-        ((*LOOP, "f (pixaris_sync/settings/model.py)", "f (pydantic/main.py)"), START),
+        ((*LOOP, "f (pixaris_sync/settings/model.py)", "f (msgspec/structs.py)"), START),
         ((*LOOP, "f (pixaris_sync/gcs/inspection.py)"), START),
         ((*LOOP, "f (pixaris_sync/pipeline/uploads.py)", "f (pixaris_sync/gcs/calls.py)", "f (x.py)"), HTTP),
         ((*LOOP, "Handle._run (asyncio/events.py)", "f (aiohttp/client_proto.py)"), HTTP),

@@ -31,7 +31,7 @@ def test_two_machines_that_add_columns_at_the_same_time_both_get_through(folder:
     stored: dict[str, dict[str, float]] = {}
 
     async def follow_both(engine: Engine) -> None:
-        with_other = machine.settings.model_copy(update={"local_results_folder": other.root})
+        with_other = machine.settings.having(local_results_folder=other.root)
         ledger = Ledger.open(other_root / "ledger.sqlite3")
         try:
             second = Engine(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import environment_variable
 from tests.support.command_line import CommandLine, Outcome, Watching
 from tests.support.stored_runs import store_run
 from tests.support.terminals import PLAIN, Terminal
@@ -15,7 +16,7 @@ from tests.support.waiting import eventually
 
 COLUMNS = 80
 ENV = shutil.which("env") or "env"
-REQUIRED = [key for key, field in Settings.model_fields.items() if field.is_required()]
+REQUIRED = [key for key, field in SETTINGS.items() if field.is_required]
 _LOCAL = "local_results"
 #: What a training machine's folder may hold that was never meant for us.
 FOREIGN = ("services:\n  web:\n    image: nginx\nlog_level: loud\n", "- a\n- b\n", "just words\n", "")
@@ -33,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 def bare(folder: Path, tmp_path: Path) -> CommandLine:
     """The real command in that folder, without a setting in its environment."""
     command_line = CommandLine(tmp_path / "results", tmp_path / "state", {})
-    unset = {environment_variable(key): None for key in Settings.model_fields}
+    unset = {environment_variable(key): None for key in SETTINGS}
     state = {"XDG_STATE_HOME": str(tmp_path / "state"), "STATE_DIRECTORY": None}
     return command_line.but(**{**unset, **PLAIN, **state}).within(ENV, "-C", str(folder))
 
@@ -437,7 +438,7 @@ def test_config_show_tells_each_origin_within_80_columns(bare: CommandLine, fold
         PIXARIS_SYNC_HEARTBEAT_URL="https://example.org/secret-token",
     )
     code, lines = seen(given, "config", "show", "--no-quiet")
-    more = len(Settings.model_fields) - 6
+    more = len(SETTINGS) - 6
     assert code == 0
     assert lines == [
         f"file: {folder}/config.yaml (found in the working folder)"
@@ -457,7 +458,7 @@ def test_config_show_tells_each_origin_within_80_columns(bare: CommandLine, fold
         f"{more} more settings have their defaults: --all shows them",
     ]
     every = given.run("config", "show", "--all").stdout
-    assert all(f"  {key} = " in every for key in Settings.model_fields if key != "quiet")
+    assert all(f"  {key} = " in every for key in SETTINGS if key != "quiet")
     assert "  chunk_bytes = 4194304 (4 MiB), by default\n" in every
     assert "secret-token" not in every
     wide = [line for line in every.splitlines() if len(line) > COLUMNS and str(folder) not in line]

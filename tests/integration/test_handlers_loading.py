@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pandas as pd
 import pytest
 from google.cloud.storage import Bucket
@@ -180,7 +181,7 @@ def test_a_half_written_file_is_replaced_and_a_whole_one_is_not_loaded_again(
     image.write_bytes(image.read_bytes()[:20])
     assert theirs(gcp_handler, run, tmp_path).contents != expected.contents
 
-    proxied = settings.model_copy(update={"storage_emulator_host": storage_proxy.url})
+    proxied = settings.having(storage_emulator_host=storage_proxy.url)
     assert_same(ours(proxied, run, tmp_path), expected)
     assert storage_proxy.count(_DOWNLOADS) == 1
     assert_same(ours(proxied, run, tmp_path), expected)
@@ -188,12 +189,13 @@ def test_a_half_written_file_is_replaced_and_a_whole_one_is_not_loaded_again(
 
 
 _LOAD = f"""
+import json
 import sys
 from pixaris_sync.handlers.loading import images_of_run
 from pixaris_sync.model import RunKey
-from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.sources import load_settings
 
-settings = Settings.model_validate_json(sys.argv[1])
+settings = load_settings(json.loads(sys.argv[1]), environ={{}})
 images_of_run(settings, RunKey({PROJECT!r}, {DATASET!r}, "run"), sys.argv[2])
 """
 
@@ -216,10 +218,11 @@ def test_a_load_that_is_ended_leaves_whole_files_and_the_next_one_the_rest(
         return Loss.WITHHELD_ANSWER if late else None
 
     storage_proxy.rule = stands_still
-    proxied = settings.model_copy(update={"storage_emulator_host": storage_proxy.url})
+    proxied = settings.having(storage_emulator_host=storage_proxy.url)
     images = tmp_path / str(run) / "generated_images"
     # A process of its own: a child of this one would have its threads' locks.
-    program = [sys.executable, "-X", "faulthandler", "-c", _LOAD, proxied.model_dump_json(), str(tmp_path)]
+    told = msgspec.json.encode(proxied, enc_hook=str).decode()
+    program = [sys.executable, "-X", "faulthandler", "-c", _LOAD, told, str(tmp_path)]
     with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as loading:
         try:
             eventually(
@@ -264,7 +267,7 @@ def test_projects_and_datasets_take_one_request_and_one_a_project(
         expected.setdefault(project, []).append(dataset)
         for run in ("a", "b"):
             bucket.blob(f"results/{project}/{dataset}/{run}/generated_images/i.png").upload_from_string(b"i")
-    proxied = settings.model_copy(update={"storage_emulator_host": storage_proxy.url})
+    proxied = settings.having(storage_emulator_host=storage_proxy.url)
     assert projects_and_datasets(proxied) == expected
     assert len(storage_proxy.seen) == 1 + len(expected)
 
@@ -300,15 +303,15 @@ def test_failures_that_pass_are_waited_for_and_others_are_told(
     left = [path for path in (tmp_path / "failing").rglob("*") if path.name.startswith((".", "image_1"))]
     assert left == []
 
-    elsewhere = settings.model_copy(update={"gcp_pixaris_bucket_name": "nowhere"})
+    elsewhere = settings.having(gcp_pixaris_bucket_name="nowhere")
     for ask in (lambda: projects_and_datasets(elsewhere), lambda: images_of_run(elsewhere, run, os.devnull)):
         with pytest.raises(ConfigurationError, match="there is no bucket nowhere"):
             ask()
-    nobody = settings.model_copy(update={"bigquery_emulator_host": "http://127.0.0.1:9"})
+    nobody = settings.having(bigquery_emulator_host="http://127.0.0.1:9")
     for place, key in (
         (settings, DatasetKey(PROJECT, "nothing")),
         (
-            settings.model_copy(update={"gcp_bq_experiment_dataset": f"{cloud.project}.nowhere"}),
+            settings.having(gcp_bq_experiment_dataset=f"{cloud.project}.nowhere"),
             run.dataset_key,
         ),
         (nobody, run.dataset_key),

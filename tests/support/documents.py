@@ -21,7 +21,8 @@ from pixaris_sync.monitoring.measured import OUTCOMES
 from pixaris_sync.monitoring.metrics import CAUSES, OF_LEDGER, OF_PROCESS, PREFIX, Described
 from pixaris_sync.rules.permissions import PERMISSIONS
 from pixaris_sync.settings.bounds import LIMITS, amount, schema_of
-from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import environment_variable
 from tests.benchmarks import extrapolation
 from tests.support.messages import explained, messages
 
@@ -80,7 +81,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def settings_table() -> str:
     """Each setting: key, variable, flag, default, bounds, meaning."""
     head = ("key and environment variable", "flag", "default", "values", "meaning")
-    return _table(head, ([*_setting(key)] for key in Settings.model_fields))
+    return _table(head, ([*_setting(key)] for key in SETTINGS))
 
 
 def _setting(key: str) -> list[str]:
@@ -90,13 +91,13 @@ def _setting(key: str) -> list[str]:
         if parameter.name == key
     ]
     names = f"`{key}`<br>`{environment_variable(key)}`"
-    meaning = Settings.model_fields[key].description or ""
+    meaning = SETTINGS[key].description or ""
     return [names, *(flags or ["file and environment only"]), _default(key), _values(key), meaning]
 
 
 def _default(key: str) -> str:
-    field = Settings.model_fields[key]
-    if field.is_required():
+    field = SETTINGS[key]
+    if field.is_required:
         return "required"
     if field.default is None:
         return "none"

@@ -69,7 +69,7 @@ class FakeCloud:
 
     def change(self, **settings: Any) -> None:
         """Work with other settings from here on."""
-        self.settings = self.settings.model_copy(update=settings)
+        self.settings = self.settings.having(**settings)
 
     def store_run(
         self, second: int, *, dataset: DatasetKey = DATASET, images: int = 1, **values: Any

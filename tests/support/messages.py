@@ -111,9 +111,7 @@ _OPERATION = re.compile(
     r"( [a-zA-Z]+)*"
 )
 #: Calls whose texts are no messages: logs, nouns, and what settings and flags say of themselves.
-_OTHER_CALLS = re.compile(
-    r"(.*\.)?(debug|info|counted|Field|Option|Argument|execute|executemany|compile|sub)"
-)
+_OTHER_CALLS = re.compile(r"(.*\.)?(debug|info|counted|Meta|Option|Argument|execute|executemany|compile|sub)")
 
 
 @dataclass(frozen=True, slots=True)

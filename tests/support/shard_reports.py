@@ -46,5 +46,5 @@ def leave(report: ShardReport, state_folder: Path, name: str = "results") -> Pat
     state_folder.mkdir(parents=True, exist_ok=True)
     number, count, begun = report.shard.number, report.shard.count, int(report.begun_at)
     path = state_folder / f"{name}-{number}-of-{count}-{begun}{SUFFIX}"
-    path.write_text(report.model_dump_json(), encoding="utf-8")
+    path.write_bytes(report.as_json())
     return path

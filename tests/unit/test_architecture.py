@@ -62,6 +62,7 @@ SMALL = {
     "pipeline.snapshot": "what the engine decides by, beside how it does",
     "pipeline.tidying": "what is done for the ledger alone, beside what is carried",
     "local.page_cache": "what reading leaves behind, beside what is read",
+    "cli.parameters": "what is given on a command line, beside how help shows it",
     "limits.cpu": "one of three limits side by side: uploads, bandwidth, processor",
 }
 #: Concrete adapters, and the rooms that alone put them behind the ports.
@@ -90,13 +91,15 @@ PURE_LIBRARIES = frozenset(
 #: Every exception to it, by module. `random` is there for the type of a generator that is handed in.
 PURE_EXCEPTIONS = {
     # Reads the environment and Pixaris' config.yaml; that is its work.
-    "settings.model": frozenset({"os", "pathlib", "platformdirs", "pydantic", "urllib"}),
+    "settings.model": frozenset({"msgspec", "os", "pathlib", "platformdirs"}),
+    "settings.kinds": frozenset({"msgspec", "os", "pathlib", "urllib"}),
+    "settings.fields": frozenset({"msgspec"}),
+    "settings.bounds": frozenset({"msgspec", "pathlib"}),
     "settings.names": frozenset({"difflib"}),
-    "settings.messages": frozenset({"pydantic"}),
     "settings.document": frozenset({"pathlib", "yaml"}),
     "settings.config_file": frozenset({"os", "pathlib"}),
     "settings.additions": frozenset({"yaml"}),
-    "settings.sources": frozenset({"os", "pathlib", "pydantic", "shlex"}),
+    "settings.sources": frozenset({"os", "pathlib", "shlex"}),
     # Speaks to the interpreter, not to the world.
     "footprint": frozenset(
         {
@@ -131,7 +134,7 @@ CLIENTS = {
 }
 #: What costs more than the whole rest of a `--help`.
 HEAVY = frozenset(
-    {"PIL", "aiohttp", "google", "gradio", "numpy", "pandas", "prometheus_client", "watchfiles"}
+    {"PIL", "aiohttp", "google", "gradio", "numpy", "pandas", "prometheus_client", "pydantic", "watchfiles"}
 )
 
 COMMANDS = sorted(typer.main.get_group(app).commands)

@@ -9,7 +9,8 @@ import yaml
 
 from pixaris_sync.cli.sharding import shard_of_task
 from pixaris_sync.rules.shards import Shard
-from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import environment_variable
 from tests.support.documents import COMMANDS, DEPLOY
 
 FOLDER = DEPLOY / "cloud-run"
@@ -37,7 +38,7 @@ def container(job: dict[str, Any]) -> dict[str, Any]:
 def test_a_job_gives_known_settings_and_a_command_that_is_understood(job: dict[str, Any]) -> None:
     """Goal: it starts as written. Method: variables against the settings, arguments by the command line."""
     environment = {one["name"]: one["value"] for one in container(job)["env"]}
-    assert environment.keys() <= {environment_variable(key) for key in Settings.model_fields}
+    assert environment.keys() <= {environment_variable(key) for key in SETTINGS}
     assert float(environment["PIXARIS_SYNC_DRAIN_TIMEOUT_SECONDS"]) < NOTICE_SECONDS
     name, *rest = container(job)["args"]
     assert COMMANDS[name].make_context(name, rest).params

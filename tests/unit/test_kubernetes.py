@@ -18,7 +18,8 @@ from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.sharding import shard_of_task
 from pixaris_sync.process.signals import DRAIN_SECONDS_MAX
 from pixaris_sync.rules.shards import Shard
-from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import environment_variable
 from tests.support import backend_report
 from tests.support.documents import COMMANDS, DEPLOY, DOCUMENTS
 from tests.support.installed_emulators import KUSTOMIZE, find
@@ -155,7 +156,7 @@ def _variables() -> Iterator[tuple[str, str]]:
 
 def test_every_variable_is_a_setting() -> None:
     """Goal: no typing error that nobody tells of. Method: names against the settings; one is for shards."""
-    known = {environment_variable(key) for key in Settings.model_fields} | {"JOB_COMPLETIONS"}
+    known = {environment_variable(key) for key in SETTINGS} | {"JOB_COMPLETIONS"}
     found = list(_variables())
     assert len(found) >= 10
     assert [one for one in found if one[1] not in known] == []
@@ -171,7 +172,7 @@ def test_every_argument_is_one_of_the_command_line(workload: Manifest) -> None:
 def test_a_pod_has_the_time_that_it_takes_to_end(workload: Manifest) -> None:
     """Goal: no SIGKILL in the middle. Method: the grace period exceeds drain_timeout_seconds, by 20 s."""
     given = arguments(workload).get("drain_timeout_seconds")
-    seconds = float(given or Settings.model_fields["drain_timeout_seconds"].default)
+    seconds = float(given or SETTINGS["drain_timeout_seconds"].default)
     assert pod(workload)["terminationGracePeriodSeconds"] >= seconds + 20
 
 
@@ -239,7 +240,7 @@ def test_the_sidecar_is_one_and_carries_everything_before_it_ends() -> None:
     assert sidecar["startupProbe"]["httpGet"]["path"] == "/readyz"
     [results] = [one["name"] for one in sidecar["volumeMounts"] if one["mountPath"] == "/local_results"]
     [shared] = [one["mountPath"] for one in main["volumeMounts"] if one["name"] == results]
-    default = Settings.model_fields["local_results_folder"].default
+    default = SETTINGS["local_results_folder"].default
     assert shared == f"{main['workingDir']}/{default}"
 
 

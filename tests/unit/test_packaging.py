@@ -16,7 +16,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import pixaris_sync
-from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import environment_variable
 from tests.support.emulators import FAKE_GCS_SERVER_FLAGS
 from tests.support.installed_emulators import LOCAL_BIGQUERY
 
@@ -34,14 +35,13 @@ MENDED = {
     "gradio": "6.7",
     "pillow": "12.3.0",
     "pip": "26.1",
-    "pydantic": "2.4.0",
     "pytest": "9.0.3",
     "pyyaml": "5.4",
     "uv": "0.11.6",
 }
 DOCKERFILE = (REPOSITORY / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "deploy" / "compose.yaml").read_text(encoding="utf-8"))
-VARIABLES = {environment_variable(key) for key in Settings.model_fields}
+VARIABLES = {environment_variable(key) for key in SETTINGS}
 #: Names at the top level that are no dotfiles.
 TOP = {
     "CHANGELOG.md",

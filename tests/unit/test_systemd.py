@@ -10,7 +10,8 @@ import pytest
 
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.process.systemd import STATUS_INTERVAL_SECONDS_MAX
-from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import environment_variable
 
 REPOSITORY = Path(__file__).parents[2]
 UNITS = REPOSITORY / "systemd"
@@ -97,8 +98,8 @@ def test_watch_tells_of_itself_and_is_given_the_time_it_needs(name: str) -> None
     assert unit["Type"] == ["notify"]
     assert unit["NotifyAccess"] == ["main"]
     assert unit["ExecStart"][0].endswith("/bin/pixaris-sync watch")
-    drain = Settings.model_fields["drain_timeout_seconds"].default
-    request = Settings.model_fields["request_timeout_seconds"].default
+    drain = SETTINGS["drain_timeout_seconds"].default
+    request = SETTINGS["request_timeout_seconds"].default
     assert seconds(unit["TimeoutStopSec"][0]) > drain + request
     # Bucket and dataset are looked at before it says that it is ready.
     assert seconds(unit["TimeoutStartSec"][0]) > 2 * request
@@ -123,10 +124,8 @@ def test_a_pass_that_leaves_work_for_the_next_is_no_failed_unit() -> None:
 
 def test_the_example_of_settings_names_settings() -> None:
     """Goal: the example works when filled in. Method: each variable is one that the program reads."""
-    known = {environment_variable(key) for key in Settings.model_fields} | {"GOOGLE_APPLICATION_CREDENTIALS"}
+    known = {environment_variable(key) for key in SETTINGS} | {"GOOGLE_APPLICATION_CREDENTIALS"}
     lines = (UNITS / "env.example").read_text(encoding="utf-8").splitlines()
     named = {line.partition("=")[0] for line in lines if line and not line.startswith("#")}
-    required = {
-        environment_variable(key) for key, field in Settings.model_fields.items() if field.is_required()
-    }
+    required = {environment_variable(key) for key, field in SETTINGS.items() if field.is_required}
     assert required <= named <= known

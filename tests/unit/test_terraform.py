@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from pixaris_sync.rules.permissions import PERMISSIONS, Place
-from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import environment_variable
 from tests.support.terraform import MODULE, Resource, faults, granted, read_module, read_schema, resources
 
 TERRAFORM = shutil.which("terraform")
@@ -162,7 +163,7 @@ def test_its_output_is_a_whole_destination() -> None:
     ]
     lines = dict(re.findall(r"^ *(PIXARIS_SYNC_\w+)=(\S+)$", environment, re.MULTILINE))
     keys = ("gcp_project_id", "gcp_bq_experiment_dataset", "gcp_pixaris_bucket_name")
-    assert all(key in Settings.model_fields for key in keys)
+    assert all(key in SETTINGS for key in keys)
     assert list(lines) == [environment_variable(key) for key in keys]
     assert lines[environment_variable(keys[1])].startswith("${var.project_id}.")
 

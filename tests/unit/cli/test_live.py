@@ -20,6 +20,7 @@ from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.process.ownership import Ownership, read_owner
 from pixaris_sync.process.wiring import found_ledger
 from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.sources import load_settings
 from tests.support.command_line import CommandLine
 from tests.support.ledgers import Book, file, found_run, record
 from tests.support.terminals import Seen, Terminal
@@ -43,7 +44,7 @@ def command_line(tmp_path: Path) -> CommandLine:
 
 def settings_of(command_line: CommandLine) -> Settings:
     where = {"local_results_folder": command_line.folder, "state_dir": command_line.state_dir}
-    return Settings.model_validate({**DESTINATION, **where})
+    return load_settings({**DESTINATION, **where}, environ={})
 
 
 def test_the_live_view_follows_the_ledger_at_every_width(command_line: CommandLine) -> None:

@@ -11,7 +11,7 @@ from pixaris_sync.cli import inspect, passes
 from pixaris_sync.cli.app import _needed, app
 from pixaris_sync.cli.exits import Exit
 from pixaris_sync.cli.options import FOLDER, OF_SERVICE, WHERE, has_flag, shown_default
-from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.fields import SETTINGS
 
 #: Typer carries its own click: what it makes of commands is looked at by attributes, not by class.
 GROUP: Any = typer.main.get_command(app)
@@ -36,7 +36,7 @@ def test_every_command_of_the_table_is_there() -> None:
 def test_settings_are_flags_of_the_same_name(name: str) -> None:
     """Goal: one name everywhere. Method: look each key up; its help is the setting's own description."""
     flags = options(name)
-    for key, field in Settings.model_fields.items():
+    for key, field in SETTINGS.items():
         flag = f"--{key.replace('_', '-')}"
         if not has_flag(key) or (key in OF_SERVICE and name != "watch"):
             assert flag not in flags
@@ -64,7 +64,7 @@ def test_the_shown_default_is_that_of_the_setting() -> None:
 
 def test_what_a_machine_is_told_once_has_no_flag() -> None:
     """Goal: a short --help. Method: the settings that only the environment and the file set."""
-    assert {key for key in Settings.model_fields if not has_flag(key)} == {
+    assert {key for key in SETTINGS if not has_flag(key)} == {
         "bigquery_endpoint",
         "bulk_spacing_seconds",
         "doubt_settle_seconds",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixaris_sync.limits.timetable import DAYS, Entry, Timetable
-from pixaris_sync.settings.model import timetable
+from pixaris_sync.settings.kinds import timetable
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = [BERLIN, ZoneInfo("Australia/Lord_Howe"), ZoneInfo("America/St_Johns"), ZoneInfo("Asia/Kolkata"), UTC]

@@ -29,7 +29,7 @@ from tests.support.shard_reports import leave, report_of
 
 NOW = 1_800_000_000.0
 SHARD = Shard(2, 4)
-WHOLE = report_of("2/4", NOW).model_dump_json().encode()
+WHOLE = report_of("2/4", NOW).as_json()
 
 
 @pytest.fixture

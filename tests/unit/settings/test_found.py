@@ -9,7 +9,7 @@ from pixaris_sync.cli.console import print_error
 from pixaris_sync.errors import ConfigurationError, SettingsError
 from pixaris_sync.settings.bounds import bounds
 from pixaris_sync.settings.document import parse_document
-from pixaris_sync.settings.model import Settings
+from pixaris_sync.settings.fields import SETTINGS
 from pixaris_sync.settings.names import Origin
 from pixaris_sync.settings.sources import Found, find_settings, load_settings
 
@@ -42,7 +42,7 @@ def test_values_and_origins_of_each_source() -> None:
     assert told.origins["load_rows_limit"] == Origin("environment", "PIXARIS_SYNC_LOAD_ROWS_LIMIT")
     assert told.origins["upload_concurrency_limit"] == Origin("command line", "--upload-concurrency-limit")
     assert told.origins["chunk_bytes"] == Origin("defaults")
-    assert told.values.keys() == told.origins.keys() == Settings.model_fields.keys()
+    assert told.values.keys() == told.origins.keys() == SETTINGS.keys()
     assert (told.values["load_rows_limit"], told.values["upload_concurrency_limit"]) == (7, 9)
 
 
@@ -161,6 +161,6 @@ def test_bounds_are_told_in_words(key: str, words: str) -> None:
 
 def test_every_setting_has_bounds_in_words() -> None:
     """Goal: none is forgotten. Method: each of them; none of its words is the library's."""
-    for key in Settings.model_fields:
+    for key in SETTINGS:
         assert bounds(key)
         assert "Input" not in bounds(key)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pixaris_sync.settings.model import Settings, environment_variable
+from pixaris_sync.settings.fields import SETTINGS
+from pixaris_sync.settings.model import environment_variable
 from pixaris_sync.settings.names import Origin, flag, is_section, nearest, unknown_variables
 
 
@@ -33,14 +34,14 @@ def test_the_nearest_name_is_found_or_none(name: object, meant: str) -> None:
 
 def test_every_setting_is_nearest_to_itself() -> None:
     """Goal: no setting shadows another. Method: each key, as it is and without its last letter."""
-    for key in Settings.model_fields:
+    for key in SETTINGS:
         assert nearest(key) == key
-        assert nearest(key[:-1]) in [other for other in Settings.model_fields if other.startswith(key[:-1])]
+        assert nearest(key[:-1]) in [other for other in SETTINGS if other.startswith(key[:-1])]
 
 
 def test_known_variables_and_those_of_others_give_no_warning() -> None:
     """Goal: no noise. Method: all that are ours, those of tests, Pixaris', near names of others."""
-    ours = [environment_variable(key) for key in Settings.model_fields]
+    ours = [environment_variable(key) for key in SETTINGS]
     others = [
         "PIXARIS_SYNC_CONFIG",
         "PIXARIS_SYNC_TEST_ANYTHING",
