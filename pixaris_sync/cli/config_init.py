@@ -20,7 +20,7 @@ from pixaris_sync.settings.fields import SETTINGS
 from pixaris_sync.settings.kinds import Secret
 from pixaris_sync.settings.messages import shown, together
 from pixaris_sync.settings.model import Settings
-from pixaris_sync.settings.names import SECRETS, flag
+from pixaris_sync.settings.names import flag
 from pixaris_sync.settings.sources import Found, find_settings
 from pixaris_sync.text import counted, printable_line
 
@@ -56,7 +56,7 @@ def init_config(flags: Mapping[str, Any], config: Path | None) -> Exit:
         return Exit.OK
     before = document.text if file.document else None
     text = with_additions(document, {key: _plain(settings, key) for key in wanted})
-    _write(file.path, before, text, private=not SECRETS.isdisjoint(wanted))
+    _write(file.path, before, text, private=any(SETTINGS[key].is_secret for key in wanted))
     print(printable_line(f"{file.path}: {counted(len(wanted), 'setting')} written: {', '.join(wanted)}"))
     named = (
         f" --config {shlex.quote(str(file.path))}"

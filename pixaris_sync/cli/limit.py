@@ -51,8 +51,7 @@ def change_limits(
     given: dict[str, Any] = {key: value for key, value in wishes.items() if value is not None}
     limits, wrong = read_given(given)
     if wrong:
-        origins = dict.fromkeys(given, "command line")
-        raise together([refused(key, cause, given, origins) for key, cause in wrong.items()])
+        raise together(refused(wrong, given, dict.fromkeys(given, "command line")))
     at_work = _AtWork("change the limits for", settings)
     in_force = at_work.ask(Wish(**limits)) if limits else at_work.in_force()
     print(report.as_json(report.limits_document(in_force)) if as_json else in_force)

@@ -63,11 +63,6 @@ _DATES = ("since", "until")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print machine-readable output on stdout.")]
 
 
-def has_flag(key: str) -> bool:
-    """Whether a setting can be given on the command line."""
-    return SETTINGS[key].has_flag
-
-
 def shown_default(key: str) -> str:
     """What holds where a setting is given nowhere, as help shows it."""
     field = SETTINGS[key]
@@ -133,7 +128,9 @@ def with_settings(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         keys = [
-            key for key in SETTINGS if (key in WHERE or (tuning and has_flag(key))) and key not in left_out
+            key
+            for key in SETTINGS
+            if (key in WHERE or (tuning and SETTINGS[key].has_flag)) and key not in left_out
         ]
         signature = inspect.signature(command)
         own = [

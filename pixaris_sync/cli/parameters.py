@@ -17,9 +17,10 @@ class _AsGiven:
         self._plain = {str, bool}.intersection((kind, *get_args(kind)))
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ANN401 - as typer's own
+        is_many = param.multiple or param.nargs == -1
         if value is None:
-            return () if param.multiple or param.nargs == -1 else None
-        if type(value) in self._plain:
+            return () if is_many else None
+        if type(value) in self._plain and not is_many:
             return value
         return build_runtime_param(param.type_descriptor).coerce(value, param=param, ctx=ctx)
 

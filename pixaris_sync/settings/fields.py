@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 from msgspec import NODEFAULT, Meta
 
-from pixaris_sync.settings.kinds import SecretAddress, converted
+from pixaris_sync.settings.kinds import Secret, converted
 from pixaris_sync.settings.model import NO_FLAG, Settings
 
 #: What one upload holds at once: more than all may hold together would be held all the same.
@@ -43,7 +43,7 @@ def _setting(field: msgspec.structs.FieldInfo) -> Setting:
         is_required=is_required,
         description=next(mark.description for mark in marks if isinstance(mark, Meta) and mark.description),
         has_flag=NO_FLAG not in marks,
-        is_secret=field.type.__origin__ == SecretAddress.__origin__,  # type: ignore[attr-defined]
+        is_secret=Secret in get_args(field.type.__origin__),
     )
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -37,10 +37,14 @@ _UNITS: Final = {
     "mib": MEBIBYTE,
     "gib": 1024**3,
 }
-#: How switches are written beside true and false.
+#: How switches are written, in any case.
 _SWITCHES: Final = MappingProxyType(
-    {**dict.fromkeys(("on", "yes", "y", "t"), True), **dict.fromkeys(("off", "no", "n", "f"), False)}
+    {
+        **dict.fromkeys(("true", "1", "on", "yes", "y", "t"), True),
+        **dict.fromkeys(("false", "0", "off", "no", "n", "f"), False),
+    }
 )
+_NO_FRACTION: Final = re.compile(r"\.0*\s*$")
 
 
 class Before(NamedTuple):
@@ -84,19 +88,32 @@ def converted(kind: Any, given: object) -> Any:  # noqa: ANN401 - of any kind
         ValueError: it is none; says what is wrong.
         msgspec.ValidationError: it is none, by its type or bounds.
     """
-    marks = getattr(kind, "__metadata__", ())
-    for mark in marks:
+    for mark in kind.__metadata__:
         if isinstance(mark, Before):
             given = mark.read(given)
-    plain = getattr(kind, "__origin__", kind)
-    if isinstance(given, str) and plain in (bool, int, float):
-        given = given.strip().lower()
-        given = _SWITCHES.get(given, given) if plain is bool else given
-    value = msgspec.convert(given, kind, strict=False, dec_hook=_decoded)
-    for mark in marks:
+    if isinstance(given, str):
+        given = _understood(given, kind.__origin__)
+    # msgspec would take more texts for numbers, and null for None.
+    value = msgspec.convert(given, kind, strict=isinstance(given, str), dec_hook=_decoded)
+    for mark in kind.__metadata__:
         if isinstance(mark, After):
             value = mark.check(value)
     return value
+
+
+def _understood(text: str, plain: Any) -> object:  # noqa: ANN401 - a type, or a union
+    """A text as the switch or number that is meant, where no text is; else as it is."""
+    kinds = {getattr(one, "__origin__", one) for one in (plain, *get_args(plain))}
+    if str in kinds or not text.isascii():
+        return text
+    try:
+        if bool in kinds:
+            return _SWITCHES.get(text.lower(), text)
+        if int in kinds:
+            return int(_NO_FRACTION.sub("", text))
+        return float(text) if float in kinds else text
+    except ValueError:
+        return text
 
 
 def _decoded(kind: type, given: object) -> Path | Secret:

@@ -6,7 +6,7 @@ from pixaris_sync.errors import ConfigurationError, SettingsError
 from pixaris_sync.settings.bounds import bounds
 from pixaris_sync.settings.fields import SETTINGS
 from pixaris_sync.settings.model import environment_variable
-from pixaris_sync.settings.names import SECRETS, SETTINGS_PAGE, flag
+from pixaris_sync.settings.names import SETTINGS_PAGE, flag
 from pixaris_sync.text import MASK
 
 #: A value that is longer is cut where a message shows it.
@@ -32,23 +32,27 @@ def missing(key: str, *, file: str, asks: str, remark: str = "") -> Configuratio
 
 
 def refused(
-    key: str, cause: str, given: Mapping[str, object], origins: Mapping[str, object]
-) -> ConfigurationError:
-    """An error for a value that was refused.
+    causes: Mapping[str, str], given: Mapping[str, object], origins: Mapping[str, object]
+) -> list[ConfigurationError]:
+    """An error for each value that was refused.
 
     Args:
-        key: the setting.
-        cause: as `fields.read_values` says it.
+        causes: as `fields.read_given` says them.
         given: the values as they were given; a default was not.
         origins: where each came from.
     """
-    value, origin = given.get(key, SETTINGS[key].default), origins.get(key, "the defaults")
-    return ConfigurationError(
-        "use setting",
-        key,
-        f"{cause or f'it must be {bounds(key)}'} (got {shown(key, value)} from {origin})",
-        hint=f"{SETTINGS_PAGE} lists keys, units and bounds",
-    )
+    found = []
+    for key, cause in causes.items():
+        value, origin = given.get(key, SETTINGS[key].default), origins.get(key, "the defaults")
+        found.append(
+            ConfigurationError(
+                "use setting",
+                key,
+                f"{cause or f'it must be {bounds(key)}'} (got {shown(key, value)} from {origin})",
+                hint=f"{SETTINGS_PAGE} lists keys, units and bounds",
+            )
+        )
+    return found
 
 
 def together(faults: Sequence[ConfigurationError]) -> ConfigurationError:
@@ -58,7 +62,7 @@ def together(faults: Sequence[ConfigurationError]) -> ConfigurationError:
 
 def shown(key: str, value: object) -> str:
     """A value of a setting as messages show it; a secret is not shown."""
-    if key in SECRETS:
+    if SETTINGS[key].is_secret:
         return MASK
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= _SHOWN_LENGTH_MAX else f"{text[:_SHOWN_LENGTH_MAX]}..."

@@ -23,8 +23,6 @@ SECTION: Final = "pixaris_sync"
 #: The variable that names the config file.
 CONFIG_VARIABLE: Final = f"{ENVIRONMENT_PREFIX}CONFIG"
 TESTS_PREFIX: Final = f"{ENVIRONMENT_PREFIX}TEST_"
-#: The settings whose values no message shows.
-SECRETS: Final = frozenset(key for key, setting in SETTINGS.items() if setting.is_secret)
 SETTINGS_PAGE: Final = "deploy/settings.md of the repository"
 
 #: How alike two names are at least, of 1, so that the one may be meant by the other.

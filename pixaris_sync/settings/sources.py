@@ -92,7 +92,7 @@ def find_settings(
     values, wrong = read_values(given)
     absent = [key for key, setting in SETTINGS.items() if setting.is_required and key not in given]
     faults += [_missing(key, file, passed_over) for key in absent]
-    faults += [refused(key, cause, given, origins) for key, cause in wrong.items()]
+    faults += refused(wrong, given, origins)
     settings = None if absent or wrong else Settings(**values)
     if settings is not None:
         faults += _misplaced(settings)

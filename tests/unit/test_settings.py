@@ -171,8 +171,37 @@ def test_a_share_of_the_processor_is_a_number_or_none(text: Any, percent: float 
 
 
 @pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("max_cpu_percent", " 25 ", 25.0),
+        ("fleet_size", " 3 ", 3),
+        ("upload_concurrency_limit", "1_0", 10),
+        ("upload_concurrency_limit", "10.0", 10),
+        ("request_timeout_seconds", "1e2", 100.0),
+        ("quiet", "No", False),
+        ("quiet", "T", True),
+        ("gcp_project_id", " 7 ", " 7 "),
+        ("gcp_bq_feedback_table", "null", "null"),
+        ("state_dir", "null", Path("null")),
+        ("state_dir", "7", Path("7")),
+    ],
+)
+def test_numbers_and_switches_may_be_texts_and_texts_stay_as_they_are(
+    key: str, text: str, value: object
+) -> None:
+    """Goal: environment and flags know only texts. Method: how people write them; texts that look so."""
+    assert getattr(load(**{key: text}), key) == value
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("max_cpu_percent", "null"),
+        ("fleet_size", "null"),
+        ("upload_concurrency_limit", "1e2"),
+        ("upload_concurrency_limit", "10.5"),
+        ("upload_concurrency_limit", "\u0661"),
+        ("quiet", " yes "),
         ("bandwidth_limit_bytes_per_second", "65535"),
         ("bandwidth_limit_bytes_per_second", "-10MB"),
         ("bandwidth_limit_bytes_per_second", "10Mbit"),

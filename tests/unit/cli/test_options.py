@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from pixaris_sync.cli import inspect, passes
 from pixaris_sync.cli.app import _needed, app
 from pixaris_sync.cli.exits import Exit
-from pixaris_sync.cli.options import FOLDER, OF_SERVICE, WHERE, has_flag, shown_default
+from pixaris_sync.cli.options import FOLDER, OF_SERVICE, WHERE, shown_default
 from pixaris_sync.settings.fields import SETTINGS
 
 #: Typer carries its own click: what it makes of commands is looked at by attributes, not by class.
@@ -38,7 +38,7 @@ def test_settings_are_flags_of_the_same_name(name: str) -> None:
     flags = options(name)
     for key, field in SETTINGS.items():
         flag = f"--{key.replace('_', '-')}"
-        if not has_flag(key) or (key in OF_SERVICE and name != "watch"):
+        if not field.has_flag or (key in OF_SERVICE and name != "watch"):
             assert flag not in flags
             continue
         option = flags[flag]
@@ -64,7 +64,7 @@ def test_the_shown_default_is_that_of_the_setting() -> None:
 
 def test_what_a_machine_is_told_once_has_no_flag() -> None:
     """Goal: a short --help. Method: the settings that only the environment and the file set."""
-    assert {key for key in SETTINGS if not has_flag(key)} == {
+    assert {key for key in SETTINGS if not SETTINGS[key].has_flag} == {
         "bigquery_endpoint",
         "bulk_spacing_seconds",
         "doubt_settle_seconds",
