@@ -95,7 +95,7 @@ class GcsCalls:
                 timeout=NO_TIME_LIMIT,
                 params=None,
             )
-            return read_object(await response.json(encoding="utf-8", content_type=None))
+            return read_object(await response.json())
 
         await self.connection.next_object()
         answer = await self.connection.request(
@@ -143,7 +143,7 @@ class GcsCalls:
                 headers=await self.connection.authorization(),
                 timeout=NO_TIME_LIMIT,
             )
-            return read_object(await response.json(encoding="utf-8", content_type=None))
+            return read_object(await response.json())
 
         answer = await self.connection.request(operation, subject, send)
         if not isinstance(answer, Refusal):

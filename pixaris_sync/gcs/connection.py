@@ -11,9 +11,7 @@ and error codes for JSON", 302 to 307), and its 308, which ends a chunk of a ses
 `Connection` also knows whether a request that failed had left this machine, which tells a write that may have
 been done from one that was not.
 
-A request's time limit is one of standing still: it begins anew whenever the other end acknowledges or sends
-something, so that a slow connection carries a body of any size, and a dead one is noticed as soon with a
-large body as with none.
+A request's time limit is one of standing still: see `standstill`.
 """
 
 import asyncio
@@ -24,16 +22,19 @@ from urllib.parse import quote
 
 import aiohttp
 import anyio.to_thread
+import msgspec
 from gcloud.aio.storage import Storage
 
 from pixaris_sync import USER_AGENT
 from pixaris_sync.errors import SyncError
 from pixaris_sync.gcs.answers import RedirectedError, Refusal, unanswered
-from pixaris_sync.gcs.bodies import TracedRequest, Transfer, begin_transfer
+from pixaris_sync.gcs.bodies import TracedRequest, begin_transfer
+from pixaris_sync.gcs.standstill import Standstill
 from pixaris_sync.gcs.tokens import SharedToken
-from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN, Pace
+from pixaris_sync.limits.bandwidth import Pace
 from pixaris_sync.login import certificates
 from pixaris_sync.login.login import Login
+from pixaris_sync.model import JsonValue
 from pixaris_sync.rules.addresses import at, leads_elsewhere
 
 if TYPE_CHECKING:
@@ -43,46 +44,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Where the system does not tell what arrives, the slowest connection on which a body of any size still does
-#: within its time limit; a limit that can be set is never slower.
-SLOWEST_UPLINK_BYTES_PER_SECOND = BYTES_PER_SECOND_MIN
-
 #: What a request gives to the client, as `Connection.request` sees to its limit.
 NO_TIME_LIMIT = aiohttp.ClientTimeout(total=None)
-
-#: So often within a time limit it is looked whether something has moved.
-_LOOKS = 8
-
-
-class _Standstill:
-    """Lets `limit` expire once nothing of a transfer has moved for so many seconds, while it is entered."""
-
-    def __init__(self, limit: asyncio.Timeout, transfer: Transfer, seconds: float, byte_count: int) -> None:
-        self._limit = limit
-        self._transfer = transfer
-        self._seconds = seconds
-        self._unmeasured_seconds = seconds + byte_count / SLOWEST_UPLINK_BYTES_PER_SECOND
-        self._loop = asyncio.get_running_loop()
-        self._moved: tuple[tuple[int, int] | None, int] = (None, 0)
-        self._moved_at = self._loop.time()
-
-    def __enter__(self) -> None:
-        self._timer = self._loop.call_later(self._seconds / _LOOKS, self._look)
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def _look(self) -> None:
-        transfer, now, moved_bytes = self._transfer, self._loop.time(), self._transfer.moved_bytes()
-        moved = (moved_bytes, transfer.received_bytes)
-        if transfer.waits or moved != self._moved:
-            self._moved, self._moved_at = moved, now
-        measured = moved_bytes is not None or not transfer.begun
-        left = self._moved_at + (self._seconds if measured else self._unmeasured_seconds) - now
-        if left <= 0:
-            self._limit.reschedule(now)
-        else:
-            self._timer = self._loop.call_later(min(self._seconds / _LOOKS, left), self._look)
 
 
 class Connection:
@@ -119,7 +82,7 @@ class Connection:
         self._timeout_seconds = timeout_seconds
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
-        self._storage: Storage | None = None
+        self._opened: tuple[Storage, Standstill] | None = None
         self._token: SharedToken | None = None
 
     @property
@@ -180,7 +143,10 @@ class Connection:
 
     async def close(self) -> None:
         """Give connections back. Safe to call twice; a later request opens new ones."""
-        session, self._session, self._storage, self._token = self._session, None, None, None
+        session, opened = self._session, self._opened
+        self._session = self._opened = self._token = None
+        if opened is not None:
+            opened[1].close()
         if session is not None:
             await session.close()
 
@@ -203,7 +169,7 @@ class Connection:
         Raises:
             SyncError: there is no readable answer, or no token.
         """
-        storage, tokens, renewed = self._open(), self._token, False
+        (storage, standstill), tokens, renewed = self._open(), self._token, False
         while True:
             # Before its time limit begins, and before the token, which might be too old by then.
             pace = await self._pace.next_body(paced_bytes) if self._pace and paced_bytes else None
@@ -212,8 +178,11 @@ class Connection:
             try:
                 # A third of the price of anyio's, and this is done for each small file.
                 async with asyncio.timeout(None) as limit:
-                    with _Standstill(limit, transfer, self._timeout_seconds, paced_bytes):
+                    watched = standstill.begin(limit, transfer, paced_bytes)
+                    try:
                         return await send(storage)
+                    finally:
+                        standstill.end(watched)
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 refusal = Refusal.from_client(error, checksum=checksum, emulated=self._emulated)
                 answer = refusal or unanswered(
@@ -228,22 +197,23 @@ class Connection:
             await anyio.to_thread.run_sync(self._login.refuse, token)
             renewed = True
 
-    def _open(self) -> Storage:
-        """The client with its connections, which the first request makes in the running loop."""
-        if self._storage is not None:
-            return self._storage
+    def _open(self) -> tuple[Storage, Standstill]:
+        """The client with its connections and limits, which the first request makes in the running loop."""
+        if self._opened is not None:
+            return self._opened
         if self._session is None:
             self._session = self._connected()
         token = SharedToken(self._login, self._session)
         self._token = None if self._emulated else token
-        self._storage = Storage(
+        storage = Storage(
             session=self._session,  # type: ignore[arg-type]  # its twin without asyncio
             # Without one, the client would look for credentials even for an emulator.
             token=token,
             api_root=self._api_root,
             api_is_dev=self._emulated,
         )
-        return self._storage
+        self._opened = storage, Standstill(self._timeout_seconds)
+        return self._opened
 
     def _connected(self) -> aiohttp.ClientSession:
         proxy: str | None = None
@@ -264,7 +234,7 @@ class Connection:
 
 
 class _Answer(aiohttp.ClientResponse):
-    """An answer that sends nobody elsewhere.
+    """An answer that sends nobody elsewhere, and is read in a third of the time.
 
     It looks at itself: a middleware of the client would cost three calls more for each small file.
     """
@@ -276,3 +246,12 @@ class _Answer(aiohttp.ClientResponse):
         if HTTPStatus.MULTIPLE_CHOICES <= self.status < HTTPStatus.BAD_REQUEST and not ends_chunk:
             raise RedirectedError
         return self
+
+    async def json(self, **_: object) -> JsonValue:
+        """The content, whatever type it says it has; what arrived with its head is taken without waiting.
+
+        Raises:
+            ValueError: it is no JSON.
+        """
+        content = self.content.read_nowait() if self.content.is_eof() else await self.read()
+        return msgspec.json.decode(content)

@@ -64,7 +64,7 @@ class GcsBucketInspection(GcsObjectStore):
                 params=None,
                 timeout=NO_TIME_LIMIT,
             )
-            return read(await response.json(encoding="utf-8", content_type=None))
+            return read(await response.json())
 
         answer = await connection.request(_OPERATION, subject, send)
         if isinstance(answer, Refusal):

@@ -164,7 +164,7 @@ class ResumableUpload:
             async with response:
                 if response.status == HTTPStatus.PERMANENT_REDIRECT:
                     return _received_bytes(response.headers.get("Range"))
-                return read_object(await response.json(content_type=None))
+                return read_object(await response.json())
 
         checksum = encode_crc32c(self.crc32c) if chunk else ""
         paced_bytes = len(chunk) + HEAD_BYTES if chunk else 0

@@ -114,7 +114,7 @@ def upload_all(
 
     async def go() -> None:
         connection = store._calls.connection
-        storage = connection._open()
+        storage, _ = connection._open()
         await connection._session.close()  # type: ignore[union-attr]
         storage.session._session = transport  # type: ignore[assignment]
         connection._session = transport  # type: ignore[assignment]

@@ -49,11 +49,15 @@ async def dribble(stream: anyio.abc.SocketStream) -> None:
     """Answer, a few bytes at a time: in all it takes twice as long as the limit."""
     async with stream:
         await stream.receive()
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(ANSWER)}\r\n\r\n".encode()
-        whole = head + ANSWER
-        for start in range(0, len(whole), 8):
-            await stream.send(whole[start : start + 8])
-            await anyio.sleep(2 * TIMEOUT_SECONDS * 8 / len(whole))
+        await answer_slowly(stream)
+
+
+async def answer_slowly(stream: anyio.abc.SocketStream) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(ANSWER)}\r\n\r\n".encode()
+    whole = head + ANSWER
+    for start in range(0, len(whole), 8):
+        await stream.send(whole[start : start + 8])
+        await anyio.sleep(2 * TIMEOUT_SECONDS * 8 / len(whole))
 
 
 async def take_a_part(stream: anyio.abc.SocketStream) -> None:
@@ -76,6 +80,32 @@ async def test_a_body_of_which_nothing_moves_is_given_up_after_the_limit(
     """Goal: a dead link is noticed however large the body is. Method: a reader who stops soon."""
     async with served(take_a_part, script, tmp_path) as store:
         assert (await failure_of(upload(store))).failure is Failure.IN_DOUBT
+
+
+async def test_of_requests_side_by_side_the_one_that_stands_still_is_given_up(
+    script: Script, tmp_path: Path
+) -> None:
+    """Goal: each has a limit of its own. Method: an answer that comes slowly, and meanwhile none."""
+    found: list[RemoteObject | None] = []
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            if (await stream.receive(1000)).startswith(b"POST"):
+                await anyio.sleep_forever()
+            await answer_slowly(stream)
+
+    async def look_up(store: GcsObjectStore) -> None:
+        found.append(await store.stat(NAME))
+
+    async with served(serve, script, tmp_path) as store, anyio.create_task_group() as group:
+        group.start_soon(look_up, store)
+        for _ in range(2):
+            await anyio.sleep(TIMEOUT_SECONDS / 4)
+            began = anyio.current_time()
+            assert (await failure_of(upload(store, b"content"))).failure is Failure.IN_DOUBT
+            assert anyio.current_time() - began >= TIMEOUT_SECONDS
+    [answered] = found
+    assert answered is not None
 
 
 async def test_a_connection_that_was_closed_tells_nothing() -> None:
