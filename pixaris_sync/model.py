@@ -3,15 +3,17 @@
 Names follow Pixaris (project, dataset, run, tracking record) and Google Cloud (object, generation, row).
 Every state enum's values are persisted in the ledger and never reused for another meaning.
 
-Most values, here and elsewhere, are named tuples: the class of one is made in a fifth of the time of a
-frozen dataclass, and each start makes a hundred. What `asdict` writes out, with all in it, is a dataclass.
+Values, here and elsewhere, are named tuples or msgspec's structs: the class of one is made in a tenth of the
+time of a frozen dataclass or less, and each start makes a hundred. Structs are what equals nothing of another
+class, what changes, and what is written out as a document.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
 
 #: What ``json.loads`` can return.
 JsonValue = Any
@@ -23,8 +25,7 @@ INT64_MAX: Final = 2**63 - 1
 FLOAT_WORDS: Final = MappingProxyType({"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"})
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class DatasetKey:
+class DatasetKey(Struct, frozen=True, order=True):
     """A dataset of a project: the folder ``<project>/<dataset>`` and one BigQuery table."""
 
     project: str
@@ -34,8 +35,7 @@ class DatasetKey:
         return f"{self.project}/{self.dataset}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RunKey:
+class RunKey(Struct, frozen=True, order=True):
     """A run: the folder ``<project>/<dataset>/<run>``. `run` is its ``experiment_run_name`` in the cloud."""
 
     project: str
@@ -203,8 +203,7 @@ class TrackingRecord(NamedTuple):
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class DamagedLine:
+class DamagedLine(Struct, frozen=True):
     """A line of a tracking file from which no record could be read, nor recovered.
 
     `digest` is the hex SHA-256 of its bytes, `line` its 1-based number, `cause` what is wrong with it.
@@ -215,8 +214,7 @@ class DamagedLine:
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class TailPosition:
+class TailPosition(Struct, frozen=True):
     """How far a tracking file has been read: whole lines only.
 
     Attributes:
@@ -295,8 +293,7 @@ class FoundFile(NamedTuple):
     content: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteObject:
+class RemoteObject(Struct, frozen=True):
     """An object as GCS tells of it.
 
     Attributes:
@@ -309,7 +306,7 @@ class RemoteObject:
     size: int
     crc32c: int | None
     generation: int
-    metadata: Mapping[str, str] | None = field(default=None, compare=False)
+    metadata: Mapping[str, str] | None = None
 
 
 class OutgoingRow(NamedTuple):
@@ -319,8 +316,7 @@ class OutgoingRow(NamedTuple):
     cells: Mapping[str, JsonValue]
 
 
-@dataclass(frozen=True, slots=True)
-class RowRefusal:
+class RowRefusal(Struct, frozen=True):
     """Why the service did not take a row of a request that it answered with 200.
 
     `index` is the row's place in the request. `stopped` rows had nothing wrong: only a neighbour had.

@@ -3,12 +3,12 @@
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
+from msgspec import Struct, field
 
 from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger.selection import Work
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from pixaris_sync.monitoring.view import Reader
 
 
-@dataclass(slots=True)
-class Monitored:
+class Monitored(Struct):
     """The ports that an engine is to work with, and what is to run beside it."""
 
     store: ObjectStore

@@ -5,10 +5,10 @@ are cut. Where lines lack room, what is synced is counted instead of listed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from msgspec import to_builtins
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
@@ -227,7 +227,7 @@ def _last_runs(runs: Sequence[SyncedRun], width: int) -> list[Text]:
 
 def _problems(view: View, console: Console) -> list[list[Text]]:
     """The worst first, a few lines for each cause; the first of each is empty."""
-    documents = [{**asdict(one), "since": report.when(one.since)} for one in view.overview.problems]
+    documents = [{**to_builtins(one), "since": report.when(one.since)} for one in view.overview.problems]
     groups = []
     for group in grouped_problems(documents):
         first, *others = report.problem_lines(group)

@@ -5,13 +5,13 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import to_thread
+from msgspec.structs import replace
 
 from pixaris_sync import __version__
 from pixaris_sync.cli import report

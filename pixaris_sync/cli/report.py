@@ -3,11 +3,10 @@
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from pixaris_sync.ledger.overview import Overview, WorkLeft
 from pixaris_sync.model import JsonValue
@@ -55,8 +54,8 @@ def status_document(overview: Overview, now: float) -> dict[str, JsonValue]:
         "torn_files": list(overview.torn_files),
         "repeated_lines": overview.repeated_lines,
         "pruned": overview.pruned,
-        "waiting": [{**asdict(waiting), "since": when(waiting.since)} for waiting in overview.waiting],
-        "problems": [{**asdict(problem), "since": when(problem.since)} for problem in overview.problems],
+        "waiting": [{**to_builtins(waiting), "since": when(waiting.since)} for waiting in overview.waiting],
+        "problems": [{**to_builtins(problem), "since": when(problem.since)} for problem in overview.problems],
         **({} if outside is None else {"waiting_outside": outside}),
     }
 

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from pixaris_sync.cli.exits import CommandLineError
 from pixaris_sync.errors import ConfigurationError

@@ -4,11 +4,12 @@ import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final
+
+from msgspec import Struct
 
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit
@@ -79,8 +80,7 @@ _SUMMED: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Division:
+class Division(Struct, frozen=True):
     """Shards that divide the same runs in the same way.
 
     Attributes:

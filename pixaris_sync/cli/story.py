@@ -5,11 +5,12 @@ import sys
 import textwrap
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Final
+
+from msgspec import to_builtins
 
 from pixaris_sync.cli import report
 from pixaris_sync.cli.exits import Exit
@@ -75,7 +76,7 @@ def run_document(story: RunStory, settings: Settings) -> dict[str, JsonValue]:
         "pruned_at": report.when(story.pruned_at),
         "files": [
             {
-                **asdict(file),
+                **to_builtins(file),
                 "since": report.when(file.since),
                 "next_attempt_at": report.when(file.next_attempt_at or None),
             }
@@ -83,7 +84,7 @@ def run_document(story: RunStory, settings: Settings) -> dict[str, JsonValue]:
         ],
         "rows": [
             {
-                **asdict(row),
+                **to_builtins(row),
                 "found_at": report.when(row.found_at),
                 "since": report.when(row.since),
                 "accepted_at": report.when(row.accepted_at),

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+from msgspec import Struct, field
 
 from pixaris_sync.doctor.checks import Check, not_checked
 from pixaris_sync.doctor.judgements import (
@@ -38,8 +38,7 @@ Question = Callable[[], Awaitable[Any]]
 _Ask = Callable[[], Coroutine[Any, Any, None]]
 
 
-@dataclass(slots=True)
-class _Service:
+class _Service(Struct):
     """What one service was asked, and what came of it so far."""
 
     answers: dict[str, Any] = field(default_factory=dict)

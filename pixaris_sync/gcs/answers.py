@@ -31,11 +31,11 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from http import HTTPStatus
 from typing import NamedTuple, Self, TypeVar
 
 import aiohttp
+from msgspec.structs import replace
 
 from pixaris_sync.errors import (
     BILLING_HINT,

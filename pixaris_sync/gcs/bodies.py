@@ -12,11 +12,11 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import aiohttp
 import google_crc32c
+from msgspec import Struct
 
 from pixaris_sync.limits.bandwidth import PIECE_BYTES, PacedBody
 from pixaris_sync.model import RemoteObject
@@ -51,8 +51,7 @@ HEAD_BYTES = 500
 MULTIPART_HEAD_BYTES = HEAD_BYTES + 350
 
 
-@dataclass(slots=True)
-class Transfer:
+class Transfer(Struct):
     """How far a request has come.
 
     Attributes:

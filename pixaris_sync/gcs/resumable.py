@@ -20,10 +20,10 @@ At most one chunk is in memory. Sources: "Perform resumable uploads" of the prod
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from gcloud.aio.storage import Storage
+from msgspec import Struct
 
 from pixaris_sync.errors import Failure, LocalFileError, SyncError
 from pixaris_sync.gcs.answers import Refusal, encode_crc32c, read_object
@@ -38,8 +38,7 @@ _GONE = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.GONE
 _RANGE = re.compile(r"bytes=0-(\d{1,18})")
 
 
-@dataclass(frozen=True, slots=True)
-class ResumableUpload:
+class ResumableUpload(Struct, frozen=True):
     """What to upload, and how.
 
     Attributes:

@@ -14,11 +14,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
+
+from msgspec import Struct
 
 from pixaris_sync.clock import SystemClock
 from pixaris_sync.errors import Failure, FolderOwnedError, LedgerError, SyncError
@@ -47,8 +48,7 @@ _OTHERS_SECONDS: Final = 60.0
 _WAITING: Final = (RunState.FAILING, RunState.PENDING)
 
 
-@dataclass(frozen=True, slots=True)
-class Stand:
+class Stand(Struct, frozen=True):
     """Where a run, or a whole spool, stands.
 
     Attributes:

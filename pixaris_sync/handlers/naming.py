@@ -7,12 +7,12 @@ between that and the end of storing is one object without a row.
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
 from typing import Final
 
 import google_crc32c
+from msgspec import Struct
 
 from pixaris_sync.errors import Failure, ObjectConflictError, SyncError
 from pixaris_sync.handlers.record import FILE_NAME_BYTES_MAX, cut, tame
@@ -29,8 +29,7 @@ _FOLDER_BYTES_MAX: Final = FILE_NAME_BYTES_MAX - _ADDED_BYTES
 _FILE_BYTES_MAX: Final = len(f"/{GENERATED_IMAGES}/") + FILE_NAME_BYTES_MAX
 
 
-@dataclass(frozen=True, slots=True)
-class FirstFile:
+class FirstFile(Struct, frozen=True):
     """The file of a run with which its name is taken: its path in the run's folder, and its content."""
 
     path: str

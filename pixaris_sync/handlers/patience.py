@@ -3,11 +3,11 @@
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Final, TypeVar
 
 import anyio
+from msgspec import Struct
 
 from pixaris_sync.errors import Failure, SyncError
 from pixaris_sync.limits.backoff import Backoff
@@ -22,8 +22,7 @@ R = TypeVar("R")
 _PASSING: Final = frozenset({Failure.TRANSIENT, Failure.QUOTA, Failure.IN_DOUBT})
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How often something is tried that fails for reasons that pass.
 
     Attributes:

@@ -10,10 +10,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any, Final
 
+from msgspec import Struct, field
 from PIL import Image
 
 from pixaris_sync.errors import SyncError
@@ -40,15 +40,13 @@ _DEPTH_MAX: Final = NESTING_LEVELS_MAX - 1
 _UNUSABLE: Final = re.compile("[/\0\r\n]")
 
 
-@dataclass(frozen=True, slots=True)
-class SavedFile:
+class SavedFile(Struct, frozen=True):
     """Stands in a record for the path of a file in the run's folder, which is not known yet."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(Struct, frozen=True):
     """A run that is to be stored.
 
     Attributes:
@@ -92,8 +90,7 @@ class NewRun:
         return sum(image.width * image.height * _pixel_bytes(image.mode) for image in images)
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     """Reads arguments and metrics, and collects what becomes a file."""
 
     inputs: list[tuple[str, Image.Image]] = field(default_factory=list)

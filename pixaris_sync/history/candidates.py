@@ -3,9 +3,10 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from msgspec import Struct
 
 from pixaris_sync.ledger.pruned import SelectedRun
 from pixaris_sync.model import Problem, RunKey, RunState
@@ -20,8 +21,7 @@ _VERIFY_HINT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A run that is old enough, and what must be in the cloud before its files may go.
 
     Attributes:

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pixaris_sync.model import DatasetKey, JsonValue, RemoteObject, RunKey
 from pixaris_sync.ports import ObjectStore, RowSink
@@ -17,8 +18,7 @@ from pixaris_sync.rules.contract import (
 from pixaris_sync.rules.readback import home
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(Struct, frozen=True):
     """Rows of some runs of a dataset, by run, and the columns of its table."""
 
     of_runs: Mapping[str, Sequence[Mapping[str, JsonValue]]]

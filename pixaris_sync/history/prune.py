@@ -13,12 +13,13 @@ one transaction that asks whether the run is synced still.
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from sqlite3 import Connection
 from typing import Final, TypeVar
 
 from anyio import CancelScope, to_thread
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.history.candidates import (
@@ -53,8 +54,7 @@ _AGAIN: Final = Problem("it has changed meanwhile", "prune again once it is sync
 _MOVED: Final = Problem("its tracking file has changed meanwhile", "prune again once it is synced")
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(Struct, frozen=True):
     """What became of a run that is old enough.
 
     Attributes:

@@ -15,13 +15,13 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import anyio
 from anyio import to_thread
+from msgspec import Struct, field
 
 from pixaris_sync.errors import Failure, LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.history.candidates import stored_at
@@ -81,8 +81,7 @@ _ROOM_HINT: Final = "make room on the disk, then pull again"
 _LINES_HINT: Final = "repair, end or remove that line, then pull again: it may tell of this run"
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
+class Pulled(Struct, frozen=True):
     """What became of a run: how many files came back, with how many bytes, and lines; or why none did.
 
     `passes`: the problem may pass by itself.
@@ -100,8 +99,7 @@ class _NotInCloudError(SyncError):
     """The cloud has no run of this name, or not all of it: a row can be of another dataset's run."""
 
 
-@dataclass(slots=True)
-class _Lines:
+class _Lines(Struct):
     """A dataset's tracking file: the records of each run, and what cannot be read of it."""
 
     records: defaultdict[str, list[TrackingRecord]] = field(default_factory=lambda: defaultdict(list))

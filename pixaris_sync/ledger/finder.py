@@ -29,11 +29,13 @@ import re
 import sqlite3
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 
 from pixaris_sync.ledger.database import get_fact, peek, set_fact
 from pixaris_sync.model import RunKey
@@ -51,8 +53,7 @@ _OF_SHARD = re.compile(r"\.shard(\d+of\d+)[.-]")
 Holds = Callable[[RunKey], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(Struct, frozen=True):
     """What a ledger belongs to.
 
     Attributes:
@@ -146,7 +147,7 @@ def may_exist(path: Path) -> bool:
 
 def remember_home(db: sqlite3.Connection, home: Home, now: float) -> None:
     """Write down what a ledger belongs to, as its owner."""
-    set_fact(db, HOME, json.dumps(asdict(replace(home, owned_at=now))))
+    set_fact(db, HOME, json.dumps(to_builtins(replace(home, owned_at=now))))
 
 
 def _ledgers(state: Path, shard: Shard | None) -> list[Path]:

@@ -4,9 +4,10 @@ It stands in a temporary table of that copy: as much as there is to carry does n
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from sqlite3 import Connection
+
+from msgspec import Struct
 
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import RunKey, RunState
@@ -23,8 +24,7 @@ class Fate(StrEnum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
-class ForeseenFile:
+class ForeseenFile(Struct, frozen=True):
     """A file of a run: `mtime_ns` or, of what stood in the record, `crc32c` tells versions apart."""
 
     path: str
@@ -34,8 +34,7 @@ class ForeseenFile:
     fate: Fate
 
 
-@dataclass(frozen=True, slots=True)
-class ForeseenRow:
+class ForeseenRow(Struct, frozen=True):
     """A row of a run: `digest` tells its record from others."""
 
     line: int
@@ -43,8 +42,7 @@ class ForeseenRow:
     fate: Fate
 
 
-@dataclass(frozen=True, slots=True)
-class ForeseenRun:
+class ForeseenRun(Struct, frozen=True):
     """A run that would be synced in the end, with all of its files and rows."""
 
     run: RunKey

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from sqlite3 import Connection, Row
 from typing import NamedTuple
+
+from msgspec import to_builtins
 
 from pixaris_sync.ledger.datasets import count_new_files, counting_files
 from pixaris_sync.ledger.notices import Notice, take_in_notices
@@ -114,7 +115,7 @@ def take_in(db: Connection, now: float, dataset_id: int, tail: Tail, runs: Seque
         "UPDATE datasets SET tail = ?, torn_bytes = ?, read_whole = max(read_whole, ?),"
         " repeated_lines = repeated_lines + ? WHERE id = ?",
         (
-            json.dumps(asdict(tail.position)),
+            json.dumps(to_builtins(tail.position)),
             tail.torn_bytes,
             not tail.more,
             repeated,

@@ -2,24 +2,23 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from sqlite3 import Connection
+
+from msgspec import Struct
 
 from pixaris_sync.ledger.packs import unpack
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DatasetKey, FileState, RowState, RunState
 
 
-@dataclass(frozen=True, slots=True)
-class KnownRun:
+class KnownRun(Struct, frozen=True):
     """Where a run stands by the ledger, and why; `cause` may be empty."""
 
     state: RunState
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(Struct, frozen=True):
     """What the ledger says of a dataset.
 
     Attributes:

@@ -1,9 +1,10 @@
 """All ledgers of a state folder, also those of folders that are gone, and how one is forgotten."""
 
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from msgspec import Struct
 
 from pixaris_sync.errors import LedgerError
 from pixaris_sync.ledger.database import Ledger
@@ -24,8 +25,7 @@ _BESIDE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KnownLedger:
+class KnownLedger(Struct, frozen=True):
     """A ledger, as far as it tells.
 
     Attributes:

@@ -4,17 +4,17 @@ Files are many and change often, so that whoever changes one counts (see `datase
 neighbours): a trigger would take longer than the change itself. Runs and rows are counted in their indexes.
 """
 
-from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Final
+
+from msgspec import Struct
 
 from pixaris_sync.ledger.database import get_fact
 from pixaris_sync.ledger.rows import LAST_SYNCED
 from pixaris_sync.model import FileState, RowState, RunState
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(Struct, frozen=True):
     """How much is in which state.
 
     Attributes:

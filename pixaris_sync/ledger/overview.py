@@ -1,8 +1,10 @@
 """What the ledger tells of everything: the numbers and problems of ``status``, and what is left to do."""
 
-from dataclasses import dataclass, replace
 from sqlite3 import Connection
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pixaris_sync.ledger.notices import HELD, NOTHING_TO_DO, NOTICE
 from pixaris_sync.ledger.numbers import Numbers, numbers
@@ -14,8 +16,7 @@ from pixaris_sync.model import FileState, RowState, RunKey, RunState
 from pixaris_sync.text import counted
 
 
-@dataclass(frozen=True, slots=True)
-class ProblemRun:
+class ProblemRun(Struct, frozen=True):
     """A run, line, file or folder that something went wrong with, or a notice about one.
 
     `run` is ``project/dataset/run``, or ``project/dataset/<tracking file>:<line>`` for a damaged line, or
@@ -29,8 +30,7 @@ class ProblemRun:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Overview(Numbers):
+class Overview(Numbers, frozen=True):
     """Where everything stands; `waiting` and `problems` together explain every run that is not synced.
 
     Attributes:
@@ -274,8 +274,7 @@ def _files_left(db: Connection, selection: Selection) -> WorkLeft:
     return WorkLeft(waiting + away, quarantined)
 
 
-@dataclass(frozen=True, slots=True)
-class FilesStanding:
+class FilesStanding(Struct, frozen=True):
     """How far the files of selected runs are, whatever becomes of their rows.
 
     Attributes:
@@ -316,8 +315,7 @@ def files_standing(db: Connection, selection: Selection) -> FilesStanding:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(Struct, frozen=True):
     """What is still to be carried: files, their size, rows."""
 
     files: int

@@ -2,10 +2,11 @@
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from sqlite3 import Connection, Row
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from pixaris_sync.ledger.selection import Selection
 from pixaris_sync.model import DatasetKey, DeliveryMethod, RowState, RunKey
@@ -220,8 +221,7 @@ def rows_to_ask_for(db: Connection, selection: Selection, table_id: str, count: 
     return [_pending(row) for row in sorted(rows, key=lambda row: str(row["run_name"]), reverse=True)[:count]]
 
 
-@dataclass(slots=True)
-class RowsOfRun:
+class RowsOfRun(Struct):
     """The records of one run name, in all datasets of a table.
 
     Attributes:

@@ -11,9 +11,10 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Final, NamedTuple, Self
+
+from msgspec import Struct
 
 from pixaris_sync.model import DatasetKey, RunKey, Tail
 from pixaris_sync.rules.shards import Shard
@@ -26,8 +27,7 @@ _CLASS: Final = re.compile(r"\[(!?)(\]?[^\]]*\])")
 _LITERAL: Final = re.compile(r"[^*?\[]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """Which runs a pass is about, and how often it tries.
 
     Attributes:
@@ -54,12 +54,12 @@ class Selection:
 
     @classmethod
     def of_document(cls, told: Mapping[str, Any]) -> Self:
-        """The selection that `dataclasses.asdict` made a document of; what other versions tell is left out.
+        """The selection that a document was made of; what other versions tell in it is left out.
 
         Raises:
             TypeError: it is none.
         """
-        known: dict[str, Any] = {field.name: told[field.name] for field in fields(cls) if field.name in told}
+        known: dict[str, Any] = {name: told[name] for name in cls.__struct_fields__ if name in told}
         known |= {name: tuple(one) for name, one in known.items() if isinstance(one, list)}
         if known.get("shard"):
             known["shard"] = Shard(**known["shard"])

@@ -1,9 +1,10 @@
 """All that is known of one run."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from sqlite3 import Connection, Row
 from typing import Final
+
+from msgspec import Struct
 
 from pixaris_sync.ledger.packs import packed_files
 from pixaris_sync.ledger.selection import ANYBODY, Work
@@ -11,8 +12,7 @@ from pixaris_sync.ledger.waiting import left_out, waits_for, with_left_out
 from pixaris_sync.model import FileState, RunKey, RunState
 
 
-@dataclass(frozen=True, slots=True)
-class FileStory:
+class FileStory(Struct, frozen=True):
     """Where a file of a run stands, since when, and how often in a row it failed."""
 
     path: str
@@ -25,8 +25,7 @@ class FileStory:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class RowStory:
+class RowStory(Struct, frozen=True):
     """Where a row of a run stands.
 
     Attributes:
@@ -51,8 +50,7 @@ class RowStory:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunStory:
+class RunStory(Struct, frozen=True):
     """All that is known of a run: where it stands, since when and why, its files and its rows.
 
     The cause of a pending run is what it waits for. `pruned_at`: since when files of it are gone from here;

@@ -1,16 +1,16 @@
 """What pending runs wait for, and what the process that is at work leaves out."""
 
-from dataclasses import dataclass
 from functools import cache
 from sqlite3 import Connection
 from typing import Final
+
+from msgspec import Struct
 
 from pixaris_sync.ledger.selection import EVERYTHING, Selection, Work
 from pixaris_sync.model import RunState
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingRuns:
+class WaitingRuns(Struct, frozen=True):
     """Pending runs that wait for the same: how many, since when the first of them waits, and what for."""
 
     runs: int

@@ -22,8 +22,9 @@ Nothing here knows requests or sleeps; time is passed in, in seconds, by a clock
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from enum import Enum, auto
+
+from msgspec import Struct, field
 
 #: The floor, where the search begins: no flood anywhere, no burden in memory, and two rounds away from what
 #: a distant service needs.
@@ -53,8 +54,7 @@ class Outcome(Enum):
     FAILED = auto()
 
 
-@dataclass(slots=True)
-class _Round:
+class _Round(Struct):
     """The uploads that began since a moment and have ended.
 
     Attributes:

@@ -10,9 +10,10 @@ Blocking; it looks at no more than `LOOKS_LIMIT` folders, and at some in a right
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from pixaris_sync.rules.contract import ARGS_FILE, FEEDBACK_FOLDER, GENERATED_IMAGES, STAMPED
 
@@ -36,8 +37,7 @@ class Misplaced(NamedTuple):
     right: Path
 
 
-@dataclass(slots=True)
-class _Looks:
+class _Looks(Struct):
     """What is left of `LOOKS_LIMIT`."""
 
     left: int = LOOKS_LIMIT

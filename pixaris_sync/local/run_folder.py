@@ -8,9 +8,10 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.local.run_names import read_args
@@ -45,8 +46,7 @@ _IMAGES_HINT: Final = (
 )
 
 
-@dataclass(slots=True)
-class FolderTimes:
+class FolderTimes(Struct):
     """When a run's folder, its images' folder and all that lies in them changed; hidden files count too.
 
     Attributes:

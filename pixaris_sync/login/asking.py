@@ -9,7 +9,6 @@ import json
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 import requests
 from google.auth import transport
+from msgspec import Struct
 from requests.adapters import HTTPAdapter
 
 from pixaris_sync import USER_AGENT
@@ -39,8 +39,7 @@ _PASSING_ERRORS: Final = frozenset({"internal_failure", "server_error", "tempora
 _METADATA_HEADER: Final = "metadata-flavor"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An answer as google-auth reads one."""
 
     status: int

@@ -7,8 +7,9 @@ of day alone, such as "3 minutes ago", is added by the script.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from pixaris_sync.model import RunKey, RunState
 from pixaris_sync.monitoring.markup import Content, Html, html, tag
@@ -31,8 +32,7 @@ STYLE, SCRIPT, ICON = "/page.css", "/page.js", "/icon.svg"
 RELOAD_SECONDS: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """How the process is, beside what the ledger knows.
 
     Attributes:

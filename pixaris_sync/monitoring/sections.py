@@ -4,9 +4,10 @@ Each is None where there is nothing to show.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final
+
+from msgspec import to_builtins
 
 from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun
 from pixaris_sync.model import RunKey, RunState
@@ -78,7 +79,7 @@ def problems(view: View) -> Content:
     """Problems, those of one cause together."""
     if not view.overview.problems:
         return None
-    groups = grouped_problems(map(asdict, view.overview.problems))
+    groups = grouped_problems(map(to_builtins, view.overview.problems))
     left = sum(map(len, groups[_GROUPS_SHOWN:]))
     return [
         title("problems", "What is wrong, and what to do"),

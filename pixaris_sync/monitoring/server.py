@@ -21,7 +21,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache, partial
 from importlib import resources
 from time import monotonic
@@ -30,6 +29,7 @@ from typing import Final
 import anyio
 from aiohttp import web
 from anyio import to_thread
+from msgspec.structs import replace
 
 from pixaris_sync.errors import ConfigurationError, LedgerError, SyncError
 from pixaris_sync.ledger.database import get_fact

@@ -13,9 +13,10 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from pixaris_sync.errors import LocalFileError
 from pixaris_sync.local.thumbnails import thumbnail
@@ -31,8 +32,7 @@ _ID_BYTES: Final = 16
 _LOWEST_PRIORITY: Final = 19
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(Struct, frozen=True):
     """A small picture, of which version of the file it is, and what tells it from others."""
 
     version: FileVersion

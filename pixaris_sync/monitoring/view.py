@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -10,6 +9,7 @@ from typing import Final, TypeVar
 
 import anyio
 from anyio import to_thread
+from msgspec import Struct
 
 from pixaris_sync import __version__
 from pixaris_sync.errors import LedgerError
@@ -29,8 +29,7 @@ T = TypeVar("T")
 LAST_RUNS: Final = 12
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """Where everything stood at one moment.
 
     Attributes:
@@ -56,8 +55,7 @@ class View:
     totals: Totals
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(Struct, frozen=True):
     """What metrics tell of a ledger: read in a moment, however much is known, and however much waits.
 
     Attributes:

@@ -4,11 +4,11 @@ import logging
 import math
 import random
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio
+from msgspec import Struct, field
 
 from pixaris_sync.clock import SteadyClock
 from pixaris_sync.errors import Failure, SyncError
@@ -50,8 +50,7 @@ ASK_ROWS_LIMIT = 500
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
+class Mode(Struct, frozen=True):
     """How the engine works.
 
     Attributes:
@@ -71,8 +70,7 @@ def _nobody_counts(_: float) -> None:
     """See `Tally.on_row`."""
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """What this process has done so far, for progress and messages.
 
     Attributes:

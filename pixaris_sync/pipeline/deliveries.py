@@ -6,8 +6,9 @@ load jobs are found again by their id.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from sqlite3 import Connection
+
+from msgspec.structs import replace
 
 from pixaris_sync.errors import (
     Failure,
@@ -245,7 +246,7 @@ class Deliveries:
                 others = [mapped.row for mapped in batch if mapped not in fit]
                 await self._context.apply(reschedule_rows, self._context.now(), others, by_load=True)
                 return await self._prepare(replace(step, method=method), fit) if fit else None
-            made = await self._make_fit(table, rows, columns)
+            made = await self._make_fit(table, rows, columns, plan)
             if made is None:
                 return None
             method, plan = DeliveryMethod.LOAD, made
@@ -266,14 +267,13 @@ class Deliveries:
         return step.may_load and self.changes.turns.is_taken(step.table_id)
 
     async def _make_fit(
-        self, table: str, rows: Batch, columns: tuple[Column, ...] | None
+        self, table: str, rows: Batch, columns: tuple[Column, ...] | None, plan: BatchPlan
     ) -> BatchPlan | None:
-        """Make the table fit for the rows; what to send then, or None: the process is to end."""
+        """Make the table fit for planned rows; what to send then, or None: the process is to end."""
         context = self._context
         gate = context.gate(changes_of(table))
         if gate.last_error is not None and not gate.is_open(context.now()):
             raise gate.last_error
-        plan = self.changes.plan(table, rows, columns)
         for _ in range(CHANGES_LIMIT):
             self._columns.pop(table, None)
             if not await self.changes.make_fit(table, rows, columns):

@@ -10,12 +10,12 @@ one step per table; everything else waits in the ledger, not in memory.
 import logging
 import random
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.database import Ledger

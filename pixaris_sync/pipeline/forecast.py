@@ -1,15 +1,15 @@
 """What a preview comes to: runs and tables as they would be, and the same in words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pixaris_sync.ledger.foreseen import ForeseenRun
 from pixaris_sync.model import Column, ColumnType, JsonValue
 from pixaris_sync.rules.schema import BatchPlan
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(Struct, frozen=True):
     """What a pass would do.
 
     Attributes:
@@ -25,8 +25,7 @@ class Forecast:
     checks_destination: bool
 
 
-@dataclass(slots=True)
-class TablePlan:
+class TablePlan(Struct):
     """What one table would gain.
 
     Attributes:

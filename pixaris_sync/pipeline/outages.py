@@ -6,8 +6,9 @@ may do what is a matter of each destination.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from pixaris_sync.errors import Failure, SyncError
 
@@ -17,8 +18,7 @@ log = logging.getLogger(__name__)
 EVERYTHING: Final = "everything"
 
 
-@dataclass(slots=True)
-class Outage:
+class Outage(Struct):
     """Destinations that are away or deny.
 
     Attributes:

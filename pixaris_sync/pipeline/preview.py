@@ -11,12 +11,12 @@ where objects may not be listed, files that are there already count as files to 
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from sqlite3 import Connection
 
 import anyio
 import anyio.lowlevel
 from anyio import to_thread
+from msgspec import Struct, to_builtins
 
 from pixaris_sync.errors import Failure, LocalFileError, SyncError
 from pixaris_sync.ledger import foreseen
@@ -155,8 +155,7 @@ class _PatientClock:
         await anyio.lowlevel.checkpoint()
 
 
-@dataclass(frozen=True, slots=True)
-class _Foreseen:
+class _Foreseen(Struct, frozen=True):
     """What would become of a file.
 
     Attributes:
@@ -381,7 +380,7 @@ class _Preview:
             "bytes_found": self._bytes_found,
             "rows_found": context.tally.rows,
             **tables_document(self._tables),
-            "not_carried": [asdict(problem) for problem in found if problem.state in _NOT_CARRIED],
+            "not_carried": [to_builtins(problem) for problem in found if problem.state in _NOT_CARRIED],
         }
 
 

@@ -1,9 +1,10 @@
 """The ledger at one moment: what there is to do, taken in the transaction that writes down what was done."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from sqlite3 import Connection
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from pixaris_sync.ledger.pending_rows import table_backlogs
 from pixaris_sync.ledger.uploads import Receipt, UploadTask, claim, next_upload_at

@@ -9,10 +9,10 @@ know.
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
+from msgspec import Struct, field
 
 from pixaris_sync.ledger.endings import Ending, Stand, anything_waits, note_endings, stand, take_endings
 from pixaris_sync.model import RunState
@@ -53,8 +53,7 @@ class Pace:
         return True
 
 
-@dataclass(slots=True)
-class Sum:
+class Sum(Struct):
     """Runs that were synced, together."""
 
     runs: int = 0
@@ -87,8 +86,7 @@ class Sum:
         return {"runs": self.runs, "files": self.files, "bytes": self.bytes}
 
 
-@dataclass(slots=True)
-class _Cause:
+class _Cause(Struct):
     """What was told of a cause: when to tell of it again, and what has come since."""
 
     due_at: float

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from sqlite3 import Connection
 from typing import Final
 
 from anyio import to_thread
+from msgspec.structs import replace
 
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.database import Ledger, get_fact, set_fact

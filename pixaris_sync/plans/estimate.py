@@ -1,8 +1,9 @@
 """How many operations an apply of a plan takes: those of a look are counted, the others follow from it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, cast
+
+from msgspec import Struct, field
 
 from pixaris_sync.model import RemoteObject, TableMetadata
 from pixaris_sync.pipeline.context import ASK_ROWS_LIMIT
@@ -14,8 +15,7 @@ from pixaris_sync.rules.prices import QUERY_BYTES_MIN, Operations
 _TEXT_BYTES: Final = 2
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(Struct):
     """What a look has asked so far.
 
     Attributes:

@@ -5,9 +5,10 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from pixaris_sync.errors import ConfigurationError, SyncError
 from pixaris_sync.ledger.foreseen import Fate, ForeseenFile, ForeseenRow, ForeseenRun
@@ -19,8 +20,7 @@ from pixaris_sync.rules.prices import Operations
 _ANEW = "`pixaris-sync backfill --plan FILE` makes another one, where FILE is a new name"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPlan:
+class StoredPlan(Struct, frozen=True):
     """A plan as it was read: `checksum` tells it from every other one."""
 
     plan: Plan

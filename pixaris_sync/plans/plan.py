@@ -1,8 +1,9 @@
 """What a plan holds, and in what another one of the same selection differs from it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Final
+
+from msgspec import Struct, to_builtins
 
 from pixaris_sync.ledger.foreseen import Fate, ForeseenFile, ForeseenRow, ForeseenRun
 from pixaris_sync.ledger.selection import Selection
@@ -22,8 +23,7 @@ _FATES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTable:
+class PlannedTable(Struct, frozen=True):
     """A table, and what becomes of it: columns as ``name TYPE``; `columns` is None where it is not there."""
 
     table: str
@@ -39,8 +39,7 @@ class PlannedTable:
         return kept.union(self.add, (f"{name} FLOAT" for name in self.widen))
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a backfill would do.
 
     Attributes:
@@ -156,17 +155,17 @@ def document_of(plan: Plan) -> dict[str, Any]:
         "folder": plan.folder,
         "bucket": plan.bucket,
         "dataset": plan.dataset,
-        "selection": {name: one for name, one in asdict(plan.selection).items() if name != "shard"},
+        "selection": {name: one for name, one in to_builtins(plan.selection).items() if name != "shard"},
         "full": plan.full,
         "summary": dict(plan.summary),
         "operations": plan.operations.document,
-        "tables": [asdict(table) for table in plan.tables],
+        "tables": [to_builtins(table) for table in plan.tables],
         "left_out": [dict(one) for one in plan.left_out],
         "runs": [
             {
-                "run": asdict(one.run),
-                "files": [asdict(file) for file in one.files],
-                "rows": [asdict(row) for row in one.rows],
+                "run": to_builtins(one.run),
+                "files": [to_builtins(file) for file in one.files],
+                "rows": [to_builtins(row) for row in one.rows],
             }
             for one in plan.runs
         ],

@@ -24,11 +24,12 @@ import os
 import socket
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from msgspec import Struct, to_builtins
 
 from pixaris_sync.errors import FolderOwnedError
 from pixaris_sync.ledger.selection import EVERYTHING, Selection, Work
@@ -45,8 +46,7 @@ _UNTOLD_SECONDS = 1.0
 LOCK_SUFFIX = ".lock"
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """Who owns a folder: a process on a host, doing `command` since `since` (seconds since the epoch).
 
     `selection` is which runs it carries; notes of older versions do not tell it.
@@ -170,7 +170,7 @@ class Ownership:
         # It only serves a message: a full disk shows soon enough elsewhere.
         with suppress(OSError):
             self._note.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fresh.write_text(json.dumps(asdict(owner)), encoding="utf-8")
+            fresh.write_text(json.dumps(to_builtins(owner)), encoding="utf-8")
             fresh.chmod(0o600)
             fresh.replace(self._note)
 

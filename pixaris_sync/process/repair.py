@@ -5,10 +5,10 @@ is there is left alone, objects with another content and rows with other values 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from sqlite3 import Connection
 
 from anyio import to_thread
+from msgspec import Struct, field
 
 from pixaris_sync.ledger.database import Ledger
 from pixaris_sync.ledger.retry import send_again, upload_again
@@ -25,8 +25,7 @@ from pixaris_sync.verify import Finding, Kind, Sign, verify
 TAKEN_UP_LIMIT = 500
 
 
-@dataclass(slots=True)
-class Repair:
+class Repair(Struct):
     """What a comparison has led to.
 
     Attributes:

@@ -16,7 +16,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -25,7 +24,8 @@ from typing import Annotated, Any, Final, Literal, cast
 import anyio
 import msgspec
 from anyio import to_thread
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field, to_builtins
+from msgspec.structs import replace
 
 from pixaris_sync.errors import LedgerError, SyncError
 from pixaris_sync.ledger.database import Ledger
@@ -218,7 +218,7 @@ def _standing(
             groups[problem.state, cause, hint].append(problem.run)
     most = sorted(groups.items(), key=lambda group: len(group[1]), reverse=True)
     numbers = {
-        **asdict(files_standing(db, selection)),
+        **to_builtins(files_standing(db, selection)),
         "files_sent": done.files_sent,
         "bytes_sent": done.bytes_sent,
         "files_found": done.files_found,
@@ -245,8 +245,7 @@ def _replace(path: Path, report: ShardReport) -> None:
     fresh.replace(path)
 
 
-@dataclass(frozen=True, slots=True)
-class FoundReports:
+class FoundReports(Struct, frozen=True):
     """The reports of a state folder.
 
     Attributes:

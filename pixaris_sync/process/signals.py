@@ -14,13 +14,13 @@ import stat
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
+from msgspec import Struct
 
 from pixaris_sync.ports import Clock
 from pixaris_sync.process.systemd import Notifier
@@ -36,8 +36,7 @@ DRAIN_SECONDS_MAX = 10.0
 CHANGE_SIGNAL = signal.SIGUSR1
 
 
-@dataclass(slots=True)
-class Interruption:
+class Interruption(Struct):
     """How a process was told to stop: the first signal (None: it was not), and whether a second forced it."""
 
     number: int | None = None

@@ -17,14 +17,15 @@ job, now or in a larger batch a little later. The rules, and where they come fro
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pixaris_sync.model import DeliveryMethod
 
 
-@dataclass(frozen=True, slots=True)
-class TableBacklog:
+class TableBacklog(Struct, frozen=True):
     """What one table has waiting; times in seconds since the epoch.
 
     Attributes:
@@ -59,8 +60,7 @@ class TableBacklog:
         return bool(self.ready or self.to_ask or self.to_read_back or self.unfinished_load is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class RowLimits:
+class RowLimits(Struct, frozen=True):
     """Bounds on deliveries.
 
     Attributes:
@@ -89,8 +89,7 @@ class RowLimits:
     gathers_from: float = -math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class SendRows:
+class SendRows(Struct, frozen=True):
     """Send up to `count` ready rows to a table.
 
     `may_load`: the day's load jobs are not used up. `by_load`: also rows that must go by a load job.
@@ -103,24 +102,21 @@ class SendRows:
     by_load: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class FinishLoad:
+class FinishLoad(Struct, frozen=True):
     """Find a load job again whose end is not known."""
 
     table_id: str
     delivery_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReadBack:
+class ReadBack(Struct, frozen=True):
     """Read up to `count` rows back."""
 
     table_id: str
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class AskFirst:
+class AskFirst(Struct, frozen=True):
     """Ask whether the table holds up to `count` rows of which that is not known."""
 
     table_id: str
@@ -130,8 +126,7 @@ class AskFirst:
 Step = SendRows | FinishLoad | ReadBack | AskFirst
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Steps to begin now, at most one per table, and when to plan again at the latest."""
 
     steps: tuple[Step, ...]
@@ -174,8 +169,7 @@ def plan_rows(
     return Plan(steps=tuple(steps), wake_at=min(wakes, default=None))
 
 
-@dataclass(frozen=True, slots=True)
-class _Moment:
+class _Moment(Struct, frozen=True):
     """When a table's next step is decided: as the arguments of `plan_rows`."""
 
     now: float

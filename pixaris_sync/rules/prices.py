@@ -3,8 +3,9 @@
 https://cloud.google.com/storage/pricing, https://cloud.google.com/bigquery/pricing. Load jobs cost nothing.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from pixaris_sync.model import JsonValue
 
@@ -17,8 +18,7 @@ _DOLLARS_PER_QUERIED_BYTE: Final = 6.25 / 2**40
 QUERY_BYTES_MIN: Final = 10_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Operations:
+class Operations(Struct, frozen=True):
     """What is asked of the cloud, by what it is billed as.
 
     Attributes:

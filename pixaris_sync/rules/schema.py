@@ -28,9 +28,10 @@ import itertools
 import math
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple
+
+from msgspec import Struct, field
 
 from pixaris_sync.model import (
     FLOAT_WORDS,
@@ -65,8 +66,7 @@ _HASH_DIGITS: Final = 8
 MISFIT: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class BatchPlan:
+class BatchPlan(Struct, frozen=True):
     """What must be done for a batch of rows, in this order: add, widen, send.
 
     Attributes:
@@ -183,8 +183,7 @@ class _Values(NamedTuple):
 _NUMBERS: Final = frozenset({ColumnType.INTEGER, ColumnType.FLOAT})
 
 
-@dataclass(slots=True)
-class KeySurvey:
+class KeySurvey(Struct):
     """What the keys of a table's records hold, whatever columns the table has.
 
     It keeps a little for each key and nothing for a record.

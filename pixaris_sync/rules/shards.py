@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Final, Self
+
+from msgspec import Struct
 
 from pixaris_sync.model import FileVersion, RemoteObject, RunKey, Tail
 
@@ -14,8 +15,7 @@ _VERSION: Final = "pixaris-sync-version"
 _TEXT: Final = re.compile(r"(\d{1,6})/(\d{1,6})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Shard:
+class Shard(Struct, frozen=True, order=True):
     """One of `count` parts of a results folder; `number` begins at 1.
 
     A run belongs to one part by a hash of its project, dataset and name: so the runs of one large dataset are

@@ -7,8 +7,9 @@ than STRING, INTEGER, FLOAT and BOOLEAN, and REPEATED columns, are handed on unc
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 _INT64_MIN = -(2**63)
 _INT64_MAX = 2**63 - 1
@@ -33,16 +34,14 @@ class Field(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """Why a row cannot be taken: the field and the service's words."""
 
     location: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedRow:
+class CheckedRow(Struct, frozen=True):
     """A row under the table's own column names, and what is wrong with it."""
 
     values: Mapping[str, Any]

@@ -8,7 +8,6 @@ are not looked at, a load's unknown fields are ignored, and ``outputRows`` count
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,6 +21,7 @@ from bqemulator.domain.errors import DomainError, ResourceRef, ValidationError, 
 from bqemulator.jobs import executor
 from bqemulator.storage.arrow_bridge import bq_rows_to_arrow
 from bqemulator.storage.sql_identifiers import quoted_table_ref
+from msgspec import Struct
 
 from pixaris_sync.sandbox.bigquery_rows import CheckedRow, Problem, check_row
 
@@ -186,8 +186,7 @@ def store_rows(context: "AppContext", table: TableMeta, rows: Sequence[Mapping[s
 # -- load jobs --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Destination:
+class _Destination(Struct, frozen=True):
     place: tuple[str, str, str]
     existed: bool
     rows_before: int

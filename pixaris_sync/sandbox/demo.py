@@ -7,10 +7,11 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pixaris_sync import ExperimentHandler, GCPExperimentHandler, LocalExperimentHandler
 from pixaris_sync.errors import ConfigurationError, SyncError
@@ -34,8 +35,7 @@ _POLL_SECONDS = 0.02
 _LINK_PREFIX = "https://console.cloud.google.com/storage/browser/_details/"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """What one run hands to ``store_results``."""
 
     name: str

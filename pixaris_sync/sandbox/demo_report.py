@@ -6,9 +6,10 @@ import shutil
 import statistics
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from pixaris_sync.sandbox.pictures import thumbnail
 
@@ -20,8 +21,7 @@ _SHOWN = ("seed", "upscaled", "similarity")
 _SCRIPT = "pixaris-sync"
 
 
-@dataclass(frozen=True, slots=True)
-class DemoRun:
+class DemoRun(Struct, frozen=True):
     """A run as it was read back.
 
     Attributes:
@@ -41,8 +41,7 @@ class DemoRun:
     images: Mapping[str, bytes] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class DemoReport:
+class DemoReport(Struct, frozen=True):
     """Everything that the demonstration wrote and found again.
 
     Attributes:

@@ -8,9 +8,10 @@ over. One that is no YAML at all might be meant, and is an error.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from pixaris_sync.errors import ConfigurationError
 from pixaris_sync.settings.document import OPERATION, Document, read_document
@@ -32,8 +33,7 @@ BY_ITSELF: Final = "found in the working folder"
 _COMMON: Final = frozenset({"listen", "log_format", "log_level", "quiet"})
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFile:
+class ConfigFile(Struct, frozen=True):
     """A file and what it sets.
 
     Attributes:

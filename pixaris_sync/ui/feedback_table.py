@@ -6,8 +6,9 @@ Pixaris' UI does not start without it. Pixaris makes it when the first iteration
 
 import logging
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from pixaris_sync.errors import ConfigurationError, Failure, SyncError
 from pixaris_sync.model import Column, ColumnType
@@ -31,8 +32,7 @@ COLUMNS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class FeedbackTable:
+class FeedbackTable(Struct, frozen=True):
     """Where the table is.
 
     Attributes:

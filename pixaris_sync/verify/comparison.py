@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 from anyio import to_thread
+from msgspec.structs import replace
 
 from pixaris_sync.errors import LocalFileError, SyncError
 from pixaris_sync.ledger.database import Ledger

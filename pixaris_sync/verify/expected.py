@@ -6,7 +6,8 @@ Blocking.
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pixaris_sync.errors import LocalFileError, NameRefusedError, SyncError
 from pixaris_sync.ledger.inventory import Inventory
@@ -32,8 +33,7 @@ from pixaris_sync.verify.findings import CARRY_HINT, RESTORE_HINT
 TAIL_BYTES_LIMIT = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class ExpectedObject:
+class ExpectedObject(Struct, frozen=True):
     """An object that should be in the bucket.
 
     Attributes:
@@ -52,8 +52,7 @@ class ExpectedObject:
     by_ledger: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ExpectedRow:
+class ExpectedRow(Struct, frozen=True):
     """A row that should be in the table: a tracking record and its cells, or why it has none."""
 
     run: RunKey
@@ -62,8 +61,7 @@ class ExpectedRow:
     fault: str = ""
 
 
-@dataclass(slots=True)
-class Expected:
+class Expected(Struct):
     """What should be in the cloud of one dataset, and how the comparison went so far.
 
     Attributes:

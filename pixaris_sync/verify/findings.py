@@ -1,8 +1,9 @@
 """What a comparison says, one thing at a time."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from pixaris_sync.errors import SyncError
 from pixaris_sync.model import JsonValue, RunKey
@@ -38,8 +39,7 @@ RESTORE_HINT: Final = "`pixaris-sync sync --repair` restores what was removed fr
 BACKUP_HINT: Final = "restore it from a backup"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One comparison.
 
     Attributes:

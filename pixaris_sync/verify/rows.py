@@ -8,8 +8,9 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 from pixaris_sync.model import Cell, JsonValue, RunKey
 from pixaris_sync.rules import readback
@@ -31,8 +32,7 @@ _COLUMNS_SHOWN: Final = 5
 _COMPANIONS_MAX: Final = 4
 
 
-@dataclass(slots=True)
-class _OfRun:
+class _OfRun(Struct):
     """What is known of the rows of one run name: by the datasets that share the table, and in the table."""
 
     wanted: list[tuple[Expected, ExpectedRow]] = field(default_factory=list)

@@ -12,6 +12,7 @@ from itertools import pairwise
 import anyio
 import google_crc32c
 import pytest
+from msgspec import structs
 
 from pixaris_sync.errors import (
     ConfigurationError,
@@ -331,7 +332,7 @@ async def test_a_download_is_of_the_object_that_was_found(bucket: BucketBackend)
     """Goal: no version is taken for another. Method: replace the object, then ask for one that never was."""
     first = await upload(bucket, "a.png", b"one")
     second = await upload(bucket, "a.png", b"two", if_generation=first.generation)
-    for gone in (first, replace(second, name=bucket.prefix + "b.png")):
+    for gone in (first, structs.replace(second, name=bucket.prefix + "b.png")):
         with pytest.raises(ObjectGoneError):
             await downloaded(bucket, gone)
     assert await downloaded(bucket, second) == b"two"
@@ -350,7 +351,7 @@ async def test_a_download_that_is_not_its_checksum_is_refused(bucket: BucketBack
     """Goal: damage on the way is noticed and repeatable. Method: tell another checksum than the object's."""
     receipt = await upload(bucket, "a.png", b"content")
     with pytest.raises(SyncError) as caught:
-        await downloaded(bucket, replace(receipt, crc32c=google_crc32c.value(b"other")))
+        await downloaded(bucket, structs.replace(receipt, crc32c=google_crc32c.value(b"other")))
     assert caught.value.failure is Failure.TRANSIENT
 
 

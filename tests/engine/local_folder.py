@@ -13,10 +13,12 @@ import shutil
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import astuple
 
 from pixaris_sync.model import RunKey
 from tests.fakes.virtual_clock import VirtualClock

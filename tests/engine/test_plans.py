@@ -7,11 +7,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pixaris_sync.errors import SyncError
 from pixaris_sync.ledger.foreseen import Fate

@@ -7,11 +7,11 @@ that `Invariants` looks there.
 import gc
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from sqlite3 import Connection
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from pixaris_sync.history import prune
 from pixaris_sync.ledger import adoption as ledger_adoption

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import google_crc32c
 import pytest
+from msgspec import structs
 from pixaris.experiment_handlers.local import LocalExperimentHandler
 
 from pixaris_sync.history.candidates import stored_at
@@ -165,7 +166,7 @@ class PruningMachine(Machine):
         """Somebody puts another content in an object's place."""
         stored, content = self.store.objects[name], b"another"
         self.invariants.removed_objects[name] = stored.content
-        remote = replace(
+        remote = structs.replace(
             stored.remote,
             size=len(content),
             crc32c=google_crc32c.value(content),

@@ -10,10 +10,11 @@ A call goes through: log, delay, ordered fault (nothing is done), the work, lost
 
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio.lowlevel
 import google_crc32c
+from msgspec.structs import replace
 
 from pixaris_sync.errors import (
     ConfigurationError,

@@ -1,9 +1,8 @@
 """The faults that FakeObjectStore can be ordered to have: each is counted, and leaves what it says."""
 
-from dataclasses import replace
-
 import google_crc32c
 import pytest
+from msgspec.structs import replace
 
 from pixaris_sync.errors import ConfigurationError, Failure, ObjectConflictError, SyncError
 from pixaris_sync.model import RemoteObject

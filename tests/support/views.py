@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from pixaris_sync.ledger.overview import Overview, ProblemRun
 from pixaris_sync.ledger.progress import DatasetProgress, SyncedRun
@@ -81,7 +82,7 @@ def view(
 
 def with_changes(made: View, **changes: Any) -> View:
     """The view with other values of its own, or of its overview."""
-    of_overview = {name: value for name, value in changes.items() if name in Overview.__dataclass_fields__}
+    of_overview = {name: value for name, value in changes.items() if name in Overview.__struct_fields__}
     others = {name: value for name, value in changes.items() if name not in of_overview}
     return replace(made, overview=replace(made.overview, **of_overview), **others)
 

@@ -82,6 +82,7 @@ PURE_LIBRARIES = frozenset(
         "itertools",
         "json",
         "math",
+        "msgspec",
         "re",
         "types",
         "typing",
@@ -91,10 +92,9 @@ PURE_LIBRARIES = frozenset(
 #: Every exception to it, by module. `random` is there for the type of a generator that is handed in.
 PURE_EXCEPTIONS = {
     # Reads the environment and Pixaris' config.yaml; that is its work.
-    "settings.model": frozenset({"msgspec", "os", "pathlib", "platformdirs"}),
-    "settings.kinds": frozenset({"msgspec", "os", "pathlib", "urllib"}),
-    "settings.fields": frozenset({"msgspec"}),
-    "settings.bounds": frozenset({"msgspec", "pathlib"}),
+    "settings.model": frozenset({"os", "pathlib", "platformdirs"}),
+    "settings.kinds": frozenset({"os", "pathlib", "urllib"}),
+    "settings.bounds": frozenset({"pathlib"}),
     "settings.names": frozenset({"difflib"}),
     "settings.document": frozenset({"pathlib", "yaml"}),
     "settings.config_file": frozenset({"os", "pathlib"}),

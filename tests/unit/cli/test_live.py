@@ -5,11 +5,11 @@ import re
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from pixaris_sync.cli.live import Source, show

@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 
 from pixaris_sync.handlers.spool import empty, make_spool, spool_settings
 from pixaris_sync.ledger.database import Ledger

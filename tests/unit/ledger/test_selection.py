@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import to_builtins
 
 from pixaris_sync.ledger.selection import EVERYTHING, Selection, matching, plan_runs
 from pixaris_sync.model import RunKey
@@ -130,7 +130,7 @@ def test_bytes_of_another_encoding_match_nothing() -> None:
 def test_a_selection_survives_its_note() -> None:
     """Goal: who looks on knows it. Method: as JSON and back; what another version tells is left out."""
     part = Selection(("a b",), ("c",), ("d*",), ("e/f",), since="20240102-000000", until=None)
-    told = json.loads(json.dumps(asdict(part)))
+    told = json.loads(json.dumps(to_builtins(part)))
     assert Selection.of_document(told) == part
     assert Selection.of_document({"project": "x", "attempts_limit": 3}) == Selection(attempts_limit=3)
     assert part.flags == "--project 'a b' --dataset c --run 'd*' --exclude e/f --since 2024-01-02"

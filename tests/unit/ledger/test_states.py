@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from pixaris_sync.ledger import adoption, forgetting, intake, packs, pending_rows, retry, rows, uploads
 from pixaris_sync.ledger.intake import FoundRecord

@@ -1,10 +1,10 @@
 """What the page says, of every state there is."""
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pixaris_sync.model import RunKey, RunState
 from pixaris_sync.monitoring.page import Moment, headline, page

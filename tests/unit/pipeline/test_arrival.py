@@ -3,12 +3,12 @@
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.local.run_folder import FolderTimes, RunInspection

@@ -1,10 +1,9 @@
 """What to do next with rows: plain values in, plain values out."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pixaris_sync.model import DeliveryMethod
 from pixaris_sync.rules.planner import (
