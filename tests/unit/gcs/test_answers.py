@@ -1,5 +1,6 @@
 """How GcsObjectStore asks, and how it reads refusals and lost answers."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,21 @@ class TestRequests:
         assert [seen.query.get("pageToken") for seen in script.seen] == [None, "two", "three"]
         assert {seen.query["prefix"] for seen in script.seen} == {"results/p&?#/"}
         assert script.seen[0].query["fields"] == "items(name,size,crc32c,generation,metadata),nextPageToken"
+
+    @pytest.mark.parametrize("objects", [1, 20_000])
+    async def test_a_page_is_read_whole_however_it_arrives(
+        self, store: GcsObjectStore, script: Script, objects: int
+    ) -> None:
+        """Goal: what has come with its head is taken at once, and nothing else is left behind.
+
+        Method: one packet, and megabytes that are unpacked step by step.
+        """
+        names = [f"results/{number:09d}/{'x' * 90}" for number in range(objects)]
+        page = {"items": [{"name": name, "size": "1", "generation": "1"} for name in names]}
+        packed = says(200, gzip.compress(json.dumps(page).encode()), headers={"Content-Encoding": "gzip"})
+        script.answers = [packed, says(200, page)]
+        for _ in range(2):
+            assert [[one.name for one in page] async for page in store.list("results/")] == [names]
 
     async def test_an_object_without_a_checksum_stops_no_listing(
         self, store: GcsObjectStore, script: Script
