@@ -7,30 +7,27 @@ body of any size, and a dead one is noticed as soon with a large body as with no
 import asyncio
 from typing import Final
 
+from msgspec import Struct
+
 from pixaris_sync.gcs.bodies import Transfer
 from pixaris_sync.limits.bandwidth import BYTES_PER_SECOND_MIN
 
 #: Where the system does not tell what arrives, the slowest connection on which a body of any size still does
 #: within its time limit; a limit that can be set is never slower.
-SLOWEST_UPLINK_BYTES_PER_SECOND: Final = BYTES_PER_SECOND_MIN
+_SLOWEST_UPLINK_BYTES_PER_SECOND: Final = BYTES_PER_SECOND_MIN
 
 #: So often within a time limit it is looked whether something has moved.
 _LOOKS: Final = 8
 
 
-class _Request:
+class _Request(Struct, eq=False):
     """What is watched: how far it has come, and since when it has not come further."""
 
-    __slots__ = ("limit", "moved", "moved_at", "transfer", "unmeasured_seconds")
-
-    def __init__(
-        self, limit: asyncio.Timeout, transfer: Transfer, unmeasured_seconds: float, now: float
-    ) -> None:
-        self.limit = limit
-        self.transfer = transfer
-        self.unmeasured_seconds = unmeasured_seconds
-        self.moved: tuple[tuple[int, int] | None, int] = (None, 0)
-        self.moved_at = now
+    limit: asyncio.Timeout
+    transfer: Transfer
+    unmeasured_seconds: float
+    moved_at: float
+    moved: tuple[tuple[int, int] | None, int] = (None, 0)
 
 
 class Standstill:
@@ -51,7 +48,7 @@ class Standstill:
 
     def begin(self, limit: asyncio.Timeout, transfer: Transfer, byte_count: int) -> _Request:
         """Watch a request with a body of so many bytes; `end` must follow."""
-        unmeasured_seconds = self._seconds + byte_count / SLOWEST_UPLINK_BYTES_PER_SECOND
+        unmeasured_seconds = self._seconds + byte_count / _SLOWEST_UPLINK_BYTES_PER_SECOND
         request = _Request(limit, transfer, unmeasured_seconds, self._loop.time())
         self._under_way.add(request)
         if self._timer is None:
