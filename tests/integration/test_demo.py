@@ -1,6 +1,5 @@
 """The demonstration: it ends well on real components, and it notices whatever is not as it was written."""
 
-import dataclasses
 import io
 import os
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 from rich.console import Console
 
@@ -65,7 +65,7 @@ def stored(gcp_handler: "GCPExperimentHandler") -> Call:
         PROJECT, DATASET, call.name, list(call.images), dict(call.metrics), dict(call.args)
     )
     assert gcp_handler.experiment_run_name is not None
-    return dataclasses.replace(call, name=gcp_handler.experiment_run_name)
+    return replace(call, name=gcp_handler.experiment_run_name)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_the_reader_notices_every_difference(
     stored: Call, reader: Any, change: dict[str, Any], complaint: str
 ) -> None:
     """Goal: each check can fail. Method: expect something else than what was stored, once for each kind."""
-    expected = dataclasses.replace(stored, **change)
+    expected = replace(stored, **change)
 
     with pytest.raises(SyncError, match=complaint):
         reader.check_run(reader.load_rows(), expected, DemoRun(expected.name, 0.1))
