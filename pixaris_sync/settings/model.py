@@ -9,8 +9,8 @@ Memory, while files are uploaded, is about
     + 64 KiB for each connection: upload_concurrency_limit at most, one for each file that is sent
 
 Contents are sent out of the memory that they were read into. 2,000 files of 100 KB come to 66 + 384 x 0.095 +
-192 x 0.0625 = 114 MiB; measured: 90 to 98. Files of 5 MB come to 66 + 128 + 2 = 196 MiB at most; measured:
-134, because they leave as fast as they are read.
+192 x 0.0625 = 114 MiB; measured: 86 to 101. Files of 5 MB come to 66 + 128 + 2 = 196 MiB at most; measured:
+122 to 142, because they leave as fast as they are read.
 """
 
 import os
