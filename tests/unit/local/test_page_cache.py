@@ -94,11 +94,14 @@ def test_where_nobody_can_tell_all_stays(image: Path, monkeypatch: pytest.Monkey
 
 def test_what_reading_brings_into_the_cache_leaves_it_again(tmp_path: Path, image: Path) -> None:
     """Goal: the cache is the training's. Method: a file that is on the disk alone is read; ask the kernel."""
+    content = image.read_bytes()
 
     def left_bytes() -> int:
         evict(image)
-        assert anyio.run(whole, RunFiles(tmp_path), version_of(image))
-        return cached_bytes(image)
+        data = anyio.run(whole, RunFiles(tmp_path), version_of(image))
+        left = cached_bytes(image)
+        assert data == content
+        return left
 
     assert not all(left_bytes() for _ in range(TRIES))
 
