@@ -594,18 +594,11 @@ def test_config_init_asks_on_a_terminal(bare: CommandLine, folder: Path) -> None
     """Goal: set up by answering. Method: a pseudo-terminal; a known value taken, a wrong one asked again."""
     known = bare.but(PIXARIS_SYNC_GCP_PROJECT_ID="p")
     with Terminal(known, "config", "init", columns=COLUMNS, answers=True) as terminal:
-
-        def answer(key: str, count: int, text: str) -> None:
-            eventually(
-                lambda: sum(line.startswith(f"{key}: ") for line in terminal.seen.lines()) == count, key
-            )
-            terminal.type(f"{text}\n")
-
-        answer("gcp_project_id", 1, "")
-        answer("gcp_bq_experiment_dataset", 1, "p.d")
-        answer("gcp_pixaris_bucket_name", 1, "gs://b")
-        answer("gcp_pixaris_bucket_name", 2, "b")
-        answer("local_results_folder", 1, "")
+        terminal.answer("gcp_project_id: ", "")
+        terminal.answer("gcp_bq_experiment_dataset: ", "p.d")
+        terminal.answer("gcp_pixaris_bucket_name: ", "gs://b")
+        terminal.answer("gcp_pixaris_bucket_name: ", "b", times=2)
+        terminal.answer("local_results_folder: ", "")
         code, lines = terminal.wait(), terminal.seen.lines()
     assert code == 0, lines
     assert "gcp_project_id: Google Cloud project [p]: " in [f"{line} " for line in lines]
@@ -622,8 +615,7 @@ def test_config_init_asks_on_a_terminal(bare: CommandLine, folder: Path) -> None
 def test_config_init_that_gets_no_answer_writes_nothing(bare: CommandLine, folder: Path) -> None:
     """Goal: it can be left. Method: the end of the input at the second question; exit code 130."""
     with Terminal(bare, "config", "init", columns=COLUMNS, answers=True) as terminal:
-        eventually(lambda: any("gcp_project_id: " in line for line in terminal.seen.lines()), "it asks")
-        terminal.type("p\n")
+        terminal.answer("gcp_project_id: ", "p")
         eventually(lambda: any("gcp_bq_" in line for line in terminal.seen.lines()), "it asks again")
         terminal.type("\x04")
         assert terminal.wait() == 130

@@ -19,6 +19,7 @@ import pyte.modes
 from pyte.screens import StaticDefaultDict
 
 from tests.support.command_line import TIMEOUT_SECONDS, CommandLine
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     import subprocess
@@ -202,6 +203,19 @@ class Terminal:
     def type(self, text: str) -> None:
         """Type on the terminal's keyboard."""
         os.write(self._ours, text.encode())
+
+    def answer(self, question: str, text: str, *, times: int = 1) -> None:
+        """Wait until a question that begins so has been asked so often, and type this and Enter.
+
+        A prompt may be written in two pieces: what is typed between them is echoed there.
+        """
+
+        def is_asked() -> bool:
+            count = sum(line.startswith(question) for line in self.seen.lines())
+            return count == times and self.written.endswith(b": ")
+
+        eventually(is_asked, f"{question!r} is asked {times} times")
+        self.type(f"{text}\n")
 
     def calm_lines(self) -> list[str]:
         """`Seen.lines` at a moment at which nothing has been written for a while, and is whole."""
