@@ -5,7 +5,7 @@ from sqlite3 import Connection
 from typing import NamedTuple
 
 from pixaris_sync.ledger.selection import EVERYTHING, Selection
-from pixaris_sync.model import Problem, RunState
+from pixaris_sync.model import DatasetKey, Problem, RunState
 
 _COPY = "its row is in the table, and all of its files are in the bucket"
 NOTHING_TO_DO = "nothing to do"
@@ -148,3 +148,21 @@ def take_in_notices(db: Connection, now: float, scope: str, notices: Sequence[No
             for notice in notices
         ],
     )
+
+
+def datasets_told_of(db: Connection) -> set[DatasetKey]:
+    """Datasets of which something is said beside their runs, or that have run folders without a record."""
+    rows = db.execute(
+        "SELECT d.project, d.dataset FROM datasets d"
+        " WHERE d.id IN (SELECT r.dataset_id FROM open_runs r WHERE NOT r.committed)"
+        " OR d.project || '/' || d.dataset IN (SELECT n.scope FROM notices n)"
+    )
+    return {DatasetKey(row["project"], row["dataset"]) for row in rows}
+
+
+def forget_what_was_told(db: Connection, now: float, key: DatasetKey) -> None:
+    """Forget all that `datasets_told_of` finds of a dataset; its runs stay, for they may be put back."""
+    take_in_notices(db, now, str(key), [])
+    row = db.execute("SELECT id FROM datasets WHERE project = ? AND dataset = ?", (key.project, key.dataset))
+    for (dataset_id,) in row.fetchall():
+        take_in_orphans(db, now, dataset_id, [])

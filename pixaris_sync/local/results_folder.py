@@ -142,6 +142,16 @@ class LocalResults:
             ]
         return Datasets(tuple(keys), tuple(problems))
 
+    def has(self, key: DatasetKey) -> bool:
+        """Whether something is in the place of a dataset's folder, be it unreadable."""
+        try:
+            with opened_folder(self.root, [key.project, key.dataset]):
+                return True
+        except MissingFileError:
+            return False
+        except LocalFileError:
+            return True
+
     def tail(
         self,
         key: DatasetKey,

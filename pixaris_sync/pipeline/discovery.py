@@ -20,11 +20,12 @@ from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.ledger.forgetting import Stock, forget_runs, take_stock
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.known import InspectedRun, args_and_payloads, next_look_at
-from pixaris_sync.ledger.notices import Notice, take_in_notices
+from pixaris_sync.ledger.notices import Notice, datasets_told_of, forget_what_was_told, take_in_notices
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.presence import AbsentError, PartlyAbsentError
 from pixaris_sync.local.results_folder import Datasets
 from pixaris_sync.local.run_folder import RunInspection
+from pixaris_sync.local.safe_open import MissingFileError
 from pixaris_sync.local.tracking_file import SETTLED_SECONDS
 from pixaris_sync.model import (
     DatasetKey,
@@ -128,6 +129,10 @@ class Discovery:
                 )
             )
         await context.apply(take_in_notices, context.now(), "", notices)
+        for key in await context.apply(datasets_told_of) - set(found.keys):
+            if await self._blocking(partial(context.presence.absence, key)) is None:
+                # Nobody will ever look again whether that still holds.
+                await context.apply(forget_what_was_told, context.now(), key)
         return found.keys
 
     def _look_around(self) -> Datasets:
@@ -139,8 +144,15 @@ class Discovery:
         """Let the next scan of its dataset inspect a run, also where it is synced."""
         self._wanted[run.dataset_key].add(run.run)
 
-    async def scan(self, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING) -> KnownDataset:
+    async def scan(
+        self, key: DatasetKey, depth: ScanDepth = ScanDepth.EVERYTHING, *, anew: bool = False
+    ) -> KnownDataset:
         """Take in what is new or changed in a dataset.
+
+        Args:
+            key: the dataset.
+            depth: how deep to look.
+            anew: something vanished under the first look.
 
         Returns:
             The dataset as it is known now.
@@ -170,6 +182,13 @@ class Discovery:
             if absent is not None:
                 await self.absence.rest(key, absent)
                 self._wanted[key] |= wanted
+                return known
+            if isinstance(caught, MissingFileError) and not anew:
+                # Its disk may have been away for just that moment, or somebody moves things.
+                self._wanted[key] |= wanted
+                return await self.scan(key, depth, anew=True)
+            if not await self._blocking(partial(context.results.has, key)):
+                # It was deleted: whoever lists the datasets tells.
                 return known
             error = context.reports.as_error("scan dataset", str(key), caught)
             notices.append(Notice(error.subject, problem_of(error), quarantined=True))

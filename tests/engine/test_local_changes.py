@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,9 @@ from pixaris_sync.pipeline.engine import Engine
 from tests.engine.cloud_faults import LOST
 from tests.engine.crash_points import CrashError
 from tests.engine.machine import Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 IMAGE = "generated_images/image0.png"
 
@@ -388,3 +391,56 @@ def test_a_disk_that_is_away_for_a_moment_condemns_no_run(
     assert times_away == 1
     assert machine.state_of(run) == ("synced", "")
     machine.check_everything_arrived()
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+@pytest.mark.parametrize("look", ["tail", "run_folders", "listing_changed_ns", "signature"])
+def test_a_dataset_that_is_moved_away_under_a_look_is_no_fault(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, look: str, *, comes_back: bool
+) -> None:
+    """Goal: no alarm for what somebody moves: it is there again, or it is gone, which the listing tells.
+
+    Method: a dataset that is moved away just when it is looked at, and back at once, or not at all.
+    """
+    machine.local.store()
+    machine.clock.let_pass(machine.settings.young_file_seconds)
+    machine.run_pass()
+    dataset = machine.local.root / "p" / "d"
+    looks: Callable[..., Any] = getattr(LocalResults, look)
+    times_away = 0
+
+    def look_while_it_is_away(*given: Any, **named: Any) -> Any:
+        nonlocal times_away
+        if times_away:
+            return looks(*given, **named)
+        times_away += 1
+        aside = dataset.rename(machine.local.root.with_name("aside"))
+        try:
+            return looks(*given, **named)
+        finally:
+            if comes_back:
+                aside.rename(dataset)
+
+    monkeypatch.setattr(LocalResults, look, look_while_it_is_away)
+
+    left = machine.run_pass()
+
+    assert times_away == 1
+    assert left == WorkLeft(0, 0)
+    assert machine.check().problems == ()
+
+
+def test_what_was_wrong_in_a_dataset_is_forgotten_with_it(machine: Machine) -> None:
+    """Goal: all is well once somebody has cleaned up. Method: faults of each kind; delete their datasets."""
+    whole = machine.local.store()
+    machine.clock.let_pass(machine.settings.young_file_seconds)
+    (machine.local.root / "p" / "cut" / "20230101-000000_run" / "generated_images").mkdir(parents=True)
+    (machine.local.root / "p" / "odd" / machine.settings.dataset_tracking_file_name).mkdir(parents=True)
+    assert machine.run_pass().quarantined == 2
+    for name in ("cut", "odd"):
+        shutil.rmtree(machine.local.root / "p" / name)
+
+    left = machine.run_pass()
+
+    assert left == WorkLeft(0, 0)
+    assert machine.state_of(whole) == ("synced", "")
