@@ -1,6 +1,6 @@
 """What there is to say of what is no run: things that are left out, and run folders that no record names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from sqlite3 import Connection
 from typing import NamedTuple
 
@@ -150,19 +150,26 @@ def take_in_notices(db: Connection, now: float, scope: str, notices: Sequence[No
     )
 
 
-def datasets_told_of(db: Connection) -> set[DatasetKey]:
-    """Datasets of which something is said beside their runs, or that have run folders without a record."""
+def take_in_listing(
+    db: Connection, now: float, there: Collection[DatasetKey], notices: Sequence[Notice]
+) -> set[DatasetKey]:
+    """Make these all that there is to say about the results folder, in which these datasets are.
+
+    Returns:
+        Others, of which something is said beside their runs, or which have run folders without a record.
+    """
+    take_in_notices(db, now, "", notices)
     rows = db.execute(
         "SELECT d.project, d.dataset FROM datasets d"
         " WHERE d.id IN (SELECT r.dataset_id FROM open_runs r WHERE NOT r.committed)"
         " OR d.project || '/' || d.dataset IN (SELECT n.scope FROM notices n)"
     )
-    return {DatasetKey(row["project"], row["dataset"]) for row in rows}
+    return {DatasetKey(row["project"], row["dataset"]) for row in rows}.difference(there)
 
 
 def forget_what_was_told(db: Connection, now: float, key: DatasetKey) -> None:
-    """Forget all that `datasets_told_of` finds of a dataset; its runs stay, for they may be put back."""
+    """Forget what `take_in_listing` finds of a dataset; its runs stay, for they may be put back."""
     take_in_notices(db, now, str(key), [])
-    row = db.execute("SELECT id FROM datasets WHERE project = ? AND dataset = ?", (key.project, key.dataset))
-    for (dataset_id,) in row.fetchall():
-        take_in_orphans(db, now, dataset_id, [])
+    of_key = "SELECT id FROM datasets WHERE project = ? AND dataset = ?"
+    for dataset in db.execute(of_key, (key.project, key.dataset)).fetchall():
+        take_in_orphans(db, now, dataset["id"], [])

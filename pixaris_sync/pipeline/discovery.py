@@ -20,7 +20,7 @@ from pixaris_sync.ledger.datasets import KnownDataset
 from pixaris_sync.ledger.forgetting import Stock, forget_runs, take_stock
 from pixaris_sync.ledger.intake import FoundRecord, FoundRun
 from pixaris_sync.ledger.known import InspectedRun, args_and_payloads, next_look_at
-from pixaris_sync.ledger.notices import Notice, datasets_told_of, forget_what_was_told, take_in_notices
+from pixaris_sync.ledger.notices import Notice, forget_what_was_told, take_in_listing, take_in_notices
 from pixaris_sync.local.contents import extend_crc32c
 from pixaris_sync.local.presence import AbsentError, PartlyAbsentError
 from pixaris_sync.local.results_folder import Datasets
@@ -128,8 +128,7 @@ class Discovery:
                     quarantined=False,
                 )
             )
-        await context.apply(take_in_notices, context.now(), "", notices)
-        for key in await context.apply(datasets_told_of) - set(found.keys):
+        for key in await context.apply(take_in_listing, context.now(), found.keys, notices):
             if await self._blocking(partial(context.presence.absence, key)) is None:
                 # Nobody will ever look again whether that still holds.
                 await context.apply(forget_what_was_told, context.now(), key)
