@@ -39,6 +39,7 @@ class KillPlan:
         seconds: after its first request, or after its start.
         from_start: whether `seconds` count from its start.
         requests: at a request of one of these kinds.
+        after_rows: of those, only at one that follows after rows were taken.
         moment: before it is served, or once it is.
         writes: at this change of the ledger's file.
         count: at the so-manieth such request or change.
@@ -48,6 +49,7 @@ class KillPlan:
     seconds: float
     from_start: bool = False
     requests: tuple[RequestKind, ...] = ()
+    after_rows: bool = False
     moment: Moment = Moment.ARRIVED
     writes: bool = False
     count: int = 1
@@ -65,14 +67,17 @@ class KillPlan:
         return "time after start" if self.from_start else "time after first request"
 
 
-#: What a plan may wait for, and how many of it at most.
-_OCCASIONS: tuple[tuple[tuple[RequestKind, ...], int], ...] = (
-    ((RequestKind.UPLOAD,), 6),
-    ((RequestKind.SESSION, RequestKind.CHUNK), 3),
-    ((RequestKind.STREAM, RequestKind.LOAD), 3),
-    ((RequestKind.STREAM, RequestKind.LOAD), 1),
-    ((RequestKind.QUERY, RequestKind.OTHER), 4),
-    ((RequestKind.QUERY,), 2),
+_CARRY_ROWS = (RequestKind.STREAM, RequestKind.LOAD)
+#: What a plan may wait for, how many of it at most, and whether rows must have been taken before: then it is
+#: when they are read back, which is over in no time.
+_OCCASIONS: tuple[tuple[tuple[RequestKind, ...], int, bool], ...] = (
+    ((RequestKind.UPLOAD,), 6, False),
+    ((RequestKind.SESSION, RequestKind.CHUNK), 3, False),
+    (_CARRY_ROWS, 3, False),
+    (_CARRY_ROWS, 1, False),
+    ((RequestKind.QUERY, RequestKind.OTHER), 4, False),
+    ((RequestKind.QUERY,), 2, False),
+    ((RequestKind.QUERY,), 1, True),
 )
 
 
@@ -88,9 +93,11 @@ def draw_kill_plan(chance: random.Random) -> KillPlan:
         return KillPlan("watch", chance.uniform(*_STEADY_SECONDS))
     if kind == "writes":
         return KillPlan(command, _PATIENCE_SECONDS, writes=True, count=chance.randint(1, 15))
-    requests, count_max = chance.choice(_OCCASIONS)
+    requests, count_max, after_rows = chance.choice(_OCCASIONS)
     moment, count = chance.choice(list(Moment)), chance.randint(1, count_max)
-    return KillPlan(command, _PATIENCE_SECONDS, requests=requests, moment=moment, count=count)
+    return KillPlan(
+        command, _PATIENCE_SECONDS, requests=requests, after_rows=after_rows, moment=moment, count=count
+    )
 
 
 class Killer:
@@ -105,6 +112,7 @@ class Killer:
         self._lock = threading.Lock()
         self._plan: KillPlan | None = None
         self._left = 0
+        self._rows_taken = False
         self._handle = -1
         self.killed_at = ""
         self.first_request_at: float | None = None
@@ -116,7 +124,10 @@ class Killer:
             if self.first_request_at is None:
                 self.first_request_at = time.monotonic()
             kind = kind_of(request)
+            self._rows_taken |= kind in _CARRY_ROWS and moment is Moment.ANSWERED
             if plan is None or plan.moment is not moment or kind not in plan.requests:
+                return
+            if plan.after_rows and not self._rows_taken:
                 return
             self._left -= 1
             if self._left == 0:
@@ -140,6 +151,7 @@ class Killer:
         with self._lock:
             self._handle, self._plan = os.pidfd_open(process.pid), plan
             self._left, self.killed_at, self.first_request_at = plan.count, "", None
+            self._rows_taken = False
         try:
             yield
         finally:
