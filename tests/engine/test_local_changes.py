@@ -357,20 +357,16 @@ def test_a_newer_version_that_is_gone_before_it_is_uploaded(machine: Machine) ->
     machine.check_everything_arrived()
 
 
-@pytest.mark.parametrize("looks", ["while it is found", "while it is read"])
-def test_a_disk_that_is_away_for_a_moment_condemns_no_run(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, looks: str
-) -> None:
-    """Goal: what is missing is judged by what is seen beside the folder that is there.
+def moved_away_once(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, *, comes_back: bool = True
+) -> "Callable[[], int]":
+    """Move the dataset away just for the next call of a method, or for good.
 
-    Method: the dataset is away just while an old run is looked at for the first time, or its files are read,
-    and is back before anybody asks whether it is there.
+    Returns:
+        What tells how often it was moved.
     """
-    run = machine.local.store()
-    machine.clock.let_pass(machine.settings.young_file_seconds)
     dataset = machine.local.root / "p" / "d"
-    owner, name = (LocalResults, "inspect") if looks == "while it is found" else (RunFiles, "_read_batch")
-    look = getattr(owner, name)
+    look: Callable[..., Any] = getattr(owner, name)
     times_away = 0
 
     def look_while_it_is_away(*given: Any, **named: Any) -> Any:
@@ -382,13 +378,30 @@ def test_a_disk_that_is_away_for_a_moment_condemns_no_run(
         try:
             return look(*given, **named)
         finally:
-            aside.rename(dataset)
+            if comes_back:
+                aside.rename(dataset)
 
     monkeypatch.setattr(owner, name, look_while_it_is_away)
+    return lambda: times_away
+
+
+@pytest.mark.parametrize("looks", ["while it is found", "while it is read"])
+def test_a_disk_that_is_away_for_a_moment_condemns_no_run(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, looks: str
+) -> None:
+    """Goal: what is missing is judged by what is seen beside the folder that is there.
+
+    Method: the dataset is away just while an old run is looked at for the first time, or its files are read,
+    and is back before anybody asks whether it is there.
+    """
+    run = machine.local.store()
+    machine.clock.let_pass(machine.settings.young_file_seconds)
+    owner, name = (LocalResults, "inspect") if looks == "while it is found" else (RunFiles, "_read_batch")
+    times_away = moved_away_once(machine, monkeypatch, owner, name)
 
     machine.run_pass()
 
-    assert times_away == 1
+    assert times_away() == 1
     assert machine.state_of(run) == ("synced", "")
     machine.check_everything_arrived()
 
@@ -405,27 +418,11 @@ def test_a_dataset_that_is_moved_away_under_a_look_is_no_fault(
     machine.local.store()
     machine.clock.let_pass(machine.settings.young_file_seconds)
     machine.run_pass()
-    dataset = machine.local.root / "p" / "d"
-    looks: Callable[..., Any] = getattr(LocalResults, look)
-    times_away = 0
-
-    def look_while_it_is_away(*given: Any, **named: Any) -> Any:
-        nonlocal times_away
-        if times_away:
-            return looks(*given, **named)
-        times_away += 1
-        aside = dataset.rename(machine.local.root.with_name("aside"))
-        try:
-            return looks(*given, **named)
-        finally:
-            if comes_back:
-                aside.rename(dataset)
-
-    monkeypatch.setattr(LocalResults, look, look_while_it_is_away)
+    times_away = moved_away_once(machine, monkeypatch, LocalResults, look, comes_back=comes_back)
 
     left = machine.run_pass()
 
-    assert times_away == 1
+    assert times_away() == 1
     assert left == WorkLeft(0, 0)
     assert machine.check().problems == ()
 
