@@ -152,24 +152,25 @@ def take_in_notices(db: Connection, now: float, scope: str, notices: Sequence[No
 
 def take_in_listing(
     db: Connection, now: float, there: Collection[DatasetKey], notices: Sequence[Notice]
-) -> set[DatasetKey]:
+) -> dict[DatasetKey, int]:
     """Make these all that there is to say about the results folder, in which these datasets are.
 
     Returns:
-        Others, of which something is said beside their runs, or which have run folders without a record.
+        Others, with their ids, of which something is said beside their runs, or which have run folders
+        without a record.
     """
     take_in_notices(db, now, "", notices)
     rows = db.execute(
-        "SELECT d.project, d.dataset FROM datasets d"
+        "SELECT d.id, d.project, d.dataset FROM datasets d"
         " WHERE d.id IN (SELECT r.dataset_id FROM open_runs r WHERE NOT r.committed)"
         " OR d.project || '/' || d.dataset IN (SELECT n.scope FROM notices n)"
     )
-    return {DatasetKey(row["project"], row["dataset"]) for row in rows}.difference(there)
+    told = {DatasetKey(row["project"], row["dataset"]): row["id"] for row in rows}
+    present = frozenset(there)
+    return {key: dataset_id for key, dataset_id in told.items() if key not in present}
 
 
-def forget_what_was_told(db: Connection, now: float, key: DatasetKey) -> None:
+def forget_what_was_told(db: Connection, now: float, key: DatasetKey, dataset_id: int) -> None:
     """Forget what `take_in_listing` finds of a dataset; its runs stay, for they may be put back."""
     take_in_notices(db, now, str(key), [])
-    of_key = "SELECT id FROM datasets WHERE project = ? AND dataset = ?"
-    for dataset in db.execute(of_key, (key.project, key.dataset)).fetchall():
-        take_in_orphans(db, now, dataset["id"], [])
+    take_in_orphans(db, now, dataset_id, [])

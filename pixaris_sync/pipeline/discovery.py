@@ -128,10 +128,11 @@ class Discovery:
                     quarantined=False,
                 )
             )
-        for key in await context.apply(take_in_listing, context.now(), found.keys, notices):
+        others = await context.apply(take_in_listing, context.now(), found.keys, notices)
+        for key, dataset_id in others.items():
             if await self._blocking(partial(context.presence.absence, key)) is None:
                 # Nobody will ever look again whether that still holds.
-                await context.apply(forget_what_was_told, context.now(), key)
+                await context.apply(forget_what_was_told, context.now(), key, dataset_id)
         return found.keys
 
     def _look_around(self) -> Datasets:
